@@ -1,0 +1,210 @@
+//! Holds what a method says about the logits of a batch of items.
+//!
+//! Every way of predicting answers with one value, [`LogitBelief`]; metrics, calibration and plots read only that.
+//!
+//! ```
+//! use bayes_lora::belief::{LinkApprox, LogitBelief};
+//! use ndarray::{arr2, arr3};
+//!
+//! let belief = LogitBelief::Gaussian {
+//!     mean: arr2(&[[2.0, 0.0]]),
+//!     covariance: arr3(&[[[4.0, 0.0], [0.0, 4.0]]]),
+//! };
+//! let p = belief.probabilities(LinkApprox::GaussHermite { points: 32 })?;
+//! let confident = LogitBelief::Point { logits: arr2(&[[2.0, 0.0]]) };
+//! let q = confident.probabilities(LinkApprox::default())?;
+//! assert!(p[[0, 0]] < q[[0, 0]]); // uncertainty lowers confidence
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+mod entropy;
+mod link;
+mod softmax;
+
+pub use entropy::Decomposition;
+pub use link::{LinkApprox, centre_covariance};
+pub use softmax::{log_softmax, softmax};
+
+use crate::error::{Error, Result};
+use ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
+
+/// What a method says about the logits of `n_items` items over `n_classes` classes.
+///
+/// A class that an item does not have carries the logit −∞ (and zero covariance).
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogitBelief {
+    /// One value: the network at one setting of its weights.
+    Point {
+        /// `[n_items, n_classes]`
+        logits: Array2<f64>,
+    },
+    /// Weighted draws of the whole network.
+    Samples {
+        /// `[n_samples, n_items, n_classes]`
+        logits: Array3<f64>,
+        /// `[n_samples]`, unnormalised log weights.
+        log_weights: Array1<f64>,
+    },
+    /// A Gaussian over the logits of each item, in the **centred gauge**: a common shift of an item's logits does not
+    /// change its probabilities, and the covariance is that of `f − mean_c f_c` (`PΣP`, `P = I − 11ᵀ/C`), unless the
+    /// maker says that it is raw.
+    Gaussian {
+        /// `[n_items, n_classes]`
+        mean: Array2<f64>,
+        /// `[n_items, n_classes, n_classes]`
+        covariance: Array3<f64>,
+    },
+}
+
+impl LogitBelief {
+    /// Number of items.
+    pub fn n_items(&self) -> usize {
+        match self {
+            Self::Point { logits } => logits.nrows(),
+            Self::Samples { logits, .. } => logits.len_of(Axis(1)),
+            Self::Gaussian { mean, .. } => mean.nrows(),
+        }
+    }
+
+    /// Number of classes.
+    pub fn n_classes(&self) -> usize {
+        match self {
+            Self::Point { logits } => logits.ncols(),
+            Self::Samples { logits, .. } => logits.len_of(Axis(2)),
+            Self::Gaussian { mean, .. } => mean.ncols(),
+        }
+    }
+
+    /// Mean `[n_items, n_classes]` and covariance `[n_items, n_classes, n_classes]` of the logits.
+    ///
+    /// Of samples these are the weighted empirical moments (divided by the total weight, no small-sample correction);
+    /// a point has zero covariance.
+    pub fn moments(&self) -> (Array2<f64>, Array3<f64>) {
+        match self {
+            Self::Point { logits } => {
+                let (n, c) = logits.dim();
+                (logits.clone(), Array3::zeros((n, c, c)))
+            }
+            Self::Gaussian { mean, covariance } => (mean.clone(), covariance.clone()),
+            Self::Samples {
+                logits,
+                log_weights,
+            } => {
+                let weights = softmax(log_weights.view().insert_axis(Axis(0)));
+                let (n_samples, n, c) = logits.dim();
+                let mut mean = Array2::zeros((n, c));
+                for k in 0..n_samples {
+                    mean.scaled_add(weights[[0, k]], &logits.slice(s![k, .., ..]));
+                }
+                let mut covariance = Array3::zeros((n, c, c));
+                for k in 0..n_samples {
+                    for i in 0..n {
+                        for a in (0..c).filter(|&a| mean[[i, a]].is_finite()) {
+                            for b in (0..c).filter(|&b| mean[[i, b]].is_finite()) {
+                                covariance[[i, a, b]] += weights[[0, k]]
+                                    * (logits[[k, i, a]] - mean[[i, a]])
+                                    * (logits[[k, i, b]] - mean[[i, b]]);
+                            }
+                        }
+                    }
+                }
+                (mean, covariance)
+            }
+        }
+    }
+
+    /// The belief with every logit multiplied by the inverse temperature `beta > 0`.
+    pub fn tempered(&self, beta: f64) -> Self {
+        match self {
+            Self::Point { logits } => Self::Point {
+                logits: logits * beta,
+            },
+            Self::Samples {
+                logits,
+                log_weights,
+            } => Self::Samples {
+                logits: logits * beta,
+                log_weights: log_weights.clone(),
+            },
+            Self::Gaussian { mean, covariance } => Self::Gaussian {
+                mean: mean * beta,
+                covariance: covariance * (beta * beta),
+            },
+        }
+    }
+
+    /// Joins the beliefs of consecutive batches, in order.
+    ///
+    /// # Errors
+    /// If there is none, or if they differ in kind, classes or sample weights.
+    pub fn concatenate(parts: &[LogitBelief]) -> Result<Self> {
+        let first = parts.first().ok_or_else(|| Error::empty("list of beliefs"))?;
+        let differ = || Error::Incompatible("beliefs of different kinds or sizes cannot be joined".into());
+        match first {
+            Self::Point { .. } => {
+                let views = parts
+                    .iter()
+                    .map(|p| match p {
+                        Self::Point { logits } => Ok(logits.view()),
+                        _ => Err(differ()),
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(Self::Point {
+                    logits: concatenate(Axis(0), &views).map_err(|_| differ())?,
+                })
+            }
+            Self::Samples { log_weights, .. } => {
+                let views = parts
+                    .iter()
+                    .map(|p| match p {
+                        Self::Samples {
+                            logits,
+                            log_weights: w,
+                        } if w == log_weights => Ok(logits.view()),
+                        _ => Err(differ()),
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(Self::Samples {
+                    logits: concatenate(Axis(1), &views).map_err(|_| differ())?,
+                    log_weights: log_weights.clone(),
+                })
+            }
+            Self::Gaussian { .. } => {
+                let (mut means, mut covariances) = (Vec::new(), Vec::new());
+                for part in parts {
+                    match part {
+                        Self::Gaussian { mean, covariance } => {
+                            means.push(mean.view());
+                            covariances.push(covariance.view());
+                        }
+                        _ => return Err(differ()),
+                    }
+                }
+                Ok(Self::Gaussian {
+                    mean: concatenate(Axis(0), &means).map_err(|_| differ())?,
+                    covariance: concatenate(Axis(0), &covariances).map_err(|_| differ())?,
+                })
+            }
+        }
+    }
+
+    /// The belief about the items at `indices`, in that order.
+    pub fn select(&self, indices: &[usize]) -> Self {
+        match self {
+            Self::Point { logits } => Self::Point {
+                logits: logits.select(Axis(0), indices),
+            },
+            Self::Samples {
+                logits,
+                log_weights,
+            } => Self::Samples {
+                logits: logits.select(Axis(1), indices),
+                log_weights: log_weights.clone(),
+            },
+            Self::Gaussian { mean, covariance } => Self::Gaussian {
+                mean: mean.select(Axis(0), indices),
+                covariance: covariance.select(Axis(0), indices),
+            },
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Repairs the confidence of predictions with labelled held-out items.
+//!
+//! - [`Temperature`]: one number that flattens or sharpens every prediction; never changes which class is on top.
+//! - [`VectorScaling`]: a weight and a bias per class; can change it.
+//!
+//! Both spend **labels** that neither training nor the evidence of a posterior has seen. Fit them on a split that the
+//! adapter was not trained on, and never on the items on which the result is scored.
+//!
+//! ```
+//! use bayes_lora::calibrate::{Temperature, TemperatureOutcome};
+//! use ndarray::arr2;
+//!
+//! // Four held-out items at the same margin, three of them right: the honest confidence is ¾.
+//! let logits = arr2(&[[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]]);
+//! let fit = Temperature::fit(logits.view(), &[0, 0, 1, 1])?;
+//! assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
+//! assert!((fit.temperature.beta - 3f64.ln() / 4.0).abs() < 1e-12);
+//!
+//! let overconfident = arr2(&[[0.98, 0.02]]);
+//! let honest = fit.temperature.apply_to_probabilities(overconfident.view())?;
+//! assert!(honest[[0, 0]] < 0.98);
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+mod held_out;
+mod temperature;
+mod temperature_search;
+mod vector;
+mod vector_newton;
+
+pub use temperature::{Temperature, TemperatureFit};
+pub use temperature_search::TemperatureOutcome;
+pub use vector::{DEFAULT_RIDGE, VectorScaling, VectorScalingFit};

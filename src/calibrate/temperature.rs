@@ -1,0 +1,339 @@
+//! Rescales all logits by one number, fitted to held-out labels.
+
+use crate::belief::{LogitBelief, softmax};
+use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
+use crate::calibrate::temperature_search::{Objective, TemperatureOutcome};
+use crate::error::{Error, Result};
+use ndarray::{Array2, ArrayView2};
+use serde::{Deserialize, Serialize};
+
+/// Temperature scaling: every logit multiplied by the inverse temperature `beta = 1/T`.
+///
+/// p_c ∝ exp(β f_c)
+///
+/// β < 1 flattens, β > 1 sharpens; the ranking of the classes stays. Two ways to apply it:
+/// - **post**, [`apply_to_probabilities`](Self::apply_to_probabilities): `p ∝ p̄^β` on the averaged probabilities.
+///   It serves every method; its β comes from [`fit_probabilities`](Self::fit_probabilities).
+/// - **pre**, [`apply`](Self::apply): the whole belief is scaled, then averaged as usual. With a β from
+///   [`fit`](Self::fit) it is exact for a point belief; for samples and Gaussians a β fitted to the mean logits is not
+///   the best one for their average.
+///
+/// Guo et al. (2017), arXiv 1706.04599, section 4.2.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Temperature {
+    /// Inverse temperature 1/T, above 0.
+    pub beta: f64,
+}
+
+/// A fitted temperature, with how the fit went.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TemperatureFit {
+    /// The inverse temperature found.
+    pub temperature: Temperature,
+    /// Whether it is a true minimum.
+    pub outcome: TemperatureOutcome,
+    /// Negative log-likelihood of the held-out items at β = 1, nats per item.
+    pub nll_before: f64,
+    /// The same at the β found.
+    pub nll_after: f64,
+    /// Number of held-out items.
+    pub n_items: usize,
+    /// Evaluations of the derivatives.
+    pub iterations: usize,
+}
+
+impl Temperature {
+    /// Checks an inverse temperature.
+    ///
+    /// # Errors
+    /// If it is not finite or not above 0.
+    pub fn new(beta: f64) -> Result<Self> {
+        if beta.is_finite() && beta > 0.0 {
+            Ok(Self { beta })
+        } else {
+            Err(Error::config("beta", "finite and above 0", beta))
+        }
+    }
+
+    /// Minimises the negative log-likelihood of held-out labels over β.
+    ///
+    /// NLL(β) = Σ_n [logsumexp(β f_n) − β f_n,y_n]
+    ///
+    /// The sum is convex in β (not in T), with derivative `Σ_n (E_p[f_n] − f_n,y)` and curvature `Σ_n Var_p[f_n]`:
+    /// Newton steps inside a shrinking bracket, bisection where a step leaves it or gains too little.
+    ///
+    /// # Shapes
+    /// - logits: `[n_items, n_classes]`, −∞ for a class that an item does not have; labels: `[n_items]`.
+    ///
+    /// # Errors
+    /// If there is no item, lengths differ, a logit is NaN or +∞, an item has no finite logit, a label is not a class
+    /// or has the logit −∞.
+    pub fn fit(logits: ArrayView2<f64>, labels: &[usize]) -> Result<TemperatureFit> {
+        let targets = one_hot(labels, logits.nrows(), logits.ncols())?;
+        Self::fit_soft(logits, targets.view())
+    }
+
+    /// [`fit`](Self::fit) for soft targets: minimises the cross-entropy `−Σ_n Σ_c t_nc ln p_nc`.
+    ///
+    /// # Shapes
+    /// - logits, targets: `[n_items, n_classes]`.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), or if a row of the targets is not a distribution.
+    pub fn fit_soft(logits: ArrayView2<f64>, targets: ArrayView2<f64>) -> Result<TemperatureFit> {
+        checked_logits(logits)?;
+        let targets = checked_targets(targets, logits)?;
+        let objective = Objective::new(logits, targets.view());
+        let (beta, outcome, iterations) = objective.minimise()?;
+        Ok(TemperatureFit {
+            temperature: Self { beta },
+            outcome,
+            nll_before: objective.nll(1.0),
+            nll_after: objective.nll(beta),
+            n_items: logits.nrows(),
+            iterations,
+        })
+    }
+
+    /// Fits the β of the post form `p ∝ p̄^β` to averaged probabilities.
+    ///
+    /// # Shapes
+    /// - probabilities: `[n_items, n_classes]`; labels: `[n_items]`.
+    ///
+    /// # Errors
+    /// If there is no item, lengths differ, a probability is negative or not finite, a row is all 0, or a label is not a
+    /// class or has probability 0.
+    pub fn fit_probabilities(
+        probabilities: ArrayView2<f64>,
+        labels: &[usize],
+    ) -> Result<TemperatureFit> {
+        Self::fit(log_probabilities(probabilities)?.view(), labels)
+    }
+
+    /// Scales a whole belief (pre form): means and draws by β, covariances by β².
+    pub fn apply(&self, belief: &LogitBelief) -> LogitBelief {
+        belief.tempered(self.beta)
+    }
+
+    /// Raises probabilities to the power β and normalises (post form): `p_c ∝ p̄_c^β`. A probability of 0 stays 0.
+    ///
+    /// # Shapes
+    /// - probabilities, output: `[n_items, n_classes]`.
+    ///
+    /// # Errors
+    /// If a probability is negative or not finite, or a row is all 0.
+    pub fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        let mut logits = log_probabilities(probabilities)?;
+        // −∞ · β is −∞: β is above 0.
+        logits *= self.beta;
+        Ok(softmax(logits.view()))
+    }
+}
+
+/// ln p, with −∞ where p is 0.
+fn log_probabilities(probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+    let wrong = |p: f64| !p.is_finite() || p < 0.0;
+    if let Some(((item, class), p)) = probabilities.indexed_iter().find(|(_, p)| wrong(**p)) {
+        return Err(Error::config(
+            format!("probabilities[{item}, {class}]"),
+            "finite and at least 0",
+            p,
+        ));
+    }
+    for (item, row) in probabilities.rows().into_iter().enumerate() {
+        if row.sum() == 0.0 {
+            return Err(Error::config(
+                format!("sum of probabilities[{item}]"),
+                "above 0",
+                0.0,
+            ));
+        }
+    }
+    Ok(probabilities.mapv(f64::ln))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array1, Array3, arr2};
+    use rand::rngs::ChaCha8Rng;
+    use rand::{RngExt, SeedableRng};
+
+    /// Logits from a uniform distribution over ±3 and labels drawn from softmax(β f).
+    fn example(n_items: usize, n_classes: usize, beta: f64) -> (Array2<f64>, Vec<usize>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let logits =
+            Array2::from_shape_simple_fn((n_items, n_classes), || 6.0 * rng.random::<f64>() - 3.0);
+        let p = softmax((&logits * beta).view());
+        let labels = p.rows().into_iter().map(|row| {
+            let mut left = rng.random::<f64>();
+            let drawn = row.iter().position(|p| {
+                left -= p;
+                left < 0.0
+            });
+            drawn.unwrap_or(n_classes - 1)
+        });
+        let labels = labels.collect();
+        (logits, labels)
+    }
+
+    #[test]
+    fn at_the_optimum_the_label_logits_sum_to_their_expectation() {
+        let (logits, labels) = example(300, 4, 0.4);
+        let fit = Temperature::fit(logits.view(), &labels).unwrap();
+        assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
+        let p = softmax((&logits * fit.temperature.beta).view());
+        let expected: f64 = (&p * &logits).sum();
+        let observed: f64 = labels
+            .iter()
+            .enumerate()
+            .map(|(i, &y)| logits[[i, y]])
+            .sum();
+        // The stopping rule of the design: 1e-10 per item.
+        assert!((expected - observed).abs() < 1e-10 * 300.0);
+        assert!(fit.nll_after < fit.nll_before);
+    }
+
+    #[test]
+    fn scaled_logits_give_the_inverse_scale_and_the_same_probabilities() {
+        let (logits, labels) = example(200, 3, 0.7);
+        let fit = Temperature::fit(logits.view(), &labels).unwrap();
+        for scale in [0.05, 3.0, 40.0] {
+            let scaled = &logits * scale;
+            let other = Temperature::fit(scaled.view(), &labels).unwrap();
+            let ratio = other.temperature.beta * scale / fit.temperature.beta;
+            // Both are found to about 1e-14.
+            assert!((ratio - 1.0).abs() < 1e-11, "{scale} {ratio}");
+            let a = softmax((&logits * fit.temperature.beta).view());
+            let b = softmax((&scaled * other.temperature.beta).view());
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-11));
+        }
+    }
+
+    #[test]
+    fn soft_targets_of_a_temperature_give_it_back() {
+        let (logits, _) = example(50, 5, 1.0);
+        for beta in [0.01, 0.3, 1.0, 2.5, 20.0] {
+            let targets = softmax((&logits * beta).view());
+            let fit = Temperature::fit_soft(logits.view(), targets.view()).unwrap();
+            assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
+            // methods.md, section 1, exactness (iii).
+            assert!((fit.temperature.beta / beta - 1.0).abs() < 1e-10, "{beta}");
+        }
+    }
+
+    #[test]
+    fn equal_margins_have_a_closed_form() {
+        // C = 2, margins ±a, a share π right: β = ln(π/(1 − π))/a.
+        for (margin, n_right) in [(4.0, 15), (0.5, 12), (30.0, 19)] {
+            let logits = Array2::from_shape_fn((20, 2), |(i, c)| {
+                if (i % 2 == 0) == (c == 0) {
+                    margin
+                } else {
+                    0.0
+                }
+            });
+            let labels: Vec<usize> = (0..20)
+                .map(|i| if i < n_right { i % 2 } else { 1 - i % 2 })
+                .collect();
+            let fit = Temperature::fit(logits.view(), &labels).unwrap();
+            let odds = n_right as f64 / (20 - n_right) as f64;
+            let expected = odds.ln() / margin;
+            // Newton's last step is below 1e-14, the slope's rounding adds its share.
+            assert!((fit.temperature.beta / expected - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn absent_classes_change_nothing() {
+        let (logits, labels) = example(60, 3, 0.5);
+        let mut wider = Array2::from_elem((60, 5), f64::NEG_INFINITY);
+        // Item by item the present classes sit at other places.
+        let place = |i: usize, c: usize| if i.is_multiple_of(2) { c } else { c + 2 };
+        for ((i, c), &v) in logits.indexed_iter() {
+            wider[[i, place(i, c)]] = v;
+        }
+        let moved: Vec<usize> = labels
+            .iter()
+            .enumerate()
+            .map(|(i, &y)| place(i, y))
+            .collect();
+        let narrow = Temperature::fit(logits.view(), &labels).unwrap();
+        let wide = Temperature::fit(wider.view(), &moved).unwrap();
+        // The same numbers in the same order.
+        assert_eq!(narrow, wide);
+        let p = wide
+            .temperature
+            .apply_to_probabilities(softmax(wider.view()).view())
+            .unwrap();
+        assert!(p.iter().all(|p| p.is_finite()));
+        assert_eq!(p[[0, 3]], 0.0);
+    }
+
+    #[test]
+    fn post_form_is_the_tempered_softmax() {
+        let (logits, labels) = example(40, 4, 0.6);
+        let p = softmax(logits.view());
+        let from_logits = Temperature::fit(logits.view(), &labels)
+            .unwrap()
+            .temperature;
+        let from_p = Temperature::fit_probabilities(p.view(), &labels)
+            .unwrap()
+            .temperature;
+        // Logits and log-probabilities differ by a shift per item, and in rounding.
+        assert!((from_p.beta / from_logits.beta - 1.0).abs() < 1e-12);
+        let direct = softmax((&logits * from_p.beta).view());
+        let post = from_p.apply_to_probabilities(p.view()).unwrap();
+        assert!(direct.iter().zip(&post).all(|(a, b)| (a - b).abs() < 1e-13));
+        let unchanged = Temperature::new(1.0)
+            .unwrap()
+            .apply_to_probabilities(p.view())
+            .unwrap();
+        assert!(unchanged.iter().zip(&p).all(|(a, b)| (a - b).abs() < 1e-15));
+    }
+
+    #[test]
+    fn beliefs_are_scaled_whole() {
+        let temperature = Temperature::new(0.5).unwrap();
+        let gaussian = LogitBelief::Gaussian {
+            mean: arr2(&[[2.0, f64::NEG_INFINITY]]),
+            covariance: Array3::from_elem((1, 2, 2), 4.0),
+        };
+        let expected = LogitBelief::Gaussian {
+            mean: arr2(&[[1.0, f64::NEG_INFINITY]]),
+            covariance: Array3::from_elem((1, 2, 2), 1.0),
+        };
+        assert_eq!(temperature.apply(&gaussian), expected);
+        let samples = LogitBelief::Samples {
+            logits: Array3::from_elem((3, 1, 2), 2.0),
+            log_weights: Array1::zeros(3),
+        };
+        let LogitBelief::Samples { logits, .. } = temperature.apply(&samples) else {
+            panic!("samples stay samples")
+        };
+        assert_eq!(logits, Array3::from_elem((3, 1, 2), 1.0));
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_names_and_numbers() {
+        let logits = arr2(&[[0.0, f64::NEG_INFINITY]]);
+        assert!(Temperature::fit(logits.view(), &[1]).is_err());
+        assert!(Temperature::fit(logits.view(), &[2]).is_err());
+        assert!(Temperature::fit(logits.view(), &[]).is_err());
+        assert!(Temperature::fit(Array2::zeros((0, 2)).view(), &[]).is_err());
+        let temperature = Temperature { beta: 1.0 };
+        let error = temperature.apply_to_probabilities(arr2(&[[1.5, -0.5]]).view());
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "probabilities[0, 1]: must be finite and at least 0, got -0.5"
+        );
+        assert!(
+            temperature
+                .apply_to_probabilities(arr2(&[[0.0, 0.0]]).view())
+                .is_err()
+        );
+        for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Temperature::new(beta).is_err());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Runs one forward and one backward pass that give, for every item of a batch, the gradients of several combinations
+//! of its logits at every site.
+
+use crate::belief::softmax;
+use crate::error::{Error, Result};
+use crate::lora::{to_array, to_vec};
+use crate::models::{Classifier, ClassifierInput, RowMeaning, mask_absent};
+use crate::tape::{Site, Tape};
+use burn::tensor::{Int, Tensor, TensorData};
+use ndarray::{Array2, Array3, Array4};
+
+/// Which combinations `Σ_c v_c f_c` of an item's logits are differentiated, where a row is an item.
+///
+/// Where a row is a choice, a single pass gives the gradient of every class and the choice here is not used.
+pub enum Cotangents<'a> {
+    /// Every logit: `v_k = e_k`, K = C.
+    Classes,
+    /// Differences to the first class: `v_k = e_{k+1} − e_0`, K = C − 1.
+    Contrasts,
+    /// `count` vectors an item, chosen from the item's class probabilities `[n_items, n_classes]` as
+    /// `[n_items, n_classes, count]`.
+    Chosen {
+        /// Number of vectors K.
+        count: usize,
+        /// The choice.
+        choose: &'a mut dyn FnMut(&Array2<f64>) -> Result<Array3<f64>>,
+    },
+}
+
+/// Everything that one pass says about a batch.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Logits `[n_items, n_classes]`; −∞ for classes that an item does not have.
+    pub logits: Array2<f64>,
+    /// How rows relate to items.
+    pub rows: RowMeaning,
+    /// One entry for every adapted matrix, in forward order.
+    pub sites: Vec<SiteProbe>,
+}
+
+/// Inputs and gradients of one site for every item.
+#[derive(Debug, Clone)]
+pub struct SiteProbe {
+    /// Which matrix.
+    pub site: Site,
+    /// Which rows of the matrix produced the outputs, where not all did (the class rows of an output head).
+    pub output_rows: Option<Vec<usize>>,
+    /// Real tokens, `[n_items, m, tokens]` with m rows an item.
+    pub mask: Array3<bool>,
+    /// `[n_items, m, tokens, d_in]`, zero at pads; m = 1 where a row is an item, else the number of choices.
+    pub inputs: Tensor<4>,
+    /// `[n_items, K, tokens, d_out]`: gradients of the K combinations (of the K = m classes where a row is a choice).
+    pub gradients: Tensor<4>,
+}
+
+/// Runs the pass. The model needs an adapter; its parameters' own gradients are not computed.
+///
+/// # Errors
+/// If the model has no adapter or a logit is not finite.
+pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
+    let n_items = input.n_items();
+    let n_classes = model.n_classes();
+    let rows = input.row_meaning();
+    let copies = match (rows, &cotangents) {
+        (RowMeaning::Choice { .. }, _) => 1,
+        (RowMeaning::Item, Cotangents::Classes) => n_classes,
+        (RowMeaning::Item, Cotangents::Contrasts) => n_classes - 1,
+        (RowMeaning::Item, Cotangents::Chosen { count, .. }) => *count,
+    };
+    let mut tape = Tape::recording();
+    let output = if copies == 1 {
+        model.logits(input, &mut tape)
+    } else {
+        model.logits(&input.repeat(copies)?, &mut tape)
+    };
+    let first = output.clone().without_autodiff().narrow(0, 0, n_items);
+    let logits = host_logits(first, input.class_mask())?;
+    let weights = match rows {
+        RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
+        RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+    };
+    let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
+    let weights = Tensor::<2>::from_data(data, (&output.device().without_autodiff(), output.dtype()));
+    let records = tape.backward((output * weights).sum())?;
+
+    let token_mask = input.token_mask();
+    let m = token_mask.nrows() / n_items;
+    let tokens = token_mask.ncols();
+    let all_tokens = Array3::from_shape_fn((n_items, m, tokens), |(b, r, t)| token_mask[[b * m + r, t]]);
+    let sites = records
+        .into_iter()
+        .map(|record| {
+            let ([n_in, d_in], d_out) = (record.input.dims(), record.gradient.dims()[1]);
+            // the output head sees the last token of every row instead of all tokens
+            let seen = n_in / (copies * n_items * m);
+            if n_in != copies * n_items * m * seen || (seen != tokens && seen != 1) {
+                return Err(Error::Incompatible(format!(
+                    "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
+                     posterior only where answers are class tokens",
+                    record.site,
+                    copies * n_items * m
+                )));
+            }
+            let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_elem((n_items, m, 1), true) };
+            let inputs = record.input.narrow(0, 0, n_items * m * seen);
+            let inputs = inputs.reshape([n_items, m, seen, d_in]);
+            let inputs = inputs.clone() * device_mask(&mask, &inputs);
+            let gradients = match rows {
+                RowMeaning::Choice { choices } => record.gradient.reshape([n_items, choices, seen, d_out]),
+                RowMeaning::Item => record.gradient.reshape([copies, n_items, seen, d_out]).swap_dims(0, 1),
+            };
+            let output_rows = record.output_rows.map(host_indices).transpose()?;
+            Ok(SiteProbe { site: record.site, output_rows, mask, inputs, gradients })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Probe { logits, rows, sites })
+}
+
+/// One weight a logit for every copy of the batch: `[copies, n_items, n_classes]`.
+fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> Result<Array3<f64>> {
+    let (n_items, n_classes) = logits.dim();
+    let shape = (copies, n_items, n_classes);
+    Ok(match cotangents {
+        Cotangents::Classes => Array3::from_shape_fn(shape, |(k, _, c)| f64::from(u8::from(c == k))),
+        Cotangents::Contrasts => Array3::from_shape_fn(shape, |(k, _, c)| match c {
+            0 => -1.0,
+            c => f64::from(u8::from(c == k + 1)),
+        }),
+        Cotangents::Chosen { choose, .. } => {
+            let chosen = choose(&softmax(logits.view()))?;
+            Array3::from_shape_fn(shape, |(k, b, c)| chosen[[b, c, k]])
+        }
+    })
+}
+
+fn device_mask(mask: &Array3<bool>, like: &Tensor<4>) -> Tensor<4> {
+    let (b, m, t) = mask.dim();
+    let values: Vec<f32> = mask.iter().map(|&v| f32::from(u8::from(v))).collect();
+    Tensor::from_data(TensorData::new(values, [b, m, t, 1]), (&like.device(), like.dtype()))
+}
+
+fn host_indices(indices: Tensor<1, Int>) -> Result<Vec<usize>> {
+    let values = indices.try_into_vec_as::<i64>();
+    let values = values.map_err(|e| Error::numerical("copy of indices to the host", format!("{e:?}")))?;
+    Ok(values.into_iter().map(|v| v as usize).collect())
+}
+
+/// Copies logits to the host, −∞ where an item lacks a class.
+///
+/// # Errors
+/// If a logit of a class that the item has is not finite.
+pub(crate) fn host_logits(logits: Tensor<2>, mask: Option<&Array2<bool>>) -> Result<Array2<f64>> {
+    let logits = to_array(logits)?;
+    let present = |(i, c): (usize, usize)| mask.is_none_or(|m| m[[i, c]]);
+    let count = logits.indexed_iter().filter(|(at, v)| present(*at) && !v.is_finite()).count();
+    if count > 0 {
+        return Err(Error::NonFinite { what: "class logits".into(), count, total: logits.len() });
+    }
+    Ok(mask_absent(logits, mask))
+}
+
+impl SiteProbe {
+    /// Site Jacobians `J = Σ_t g_t x_tᵀ` of every item and combination, on the host: `[n_items, K, d_out, d_in]`.
+    ///
+    /// # Errors
+    /// If the copy from the device fails.
+    pub fn jacobians(&self) -> Result<Array4<f64>> {
+        let [b, k, t, d_out] = self.gradients.dims();
+        let [_, m, _, d_in] = self.inputs.dims();
+        // rows that share their inputs are stacked into one product an item
+        let shared = k / m;
+        let left = self.gradients.clone().reshape([b * m, shared, t, d_out]).swap_dims(2, 3);
+        let left = left.reshape([b * m, shared * d_out, t]);
+        let right = self.inputs.clone().reshape([b * m, t, d_in]);
+        let values = to_vec(left.matmul(right))?;
+        Array4::from_shape_vec((b, k, d_out, d_in), values)
+            .map_err(|e| Error::numerical("copy of Jacobians", e))
+    }
+}

@@ -1,0 +1,274 @@
+//! Holds a task: named questions with choices, answers, and where there are any, passages and subjects.
+//!
+//! On disk a task is a JSON Lines file (plain or gzipped), one object a line:
+//! `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`.
+//!
+//! ```
+//! use bayes_lora::data::task::{Item, Task};
+//!
+//! let items = (0..10)
+//!     .map(|i| Item::new(i.to_string(), "Is it?", ["no", "yes"]).with_answer(i % 2))
+//!     .collect();
+//! let task = Task::new("yes or no", items)?;
+//! assert_eq!((task.len(), task.n_classes()), (10, 2));
+//! let (first, rest) = task.split(3, 7)?;
+//! assert_eq!((first.len(), rest.len()), (3, 7));
+//! assert_eq!(task.majority_share(), Some(0.5));
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::data::jsonl;
+use crate::error::{Error, Result};
+
+/// One question with its choices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// The identifier that errors and reports name; a file may write it as text or as an integer.
+    #[serde(deserialize_with = "text_or_integer")]
+    pub id: String,
+    /// The question.
+    pub question: String,
+    /// The possible answers, at least one.
+    pub choices: Vec<String>,
+    /// The index of the right choice; `None` for a question whose answer is unknown.
+    #[serde(default)]
+    pub answer: Option<usize>,
+    /// A text that the question is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passage: Option<String>,
+    /// The subject that the question belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+impl Item {
+    /// Makes an item without answer, passage and subject.
+    pub fn new<S: Into<String>>(
+        id: impl Into<String>,
+        question: impl Into<String>,
+        choices: impl IntoIterator<Item = S>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            question: question.into(),
+            choices: choices.into_iter().map(Into::into).collect(),
+            answer: None,
+            passage: None,
+            subject: None,
+        }
+    }
+
+    /// Sets the index of the right choice.
+    pub fn with_answer(mut self, answer: usize) -> Self {
+        self.answer = Some(answer);
+        self
+    }
+
+    /// Sets the passage.
+    pub fn with_passage(mut self, passage: impl Into<String>) -> Self {
+        self.passage = Some(passage.into());
+        self
+    }
+
+    /// Sets the subject.
+    pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// Checks that there are choices and that the answer is one of them.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without choices, [`Error::LabelOutOfRange`] for an answer beyond them.
+    pub fn check(&self) -> Result<()> {
+        if self.choices.is_empty() {
+            return Err(Error::empty(format!(
+                "the list of choices of item `{}`",
+                self.id
+            )));
+        }
+        match self.answer {
+            Some(label) if label >= self.choices.len() => Err(Error::LabelOutOfRange {
+                item: self.id.clone(),
+                label,
+                n_classes: self.choices.len(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A named list of questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// The name that reports show.
+    pub name: String,
+    /// The questions, in the order of the file.
+    pub items: Vec<Item>,
+}
+
+impl Task {
+    /// Makes a task of items, each of which is [checked](Item::check).
+    ///
+    /// # Errors
+    /// Those of [`Item::check`]. An empty list is allowed here; [`Task::from_jsonl`] and encoding refuse it.
+    pub fn new(name: impl Into<String>, items: Vec<Item>) -> Result<Self> {
+        items.iter().try_for_each(Item::check)?;
+        Ok(Self {
+            name: name.into(),
+            items,
+        })
+    }
+
+    /// Reads a `.jsonl` or `.jsonl.gz` file; its parent folder and stem become the name (`arc_easy/train`).
+    ///
+    /// # Errors
+    /// [`Error::Format`] with `file:line` for anything that is not an item, [`Error::LabelOutOfRange`] for an
+    /// answer beyond the choices (its `item` names the line too), [`Error::Empty`] for a file without items, and
+    /// those of [`jsonl::for_each_line`].
+    pub fn from_jsonl(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut items = Vec::new();
+        jsonl::for_each_line(path, |line, text| {
+            let place = || jsonl::location(path, line);
+            // serde would read a JSON array as a struct, field by field.
+            if !text.starts_with('{') {
+                return Err(Error::format(place(), "is not a JSON object"));
+            }
+            let item: Item = serde_json::from_str(text).map_err(|e| {
+                let reason = e.to_string().replace(" at line 1 column", " at column");
+                Error::format(place(), reason)
+            })?;
+            item.check().map_err(|error| match error {
+                Error::LabelOutOfRange {
+                    item,
+                    label,
+                    n_classes,
+                } => Error::LabelOutOfRange {
+                    item: format!("{item}` at `{}", place()),
+                    label,
+                    n_classes,
+                },
+                other => Error::format(place(), other),
+            })?;
+            items.push(item);
+            Ok(())
+        })?;
+        if items.is_empty() {
+            return Err(Error::empty(format!("the task file {}", path.display())));
+        }
+        Ok(Self {
+            name: name_of(path),
+            items,
+        })
+    }
+
+    /// The number of items.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The largest number of choices of any item; 0 for an empty task.
+    pub fn n_classes(&self) -> usize {
+        self.items
+            .iter()
+            .map(|i| i.choices.len())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The share of the most frequent answer index among the items whose answer is known: what a constant
+    /// classifier reaches. `None` when no answer is known.
+    pub fn majority_share(&self) -> Option<f64> {
+        let mut counts = vec![0usize; self.n_classes()];
+        let mut n_known = 0usize;
+        for answer in self.items.iter().filter_map(|i| i.answer) {
+            if let Some(count) = counts.get_mut(answer) {
+                *count += 1;
+                n_known += 1;
+            }
+        }
+        let largest = counts.into_iter().max()?;
+        (n_known > 0).then(|| largest as f64 / n_known as f64)
+    }
+
+    /// Draws `n` items without replacement: the first `n` of a seeded shuffle.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there are fewer than `n`.
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Self> {
+        Ok(self.split(n, seed)?.0)
+    }
+
+    /// Shuffles with a seed and cuts after `n_first` items, so that the two parts share none.
+    ///
+    /// `split(n, seed)?.0` equals [`sample(n, seed)`](Task::sample).
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there are fewer than `n_first` items.
+    pub fn split(&self, n_first: usize, seed: u64) -> Result<(Self, Self)> {
+        if n_first > self.len() {
+            return Err(Error::Count {
+                what: format!("items to draw from task `{}`", self.name),
+                expected: n_first,
+                found: self.len(),
+            });
+        }
+        let mut first = self.items.clone();
+        first.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let rest = first.split_off(n_first);
+        Ok((self.with_items(first), self.with_items(rest)))
+    }
+
+    /// Keeps the items that satisfy `keep`, in order.
+    pub fn filter(&self, mut keep: impl FnMut(&Item) -> bool) -> Self {
+        self.with_items(self.items.iter().filter(|i| keep(i)).cloned().collect())
+    }
+
+    fn with_items(&self, items: Vec<Item>) -> Self {
+        Self {
+            name: self.name.clone(),
+            items,
+        }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = file.split('.').next().unwrap_or_default();
+    match path.parent().and_then(Path::file_name) {
+        Some(folder) => format!("{}/{stem}", folder.to_string_lossy()),
+        None => stem.to_owned(),
+    }
+}
+
+fn text_or_integer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "`id` must be a text or an integer")]
+    enum Id {
+        Text(String),
+        Integer(i64),
+    }
+    Ok(match Id::deserialize(deserializer)? {
+        Id::Text(text) => text,
+        Id::Integer(number) => number.to_string(),
+    })
+}
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

@@ -1,0 +1,21 @@
+//! Bayesian LoRA.
+
+pub mod belief;
+pub mod calibrate;
+pub mod curvature;
+pub mod data;
+pub mod error;
+pub mod likelihood;
+pub mod linalg;
+pub mod lora;
+pub mod metrics;
+pub mod models;
+#[cfg(feature = "plot")]
+pub mod plot;
+pub mod posterior;
+pub mod predict;
+pub mod prior;
+pub mod progress;
+pub mod tape;
+pub mod tensor_file;
+pub mod train;

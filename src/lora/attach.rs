@@ -1,0 +1,134 @@
+//! Attaches adapters to a model's linears, counts them, and folds them in.
+
+use super::{LoraConfig, linear::{LoraAdapter, LoraLinear}};
+use crate::error::{Error, Result};
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+/// A model whose linears can carry adapters. Implement it on your own burn module by listing its [`LoraLinear`]s.
+pub trait Adaptable: Module + Sync {
+    /// Every linear, in forward order.
+    fn linears(&self) -> Vec<&LoraLinear>;
+    /// The same, to be changed.
+    fn linears_mut(&mut self) -> Vec<&mut LoraLinear>;
+}
+
+/// How many parameters train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterSummary {
+    /// Number of adapted modules.
+    pub n_modules: usize,
+    /// Parameters of A and B.
+    pub n_adapter: usize,
+    /// All parameters of the model, adapter included.
+    pub n_total: usize,
+}
+
+impl std::fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "trainable params: {} || all params: {} || trainable%: {:.4} ({} adapted modules)",
+            self.n_adapter,
+            self.n_total,
+            100.0 * self.n_adapter as f64 / self.n_total.max(1) as f64,
+            self.n_modules
+        )
+    }
+}
+
+/// Attaches a fresh adapter to every targeted linear, with PEFT's start: `A ~ U(−1/√d_in, 1/√d_in)`, `B = 0`.
+///
+/// The base weights are frozen; A and B require gradients. Draws come from `seed` alone.
+///
+/// # Errors
+/// If the configuration is out of bounds, a target matches nothing, or an adapter is already there.
+pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<M> {
+    config.validate()?;
+    check_targets(&model, config)?;
+    let mut model = model.no_grad();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for linear in model.linears_mut() {
+        if !config.targets(&linear.path, linear.is_head)? {
+            continue;
+        }
+        if linear.adapter.is_some() {
+            return Err(Error::Incompatible(format!("module `{}` already has an adapter", linear.path)));
+        }
+        let (rank, d_in, d_out) = (config.rank_at(&linear.path), linear.d_in(), linear.d_out());
+        let bound = 1.0 / (d_in as f64).sqrt();
+        let start: Vec<f32> = (0..rank * d_in).map(|_| rng.random_range(-bound..bound) as f32).collect();
+        let (device, dtype) = (linear.weight.val().device(), adapter_dtype(linear));
+        let a = Tensor::from_data(TensorData::new(start, [rank, d_in]), (&device, dtype));
+        let b = Tensor::zeros([d_out, rank], (&device, dtype));
+        linear.adapter = Some(new_adapter(a.clone(), b, config, &linear.path, Some(a)));
+    }
+    Ok(model)
+}
+
+/// Adapters are kept in f32 even on a half-precision base (in f64 on an f64 base).
+pub(super) fn adapter_dtype(linear: &LoraLinear) -> DType {
+    match linear.weight.val().dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+pub(super) fn new_adapter(
+    a: Tensor<2>,
+    b: Tensor<2>,
+    config: &LoraConfig,
+    path: &str,
+    initial_a: Option<Tensor<2>>,
+) -> LoraAdapter {
+    LoraAdapter {
+        a: Param::from_tensor(a),
+        b: Param::from_tensor(b),
+        scale: config.scale(path),
+        dropout: config.dropout,
+        initial_a,
+    }
+}
+
+/// Checks that every named target selects at least one linear.
+pub(super) fn check_targets<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
+    let linears = model.linears();
+    for entry in config.target_modules.entries() {
+        let single = match &config.target_modules {
+            super::TargetModules::Names(_) => super::TargetModules::Names(vec![entry.to_string()]),
+            pattern => pattern.clone(),
+        };
+        let mut found = false;
+        for linear in &linears {
+            found |= single.matches(&linear.path, linear.is_head)?;
+        }
+        if !found {
+            return Err(Error::NoModuleMatches {
+                target: entry.to_string(),
+                n_modules: linears.len(),
+                examples: linears.iter().take(3).map(|l| l.path.as_str()).collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Folds every adapter into its weight, `W ← W₀ + s·B·A`, and removes it. A merged model carries no posterior.
+pub fn merge<M: Adaptable>(mut model: M) -> M {
+    for linear in model.linears_mut() {
+        linear.weight = Param::from_tensor(linear.merged_weight().detach()).set_require_grad(false);
+        linear.adapter = None;
+    }
+    model
+}
+
+/// Counts the adapter's parameters, as PEFT's `print_trainable_parameters` does.
+pub fn summarize<M: Adaptable>(model: &M) -> AdapterSummary {
+    let adapters: Vec<_> = model.linears().into_iter().filter_map(|l| l.adapter.as_ref()).collect();
+    AdapterSummary {
+        n_modules: adapters.len(),
+        n_adapter: adapters.iter().map(|a| a.num_params()).sum(),
+        n_total: model.num_params(),
+    }
+}

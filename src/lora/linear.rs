@@ -1,0 +1,120 @@
+//! Computes `y = W₀x + b + s·B·A·dropout(x)` and shows the inputs and outputs of A and B to a tape.
+
+use crate::tape::{LoraMatrix, Tape};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+/// A linear layer that may carry a low-rank adapter.
+#[derive(Module, Debug)]
+pub struct LoraLinear {
+    /// `[d_in, d_out]` (the transpose of PyTorch's storage).
+    pub weight: Param<Tensor<2>>,
+    /// `[d_out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The adapter, once attached.
+    pub adapter: Option<LoraAdapter>,
+    /// Path in the model, such as `model.layers.0.self_attn.q_proj`.
+    #[module(skip)]
+    pub path: String,
+    /// True for the output head, which `"all-linear"` leaves alone.
+    #[module(skip)]
+    pub is_head: bool,
+}
+
+/// The two factors of a low-rank update.
+#[derive(Module, Debug)]
+pub struct LoraAdapter {
+    /// `A: [r, d_in]`
+    pub a: Param<Tensor<2>>,
+    /// `B: [d_out, r]`
+    pub b: Param<Tensor<2>>,
+    /// `s`
+    #[module(skip)]
+    pub scale: f64,
+    /// Probability of dropping an element of A's input while training.
+    #[module(skip)]
+    pub dropout: f64,
+    /// A as it was drawn, if known: the centre of a prior at initialisation.
+    #[module(skip)]
+    pub initial_a: Option<Tensor<2>>,
+}
+
+impl LoraLinear {
+    /// A frozen linear without adapter.
+    ///
+    /// # Shapes
+    /// - weight: `[d_in, d_out]`
+    /// - bias: `[d_out]`
+    pub fn new(path: impl Into<String>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        Self {
+            weight: Param::from_tensor(weight).set_require_grad(false),
+            bias: bias.map(|b| Param::from_tensor(b).set_require_grad(false)),
+            adapter: None,
+            path: path.into(),
+            is_head: false,
+        }
+    }
+
+    /// Width of the input.
+    pub fn d_in(&self) -> usize {
+        self.weight.lazy_shape()[0]
+    }
+
+    /// Width of the output.
+    pub fn d_out(&self) -> usize {
+        self.weight.lazy_shape()[1]
+    }
+
+    /// `y = W₀x + b + s·B·A·dropout(x)`.
+    ///
+    /// # Shapes
+    /// - x: `[…, d_in]`, output `[…, d_out]`; all leading dimensions count as tokens.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, tape: &mut Tape) -> Tensor<D> {
+        let mut shape = x.dims();
+        let tokens: usize = shape[..D - 1].iter().product();
+        let x = x.reshape([tokens, shape[D - 1]]);
+        shape[D - 1] = self.d_out();
+        self.forward_with(self.weight.val(), x, None, tape).reshape(shape)
+    }
+
+    /// The same with a weight held elsewhere (a tied head), on the output rows `columns` only where given.
+    ///
+    /// # Shapes
+    /// - weight: `[d_in, d_out]`, x: `[tokens, d_in]`; output `[tokens, columns or d_out]`
+    pub fn forward_with(
+        &self,
+        weight: Tensor<2>,
+        x: Tensor<2>,
+        columns: Option<&Tensor<1, Int>>,
+        tape: &mut Tape,
+    ) -> Tensor<2> {
+        let pick = |w: Tensor<2>| match columns {
+            Some(index) => w.select(1, index.clone()),
+            None => w,
+        };
+        let mut y = x.clone().matmul(pick(weight));
+        if let Some(bias) = &self.bias {
+            y = y + pick(bias.val().unsqueeze());
+        }
+        let Some(adapter) = &self.adapter else {
+            return y;
+        };
+        let x = tape.drop_out(x, adapter.dropout);
+        let hidden = x.clone().matmul(adapter.a.val().transpose());
+        let hidden = tape.observe(&self.path, LoraMatrix::A, &x, hidden, None);
+        let delta = hidden.clone().matmul(pick(adapter.b.val().transpose()));
+        let delta = tape.observe(&self.path, LoraMatrix::B, &hidden, delta, columns);
+        y + delta.mul_scalar(adapter.scale)
+    }
+
+    /// The merged weight `W₀ + s·(BA)ᵀ`, `[d_in, d_out]`.
+    pub fn merged_weight(&self) -> Tensor<2> {
+        match &self.adapter {
+            None => self.weight.val(),
+            Some(adapter) => {
+                let update = adapter.a.val().transpose().matmul(adapter.b.val().transpose());
+                self.weight.val() + update.mul_scalar(adapter.scale)
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Adapts pretrained linears by low-rank updates `W = W₀ + s·B·A`.
+//!
+//! ```
+//! use bayes_lora::lora::LoraConfig;
+//! let config = LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]);
+//! assert_eq!(config.scale("model.layers.0.self_attn.q_proj"), 2.0); // alpha / rank, alpha = 2·rank by default
+//! assert!(config.targets("model.layers.0.self_attn.q_proj", false)?);
+//! assert!(!config.targets("model.layers.0.self_attn.eq_proj", false)?);
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+mod attach;
+mod config;
+mod linear;
+mod peft;
+mod weights;
+
+pub use attach::{AdapterSummary, Adaptable, attach, merge, summarize};
+pub use config::{LoraConfig, TargetModules};
+pub use linear::{LoraAdapter, LoraLinear};
+pub use peft::{load_peft, save_peft};
+pub(crate) use weights::{to_array, to_vec};
+pub use weights::{AdapterWeights, initial_weights, read_adapter, write_adapter};

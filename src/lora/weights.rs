@@ -1,0 +1,112 @@
+//! Reads and writes a model's adapter as host arrays.
+
+use super::{attach::Adaptable, linear::LoraAdapter};
+use crate::error::{Error, Result};
+use crate::tape::{LoraMatrix, Site};
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+use ndarray::Array2;
+use std::collections::BTreeMap;
+
+/// One value for every adapted matrix: `A: [r, d_in]`, `B: [d_out, r]`.
+pub type AdapterWeights = BTreeMap<Site, Array2<f64>>;
+
+/// The adapter's present weights.
+///
+/// # Errors
+/// If the model has no adapter.
+pub fn read_adapter<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
+    collect(model, |adapter, matrix| match matrix {
+        LoraMatrix::A => Some(adapter.a.val()),
+        LoraMatrix::B => Some(adapter.b.val()),
+    })
+}
+
+/// The adapter's weights at its random start: A as drawn, B = 0.
+///
+/// # Errors
+/// If the model has no adapter or its start is unknown (an adapter read from files).
+pub fn initial_weights<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
+    collect(model, |adapter, matrix| match matrix {
+        LoraMatrix::A => adapter.initial_a.clone(),
+        LoraMatrix::B => Some(adapter.b.val().zeros_like()),
+    })
+}
+
+fn collect<M: Adaptable>(
+    model: &M,
+    pick: impl Fn(&LoraAdapter, LoraMatrix) -> Option<Tensor<2>>,
+) -> Result<AdapterWeights> {
+    let mut weights = AdapterWeights::new();
+    for linear in model.linears() {
+        let Some(adapter) = &linear.adapter else { continue };
+        for matrix in [LoraMatrix::A, LoraMatrix::B] {
+            let site = Site {
+                module: linear.path.clone(),
+                matrix,
+            };
+            let tensor = pick(adapter, matrix).ok_or_else(|| {
+                Error::Incompatible(format!("the random start of `{site}` is unknown, so the prior cannot be centred there"))
+            })?;
+            weights.insert(site, to_array(tensor)?);
+        }
+    }
+    if weights.is_empty() {
+        return Err(Error::empty("adapter"));
+    }
+    Ok(weights)
+}
+
+/// The model with its adapter set to `weights`; every adapted matrix must be given.
+///
+/// # Errors
+/// If a site is missing or a shape differs.
+pub fn write_adapter<M: Adaptable>(mut model: M, weights: &AdapterWeights) -> Result<M> {
+    for linear in model.linears_mut() {
+        let path = linear.path.clone();
+        let Some(adapter) = &mut linear.adapter else { continue };
+        for matrix in [LoraMatrix::A, LoraMatrix::B] {
+            let site = Site { module: path.clone(), matrix };
+            let param = match matrix {
+                LoraMatrix::A => &mut adapter.a,
+                LoraMatrix::B => &mut adapter.b,
+            };
+            let value = weights.get(&site).ok_or_else(|| {
+                Error::Incompatible(format!("weights for `{site}` are missing"))
+            })?;
+            *param = set_param(param, value, &site)?;
+        }
+    }
+    Ok(model)
+}
+
+fn set_param(param: &Param<Tensor<2>>, value: &Array2<f64>, site: &Site) -> Result<Param<Tensor<2>>> {
+    let old = param.val();
+    let found = [value.nrows(), value.ncols()];
+    if old.dims() != found {
+        return Err(Error::Shape {
+            what: site.to_string(),
+            expected: old.dims().to_vec(),
+            found: found.to_vec(),
+        });
+    }
+    let data = TensorData::new(value.iter().copied().collect::<Vec<f64>>(), found);
+    let tensor = Tensor::from_data(data, (&old.device().without_autodiff(), old.dtype()));
+    Ok(Param::initialized(param.id, tensor).set_require_grad(old.is_require_grad()))
+}
+
+/// Copies a matrix to the host in f64.
+pub(crate) fn to_array(tensor: Tensor<2>) -> Result<Array2<f64>> {
+    let dims = tensor.dims();
+    Array2::from_shape_vec(dims, to_vec(tensor)?)
+        .map_err(|e| Error::numerical("copy of a tensor to the host", e))
+}
+
+/// Copies a tensor to the host in f64, row-major.
+pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>> {
+    tensor
+        .into_data()
+        .convert::<f64>()
+        .try_into_vec::<f64>()
+        .map_err(|e| Error::numerical("copy of a tensor to the host", format!("{e:?}")))
+}

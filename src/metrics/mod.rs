@@ -1,0 +1,63 @@
+//! Scores predicted probabilities against labels, every number with an interval.
+//!
+//! The input is always the same: `probabilities: [n_items, n_classes]`, **averaged** over whatever draws a method makes
+//! (never softmax of averaged logits), and one label per item. A class that an item does not have carries probability 0.
+//! Every call checks its input: rows finite, in `[0, 1]`, summing to 1 within 1e-6, labels that are classes.
+//!
+//! | number | better | scale |
+//! |---|---|---|
+//! | [`accuracy`] | higher | share of the items |
+//! | [`nll`] | lower | nats, mean over the items |
+//! | [`brier`] | lower | 0 to 2, mean over the items |
+//! | [`ece`], [`adaptive_ece`], [`debiased_ece`], [`mce`] | lower | difference of two shares |
+//! | [`aurc`], [`RiskCoverage`] | lower | share of wrong answers |
+//! | [`auroc`] | higher | probability of a right ranking |
+//!
+//! [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
+//! **same** items, which is far sharper than laying two intervals side by side.
+//!
+//! ```
+//! use bayes_lora::metrics::{PairedScores, ScoreOptions, Scores};
+//! use ndarray::arr2;
+//!
+//! let labels = [0, 1, 1, 0];
+//! let modest = arr2(&[[0.8, 0.2], [0.3, 0.7], [0.6, 0.4], [0.9, 0.1]]);
+//! let overconfident = arr2(&[[0.99, 0.01], [0.01, 0.99], [0.99, 0.01], [0.99, 0.01]]);
+//!
+//! let options = ScoreOptions::default(); // 15 bins, 1000 draws, 95 %
+//! let scores = Scores::new(modest.view(), &labels, &options)?;
+//! assert_eq!(scores.accuracy.value, 0.75);
+//! assert!(scores.nll.low < scores.nll.value && scores.nll.value < scores.nll.high);
+//!
+//! let paired = PairedScores::new(modest.view(), overconfident.view(), &labels, &options)?;
+//! assert_eq!(paired.accuracy.p_better, 0.5); // the same answers, so no method is ahead …
+//! assert!(paired.nll.p_better > 0.5); // … but the modest one is the better forecaster
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+mod accuracy;
+mod auroc;
+mod bootstrap;
+mod brier;
+mod ece;
+mod interval;
+mod nll;
+mod paired;
+mod paired_table;
+mod predictions;
+mod reliability;
+mod risk_coverage;
+mod scores;
+
+pub use accuracy::accuracy;
+pub use auroc::{auroc, auroc_estimate};
+pub use bootstrap::BayesianBootstrap;
+pub use brier::brier;
+pub use ece::{adaptive_ece, debiased_ece, ece, mce};
+pub use interval::{Estimate, beta_interval, wilson_interval};
+pub use nll::nll;
+pub use paired::{PairedDifference, PairedScores};
+pub use paired_table::{PairedTable, p_better_accuracy};
+pub use reliability::{Reliability, ReliabilityBin};
+pub use risk_coverage::{RiskCoverage, aurc};
+pub use scores::{ScoreOptions, Scores};

@@ -1,0 +1,324 @@
+//! Asks how many errors remain when only the most confident items are answered.
+
+use crate::error::{Error, Result};
+use crate::metrics::bootstrap::equal_weights;
+use crate::metrics::predictions::Predictions;
+use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
+
+/// Area under the risk–coverage curve of the top-label confidence.
+///
+/// AURC = (1/n) Σ_k risk(k),  risk(k) = share of errors among the k most confident items
+///
+/// Among items of equal confidence the errors are spread evenly (the mean over all their orders), so that the result
+/// does not depend on the order of the items.
+///
+/// # Shapes
+/// - probabilities: `[n_items, n_classes]`; labels: `[n_items]`; output: in `[0, 1]`, lower is better.
+///
+/// # Errors
+/// If there is no item, lengths differ, a row is not a distribution or a label is not a class.
+///
+/// El-Yaniv & Wiener (2010), JMLR 11; Geifman, Uziel & El-Yaniv (2019), arXiv 1805.08206.
+///
+/// ```
+/// use bayes_lora::metrics::aurc;
+/// use ndarray::arr2;
+///
+/// // The one error is the least confident answer: risks 0, 0, 1/3.
+/// let p = arr2(&[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]);
+/// assert!((aurc(p.view(), &[0, 0, 1])? - 1.0 / 9.0).abs() < 1e-12);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+pub fn aurc(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<f64> {
+    let predictions = Predictions::new(probabilities, labels)?;
+    let ranked = Ranked::new(&predictions.confidence, &predictions.correct);
+    Ok(ranked.area(&equal_weights(labels.len())))
+}
+
+/// The risk–coverage curve: error among the most confident items against the share of items answered.
+///
+/// ```
+/// use bayes_lora::metrics::RiskCoverage;
+///
+/// let confidence = [0.9, 0.8, 0.7, 0.6];
+/// let curve = RiskCoverage::from_confidence(&confidence, &[true, true, false, true])?;
+/// assert_eq!(curve.coverage, [0.25, 0.5, 0.75, 1.0]);
+/// assert_eq!(curve.risk, [0.0, 0.0, 1.0 / 3.0, 0.25]);
+/// assert_eq!(curve.accuracy_at(0.5)?, 1.0);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RiskCoverage {
+    /// Share of the items answered, `k/n` for k = 1, …, n.
+    pub coverage: Vec<f64>,
+    /// Share of errors among them; among equal confidences the mean over all orders.
+    pub risk: Vec<f64>,
+    /// Area under the curve, the mean of `risk`: [`aurc`].
+    pub area: f64,
+}
+
+impl RiskCoverage {
+    /// The curve of the top-label confidence.
+    ///
+    /// # Shapes
+    /// - probabilities: `[n_items, n_classes]`; labels: `[n_items]`.
+    ///
+    /// # Errors
+    /// As [`aurc`].
+    pub fn new(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
+        let predictions = Predictions::new(probabilities, labels)?;
+        Ok(Self::from_ranked(&Ranked::new(
+            &predictions.confidence,
+            &predictions.correct,
+        )))
+    }
+
+    /// The curve of any confidence, such as negative entropy or negative mutual information; higher is surer.
+    ///
+    /// # Errors
+    /// If there is no item, the lengths differ, or a confidence is not finite.
+    pub fn from_confidence(confidence: &[f64], correct: &[bool]) -> Result<Self> {
+        if confidence.is_empty() {
+            return Err(Error::empty("set of confidences"));
+        }
+        if correct.len() != confidence.len() {
+            return Err(Error::Count {
+                what: "answers marked right or wrong".into(),
+                expected: confidence.len(),
+                found: correct.len(),
+            });
+        }
+        let count = confidence.iter().filter(|c| !c.is_finite()).count();
+        if count > 0 {
+            return Err(Error::NonFinite {
+                what: "confidences".into(),
+                count,
+                total: confidence.len(),
+            });
+        }
+        Ok(Self::from_ranked(&Ranked::new(confidence, correct)))
+    }
+
+    /// Accuracy on the smallest set of most confident items that makes up at least the given share of all.
+    ///
+    /// # Errors
+    /// If the coverage is not above 0 and at most 1.
+    pub fn accuracy_at(&self, coverage: f64) -> Result<f64> {
+        if !(coverage > 0.0 && coverage <= 1.0) {
+            return Err(Error::config("coverage", "above 0 and at most 1", coverage));
+        }
+        let n = self.risk.len();
+        // 0.07 · 100 is a little above 7: the slack keeps such products at their integer.
+        let k = (coverage * n as f64 - 1e-9).ceil() as usize;
+        Ok(1.0 - self.risk[k.clamp(1, n) - 1])
+    }
+
+    /// Area above that of a perfect ranking of the same answers (E-AURC): 0 when every error is ranked last.
+    ///
+    /// Geifman, Uziel & El-Yaniv (2019), arXiv 1805.08206, eq. 2.
+    pub fn excess_area(&self) -> f64 {
+        let n = self.risk.len();
+        let n_wrong = (self.risk.last().copied().unwrap_or(0.0) * n as f64).round() as usize;
+        let best: f64 = (1..=n_wrong)
+            .map(|wrong| wrong as f64 / (n - n_wrong + wrong) as f64)
+            .sum();
+        self.area - best / n as f64
+    }
+
+    fn from_ranked(ranked: &Ranked) -> Self {
+        let n = ranked.order.len();
+        let mut risk = Vec::with_capacity(n);
+        let mut errors = 0.0;
+        for run in ranked.runs() {
+            let wrong = run.iter().filter(|&&i| ranked.wrong[i]).count() as f64;
+            let (before, size) = (risk.len(), run.len());
+            risk.extend(
+                (1..=size).map(|j| (errors + wrong * j as f64 / size as f64) / (before + j) as f64),
+            );
+            errors += wrong;
+        }
+        Self {
+            coverage: (1..=n).map(|k| k as f64 / n as f64).collect(),
+            area: risk.iter().sum::<f64>() / n as f64,
+            risk,
+        }
+    }
+}
+
+/// Items from most to least confident, in runs of equal confidence; found once, for any number of weightings.
+#[derive(Debug, Clone)]
+pub(super) struct Ranked {
+    order: Vec<usize>,
+    run_lengths: Vec<usize>,
+    wrong: Vec<bool>,
+}
+
+impl Ranked {
+    pub(super) fn new(confidence: &[f64], correct: &[bool]) -> Self {
+        let mut order: Vec<usize> = (0..confidence.len()).collect();
+        order.sort_unstable_by(|&i, &j| confidence[j].total_cmp(&confidence[i]));
+        let runs = order.chunk_by(|&i, &j| confidence[i] == confidence[j]);
+        Self {
+            run_lengths: runs.map(<[usize]>::len).collect(),
+            wrong: correct.iter().map(|c| !c).collect(),
+            order,
+        }
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &[usize]> {
+        let mut rest = &self.order[..];
+        self.run_lengths.iter().map(move |&length| {
+            let (run, tail) = rest.split_at(length);
+            rest = tail;
+            run
+        })
+    }
+
+    /// Area under the curve when item i has the share `weights[i]` of the mass; the weights sum to 1.
+    ///
+    /// Σ_i w_i · (wrong mass up to and with i)/(mass up to and with i). A run of ties has its mass and its wrong mass
+    /// spread evenly over its items, which is the mean over orders when the weights are equal.
+    pub(super) fn area(&self, weights: &[f64]) -> f64 {
+        let (mut mass, mut wrong_mass, mut area) = (0.0, 0.0, 0.0);
+        for run in self.runs() {
+            let (mut run_mass, mut run_wrong) = (0.0, 0.0);
+            for &item in run {
+                run_mass += weights[item];
+                run_wrong += weights[item] * f64::from(u8::from(self.wrong[item]));
+            }
+            let size = run.len() as f64;
+            for j in 1..=run.len() {
+                let share = j as f64 / size;
+                let covered = mass + share * run_mass;
+                if covered > 0.0 {
+                    area += run_mass / size * (wrong_mass + share * run_wrong) / covered;
+                }
+            }
+            mass += run_mass;
+            wrong_mass += run_wrong;
+        }
+        area
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    /// Mean area over all orders of the items that respect the confidences, by brute force.
+    fn mean_over_orders(confidence: &[f64], correct: &[bool]) -> f64 {
+        fn visit(
+            used: &mut Vec<usize>,
+            confidence: &[f64],
+            correct: &[bool],
+            areas: &mut Vec<f64>,
+        ) {
+            let n = confidence.len();
+            if used.len() == n {
+                let mut errors = 0.0;
+                let risks = used.iter().enumerate().map(|(k, &i)| {
+                    errors += f64::from(u8::from(!correct[i]));
+                    errors / (k + 1) as f64
+                });
+                areas.push(risks.sum::<f64>() / n as f64);
+                return;
+            }
+            for i in (0..n).filter(|i| !used.contains(i)).collect::<Vec<_>>() {
+                let last = used.last().map_or(f64::INFINITY, |&j| confidence[j]);
+                let skips = (0..n).any(|j| !used.contains(&j) && confidence[j] > confidence[i]);
+                if confidence[i] <= last && !skips {
+                    used.push(i);
+                    visit(used, confidence, correct, areas);
+                    used.pop();
+                }
+            }
+        }
+        let mut areas = Vec::new();
+        visit(&mut Vec::new(), confidence, correct, &mut areas);
+        areas.iter().sum::<f64>() / areas.len() as f64
+    }
+
+    #[test]
+    fn area_equals_the_hand_computed_case() {
+        let curve =
+            RiskCoverage::from_confidence(&[0.9, 0.5, 0.7, 0.8], &[true, true, false, true])
+                .unwrap();
+        // In order: right, right, wrong, right: 0, 0, 1/3, 1/4.
+        // Two rounded terms.
+        assert!((curve.area - (1.0 / 3.0 + 0.25) / 4.0).abs() < 1e-15);
+        // The best order has risks 0, 0, 0, 1/4.
+        assert!((curve.excess_area() - 1.0 / 12.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn ties_are_the_mean_over_all_orders() {
+        let confidence = [0.9, 0.7, 0.7, 0.7, 0.5, 0.5];
+        let correct = [true, false, true, false, true, false];
+        let expected = mean_over_orders(&confidence, &correct);
+        let curve = RiskCoverage::from_confidence(&confidence, &correct).unwrap();
+        let ranked = Ranked::new(&confidence, &correct);
+        // Twelve orders, each a sum of six rounded terms.
+        assert!((curve.area - expected).abs() < 1e-14);
+        assert!((ranked.area(&equal_weights(6)) - expected).abs() < 1e-14);
+    }
+
+    #[test]
+    fn the_order_of_the_items_does_not_matter() {
+        let confidence = [0.6, 0.9, 0.6, 0.7, 0.6, 0.9, 0.7, 0.8];
+        let correct = [true, false, false, true, true, true, false, false];
+        let weights = [0.05, 0.2, 0.1, 0.15, 0.1, 0.1, 0.25, 0.05];
+        let order = [7, 2, 5, 0, 3, 6, 1, 4];
+        let pick = |v: &[f64]| order.iter().map(|&i| v[i]).collect::<Vec<_>>();
+        let picked: Vec<bool> = order.iter().map(|&i| correct[i]).collect();
+        let a = Ranked::new(&confidence, &correct);
+        let b = Ranked::new(&pick(&confidence), &picked);
+        // Sums in another order.
+        assert!((a.area(&weights) - b.area(&pick(&weights))).abs() < 1e-15);
+        assert!((a.area(&equal_weights(8)) - b.area(&equal_weights(8))).abs() < 1e-15);
+    }
+
+    #[test]
+    fn integer_weights_without_ties_are_a_riemann_sum_of_repeated_items() {
+        // An item of weight 2/4 counts once at its end; the definition, by hand.
+        let ranked = Ranked::new(&[0.9, 0.8, 0.7], &[true, false, true]);
+        let expected = 0.5 * 0.0 + 0.25 * (0.25 / 0.75) + 0.25 * 0.25;
+        assert!((ranked.area(&[0.5, 0.25, 0.25]) - expected).abs() < 1e-15);
+    }
+
+    #[test]
+    fn equal_confidence_everywhere_has_the_error_rate_as_area() {
+        let curve = RiskCoverage::from_confidence(&[0.5; 4], &[true, false, true, false]).unwrap();
+        assert_eq!(curve.risk, [0.5; 4]);
+        assert_eq!(curve.area, 0.5);
+    }
+
+    #[test]
+    fn full_coverage_has_the_accuracy() {
+        let p = Array2::from_shape_fn((100, 2), |(i, c)| {
+            let confidence = 0.5 + i as f64 / 250.0;
+            if c == 0 { confidence } else { 1.0 - confidence }
+        });
+        let labels: Vec<usize> = (0..100).map(|i| usize::from(i % 4 == 0)).collect();
+        let curve = RiskCoverage::new(p.view(), &labels).unwrap();
+        assert_eq!(curve.accuracy_at(1.0).unwrap(), 0.75);
+        // Seven items exactly, although 0.07 · 100 > 7 in floating point: 99, 98, 97, 96 (wrong), 95, 94, 93.
+        assert!((curve.accuracy_at(0.07).unwrap() - 6.0 / 7.0).abs() < 1e-15);
+        assert!((curve.area - aurc(p.view(), &labels).unwrap()).abs() < 1e-14);
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_names_and_numbers() {
+        let refused = |c: &[f64], r: &[bool]| RiskCoverage::from_confidence(c, r).is_err();
+        assert!(refused(&[], &[]));
+        assert!(refused(&[0.5], &[true, false]));
+        assert!(refused(&[f64::NAN], &[true]));
+        let curve = RiskCoverage::from_confidence(&[0.5], &[true]).unwrap();
+        let error = curve.accuracy_at(0.0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "coverage: must be above 0 and at most 1, got 0"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! One transformer block: attention and a gated MLP, each behind an RMS norm and a residual connection.
+
+use super::{activation::silu, attention::{Attention, Context}};
+use crate::lora::LoraLinear;
+use crate::tape::Tape;
+use burn::module::Module;
+use burn::nn::RmsNorm;
+use burn::tensor::Tensor;
+
+#[derive(Module, Debug)]
+pub(super) struct Block {
+    pub(super) input_norm: RmsNorm,
+    pub(super) attention: Attention,
+    pub(super) mlp_norm: RmsNorm,
+    pub(super) gate_proj: LoraLinear,
+    pub(super) up_proj: LoraLinear,
+    pub(super) down_proj: LoraLinear,
+}
+
+impl Block {
+    /// # Shapes
+    /// - x: `[rows · tokens, hidden]`, output the same.
+    pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
+        let x = x.clone() + self.attention.forward(self.input_norm.forward(x), context, tape);
+        let h = self.mlp_norm.forward(x.clone());
+        let gate = silu(self.gate_proj.forward(h.clone(), tape));
+        let up = self.up_proj.forward(h, tape);
+        x + self.down_proj.forward(gate * up, tape)
+    }
+
+    pub(super) fn linears(&self) -> [&LoraLinear; 7] {
+        let a = &self.attention;
+        [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &self.gate_proj, &self.up_proj, &self.down_proj]
+    }
+
+    pub(super) fn linears_mut(&mut self) -> [&mut LoraLinear; 7] {
+        let a = &mut self.attention;
+        [
+            &mut a.q_proj,
+            &mut a.k_proj,
+            &mut a.v_proj,
+            &mut a.o_proj,
+            &mut self.gate_proj,
+            &mut self.up_proj,
+            &mut self.down_proj,
+        ]
+    }
+}

@@ -1,0 +1,110 @@
+//! The trait by which a model joins: inputs in, class logits out, linears called with the tape.
+
+use crate::data::{BatchLimits, BatchOrder};
+use crate::error::Result;
+use crate::lora::Adaptable;
+use crate::tape::Tape;
+use burn::tensor::{DType, Device, Tensor};
+use ndarray::{Array2, ArrayView2};
+
+/// A model that gives class logits.
+///
+/// Implement it on your own burn module: hold [`crate::lora::LoraLinear`]s, list them in
+/// [`Adaptable`], and pass the tape on to their `forward`.
+pub trait Classifier: Adaptable {
+    /// A batch of inputs.
+    type Input: ClassifierInput;
+
+    /// Number of classes C.
+    fn n_classes(&self) -> usize;
+
+    /// Element type of the activations.
+    fn dtype(&self) -> DType {
+        self.linears().first().map_or(DType::F32, |linear| linear.weight.val().dtype())
+    }
+
+    /// The device that the model lives on, without autodiff.
+    fn device(&self) -> Device {
+        self.linears().first().map_or_else(Device::default, |linear| linear.weight.val().device()).without_autodiff()
+    }
+
+    /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
+    fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
+}
+
+/// How the rows of a batch (what the network processes side by side) relate to items and classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowMeaning {
+    /// One row an item; it gives the logits of all classes.
+    Item,
+    /// `choices` consecutive rows an item; row c gives the logit of class c alone.
+    Choice {
+        /// Rows an item.
+        choices: usize,
+    },
+}
+
+/// A batch as the curvature pass needs to see it.
+pub trait ClassifierInput: Clone + Send {
+    /// Number of items.
+    fn n_items(&self) -> usize;
+
+    /// What a row is.
+    fn row_meaning(&self) -> RowMeaning {
+        RowMeaning::Item
+    }
+
+    /// 1 for real tokens, 0 for pads, `[rows][tokens]`; a model without tokens has one a row.
+    fn token_mask(&self) -> Array2<bool>;
+
+    /// Which classes each item has, `[n_items, n_classes]`; `None` if all have all.
+    fn class_mask(&self) -> Option<&Array2<bool>> {
+        None
+    }
+
+    /// The batch repeated `times` times, copy after copy.
+    ///
+    /// # Errors
+    /// If the copies cannot be built.
+    fn repeat(&self, times: usize) -> Result<Self>;
+}
+
+/// Labelled items that can be cut into batches.
+pub trait Dataset: Send + Sync {
+    /// The batches' type.
+    type Input: ClassifierInput;
+
+    /// Number of items.
+    fn n_items(&self) -> usize;
+
+    /// The label of an item, if it is known.
+    fn label(&self, item: usize) -> Option<usize>;
+
+    /// A name of an item, for errors.
+    fn item_id(&self, item: usize) -> String;
+
+    /// Cuts all items into batches of similar cost.
+    ///
+    /// # Errors
+    /// If there is no item or a limit is zero.
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>>;
+
+    /// Builds the batch of the items at `indices`, its float tensors of the model's element type.
+    ///
+    /// # Errors
+    /// If an item cannot be represented.
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<Self::Input>;
+}
+
+/// Host logits in which every class that an item does not have is −∞.
+pub fn mask_absent(mut logits: Array2<f64>, mask: Option<&Array2<bool>>) -> Array2<f64> {
+    if let Some(mask) = mask {
+        let mask: ArrayView2<bool> = mask.view();
+        logits.zip_mut_with(&mask, |v, present| {
+            if !present {
+                *v = f64::NEG_INFINITY;
+            }
+        });
+    }
+    logits
+}

@@ -1,0 +1,187 @@
+//! A small multilayer perceptron `f(x; W, b) = σ(Wx + b)`, composed L times, and points to classify with it.
+
+use super::classifier::{Classifier, ClassifierInput, Dataset};
+use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
+use crate::error::{Error, Result};
+use crate::lora::{Adaptable, LoraLinear};
+use crate::tape::Tape;
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+use ndarray::Array2;
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use rand_distr::{Distribution, StandardNormal};
+
+/// The nonlinearity between layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `tanh x`
+    Tanh,
+    /// `max(0, x)`
+    Relu,
+    /// `x`: a deep linear network.
+    Identity,
+}
+
+/// Widths and nonlinearity of an [`Mlp`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct MlpConfig {
+    /// Input width, hidden widths, number of classes.
+    pub widths: Vec<usize>,
+    /// Nonlinearity after every layer but the last.
+    pub activation: Activation,
+    /// Seed of the start.
+    pub seed: u64,
+    /// Element type of the weights.
+    pub dtype: DType,
+}
+
+impl MlpConfig {
+    /// A tanh network of the given widths, seed 0, f32.
+    pub fn new(widths: impl Into<Vec<usize>>) -> Self {
+        Self { widths: widths.into(), activation: Activation::Tanh, seed: 0, dtype: DType::F32 }
+    }
+
+    /// Draws the weights, `W ~ N(0, 1/d_in)`, `b = 0`.
+    ///
+    /// # Errors
+    /// If there are fewer than two widths or one is zero.
+    pub fn init(&self, device: &Device) -> Result<Mlp> {
+        if self.widths.len() < 2 || self.widths.contains(&0) {
+            return Err(Error::config("widths", "at least two, none of them zero", format!("{:?}", self.widths)));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let options = (&device.clone().without_autodiff(), self.dtype);
+        let layers = self
+            .widths
+            .windows(2)
+            .enumerate()
+            .map(|(i, w)| {
+                let sd = 1.0 / (w[0] as f64).sqrt();
+                let values: Vec<f64> = (0..w[0] * w[1])
+                    .map(|_| sd * Distribution::<f64>::sample(&StandardNormal, &mut rng))
+                    .collect();
+                let weight = Tensor::from_data(TensorData::new(values, [w[0], w[1]]), options.clone());
+                LoraLinear::new(format!("layers.{i}"), weight, Some(Tensor::zeros([w[1]], options.clone())))
+            })
+            .collect();
+        Ok(Mlp { layers, activation: self.activation })
+    }
+}
+
+/// A multilayer perceptron over feature vectors.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    layers: Vec<LoraLinear>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Adaptable for Mlp {
+    fn linears(&self) -> Vec<&LoraLinear> {
+        self.layers.iter().collect()
+    }
+
+    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
+        self.layers.iter_mut().collect()
+    }
+}
+
+impl Classifier for Mlp {
+    type Input = PointsBatch;
+
+    fn n_classes(&self) -> usize {
+        self.layers.last().map_or(0, LoraLinear::d_out)
+    }
+
+    fn logits(&self, input: &PointsBatch, tape: &mut Tape) -> Tensor<2> {
+        let mut x = input.features.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, tape);
+            if i + 1 < self.layers.len() {
+                x = match self.activation {
+                    Activation::Tanh => x.tanh(),
+                    Activation::Relu => activation::relu(x),
+                    Activation::Identity => x,
+                };
+            }
+        }
+        x
+    }
+}
+
+/// Feature vectors with labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Points {
+    /// `[n_items, d]`
+    pub features: Array2<f64>,
+    /// `[n_items]`, or empty where unknown.
+    pub labels: Vec<usize>,
+}
+
+impl Points {
+    /// Pairs feature vectors with labels (or none).
+    ///
+    /// # Errors
+    /// If there are no points, a feature is not finite, or the counts differ.
+    pub fn new(features: Array2<f64>, labels: Vec<usize>) -> Result<Self> {
+        if features.is_empty() {
+            return Err(Error::empty("set of points"));
+        }
+        let bad = features.iter().filter(|v| !v.is_finite()).count();
+        if bad > 0 {
+            return Err(Error::NonFinite { what: "features".into(), count: bad, total: features.len() });
+        }
+        if !labels.is_empty() && labels.len() != features.nrows() {
+            return Err(Error::Count { what: "labels".into(), expected: features.nrows(), found: labels.len() });
+        }
+        Ok(Self { features, labels })
+    }
+}
+
+/// A batch of feature vectors.
+#[derive(Debug, Clone)]
+pub struct PointsBatch {
+    features: Tensor<2>,
+}
+
+impl ClassifierInput for PointsBatch {
+    fn n_items(&self) -> usize {
+        self.features.dims()[0]
+    }
+
+    fn token_mask(&self) -> Array2<bool> {
+        Array2::from_elem((self.n_items(), 1), true)
+    }
+
+    fn repeat(&self, times: usize) -> Result<Self> {
+        Ok(Self { features: self.features.clone().repeat(&[times, 1]) })
+    }
+}
+
+impl Dataset for Points {
+    type Input = PointsBatch;
+
+    fn n_items(&self) -> usize {
+        self.features.nrows()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.labels.get(item).copied()
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        format!("point {item}")
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        plan_batches(&vec![ItemSize { n_rows: 1, longest: 1 }; self.n_items()], limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+        let d = self.features.ncols();
+        let values: Vec<f64> = indices.iter().flat_map(|&i| self.features.row(i).to_vec()).collect();
+        let data = TensorData::new(values, [indices.len(), d]);
+        let device = device.clone().without_autodiff();
+        Ok(PointsBatch { features: Tensor::from_data(data, (&device, dtype)) })
+    }
+}

@@ -1,0 +1,22 @@
+//! Computes class logits: decoder-only language models from Hugging Face directories, a small multilayer perceptron,
+//! and the trait by which your own burn module joins.
+
+mod activation;
+mod attention;
+mod block;
+mod causal_lm;
+mod classifier;
+mod config;
+mod mlp;
+mod pretrained;
+mod prompt_classifier;
+mod rope;
+mod token_batch;
+
+pub use causal_lm::CausalLm;
+pub use classifier::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
+pub use config::{DecoderConfig, Family, RopeScaling};
+pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
+pub use pretrained::Pretrained;
+pub use prompt_classifier::PromptClassifier;
+pub use token_batch::TokenBatch;

@@ -1,0 +1,115 @@
+//! Reads class logits out of a language model: class tokens at the last position, or continuations scored by their
+//! log-likelihood.
+
+use super::{
+    activation::log_sum_exp,
+    causal_lm::CausalLm,
+    classifier::Classifier,
+    token_batch::{Scored, TokenBatch},
+};
+use crate::data::{EncodedDataset, ResolvedAnswers};
+use crate::error::Result;
+use crate::lora::{Adaptable, LoraLinear};
+use crate::tape::Tape;
+use burn::module::Module;
+use burn::tensor::{Int, Tensor, TensorData};
+
+/// Scored positions that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
+const HEAD_CHUNK: usize = 64;
+
+/// A language model that answers with class logits.
+#[derive(Module, Debug)]
+pub struct PromptClassifier {
+    /// The language model.
+    pub lm: CausalLm,
+    #[module(skip)]
+    class_ids: Option<Vec<u32>>,
+    #[module(skip)]
+    n_classes: usize,
+}
+
+impl PromptClassifier {
+    /// Asks `lm` for the answers in the form that `dataset` was encoded for.
+    ///
+    /// # Errors
+    /// If a token id of the dataset exceeds the model's vocabulary.
+    pub fn new(lm: CausalLm, dataset: &EncodedDataset) -> Result<Self> {
+        dataset.check_vocab(lm.config().vocab_size)?;
+        let class_ids = match &dataset.answers {
+            ResolvedAnswers::ClassTokens(ids) => Some(ids.clone()),
+            ResolvedAnswers::Continuation => None,
+        };
+        Ok(Self {
+            lm,
+            class_ids,
+            n_classes: dataset.n_classes,
+        })
+    }
+
+    /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.
+    fn continuations(&self, hidden: Tensor<2>, scored: &Scored, tape: &mut Tape) -> Tensor<1> {
+        let n = scored.predictors.dims()[0];
+        let picked = hidden.select(0, scored.predictors.clone());
+        // a recording tape needs every site called once, so the head is cut into chunks only without an adapter there
+        let chunk = if self.lm.head.adapter.is_some() { n } else { HEAD_CHUNK };
+        let log_probabilities: Vec<Tensor<2>> = (0..n)
+            .step_by(chunk)
+            .map(|start| {
+                let length = chunk.min(n - start);
+                let logits = self.lm.head(picked.clone().narrow(0, start, length), None, tape);
+                let target = scored.targets.clone().narrow(0, start, length);
+                logits.clone().gather(1, target) - log_sum_exp(logits)
+            })
+            .collect();
+        let rows = scored.weights.dims()[0];
+        let total = scored.weights.clone().matmul(Tensor::cat(log_probabilities, 0));
+        total.reshape([rows])
+    }
+}
+
+impl Adaptable for PromptClassifier {
+    fn linears(&self) -> Vec<&LoraLinear> {
+        self.lm.linears()
+    }
+
+    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
+        self.lm.linears_mut()
+    }
+}
+
+impl Classifier for PromptClassifier {
+    type Input = TokenBatch;
+
+    fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        let hidden = self.lm.hidden(batch, tape);
+        match (&self.class_ids, &batch.scored) {
+            (Some(ids), _) => {
+                let last = hidden.select(0, batch.last.clone());
+                let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+                let device = last.device().without_autodiff();
+                let columns = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [ids.len()]), &device);
+                self.lm.head(last, Some(&columns), tape)
+            }
+            (None, Some(scored)) => {
+                let rows = self.continuations(hidden, scored, tape);
+                let items = super::classifier::ClassifierInput::n_items(batch);
+                let choices = rows.dims()[0] / items;
+                let logits = rows.reshape([items, choices]);
+                if choices == self.n_classes {
+                    return logits;
+                }
+                let absent = Tensor::zeros([items, self.n_classes - choices], (&logits.device(), logits.dtype()));
+                Tensor::cat(vec![logits, absent], 1)
+            }
+            // a batch encoded for class tokens has no scored tokens: nothing distinguishes its classes
+            (None, None) => {
+                let rows = batch.ids.dims()[0];
+                Tensor::zeros([rows, self.n_classes], (&hidden.device(), hidden.dtype()))
+            }
+        }
+    }
+}

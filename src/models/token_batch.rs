@@ -1,0 +1,211 @@
+//! Lays the rows of a batch out as tensors.
+
+use super::classifier::{ClassifierInput, Dataset, RowMeaning};
+use crate::data::{
+    BatchLimits, BatchOrder, EncodedDataset, EncodedItem, PaddedRows, PaddingSide, ResolvedAnswers,
+};
+use crate::error::Result;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use ndarray::Array2;
+
+/// Added to attention scores where a query may not look: finite, because a row of −∞ would be NaN after softmax.
+const HIDDEN: f64 = -1e9;
+
+/// Token rows of several items, padded to one length.
+#[derive(Debug, Clone)]
+pub struct TokenBatch {
+    /// `[rows, tokens]`
+    pub(super) ids: Tensor<2, Int>,
+    /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token.
+    pub(super) positions: Option<Tensor<1, Int>>,
+    /// Index of each row's last real token in `[rows · tokens]`.
+    pub(super) last: Tensor<1, Int>,
+    /// Where continuations are scored.
+    pub(super) scored: Option<Scored>,
+    mask: Array2<bool>,
+    class_mask: Option<Array2<bool>>,
+    rows_per_item: usize,
+    host: HostBatch,
+}
+
+/// Scored tokens of continuations.
+#[derive(Debug, Clone)]
+pub(super) struct Scored {
+    /// Index in `[rows · tokens]` of the token before each scored one, `[n]`.
+    pub(super) predictors: Tensor<1, Int>,
+    /// The scored token ids, `[n, 1]`.
+    pub(super) targets: Tensor<2, Int>,
+    /// Which row each counts for, and with which weight, `[rows, n]`.
+    pub(super) weights: Tensor<2>,
+}
+
+/// What a batch is built from; kept to build repetitions.
+#[derive(Debug, Clone)]
+struct HostBatch {
+    items: Vec<EncodedItem>,
+    is_continuation: bool,
+    n_classes: usize,
+    side: PaddingSide,
+    device: Device,
+    dtype: DType,
+}
+
+/// Fills pads; any token would do, since no real token looks at them.
+const PAD_ID: u32 = 0;
+
+impl TokenBatch {
+    /// Builds the batch of the items at `indices`.
+    ///
+    /// An item with fewer choices than the batch's maximum gets empty rows, so that rows are item-major.
+    ///
+    /// # Errors
+    /// If there is no token.
+    pub fn new(
+        dataset: &EncodedDataset,
+        indices: &[usize],
+        side: PaddingSide,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        Self::build(HostBatch {
+            items: indices.iter().map(|&i| dataset.items[i].clone()).collect(),
+            is_continuation: dataset.answers == ResolvedAnswers::Continuation,
+            n_classes: dataset.n_classes,
+            side,
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    fn build(host: HostBatch) -> Result<Self> {
+        let items: Vec<&EncodedItem> = host.items.iter().collect();
+        let padded = PaddedRows::from_items(&items, PAD_ID, host.side)?;
+        let (n_rows, tokens) = (padded.n_rows, padded.n_tokens);
+        let ids = padded.ids.iter().map(|&id| i64::from(id)).collect();
+        let last = padded.last_positions().into_iter().enumerate();
+        let last = last.map(|(r, t)| (r * tokens + t.unwrap_or(0)) as i64).collect();
+        let positions = (host.side == PaddingSide::Left).then(|| {
+            let places = (0..n_rows).flat_map(|r| (0..tokens).map(move |t| (r, t)));
+            indices_on(&host.device, places.map(|(r, t)| t.saturating_sub(padded.starts[r]) as i64).collect())
+        });
+        let scored = host.is_continuation.then(|| host.scored(&padded));
+        let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
+        let class_mask = partial.then(|| {
+            Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices)
+        });
+        Ok(Self {
+            ids: indices_on(&host.device, ids).reshape([n_rows, tokens]),
+            positions,
+            last: indices_on(&host.device, last),
+            scored,
+            mask: Array2::from_shape_fn((n_rows, tokens), |(r, t)| padded.mask[r * tokens + t]),
+            class_mask,
+            rows_per_item: padded.rows_per_item,
+            host,
+        })
+    }
+
+    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, −10⁹ elsewhere.
+    ///
+    /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
+    /// every row hides its own.
+    pub(super) fn attention_mask(&self, dtype: DType) -> Tensor<4> {
+        let (n_rows, tokens) = self.mask.dim();
+        let n = if self.positions.is_some() { n_rows } else { 1 };
+        let mut values = vec![0f32; n * tokens * tokens];
+        for r in 0..n {
+            for i in 0..tokens {
+                for j in 0..tokens {
+                    let visible = j <= i && (n == 1 || self.mask[[r, j]]);
+                    if !visible {
+                        values[(r * tokens + i) * tokens + j] = HIDDEN as f32;
+                    }
+                }
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n, 1, tokens, tokens]), (&self.host.device, dtype))
+    }
+}
+
+fn indices_on(device: &Device, values: Vec<i64>) -> Tensor<1, Int> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}
+
+impl HostBatch {
+    fn scored(&self, padded: &PaddedRows) -> Scored {
+        let (mut predictors, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, item) in self.items.iter().enumerate() {
+            for (c, row) in item.rows.iter().enumerate() {
+                let r = i * padded.rows_per_item + c;
+                for column in padded.shifted(r, &row.scored) {
+                    predictors.push((r * padded.n_tokens + column - 1) as i64);
+                    targets.push(i64::from(padded.ids[r * padded.n_tokens + column]));
+                    owners.push((r, row.weight));
+                }
+            }
+        }
+        let n = owners.len();
+        let mut weights = vec![0.0; padded.n_rows * n];
+        for (j, (r, weight)) in owners.into_iter().enumerate() {
+            weights[r * n + j] = weight;
+        }
+        Scored {
+            predictors: indices_on(&self.device, predictors),
+            targets: indices_on(&self.device, targets).reshape([n, 1]),
+            weights: Tensor::from_data(TensorData::new(weights, [padded.n_rows, n]), (&self.device, self.dtype)),
+        }
+    }
+}
+
+impl ClassifierInput for TokenBatch {
+    fn n_items(&self) -> usize {
+        self.host.items.len()
+    }
+
+    fn row_meaning(&self) -> RowMeaning {
+        if self.host.is_continuation {
+            RowMeaning::Choice { choices: self.rows_per_item }
+        } else {
+            RowMeaning::Item
+        }
+    }
+
+    fn token_mask(&self) -> Array2<bool> {
+        self.mask.clone()
+    }
+
+    fn class_mask(&self) -> Option<&Array2<bool>> {
+        self.class_mask.as_ref()
+    }
+
+    fn repeat(&self, times: usize) -> Result<Self> {
+        let mut host = self.host.clone();
+        host.items = (0..times).flat_map(|_| self.host.items.iter().cloned()).collect();
+        Self::build(host)
+    }
+}
+
+impl Dataset for EncodedDataset {
+    type Input = TokenBatch;
+
+    fn n_items(&self) -> usize {
+        self.items.len()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.items[item].label
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.items[item].id.clone()
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        EncodedDataset::plan(self, limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<TokenBatch> {
+        TokenBatch::new(self, indices, PaddingSide::Right, &device.clone().without_autodiff(), dtype)
+    }
+}

@@ -1,0 +1,68 @@
+//! Names the colours of the figures: Okabe and Ito's for classes, viridis for maps.
+
+use kuva::plot::ColorMap;
+
+/// An opaque colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rgb(pub u8, pub u8, pub u8);
+
+pub(super) const WHITE: Rgb = Rgb(255, 255, 255);
+/// Text and frames.
+pub(super) const INK: Rgb = Rgb(34, 34, 34);
+/// Text of second rank and the line of perfect calibration.
+pub(super) const GREY: Rgb = Rgb(105, 105, 105);
+/// Grid lines.
+pub(super) const FAINT: Rgb = Rgb(226, 226, 226);
+/// Okabe and Ito's blue, for accuracy.
+pub(super) const BLUE: Rgb = Rgb(0, 114, 178);
+/// A tint of that blue, for the area of a bar.
+pub(super) const PALE_BLUE: Rgb = Rgb(186, 216, 235);
+/// Okabe and Ito's vermillion, for confidence.
+pub(super) const VERMILLION: Rgb = Rgb(213, 94, 0);
+
+/// Okabe and Ito's palette, ordered so that the first classes stand out best from viridis.
+pub(super) const CLASSES: [Rgb; 8] = [
+    VERMILLION,
+    Rgb(86, 180, 233),
+    Rgb(204, 121, 167),
+    Rgb(230, 159, 0),
+    Rgb(0, 0, 0),
+    Rgb(240, 228, 66),
+    BLUE,
+    Rgb(0, 158, 115),
+];
+
+/// The colour of `t` ∈ [0, 1] on the viridis scale (dark blue to yellow); values outside take the nearest end.
+pub(super) fn viridis(t: f64) -> Rgb {
+    let (r, g, b) = ColorMap::Viridis
+        .map_rgb(t.clamp(0.0, 1.0))
+        .unwrap_or_default();
+    Rgb(r, g, b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Relative luminance without gamma, enough to compare.
+    fn luminance(Rgb(r, g, b): Rgb) -> f64 {
+        0.2126 * f64::from(r) + 0.7152 * f64::from(g) + 0.0722 * f64::from(b)
+    }
+
+    #[test]
+    fn viridis_grows_lighter_and_stops_at_its_ends() {
+        let steps: Vec<f64> = (0..=20)
+            .map(|i| luminance(viridis(f64::from(i) / 20.0)))
+            .collect();
+        assert!(steps.windows(2).all(|w| w[0] < w[1]), "{steps:?}");
+        assert_eq!(viridis(-3.0), viridis(0.0));
+        assert_eq!(viridis(7.0), viridis(1.0));
+    }
+
+    #[test]
+    fn class_colours_differ() {
+        for (i, a) in CLASSES.iter().enumerate() {
+            assert!(!CLASSES[..i].contains(a), "{a:?}");
+        }
+    }
+}

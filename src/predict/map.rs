@@ -1,0 +1,34 @@
+//! Predicts with the trained adapter alone.
+
+use crate::belief::LogitBelief;
+use crate::curvature::host_logits;
+use crate::data::{BatchLimits, BatchOrder};
+use crate::error::Result;
+use crate::models::{Classifier, ClassifierInput, Dataset};
+use crate::progress::Control;
+use crate::tape::Tape;
+use ndarray::Array2;
+
+/// Logits of every item at the model's present weights, in the data's order: a [`LogitBelief::Point`].
+///
+/// # Errors
+/// If the data are empty, a logit is not finite, or the caller cancels.
+pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<LogitBelief> {
+    let model = model.valid();
+    let mut logits = Array2::zeros((data.n_items(), model.n_classes()));
+    let mut bar = control.bar("predict", data.n_items());
+    for indices in data.plan(*limits, BatchOrder::ByLength)? {
+        let input = data.batch(&indices, &model.device(), model.dtype())?;
+        let values = host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())?;
+        for (&item, row) in indices.iter().zip(values.outer_iter()) {
+            logits.row_mut(item).assign(&row);
+        }
+        bar.advance(indices.len(), String::new)?;
+    }
+    Ok(LogitBelief::Point { logits })
+}

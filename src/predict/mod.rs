@@ -1,0 +1,11 @@
+//! Predicts with the adapter's posterior, batch by batch.
+
+mod linearized;
+mod map;
+mod prediction;
+mod sampled;
+
+pub use linearized::{contrasts_to_classes, predict_linearized};
+pub use map::predict_map;
+pub use prediction::{Prediction, Predictive, predict};
+pub use sampled::predict_sampled;

@@ -1,0 +1,85 @@
+//! One call for every way of predicting, and one value for what it says.
+
+use super::{linearized::predict_linearized, map::predict_map, sampled::predict_sampled};
+use crate::belief::{Decomposition, LinkApprox, LogitBelief};
+use crate::data::BatchLimits;
+use crate::error::Result;
+use crate::models::{Classifier, Dataset};
+use crate::posterior::Laplace;
+use crate::progress::Control;
+use ndarray::Array2;
+
+/// How to predict.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Predictive {
+    /// The trained adapter alone: no posterior.
+    Map,
+    /// The network at draws of the adapter's weights.
+    Sampled {
+        /// Number of draws.
+        n_samples: usize,
+        /// Seed of the draws.
+        seed: u64,
+    },
+    /// The network linearised around the trained adapter.
+    Linearized(LinkApprox),
+}
+
+impl Default for Predictive {
+    /// Linearised, with Monte Carlo averages of probabilities.
+    fn default() -> Self {
+        Self::Linearized(LinkApprox::default())
+    }
+}
+
+/// What is predicted for a set of items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Logits, with their uncertainty.
+    pub belief: LogitBelief,
+    /// Class probabilities `[n_items, n_classes]`.
+    pub probabilities: Array2<f64>,
+    /// Total, expected and epistemic entropy of each item, in nats.
+    pub entropy: Decomposition,
+}
+
+impl Prediction {
+    /// Integrates a belief.
+    ///
+    /// # Errors
+    /// If the link does not suit the belief (see [`LinkApprox`]).
+    pub fn new(belief: LogitBelief, link: LinkApprox) -> Result<Self> {
+        Ok(Self {
+            probabilities: belief.probabilities(link)?,
+            entropy: belief.decompose(link)?,
+            belief,
+        })
+    }
+}
+
+/// Predicts all items of `data`, batch by batch in bounded memory.
+///
+/// # Errors
+/// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`].
+pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    laplace: &Laplace,
+    data: &D,
+    how: Predictive,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<Prediction> {
+    let (belief, link) = match how {
+        Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
+        Predictive::Sampled { n_samples, seed } => {
+            let draw = |index| laplace.sample(seed, index);
+            let belief = predict_sampled(model, data, draw, n_samples, limits, control)?;
+            (belief, LinkApprox::default())
+        }
+        Predictive::Linearized(link) => {
+            let raw = link.needs_raw_covariance();
+            (predict_linearized(model, laplace, data, raw, limits, control)?, link)
+        }
+    };
+    Prediction::new(belief, link)
+}

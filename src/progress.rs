@@ -1,0 +1,105 @@
+//! Lets a caller watch and stop long work.
+
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Handed to every long call: shows bars on a terminal if asked to, and stops the call when another thread says so.
+///
+/// ```
+/// use bayes_lora::progress::Control;
+/// let control = Control::silent();
+/// let handle = control.clone();      // give this to another thread
+/// handle.cancel();
+/// assert!(control.check("fit", 3, 10).is_err());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    cancelled: Arc<AtomicBool>,
+    bars: bool,
+}
+
+impl Control {
+    /// Shows nothing.
+    pub fn silent() -> Self {
+        Self::default()
+    }
+
+    /// Shows progress bars on standard error where that is a terminal (with the feature `progress`).
+    pub fn with_bars() -> Self {
+        Self { bars: true, ..Self::default() }
+    }
+
+    /// Asks the running call to stop; it answers with [`Error::Cancelled`] after its present batch.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Passes unless the caller asked to stop.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] after [`Control::cancel`].
+    pub fn check(&self, what: &str, done: usize, total: usize) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled { what: what.into(), done, total });
+        }
+        Ok(())
+    }
+
+    /// Opens a bar of `total` units.
+    pub(crate) fn bar(&self, what: &'static str, total: usize) -> Bar {
+        Bar {
+            #[cfg(feature = "progress")]
+            inner: self.bars.then(|| drawn_bar(what, total)),
+            control: self.clone(),
+            what,
+            total,
+            done: 0,
+        }
+    }
+}
+
+#[cfg(feature = "progress")]
+fn drawn_bar(what: &'static str, total: usize) -> indicatif::ProgressBar {
+    let style = "{prefix:>10} {bar:30} {pos}/{len} [{elapsed}<{eta}] {msg}";
+    let bar = indicatif::ProgressBar::new(total as u64).with_prefix(what);
+    match indicatif::ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// One bar; finished when dropped.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    #[cfg(feature = "progress")]
+    inner: Option<indicatif::ProgressBar>,
+    control: Control,
+    what: &'static str,
+    total: usize,
+    done: usize,
+}
+
+impl Bar {
+    /// Counts `units` more as done and says `message`; fails if the caller asked to stop.
+    pub(crate) fn advance(&mut self, units: usize, message: impl FnOnce() -> String) -> Result<()> {
+        self.done += units;
+        #[cfg(feature = "progress")]
+        if let Some(bar) = self.inner.as_ref().filter(|b| !b.is_hidden()) {
+            bar.inc(units as u64);
+            bar.set_message(message());
+        }
+        #[cfg(not(feature = "progress"))]
+        let _ = message;
+        self.control.check(self.what, self.done, self.total)
+    }
+}
+
+#[cfg(feature = "progress")]
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.inner {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Records, for every adapted matrix, its inputs and a tap on its outputs, so that one backward pass gives the
+//! gradient of any objective at each of them.
+//!
+//! A tap is a tensor of zeros that is added to an output: its gradient is the output's gradient, token by token.
+//! A model calls its adapted linears with a [`Tape`]; the tape decides whether anything is recorded.
+
+use crate::error::{Error, Result};
+use burn::tensor::{Int, Tensor, TensorData};
+use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
+
+/// Which of the two matrices of `W = W₀ + s·B·A`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum LoraMatrix {
+    /// `A: [r, d_in]`
+    A,
+    /// `B: [d_out, r]`
+    B,
+}
+
+/// One adapted matrix as a linear map: rows `x_t` in, `y_t` out, one row per token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Site {
+    /// Path of the adapted module, such as `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// A or B.
+    pub matrix: LoraMatrix,
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let matrix = match self.matrix {
+            LoraMatrix::A => "lora_A",
+            LoraMatrix::B => "lora_B",
+        };
+        write!(f, "{}.{matrix}", self.module)
+    }
+}
+
+/// What a forward pass does besides computing: nothing, dropout, or recording.
+#[derive(Debug)]
+pub struct Tape {
+    mode: Mode,
+    records: Vec<Record>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Off,
+    Dropout(Box<ChaCha8Rng>),
+    Recording,
+}
+
+#[derive(Debug)]
+struct Record {
+    site: Site,
+    output_rows: Option<Tensor<1, Int>>,
+    input: Tensor<2>,
+    tap: Tensor<2>,
+}
+
+/// Inputs of one site and the gradient of the objective at its outputs, one row per token (pads included).
+#[derive(Debug, Clone)]
+pub struct SiteGradient {
+    /// Which matrix.
+    pub site: Site,
+    /// Which rows of the matrix produced the outputs, where not all did.
+    pub output_rows: Option<Tensor<1, Int>>,
+    /// `[rows · tokens, d_in]`
+    pub input: Tensor<2>,
+    /// `[rows · tokens, d_out]`; at a B site the LoRA scale is in it.
+    pub gradient: Tensor<2>,
+}
+
+impl Tape {
+    /// Records nothing, applies no dropout: evaluation.
+    pub fn off() -> Self {
+        Self::with_mode(Mode::Off)
+    }
+
+    /// Records nothing, draws dropout masks from `seed`: one training step.
+    pub fn dropout(seed: u64) -> Self {
+        Self::with_mode(Mode::Dropout(Box::new(ChaCha8Rng::seed_from_u64(seed))))
+    }
+
+    /// Records inputs and taps every output; no dropout.
+    pub fn recording() -> Self {
+        Self::with_mode(Mode::Recording)
+    }
+
+    fn with_mode(mode: Mode) -> Self {
+        Self {
+            mode,
+            records: Vec::new(),
+        }
+    }
+
+    /// Multiplies by a fresh mask of 0 and `1/(1 − p)` while training, else returns `x`.
+    pub fn drop_out(&mut self, x: Tensor<2>, probability: f64) -> Tensor<2> {
+        let Mode::Dropout(rng) = &mut self.mode else {
+            return x;
+        };
+        if probability == 0.0 {
+            return x;
+        }
+        let [rows, width] = x.dims();
+        let keep = (1.0 / (1.0 - probability)) as f32;
+        // 16 random bits resolve the probability to 1.5e-5
+        let threshold = (probability * 65536.0).round() as u16;
+        let mut bits = vec![0u8; 2 * rows * width];
+        rng.fill_bytes(&mut bits);
+        let mask: Vec<f32> = bits
+            .chunks_exact(2)
+            .map(|b| if u16::from_le_bytes([b[0], b[1]]) < threshold { 0.0 } else { keep })
+            .collect();
+        let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
+        x * mask
+    }
+
+    /// Passes `output` on; while recording, keeps `input` and adds a tap. `output_rows` says which rows of the matrix
+    /// were used, where not all were.
+    pub fn observe(
+        &mut self,
+        module: &str,
+        matrix: LoraMatrix,
+        input: &Tensor<2>,
+        output: Tensor<2>,
+        output_rows: Option<&Tensor<1, Int>>,
+    ) -> Tensor<2> {
+        if !matches!(self.mode, Mode::Recording) {
+            return output;
+        }
+        let device = output.device().autodiff();
+        let tap = Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad();
+        self.records.push(Record {
+            site: Site {
+                module: module.to_string(),
+                matrix,
+            },
+            output_rows: output_rows.cloned(),
+            input: input.clone().without_autodiff(),
+            tap: tap.clone(),
+        });
+        output + tap
+    }
+
+    /// Runs one backward pass from `objective` and returns every site's inputs and output gradients, in forward order.
+    ///
+    /// # Errors
+    /// If nothing was recorded: the model has no adapter, or does not pass the tape to its linears.
+    pub fn backward(self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
+        if self.records.is_empty() {
+            return Err(Error::Incompatible(
+                "no adapted matrix was recorded: attach a LoRA adapter first, and call the model's linears with the tape"
+                    .into(),
+            ));
+        }
+        let mut gradients = objective.backward();
+        Ok(self
+            .records
+            .into_iter()
+            .map(|record| {
+                let gradient = record.tap.grad_remove(&mut gradients).unwrap_or_else(|| {
+                    // the objective does not depend on this site
+                    Tensor::zeros(record.tap.dims(), (&record.input.device(), record.tap.dtype()))
+                });
+                SiteGradient {
+                    site: record.site,
+                    output_rows: record.output_rows,
+                    input: record.input,
+                    gradient,
+                }
+            })
+            .collect())
+    }
+}

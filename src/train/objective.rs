@@ -1,0 +1,90 @@
+//! The quantity that training minimises.
+
+use crate::error::Result;
+use crate::lora::{Adaptable, AdapterWeights, initial_weights, read_adapter};
+use crate::prior::{PriorMean, PriorPrecision};
+use crate::tape::{LoraMatrix, Site};
+use burn::tensor::{Tensor, TensorData, activation};
+use ndarray::Array2;
+
+/// Maximum likelihood, or maximum a posteriori under a Gaussian prior on the adapter.
+///
+/// Weight decay of the optimiser is neither: AdamW's decay is not the gradient of any prior.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Objective {
+    /// `−Σ log p(y | x, θ)`
+    #[default]
+    MaximumLikelihood,
+    /// `−Σ log p(y | x, θ) + ½ λ‖θ − μ‖²` over A and B.
+    MaximumAPosteriori {
+        /// λ
+        precision: PriorPrecision,
+        /// μ
+        mean: PriorMean,
+    },
+}
+
+/// Value put in place of the logits of classes that an item lacks: finite, so that no gradient is NaN.
+const ABSENT: f64 = -1e9;
+
+/// `−Σ_n log p(y_n | x_n)` of a batch in nats, as a sum.
+///
+/// # Shapes
+/// - logits: `[n_items, n_classes]`, labels: `[n_items]`; output `[1]`
+pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
+    let [n, c] = logits.dims();
+    let options = (&logits.device().without_autodiff(), logits.dtype());
+    let one_hot: Vec<f32> =
+        labels.iter().flat_map(|&y| (0..c).map(move |k| f32::from(u8::from(k == y)))).collect();
+    let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, [n, c]), options.clone());
+    let logits = match class_mask {
+        None => logits,
+        Some(mask) => {
+            let keep: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
+            let keep = Tensor::<2>::from_data(TensorData::new(keep, [n, c]), options);
+            logits * keep.clone() + keep.sub_scalar(1.0).mul_scalar(-ABSENT)
+        }
+    };
+    (activation::log_softmax(logits, 1) * one_hot).sum().neg()
+}
+
+impl Objective {
+    /// The prior's centre as host arrays, where there is a prior.
+    ///
+    /// # Errors
+    /// If it is centred at an unknown start.
+    pub(super) fn centre<M: Adaptable>(&self, model: &M) -> Result<Option<AdapterWeights>> {
+        match self {
+            Self::MaximumLikelihood => Ok(None),
+            Self::MaximumAPosteriori { mean: PriorMean::Initial, .. } => initial_weights(model).map(Some),
+            Self::MaximumAPosteriori { mean: PriorMean::Zero, .. } => {
+                let zero = read_adapter(model)?.into_iter().map(|(site, w)| (site, w * 0.0));
+                Ok(Some(zero.collect()))
+            }
+        }
+    }
+
+    /// `½ λ‖θ − μ‖²`, where there is a prior.
+    pub(super) fn penalty<M: Adaptable>(&self, model: &M, centre: Option<&AdapterWeights>) -> Option<Tensor<1>> {
+        let (Self::MaximumAPosteriori { precision, .. }, Some(centre)) = (self, centre) else {
+            return None;
+        };
+        let mut total: Option<Tensor<1>> = None;
+        for linear in model.linears() {
+            let Some(adapter) = &linear.adapter else { continue };
+            for (matrix, w) in [(LoraMatrix::A, adapter.a.val()), (LoraMatrix::B, adapter.b.val())] {
+                let site = Site { module: linear.path.clone(), matrix };
+                let Some(mean) = centre.get(&site) else { continue };
+                let data = TensorData::new(mean.iter().copied().collect::<Vec<f64>>(), [mean.nrows(), mean.ncols()]);
+                let mean = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
+                let difference = w - mean;
+                let square = (difference.clone() * difference).sum();
+                total = Some(match total {
+                    None => square,
+                    Some(t) => t + square,
+                });
+            }
+        }
+        total.map(|t| t.mul_scalar(0.5 * precision.value()))
+    }
+}
