@@ -1,5 +1,6 @@
 //! Bayesian LoRA.
 
+pub mod bayes_lora;
 pub mod belief;
 pub mod calibrate;
 pub mod curvature;

@@ -57,7 +57,7 @@ impl TensorFile {
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|e| Error::format(path.display(), format!("safetensors header: {e}")))?;
         let end = metadata.tensors().values().map(|t| t.data_offsets.1 as u64).max().unwrap_or(0);
-        let needed = data_start.checked_add(end).unwrap_or(u64::MAX);
+        let needed = data_start.saturating_add(end);
         if length < needed {
             return Err(truncated(needed));
         }

@@ -60,8 +60,8 @@ impl MlpConfig {
                 let values: Vec<f64> = (0..w[0] * w[1])
                     .map(|_| sd * Distribution::<f64>::sample(&StandardNormal, &mut rng))
                     .collect();
-                let weight = Tensor::from_data(TensorData::new(values, [w[0], w[1]]), options.clone());
-                LoraLinear::new(format!("layers.{i}"), weight, Some(Tensor::zeros([w[1]], options.clone())))
+                let weight = Tensor::from_data(TensorData::new(values, [w[0], w[1]]), options);
+                LoraLinear::new(format!("layers.{i}"), weight, Some(Tensor::zeros([w[1]], options)))
             })
             .collect();
         Ok(Mlp { layers, activation: self.activation })

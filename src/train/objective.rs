@@ -36,7 +36,7 @@ pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<b
     let options = (&logits.device().without_autodiff(), logits.dtype());
     let one_hot: Vec<f32> =
         labels.iter().flat_map(|&y| (0..c).map(move |k| f32::from(u8::from(k == y)))).collect();
-    let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, [n, c]), options.clone());
+    let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, [n, c]), options);
     let logits = match class_mask {
         None => logits,
         Some(mask) => {

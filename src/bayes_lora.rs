@@ -1,0 +1,197 @@
+//! The whole path in three calls: configure, fit, predict.
+
+use crate::curvature::{CurvatureConfig, KroneckerCurvature, fit_kronecker};
+use crate::data::BatchLimits;
+use crate::error::Result;
+use crate::lora::{LoraConfig, attach};
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{Laplace, LaplaceConfig};
+use crate::predict::{Prediction, Predictive, predict};
+use crate::progress::Control;
+use crate::train::{TrainReport, Trainer, TrainerConfig};
+
+/// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BayesLoraConfig {
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// Its training.
+    pub trainer: TrainerConfig,
+    /// The curvature at its optimum.
+    pub curvature: CurvatureConfig,
+    /// The posterior.
+    pub laplace: LaplaceConfig,
+    /// How [`FittedBayesLora::predict_calibrated`] predicts.
+    pub predictive: Predictive,
+    /// Size of a batch of predictions.
+    pub limits: BatchLimits,
+    /// Seed of the adapter's start.
+    pub seed: u64,
+}
+
+impl BayesLoraConfig {
+    /// Defaults for everything but the adapter.
+    pub fn new(lora: LoraConfig) -> Self {
+        let curvature = CurvatureConfig::default();
+        Self {
+            lora,
+            trainer: TrainerConfig::default(),
+            curvature,
+            laplace: LaplaceConfig::default(),
+            predictive: Predictive::default(),
+            limits: curvature.limits,
+            seed: 0,
+        }
+    }
+
+    /// Sets how the adapter trains.
+    pub fn with_trainer(mut self, trainer: TrainerConfig) -> Self {
+        self.trainer = trainer;
+        self
+    }
+
+    /// Sets how the curvature is fitted.
+    pub fn with_curvature(mut self, curvature: CurvatureConfig) -> Self {
+        self.curvature = curvature;
+        self
+    }
+
+    /// Sets the prior.
+    pub fn with_laplace(mut self, laplace: LaplaceConfig) -> Self {
+        self.laplace = laplace;
+        self
+    }
+
+    /// Sets how predictions are made.
+    pub fn with_predictive(mut self, predictive: Predictive) -> Self {
+        self.predictive = predictive;
+        self
+    }
+
+    /// Sets the seed of the adapter's start, of the shuffles and of dropout.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self.trainer.seed = seed;
+        self
+    }
+
+    /// Checks every field once.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn init(self) -> Result<BayesLora> {
+        self.lora.validate()?;
+        self.curvature.validate()?;
+        let trainer = Trainer::new(self.trainer.clone())?;
+        Ok(BayesLora { config: self, trainer })
+    }
+}
+
+/// A checked configuration, ready to fit.
+#[derive(Debug, Clone)]
+pub struct BayesLora {
+    config: BayesLoraConfig,
+    trainer: Trainer,
+}
+
+impl BayesLora {
+    /// Attaches an adapter, trains it, and fits its posterior.
+    ///
+    /// # Errors
+    /// As [`attach`], [`Trainer::fit`] and [`BayesLora::fit_laplace`].
+    pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> Result<FittedBayesLora<M>> {
+        self.fit_with(model, data, None, &Control::silent())
+    }
+
+    /// The same with validation during training, progress and cancellation.
+    ///
+    /// # Errors
+    /// As [`BayesLora::fit`], and if the caller cancels.
+    pub fn fit_with<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: M,
+        data: &D,
+        validation: Option<&D>,
+        control: &Control,
+    ) -> Result<FittedBayesLora<M>> {
+        let model = attach(model, &self.config.lora, self.config.seed)?;
+        let outcome = self.trainer.fit(model, data, validation, control)?;
+        let mut fitted = self.fit_laplace_with(outcome.model, data, control)?;
+        fitted.best_validation = outcome.best;
+        fitted.report = Some(outcome.report);
+        Ok(fitted)
+    }
+
+    /// Fits the posterior of an adapter that is already trained (and leaves it as it is).
+    ///
+    /// # Errors
+    /// As [`fit_kronecker`] and [`Laplace::new`].
+    pub fn fit_laplace<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: M,
+        data: &D,
+    ) -> Result<FittedBayesLora<M>> {
+        self.fit_laplace_with(model, data, &Control::silent())
+    }
+
+    /// The same with progress and cancellation.
+    ///
+    /// # Errors
+    /// As [`BayesLora::fit_laplace`], and if the caller cancels.
+    pub fn fit_laplace_with<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: M,
+        data: &D,
+        control: &Control,
+    ) -> Result<FittedBayesLora<M>> {
+        let curvature: KroneckerCurvature = fit_kronecker(&model, data, &self.config.curvature, control)?;
+        let laplace = Laplace::new(&model, &curvature, &self.config.laplace)?;
+        Ok(FittedBayesLora {
+            model: model.valid(),
+            best_validation: None,
+            laplace,
+            report: None,
+            predictive: self.config.predictive,
+            limits: self.config.limits,
+        })
+    }
+}
+
+/// A trained adapter with its posterior.
+#[derive(Debug, Clone)]
+pub struct FittedBayesLora<M> {
+    /// The model at the trained adapter.
+    pub model: M,
+    /// The model at the epoch with the best validation NLL, where there was validation; the posterior is not about it.
+    pub best_validation: Option<M>,
+    /// The posterior over the adapter.
+    pub laplace: Laplace,
+    /// What happened during training, where there was any.
+    pub report: Option<TrainReport>,
+    predictive: Predictive,
+    limits: BatchLimits,
+}
+
+impl<M: Classifier> FittedBayesLora<M> {
+    /// Predicts with the posterior, in the configured way: probabilities, logit covariance, and the split of the
+    /// uncertainty.
+    ///
+    /// # Errors
+    /// As [`predict`].
+    pub fn predict_calibrated<D: Dataset<Input = M::Input>>(&self, data: &D) -> Result<Prediction> {
+        self.predict(data, self.predictive, &Control::silent())
+    }
+
+    /// Predicts in any way, with progress and cancellation.
+    ///
+    /// # Errors
+    /// As [`predict`].
+    pub fn predict<D: Dataset<Input = M::Input>>(
+        &self,
+        data: &D,
+        how: Predictive,
+        control: &Control,
+    ) -> Result<Prediction> {
+        predict(&self.model, &self.laplace, data, how, &self.limits, control)
+    }
+}
