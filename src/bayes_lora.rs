@@ -1,6 +1,6 @@
 //! The whole path in three calls: configure, fit, predict.
 
-use crate::curvature::{CurvatureConfig, KroneckerCurvature, fit_kronecker};
+use crate::curvature::{CurvatureConfig, fit_kronecker};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{LoraConfig, attach};
@@ -9,6 +9,7 @@ use crate::posterior::{Laplace, LaplaceConfig};
 use crate::predict::{Prediction, Predictive, predict};
 use crate::progress::Control;
 use crate::train::{TrainReport, Trainer, TrainerConfig};
+use std::time::Instant;
 
 /// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,12 @@ impl BayesLoraConfig {
     /// Sets the prior.
     pub fn with_laplace(mut self, laplace: LaplaceConfig) -> Self {
         self.laplace = laplace;
+        self
+    }
+
+    /// Sets the size of a batch of predictions.
+    pub fn with_limits(mut self, limits: BatchLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -144,12 +151,14 @@ impl BayesLora {
         data: &D,
         control: &Control,
     ) -> Result<FittedBayesLora<M>> {
-        let curvature: KroneckerCurvature = fit_kronecker(&model, data, &self.config.curvature, control)?;
+        let start = Instant::now();
+        let curvature = fit_kronecker(&model, data, &self.config.curvature, control)?;
         let laplace = Laplace::new(&model, &curvature, &self.config.laplace)?;
         Ok(FittedBayesLora {
             model: model.valid(),
             best_validation: None,
             laplace,
+            curvature_seconds: start.elapsed().as_secs_f64(),
             report: None,
             predictive: self.config.predictive,
             limits: self.config.limits,
@@ -166,6 +175,8 @@ pub struct FittedBayesLora<M> {
     pub best_validation: Option<M>,
     /// The posterior over the adapter.
     pub laplace: Laplace,
+    /// Wall-clock seconds that curvature and posterior took.
+    pub curvature_seconds: f64,
     /// What happened during training, where there was any.
     pub report: Option<TrainReport>,
     predictive: Predictive,

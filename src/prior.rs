@@ -39,11 +39,16 @@ impl PriorPrecision {
 }
 
 /// Where the prior is centred.
+///
+/// PEFT starts `A` at random and `B` at zero. Around μ = 0 most of `‖θ* − μ‖²` is that random start, which says nothing
+/// about the data, and the evidence then asks for too wide a posterior.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum PriorMean {
-    /// μ = 0.
+    /// μ = the random start where it is known, else 0 (an adapter read from files).
     #[default]
-    Zero,
-    /// μ = the adapter's random start (A as drawn, B = 0). Refused where the start is unknown, as in adapter files.
+    InitialIfKnown,
+    /// μ = the random start (A as drawn, B = 0). Refused where it is unknown.
     Initial,
+    /// μ = 0.
+    Zero,
 }

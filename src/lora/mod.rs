@@ -20,4 +20,4 @@ pub use config::{LoraConfig, TargetModules};
 pub use linear::{LoraAdapter, LoraLinear};
 pub use peft::{load_peft, save_peft};
 pub(crate) use weights::{to_array, to_vec};
-pub use weights::{AdapterWeights, initial_weights, read_adapter, write_adapter};
+pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};

@@ -2,6 +2,7 @@
 
 use super::{attach::Adaptable, linear::LoraAdapter};
 use crate::error::{Error, Result};
+use crate::prior::PriorMean;
 use crate::tape::{LoraMatrix, Site};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
@@ -31,6 +32,22 @@ pub fn initial_weights<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
         LoraMatrix::A => adapter.initial_a.clone(),
         LoraMatrix::B => Some(adapter.b.val().zeros_like()),
     })
+}
+
+/// The centre of a prior, one value for every adapted matrix.
+///
+/// # Errors
+/// If the model has no adapter, or its start is asked for and unknown.
+pub fn prior_centre<M: Adaptable>(model: &M, mean: PriorMean) -> Result<AdapterWeights> {
+    let zero = || Ok(read_adapter(model)?.into_iter().map(|(site, w)| (site, w * 0.0)).collect());
+    match mean {
+        PriorMean::Zero => zero(),
+        PriorMean::Initial => initial_weights(model),
+        PriorMean::InitialIfKnown => match initial_weights(model) {
+            Err(Error::Incompatible(_)) => zero(),
+            known => known,
+        },
+    }
 }
 
 fn collect<M: Adaptable>(

@@ -4,7 +4,7 @@ use super::evidence::{EvidenceOptimum, Spectrum};
 use super::kron_eigen::{KroneckerEigen, SiteProjection};
 use crate::curvature::{KroneckerCurvature, Probe};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, initial_weights, read_adapter};
+use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorMean, PriorPrecision};
 use ndarray::{Array2, Array3};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -41,10 +41,7 @@ impl Laplace {
     /// If the model has no adapter, the prior's centre is unknown, or the evidence has no optimum.
     pub fn new<M: Adaptable>(model: &M, curvature: &KroneckerCurvature, config: &LaplaceConfig) -> Result<Self> {
         let map = read_adapter(model)?;
-        let prior_mean = match config.prior_mean {
-            PriorMean::Zero => map.iter().map(|(site, w)| (site.clone(), Array2::zeros(w.dim()))).collect(),
-            PriorMean::Initial => initial_weights(model)?,
-        };
+        let prior_mean = prior_centre(model, config.prior_mean)?;
         let sites = curvature
             .factors
             .iter()
@@ -94,14 +91,9 @@ impl Laplace {
 
     /// `‖θ* − μ‖²`
     pub fn scatter(&self) -> f64 {
-        let square = |(site, w): (&_, &Array2<f64>)| {
-            let mean: Option<&Array2<f64>> = self.prior_mean.get(site);
-            w.iter().enumerate().map(|(i, v)| {
-                let m = mean.and_then(|m| m.iter().nth(i)).copied().unwrap_or(0.0);
-                (v - m) * (v - m)
-            }).sum::<f64>()
-        };
-        self.map.iter().map(square).sum()
+        let distance = |(w, mean): (&Array2<f64>, &Array2<f64>)| (w - mean).mapv(|v| v * v).sum();
+        // both maps hold the same sites in the same order
+        self.map.values().zip(self.prior_mean.values()).map(distance).sum()
     }
 
     /// `log det(H/λ + I)` at the present λ.

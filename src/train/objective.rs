@@ -1,7 +1,7 @@
 //! The quantity that training minimises.
 
 use crate::error::Result;
-use crate::lora::{Adaptable, AdapterWeights, initial_weights, read_adapter};
+use crate::lora::{Adaptable, AdapterWeights, prior_centre};
 use crate::prior::{PriorMean, PriorPrecision};
 use crate::tape::{LoraMatrix, Site};
 use burn::tensor::{Tensor, TensorData, activation};
@@ -56,11 +56,7 @@ impl Objective {
     pub(super) fn centre<M: Adaptable>(&self, model: &M) -> Result<Option<AdapterWeights>> {
         match self {
             Self::MaximumLikelihood => Ok(None),
-            Self::MaximumAPosteriori { mean: PriorMean::Initial, .. } => initial_weights(model).map(Some),
-            Self::MaximumAPosteriori { mean: PriorMean::Zero, .. } => {
-                let zero = read_adapter(model)?.into_iter().map(|(site, w)| (site, w * 0.0));
-                Ok(Some(zero.collect()))
-            }
+            Self::MaximumAPosteriori { mean, .. } => prior_centre(model, *mean).map(Some),
         }
     }
 

@@ -1,0 +1,201 @@
+//! What `quickstart` and `multiple_choice` share: train, fit the posterior, predict in five ways, compare, report.
+
+use bayes_lora::bayes_lora::BayesLora;
+use bayes_lora::belief::{LinkApprox, LogitBelief};
+use bayes_lora::calibrate::Temperature;
+use bayes_lora::data::{BatchLimits, EncodedDataset};
+use bayes_lora::metrics::{Estimate, PairedScores, Reliability, ScoreOptions, Scores};
+use bayes_lora::models::PromptClassifier;
+use bayes_lora::plot::reliability_diagram;
+use bayes_lora::predict::{Predictive, predict_map};
+use bayes_lora::progress::Control;
+use bayes_lora::tensor_file::write_atomic;
+use ndarray::Array2;
+use serde::Serialize;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Draws of the weights for the sampled predictive, as in the papers.
+const N_SAMPLES: usize = 10;
+
+/// The data of one run.
+pub struct Splits {
+    pub task: String,
+    pub train: EncodedDataset,
+    pub validation: EncodedDataset,
+    pub test: EncodedDataset,
+}
+
+#[derive(Serialize)]
+struct Method {
+    name: &'static str,
+    accuracy: Estimate,
+    nll: Estimate,
+    ece: Estimate,
+    brier: Estimate,
+}
+
+#[derive(Serialize)]
+struct Stages {
+    train: f64,
+    curvature: f64,
+    predict_mle: f64,
+    predict_linearized: f64,
+    predict_sampled: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    task: String,
+    seed: u64,
+    n_train: usize,
+    n_validation: usize,
+    n_test: usize,
+    majority_share: f64,
+    n_truncated: usize,
+    seconds: f64,
+    stages: Stages,
+    train_tokens_per_second: f64,
+    prior_precision: f64,
+    effective_dimension: f64,
+    temperature: f64,
+    paired_linearized_vs_mle: PairedScores,
+    methods: Vec<Method>,
+}
+
+/// Runs the experiment and writes `report.json` and `reliability.{svg,png,json}` under `out`.
+pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: BatchLimits, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let control = Control::with_bars();
+    let Splits { task, train, validation, test } = splits;
+    let labels = labels(test)?;
+    let majority = majority_share(&labels, test.n_classes);
+    println!(
+        "{task}: {} training, {} validation, {} test items; majority class {:.3}; {} prompts shortened",
+        train.len(), validation.len(), test.len(), majority,
+        train.n_truncated + validation.n_truncated + test.n_truncated
+    );
+
+    let fitted = bayes.fit_with(model, train, Some(validation), &control)?;
+    let report = fitted.report.as_ref().ok_or("no training report")?;
+    for epoch in &report.epochs {
+        println!(
+            "  epoch {}: training NLL {:.3}, validation NLL {:.3}, validation accuracy {:.3}",
+            epoch.epoch, epoch.train_nll,
+            epoch.validation_nll.unwrap_or(f64::NAN), epoch.validation_accuracy.unwrap_or(f64::NAN)
+        );
+    }
+    let fit_seconds = start.elapsed().as_secs_f64();
+    let precision = fitted.laplace.prior_precision();
+    println!(
+        "  posterior: prior precision {:.3}, effective dimension {:.0} of {}",
+        precision.value(), fitted.laplace.spectrum().effective_dimension(precision),
+        bayes_lora::lora::summarize(&fitted.model).n_adapter
+    );
+
+    let clock = Instant::now();
+    let mle = point_logits(&fitted.model, test, &limits, &control)?;
+    let predict_mle = clock.elapsed().as_secs_f64();
+    let best = fitted.best_validation.as_ref().ok_or("no validation")?;
+    let best = point_logits(best, test, &limits, &control)?;
+    let held_out = point_logits(&fitted.model, validation, &limits, &control)?;
+    let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.temperature;
+    let clock = Instant::now();
+    let linearized = fitted.predict(test, Predictive::default(), &control)?;
+    let predict_linearized = clock.elapsed().as_secs_f64();
+    let clock = Instant::now();
+    let sampled = fitted.predict(test, Predictive::Sampled { n_samples: N_SAMPLES, seed }, &control)?;
+    let predict_sampled = clock.elapsed().as_secs_f64();
+
+    let of_point = |logits: Array2<f64>| LogitBelief::Point { logits }.probabilities(LinkApprox::default());
+    let tempered = of_point(&mle * temperature.beta)?;
+    let mle = of_point(mle)?;
+    let rows: Vec<(&'static str, &str, Array2<f64>)> = vec![
+        ("mle", "maximum likelihood (MLE)", mle.clone()),
+        ("mle_best_validation", "MLE, best validation epoch", of_point(best)?),
+        ("mle_temperature", "MLE + temperature", tempered),
+        ("laplace_sampled", "Laplace, sampled weights", sampled.probabilities),
+        ("laplace_linearized", "Laplace, linearised", linearized.probabilities.clone()),
+    ];
+    let options = ScoreOptions::default();
+    println!("\n{:<28} {:>23} {:>23} {:>23} {:>23}", "", "accuracy", "NLL", "ECE", "Brier");
+    let mut methods = Vec::new();
+    for (name, title, probabilities) in &rows {
+        let s = Scores::new(probabilities.view(), &labels, &options)?;
+        println!("{title:<28} {} {} {} {}", show(&s.accuracy), show(&s.nll), show(&s.ece), show(&s.brier));
+        methods.push(Method { name, accuracy: s.accuracy, nll: s.nll, ece: s.ece, brier: s.brier });
+    }
+    let paired = PairedScores::new(linearized.probabilities.view(), mle.view(), &labels, &options)?;
+    println!(
+        "\nP(Laplace linearised better than MLE on the same items): NLL {:.3}, ECE {:.3}, Brier {:.3}, accuracy {:.3}",
+        paired.nll.p_better, paired.ece.p_better, paired.brier.p_better, paired.table.p_better_accuracy()
+    );
+
+    std::fs::create_dir_all(out)?;
+    let diagrams = [
+        ("maximum likelihood", Reliability::new(mle.view(), &labels, options.n_bins)?),
+        ("Laplace, linearised", Reliability::new(linearized.probabilities.view(), &labels, options.n_bins)?),
+    ];
+    let panels: Vec<(&str, &Reliability)> = diagrams.iter().map(|(t, r)| (*t, r)).collect();
+    reliability_diagram(&panels)?.save(out, "reliability")?;
+    let train_seconds = report.seconds;
+    let report = Report {
+        task: task.clone(),
+        seed,
+        n_train: train.len(),
+        n_validation: validation.len(),
+        n_test: test.len(),
+        majority_share: majority,
+        n_truncated: train.n_truncated + validation.n_truncated + test.n_truncated,
+        seconds: start.elapsed().as_secs_f64(),
+        stages: Stages {
+            train: train_seconds,
+            curvature: fitted.curvature_seconds,
+            predict_mle,
+            predict_linearized,
+            predict_sampled,
+        },
+        train_tokens_per_second: report.tokens as f64 / train_seconds,
+        prior_precision: precision.value(),
+        effective_dimension: fitted.laplace.spectrum().effective_dimension(precision),
+        temperature: 1.0 / temperature.beta,
+        paired_linearized_vs_mle: paired,
+        methods,
+    };
+    write_atomic(out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
+    println!(
+        "\n{:.0} s in all (training and curvature {fit_seconds:.0} s); wrote {}",
+        report.seconds,
+        files(out).join(", ")
+    );
+    Ok(())
+}
+
+fn files(out: &Path) -> Vec<String> {
+    let names = ["reliability.svg", "reliability.png", "reliability.json", "report.json"];
+    names.iter().map(|name| PathBuf::from(out).join(name).display().to_string()).collect()
+}
+
+fn show(e: &Estimate) -> String {
+    format!("{:>7.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+}
+
+fn point_logits(
+    model: &PromptClassifier,
+    data: &EncodedDataset,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<Array2<f64>, Box<dyn Error>> {
+    Ok(predict_map(model, data, limits, control)?.moments().0)
+}
+
+fn labels(data: &EncodedDataset) -> Result<Vec<usize>, Box<dyn Error>> {
+    let known = data.items.iter().map(|item| item.label.ok_or(format!("item `{}` has no label", item.id)));
+    Ok(known.collect::<Result<_, _>>()?)
+}
+
+fn majority_share(labels: &[usize], n_classes: usize) -> f64 {
+    let most = (0..n_classes).map(|c| labels.iter().filter(|l| **l == c).count()).max().unwrap_or(0);
+    most as f64 / labels.len() as f64
+}
