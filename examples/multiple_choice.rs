@@ -99,6 +99,9 @@ struct Arguments {
     /// Labels drawn an item for the Fisher information; 0 takes the exact one.
     #[arg(long, default_value_t = 0)]
     fisher_samples: usize,
+    /// Draws of the weights for the sampled predictive.
+    #[arg(long, default_value_t = 10)]
+    draws: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long, default_value = "target/multiple_choice")]
@@ -172,5 +175,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_seed(seed);
     let lm = Pretrained::from_dir(&arguments.model)?.load(&Device::flex())?;
     let model = PromptClassifier::new(lm, &splits.train)?;
-    experiment::run(model, &splits, &bayes.init()?, limits, seed, &arguments.out)
+    experiment::run(model, &splits, &bayes.init()?, limits, arguments.draws, seed, &arguments.out)
 }

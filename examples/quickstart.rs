@@ -59,5 +59,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
     let model = PromptClassifier::new(lm, &splits.train)?;
     println!("{}", summarize(&attach(model.clone(), &bayes.lora, seed)?));
-    experiment::run(model, &splits, &bayes.init()?, limits, seed, &out)
+    experiment::run(model, &splits, &bayes.init()?, limits, 10, seed, &out)
 }

@@ -16,9 +16,6 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Draws of the weights for the sampled predictive, as in the papers.
-const N_SAMPLES: usize = 10;
-
 /// The data of one run.
 pub struct Splits {
     pub task: String,
@@ -64,8 +61,8 @@ struct Report {
     methods: Vec<Method>,
 }
 
-/// Runs the experiment and writes `report.json` and `reliability.{svg,png,json}` under `out`.
-pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: BatchLimits, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
+/// Runs the experiment, with `n_draws` draws for the sampled predictive, and writes `report.json` and `reliability.{svg,png,json}` under `out`.
+pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: BatchLimits, n_draws: usize, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let control = Control::with_bars();
     let Splits { task, train, validation, test } = splits;
@@ -105,7 +102,7 @@ pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: 
     let linearized = fitted.predict(test, Predictive::default(), &control)?;
     let predict_linearized = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    let sampled = fitted.predict(test, Predictive::Sampled { n_samples: N_SAMPLES, seed }, &control)?;
+    let sampled = fitted.predict(test, Predictive::Sampled { n_samples: n_draws, seed }, &control)?;
     let predict_sampled = clock.elapsed().as_secs_f64();
 
     let of_point = |logits: Array2<f64>| LogitBelief::Point { logits }.probabilities(LinkApprox::default());

@@ -95,14 +95,14 @@ impl PromptTemplate {
             "multiple_choice",
             "Return the label of the correct answer for the question below.\n\n\
              Question: {{ question }}\nChoices:\n\
-             {% for choice in choices %}{{ letters[loop.index0] }}) {{ choice }}\n{% endfor %}",
-            "Answer:",
+             {% for choice in choices %}{{ letters[loop.index0] }}) {{ choice }}{% if not loop.last %}\n{% endif %}{% endfor %}",
+            "\nAnswer:",
         )
     }
 
     /// Asks the question alone, for continuation scoring: `Question: …⏎Answer:`.
     pub fn question_answer() -> Self {
-        Self::built_in("question_answer", "Question: {{ question }}\n", "Answer:")
+        Self::built_in("question_answer", "Question: {{ question }}", "\nAnswer:")
     }
 
     /// Gives the passage, then the question: `…⏎Question: …⏎Answer:`. Truncate it from the start, which drops the
@@ -110,14 +110,14 @@ impl PromptTemplate {
     pub fn passage_question() -> Self {
         Self::built_in(
             "passage_question",
-            "{{ passage }}\nQuestion: {{ question }}\n",
-            "Answer:",
+            "{{ passage }}\nQuestion: {{ question }}",
+            "\nAnswer:",
         )
     }
 
     /// Gives the bare question and asks for its area: `…⏎Area:`.
     pub fn question_area() -> Self {
-        Self::built_in("question_area", "{{ question }}\n", "Area:")
+        Self::built_in("question_area", "{{ question }}", "\nArea:")
     }
 
     fn built_in(name: &str, body: &str, cue: &str) -> Self {
