@@ -1,5 +1,46 @@
-//! Bayesian LoRA.
+//! Bayesian LoRA: adapt a pretrained model with low-rank updates `W = W₀ + s·BA`, then find the whole posterior over the
+//! adapter, a Kronecker-factored Laplace approximation around the trained point, and predict with confidence that can be
+//! trusted.
+//!
+//! Data flow one way: **pretrained weights → LoRA → maximum likelihood → curvature → posterior → prediction → metrics**,
+//! one module each, in that order.
+//!
+//! ```
+//! use bayes_lora::bayes_lora::BayesLoraConfig;
+//! use bayes_lora::data::{AnswerForm, Encoding, PromptTemplate, Task, Tokenizer};
+//! use bayes_lora::lora::LoraConfig;
+//! use bayes_lora::models::{Pretrained, PromptClassifier};
+//! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
+//! # let (model_dir, file) = (format!("{assets}/stories260K"), format!("{assets}/mmlu_areas/train.jsonl.gz"));
+//!
+//! # #[cfg(feature = "flex")] {
+//! let tokenizer = Tokenizer::from_dir(&model_dir)?;                      // a Hugging Face directory
+//! let form = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(["A", "B", "C", "D"]));
+//! let short = Task::from_jsonl(&file)?.filter(|item| item.question.len() < 60);
+//! let (train, test) = short.split(32, 0)?;
+//! let (train, test) = (form.encode(&train, &tokenizer)?, form.encode(&test.sample(8, 0)?, &tokenizer)?);
+//!
+//! let device = burn::tensor::Device::flex();                             // or wgpu, vulkan, cuda, …
+//! let model = PromptClassifier::new(Pretrained::from_dir(&model_dir)?.load(&device)?, &train)?;
+//! let bayes = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"])).init()?;
+//! let fitted = bayes.fit(model, &train)?;                                // fine-tuning, then the posterior
+//! let answer = fitted.predict_calibrated(&test)?;
+//! println!("{:.2}\n{:.3}", answer.probabilities, answer.entropy.epistemic);
+//! # }
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+//!
+//! An adapter that is already trained skips the training: [`bayes_lora::BayesLora::fit_laplace`].
+//! Your own burn module joins by [`lora::Adaptable`] and [`models::Classifier`].
+//!
+//! Conventions: curvature is a **sum over the data**, never a mean; log-probabilities and entropies are in nats; host
+//! algebra is f64; draws depend on (seed, site, index) alone.
 
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod atomic_file;
+mod batches;
 pub mod bayes_lora;
 pub mod belief;
 pub mod calibrate;

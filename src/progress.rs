@@ -13,10 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// handle.cancel();
 /// assert!(control.check("fit", 3, 10).is_err());
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Control {
     cancelled: Arc<AtomicBool>,
     bars: bool,
+    workers: usize,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { cancelled: Arc::default(), bars: false, workers: 1 }
+    }
 }
 
 impl Control {
@@ -28,6 +35,24 @@ impl Control {
     /// Shows progress bars on standard error where that is a terminal (with the feature `progress`).
     pub fn with_bars() -> Self {
         Self { bars: true, ..Self::default() }
+    }
+
+    /// Lets curvature passes and predictions work on `workers` batches at once (1 by default), with as many times the
+    /// memory. Results are the same bits. On a CPU two or more keep all cores busy; a GPU needs one.
+    ///
+    /// # Errors
+    /// If `workers` is 0.
+    pub fn with_workers(mut self, workers: usize) -> Result<Self> {
+        if workers == 0 {
+            return Err(Error::config("workers", "at least 1", workers));
+        }
+        self.workers = workers;
+        Ok(self)
+    }
+
+    /// Batches worked on at once.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Asks the running call to stop; it answers with [`Error::Cancelled`] after its present batch.

@@ -1,12 +1,13 @@
 //! Reads and writes safetensors files tensor by tensor, with every length checked before anything is allocated.
 
+use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Largest header accepted, the limit of the safetensors format itself.
@@ -174,29 +175,4 @@ pub fn write_matrices(
         .collect::<Result<Vec<_>>>()?;
     let content = safetensors::serialize(views, metadata).map_err(|e| Error::format(path.display(), e))?;
     write_atomic(path, &content)
-}
-
-/// Writes a file so that a reader sees either the old content or all of the new one.
-///
-/// # Errors
-/// If the directory cannot be written; the previous file is untouched then.
-pub fn write_atomic(path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
-    let path = path.as_ref();
-    let io = |e| Error::io(path, e);
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::format(path.display(), "not a file name"))?;
-    let mut temporary = name.to_os_string();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        io(e)
-    })
 }

@@ -9,7 +9,7 @@ use bayes_lora::models::PromptClassifier;
 use bayes_lora::plot::reliability_diagram;
 use bayes_lora::predict::{Predictive, predict_map};
 use bayes_lora::progress::Control;
-use bayes_lora::tensor_file::write_atomic;
+use bayes_lora::atomic_file::write_atomic;
 use ndarray::Array2;
 use serde::Serialize;
 use std::error::Error;
@@ -64,7 +64,7 @@ struct Report {
 /// Runs the experiment, with `n_draws` draws for the sampled predictive, and writes `report.json` and `reliability.{svg,png,json}` under `out`.
 pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: BatchLimits, n_draws: usize, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
-    let control = Control::with_bars();
+    let control = Control::with_bars().with_workers(2)?;
     let Splits { task, train, validation, test } = splits;
     let labels = labels(test)?;
     let majority = majority_share(&labels, test.n_classes);

@@ -93,11 +93,13 @@ impl LogitBelief {
                 let weights = softmax(log_weights.view().insert_axis(Axis(0)));
                 let (n_samples, n, c) = logits.dim();
                 let mut mean = Array2::zeros((n, c));
-                for k in 0..n_samples {
+                // a draw without weight may hold −∞, and 0·−∞ is not a number
+                let weighted: Vec<usize> = (0..n_samples).filter(|&k| weights[[0, k]] > 0.0).collect();
+                for &k in &weighted {
                     mean.scaled_add(weights[[0, k]], &logits.slice(s![k, .., ..]));
                 }
                 let mut covariance = Array3::zeros((n, c, c));
-                for k in 0..n_samples {
+                for &k in &weighted {
                     for i in 0..n {
                         for a in (0..c).filter(|&a| mean[[i, a]].is_finite()) {
                             for b in (0..c).filter(|&b| mean[[i, b]].is_finite()) {

@@ -1,18 +1,16 @@
 //! Sums the Kronecker factors `A` (of inputs) and `G` (of output gradients) of the Fisher information at every site.
 
+use super::batch_sums::{BatchSums, Increment, batch_sums};
 use super::fisher::{FisherKind, TokenTreatment};
-use super::probe::{Cotangents, Probe, SiteProbe, probe};
-use crate::belief::{log_softmax, softmax};
+use crate::batches::for_each_batch;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
-use crate::linalg::{LowRankSum, semidefinite_cholesky};
-use crate::lora::to_array;
-use crate::models::{Classifier, Dataset, RowMeaning};
+use crate::linalg::LowRankSum;
+use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
 use crate::tape::Site;
-use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::{Array2, Array3, Axis};
+use ndarray::Array2;
 
 /// How the factors are fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,11 +76,17 @@ impl FactorSum {
         }
     }
 
-    /// Adds the outer products of the rows `[n, d]`.
-    fn add(&mut self, rows: Tensor<2>) -> Result<()> {
-        match self {
-            Self::Dense(sum) => *sum += &to_array(rows.clone().transpose().matmul(rows))?,
-            Self::LowRank(sum) => sum.add(to_array(rows)?.view())?,
+    fn add(&mut self, increment: Increment) -> Result<()> {
+        match (self, increment) {
+            (Self::Dense(sum), Increment::Outer(new)) => *sum += &new,
+            (Self::Dense(sum), Increment::Rows(rows)) => *sum += &rows.t().dot(&rows),
+            (Self::LowRank(sum), Increment::Rows(rows)) => sum.add(rows.view())?,
+            (Self::LowRank(_), Increment::Outer(new)) => {
+                return Err(Error::Incompatible(format!(
+                    "a low-rank factor of width {} takes rows, not their sum",
+                    new.nrows()
+                )));
+            }
         }
         Ok(())
     }
@@ -162,141 +166,35 @@ pub fn fit_kronecker<M: Classifier, D: Dataset<Input = M::Input>>(
         log_likelihood: Some(0.0),
     };
     let batches = data.plan(config.limits, BatchOrder::ByLength)?;
-    let mut bar = control.bar("curvature", data.n_items());
-    for indices in batches {
+    let work = |indices: &[usize]| {
+        let input = data.batch(indices, &model.device(), model.dtype())?;
         let ids: Vec<String> = indices.iter().map(|&i| data.item_id(i)).collect();
         let labels: Vec<Option<usize>> = indices.iter().map(|&i| data.label(i)).collect();
-        let input = data.batch(&indices, &model.device(), model.dtype())?;
-        curvature.add(&model, &input, &ids, &labels)?;
-        bar.advance(indices.len(), String::new)?;
-    }
+        batch_sums(&model, &input, &ids, &labels, config)
+    };
+    for_each_batch("curvature", &batches, control, work, |_, sums| curvature.add(sums))?;
     Ok(curvature)
 }
 
 impl KroneckerCurvature {
-    fn add<M: Classifier>(
-        &mut self,
-        model: &M,
-        input: &M::Input,
-        ids: &[String],
-        labels: &[Option<usize>],
-    ) -> Result<()> {
-        let CurvatureConfig { fisher, likelihood, .. } = self.config;
-        let n_classes = model.n_classes();
-        let mut choose = |p: &Array2<f64>| {
-            let mut columns = Array3::zeros((p.nrows(), n_classes, fisher.n_columns(likelihood, n_classes)));
-            for (b, mut item) in columns.outer_iter_mut().enumerate() {
-                item.assign(&fisher.columns(likelihood, p.row(b), labels[b], &ids[b])?);
-            }
-            Ok(columns)
-        };
-        let count = fisher.n_columns(likelihood, n_classes);
-        let pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
-        let mixing = match pass.rows {
-            RowMeaning::Item => None,
-            RowMeaning::Choice { choices } => Some(self.mixing(&pass, choices, ids, labels)?),
-        };
-        self.n_data += ids.len();
-        self.add_log_likelihood(&pass.logits, labels);
-        for (index, site) in pass.sites.iter().enumerate() {
-            let (inputs, gradients) = self.rows(site, mixing.as_ref())?;
+    fn add(&mut self, batch: BatchSums) -> Result<()> {
+        self.n_data += batch.n_data;
+        self.log_likelihood = self.log_likelihood.zip(batch.log_likelihood).map(|(sum, new)| sum + new);
+        for (index, site) in batch.sites.into_iter().enumerate() {
             if self.factors.len() == index {
                 self.factors.push(KroneckerFactors {
-                    site: site.site.clone(),
-                    output_rows: site.output_rows.clone(),
+                    site: site.site,
+                    output_rows: site.output_rows,
                     n_vectors: 0,
-                    activation: FactorSum::new(inputs.dims()[1], &self.config),
-                    gradient: FactorSum::new(gradients.dims()[1], &self.config),
+                    activation: FactorSum::new(site.activation.width(), &self.config),
+                    gradient: FactorSum::new(site.gradient.width(), &self.config),
                 });
             }
             let factors = &mut self.factors[index];
-            factors.n_vectors += site.mask.iter().filter(|real| **real).count();
-            factors.activation.add(inputs)?;
-            factors.gradient.add(gradients)?;
+            factors.n_vectors += site.n_vectors;
+            factors.activation.add(site.activation)?;
+            factors.gradient.add(site.gradient)?;
         }
         Ok(())
-    }
-
-    fn add_log_likelihood(&mut self, logits: &Array2<f64>, labels: &[Option<usize>]) {
-        let log_p = log_softmax(logits.view());
-        for (row, label) in log_p.axis_iter(Axis(0)).zip(labels) {
-            self.log_likelihood = match (self.log_likelihood, label) {
-                (Some(sum), Some(y)) => Some(sum + row[*y]),
-                _ => None,
-            };
-        }
-    }
-
-    /// Factors `L` with `L Lᵀ = Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.
-    fn mixing(&self, pass: &Probe, choices: usize, ids: &[String], labels: &[Option<usize>]) -> Result<Array3<f64>> {
-        let p = softmax(pass.logits.view());
-        let mut mixing = Array3::zeros((p.nrows(), choices, choices));
-        for (b, mut item) in mixing.outer_iter_mut().enumerate() {
-            let curvature =
-                self.config.fisher.output_curvature(self.config.likelihood, p.row(b), labels[b], &ids[b])?;
-            let present = curvature.slice(ndarray::s![..choices, ..choices]);
-            item.assign(&match self.config.treatment {
-                // products across the rows of different choices mean nothing token by token
-                TokenTreatment::Expand => Array2::from_diag(&present.diag().mapv(|v| v.max(0.0).sqrt())),
-                TokenTreatment::Reduce => semidefinite_cholesky(present)?,
-                TokenTreatment::Last => {
-                    return Err(Error::Incompatible(
-                        "token treatment `last` has no meaning for continuation scoring: the last token of a row has no gradient".into(),
-                    ));
-                }
-            });
-        }
-        Ok(mixing)
-    }
-
-    /// The rows whose outer products are summed: inputs `[n, d_in]` and gradients `[n', d_out]`.
-    fn rows(&self, site: &SiteProbe, mixing: Option<&Array3<f64>>) -> Result<(Tensor<2>, Tensor<2>)> {
-        let [b, m, t, d_in] = site.inputs.dims();
-        let [_, k, _, d_out] = site.gradients.dims();
-        let (inputs, gradients) = (site.inputs.clone(), site.gradients.clone());
-        // Σ_c L[c,k] g^c: the gradients whose plain outer products sum to G
-        let mix = |g: Tensor<3>, width: usize| match mixing {
-            None => g,
-            Some(l) => {
-                let data = TensorData::new(l.iter().copied().collect::<Vec<f64>>(), [b, k, k]);
-                let l = Tensor::<3>::from_data(data, (&g.device(), g.dtype()));
-                l.swap_dims(1, 2).matmul(g).reshape([b, k, width])
-            }
-        };
-        Ok(match self.config.treatment {
-            TokenTreatment::Expand => {
-                let mixed = mix(gradients.reshape([b, k, t * d_out]), t * d_out);
-                (inputs.reshape([b * m * t, d_in]), mixed.reshape([b * k * t, d_out]))
-            }
-            TokenTreatment::Reduce => {
-                let lengths: Vec<f64> = site
-                    .mask
-                    .outer_iter()
-                    .map(|item| 1.0 / item.iter().filter(|v| **v).count().max(1) as f64)
-                    .collect();
-                let scale = TensorData::new(lengths, [b, 1]);
-                let scale = Tensor::<2>::from_data(scale, (&inputs.device(), inputs.dtype()));
-                let mean = inputs.reshape([b, m * t, d_in]).sum_dim(1).reshape([b, d_in]) * scale;
-                let sums = mix(gradients.sum_dim(2).reshape([b, k, d_out]), d_out);
-                (mean, sums.reshape([b * k, d_out]))
-            }
-            TokenTreatment::Last => {
-                let last: Vec<usize> = site
-                    .mask
-                    .outer_iter()
-                    .map(|item| item.iter().enumerate().filter(|(_, real)| **real).map(|(i, _)| i).last().unwrap_or(0))
-                    .collect();
-                let pick = |tensor: Tensor<4>, copies: usize, width: usize| {
-                    let places: Vec<i64> = (0..b)
-                        .flat_map(|i| (0..copies).map(move |c| (i, c)))
-                        .map(|(i, c)| ((i * copies + c) * t + last[i]) as i64)
-                        .collect();
-                    let n = places.len();
-                    let index = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &tensor.device());
-                    tensor.reshape([b * copies * t, width]).select(0, index)
-                };
-                (pick(inputs, 1, d_in), pick(gradients, k, d_out))
-            }
-        })
     }
 }

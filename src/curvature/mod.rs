@@ -2,6 +2,7 @@
 //!
 //! Everything that leaves this module is a **sum over the data**, never a mean.
 
+mod batch_sums;
 mod fisher;
 mod kron;
 mod probe;

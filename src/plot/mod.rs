@@ -21,7 +21,6 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
-mod atomic;
 mod axes;
 mod canvas;
 mod key;
@@ -33,6 +32,7 @@ mod text;
 pub use regions::{Grid, LabelledPoint, RegionMap, RegionMaps};
 pub use reliability::reliability_diagram;
 
+use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use canvas::Canvas;
 use kuva::backend::{raster::RasterBackend, svg::SvgBackend};
@@ -133,9 +133,9 @@ impl Figure {
         json.push(b'\n');
         let (svg, png) = (self.svg(), self.png()?);
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        atomic::write(&files.json, &json)?;
-        atomic::write(&files.svg, svg.as_bytes())?;
-        atomic::write(&files.png, &png)?;
+        write_atomic(&files.json, &json)?;
+        write_atomic(&files.svg, svg.as_bytes())?;
+        write_atomic(&files.png, &png)?;
         Ok(files)
     }
 }

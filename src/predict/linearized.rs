@@ -1,5 +1,6 @@
 //! Predicts with the network linearised around the trained adapter: `f* ~ N(f_MAP, J Σ Jᵀ)`.
 
+use crate::batches::for_each_batch;
 use crate::belief::{LogitBelief, centre_covariance};
 use crate::curvature::{Cotangents, probe};
 use crate::data::{BatchLimits, BatchOrder};
@@ -28,26 +29,27 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     let (n, c) = (data.n_items(), model.n_classes());
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));
-    let mut bar = control.bar("predict", n);
-    for indices in data.plan(*limits, BatchOrder::ByLength)? {
-        let input = data.batch(&indices, &model.device(), model.dtype())?;
+    let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    let work = |indices: &[usize]| {
+        let input = data.batch(indices, &model.device(), model.dtype())?;
         let cotangents = if raw { Cotangents::Classes } else { Cotangents::Contrasts };
         let pass = probe(&model, &input, cotangents)?;
-        let projections = laplace.project(&pass)?;
-        let of_probed = laplace.covariance(&projections, laplace.prior_precision());
+        let of_probed = laplace.covariance(&laplace.project(&pass)?, laplace.prior_precision());
         let of_classes = match pass.rows {
             RowMeaning::Item if !raw => contrasts_to_classes(of_probed.view()),
             _ => pad_classes(of_probed, c),
         };
+        Ok((pass.logits, of_classes))
+    };
+    for_each_batch("predict", &batches, control, work, |indices, (logits, of_classes)| {
         for (k, &item) in indices.iter().enumerate() {
-            let logits = pass.logits.row(k);
+            let (logits, sigma) = (logits.row(k), of_classes.index_axis(Axis(0), k));
             mean.row_mut(item).assign(&logits);
-            let sigma = of_classes.index_axis(Axis(0), k);
             let sigma = if raw { sigma.to_owned() } else { centre_covariance(logits, sigma) };
             covariance.index_axis_mut(Axis(0), item).assign(&sigma);
         }
-        bar.advance(indices.len(), String::new)?;
-    }
+        Ok(())
+    })?;
     Ok(LogitBelief::Gaussian { mean, covariance })
 }
 

@@ -1,5 +1,6 @@
 //! Predicts with the trained adapter alone.
 
+use crate::batches::for_each_batch;
 use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
@@ -21,14 +22,16 @@ pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Result<LogitBelief> {
     let model = model.valid();
     let mut logits = Array2::zeros((data.n_items(), model.n_classes()));
-    let mut bar = control.bar("predict", data.n_items());
-    for indices in data.plan(*limits, BatchOrder::ByLength)? {
-        let input = data.batch(&indices, &model.device(), model.dtype())?;
-        let values = host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())?;
+    let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    let work = |indices: &[usize]| {
+        let input = data.batch(indices, &model.device(), model.dtype())?;
+        host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())
+    };
+    for_each_batch("predict", &batches, control, work, |indices, values| {
         for (&item, row) in indices.iter().zip(values.outer_iter()) {
             logits.row_mut(item).assign(&row);
         }
-        bar.advance(indices.len(), String::new)?;
-    }
+        Ok(())
+    })?;
     Ok(LogitBelief::Point { logits })
 }

@@ -13,7 +13,8 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 ///
 /// # Errors
 /// [`Error::Io`] with `path`; the temporary file is then removed and an older file at `path` is untouched.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()));
@@ -52,8 +53,8 @@ mod tests {
     fn a_second_write_replaces_the_first_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
-        write(&path, b"a long first content").unwrap();
-        write(&path, b"second").unwrap();
+        write_atomic(&path, b"a long first content").unwrap();
+        write_atomic(&path, b"second").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(names(dir.path()), ["a.txt"]);
     }
@@ -64,7 +65,7 @@ mod tests {
         let path = dir.path().join("taken");
         // A directory with something in it cannot be replaced by a file.
         std::fs::create_dir_all(path.join("child")).unwrap();
-        let error = write(&path, b"x").unwrap_err();
+        let error = write_atomic(&path, b"x").unwrap_err();
         assert!(
             matches!(&error, Error::Io { path: p, .. } if *p == path),
             "{error}"
@@ -76,7 +77,7 @@ mod tests {
     fn a_missing_directory_names_the_destination() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("absent/a.txt");
-        let error = write(&path, b"x").unwrap_err();
+        let error = write_atomic(&path, b"x").unwrap_err();
         assert!(
             matches!(&error, Error::Io { path: p, .. } if *p == path),
             "{error}"

@@ -1,0 +1,104 @@
+//! Works on several batches at once and takes the results in order, so that nothing depends on how many workers there are.
+
+use crate::error::{Error, Result};
+use crate::progress::Control;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+
+/// Runs `work` on every batch of item indices, on `control.workers()` threads, and hands each result to `consume` in the
+/// order of `batches`, on the calling thread.
+///
+/// # Errors
+/// The first error in that order, a panic of a worker, or [`Error::Cancelled`].
+pub(crate) fn for_each_batch<T: Send>(
+    what: &'static str,
+    batches: &[Vec<usize>],
+    control: &Control,
+    work: impl Fn(&[usize]) -> Result<T> + Sync,
+    mut consume: impl FnMut(&[usize], T) -> Result<()>,
+) -> Result<()> {
+    let total = batches.iter().map(Vec::len).sum();
+    let mut bar = control.bar(what, total);
+    if control.workers() == 1 {
+        for batch in batches {
+            consume(batch, work(batch)?)?;
+            bar.advance(batch.len(), String::new)?;
+        }
+        return Ok(());
+    }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // a worker waits while its result is not fetched, so that few results exist at a time
+        let (sender, receiver) = sync_channel(0);
+        let (next, stop, work) = (&next, &stop, &work);
+        for _ in 0..control.workers() {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(batch) = batches.get(index) else { break };
+                    if sender.send((index, work(batch))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut waiting = BTreeMap::new();
+        let mut take = || -> Result<()> {
+            for (index, batch) in batches.iter().enumerate() {
+                let result = loop {
+                    if let Some(result) = waiting.remove(&index) {
+                        break result;
+                    }
+                    let (found, result) = receiver
+                        .recv()
+                        .map_err(|_| Error::numerical(what, "a worker thread stopped without a result"))?;
+                    waiting.insert(found, result);
+                };
+                consume(batch, result?)?;
+                bar.advance(batch.len(), String::new)?;
+            }
+            Ok(())
+        };
+        let outcome = take();
+        stop.store(true, Ordering::Relaxed);
+        drop(receiver);
+        outcome
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(workers: usize, fail_at: Option<usize>) -> Result<Vec<usize>> {
+        let batches: Vec<Vec<usize>> = (0..20).map(|i| vec![i]).collect();
+        let mut seen = Vec::new();
+        let work = |batch: &[usize]| {
+            std::thread::sleep(std::time::Duration::from_micros(((batch[0] * 7) % 5) as u64 * 200));
+            if Some(batch[0]) == fail_at { Err(Error::empty("batch")) } else { Ok(batch[0] * 2) }
+        };
+        for_each_batch("test", &batches, &Control::silent().with_workers(workers)?, work, |_, doubled| {
+            seen.push(doubled);
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn results_come_in_order_whatever_the_number_of_workers() {
+        let expected: Vec<usize> = (0..20).map(|i| 2 * i).collect();
+        for workers in [1, 2, 5, 40] {
+            assert_eq!(run(workers, None).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_error_stops_all_workers() {
+        for workers in [1, 3] {
+            assert!(matches!(run(workers, Some(11)), Err(Error::Empty { .. })));
+        }
+    }
+}

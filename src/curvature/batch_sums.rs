@@ -1,0 +1,176 @@
+//! Reduces one batch's inputs and gradients to what the Kronecker sums take.
+
+use super::fisher::TokenTreatment;
+use super::kron::CurvatureConfig;
+use super::probe::{Cotangents, Probe, SiteProbe, probe};
+use crate::belief::{log_softmax, softmax};
+use crate::error::{Error, Result};
+use crate::linalg::semidefinite_cholesky;
+use crate::lora::to_array;
+use crate::models::{Classifier, RowMeaning};
+use crate::tape::Site;
+use burn::tensor::{Int, Tensor, TensorData};
+use ndarray::{Array2, Array3};
+
+/// What one batch adds.
+pub(super) struct BatchSums {
+    pub(super) n_data: usize,
+    pub(super) log_likelihood: Option<f64>,
+    pub(super) sites: Vec<SiteSums>,
+}
+
+pub(super) struct SiteSums {
+    pub(super) site: Site,
+    pub(super) output_rows: Option<Vec<usize>>,
+    pub(super) n_vectors: usize,
+    pub(super) activation: Increment,
+    pub(super) gradient: Increment,
+}
+
+/// An increment of a factor sum: the sum of outer products where that is kept, the rows themselves where a low-rank
+/// sum takes them.
+pub(super) enum Increment {
+    Outer(Array2<f64>),
+    Rows(Array2<f64>),
+}
+
+impl Increment {
+    fn new(rows: Tensor<2>, dense_limit: usize) -> Result<Self> {
+        if rows.dims()[1] <= dense_limit {
+            Ok(Self::Outer(to_array(rows.clone().transpose().matmul(rows))?))
+        } else {
+            Ok(Self::Rows(to_array(rows)?))
+        }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Outer(m) | Self::Rows(m) => m.ncols(),
+        }
+    }
+}
+
+/// Runs the pass over one batch.
+pub(super) fn batch_sums<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    ids: &[String],
+    labels: &[Option<usize>],
+    config: &CurvatureConfig,
+) -> Result<BatchSums> {
+    let CurvatureConfig { fisher, likelihood, .. } = *config;
+    let n_classes = model.n_classes();
+    let count = fisher.n_columns(likelihood, n_classes);
+    let mut choose = |p: &Array2<f64>| {
+        let mut columns = Array3::zeros((p.nrows(), n_classes, count));
+        for (b, mut item) in columns.outer_iter_mut().enumerate() {
+            item.assign(&fisher.columns(likelihood, p.row(b), labels[b], &ids[b])?);
+        }
+        Ok(columns)
+    };
+    let pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
+    let mixing = match pass.rows {
+        RowMeaning::Item => None,
+        RowMeaning::Choice { choices } => Some(mixing(&pass, choices, ids, labels, config)?),
+    };
+    let sites = pass.sites.iter().map(|site| {
+        let (inputs, gradients) = site_rows(site, mixing.as_ref(), config.treatment);
+        Ok(SiteSums {
+            site: site.site.clone(),
+            output_rows: site.output_rows.clone(),
+            n_vectors: site.mask.iter().filter(|real| **real).count(),
+            activation: Increment::new(inputs, config.dense_limit)?,
+            gradient: Increment::new(gradients, config.dense_limit)?,
+        })
+    });
+    Ok(BatchSums {
+        n_data: ids.len(),
+        log_likelihood: log_likelihood(&pass.logits, labels),
+        sites: sites.collect::<Result<_>>()?,
+    })
+}
+
+/// `Σ log p(y | x)` in nats; `None` if a label is unknown.
+fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>]) -> Option<f64> {
+    let log_p = log_softmax(logits.view());
+    log_p.outer_iter().zip(labels).map(|(row, label)| label.map(|y| row[y])).sum()
+}
+
+/// Factors `L` with `L Lᵀ = Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.
+fn mixing(
+    pass: &Probe,
+    choices: usize,
+    ids: &[String],
+    labels: &[Option<usize>],
+    config: &CurvatureConfig,
+) -> Result<Array3<f64>> {
+    let p = softmax(pass.logits.view());
+    let mut mixing = Array3::zeros((p.nrows(), choices, choices));
+    for (b, mut item) in mixing.outer_iter_mut().enumerate() {
+        let curvature =
+            config.fisher.output_curvature(config.likelihood, p.row(b), labels[b], &ids[b])?;
+        let present = curvature.slice(ndarray::s![..choices, ..choices]);
+        item.assign(&match config.treatment {
+            // products across the rows of different choices mean nothing token by token
+            TokenTreatment::Expand => Array2::from_diag(&present.diag().mapv(|v| v.max(0.0).sqrt())),
+            TokenTreatment::Reduce => semidefinite_cholesky(present)?,
+            TokenTreatment::Last => {
+                return Err(Error::Incompatible(
+                    "token treatment `last` has no meaning for continuation scoring: the last token of a row has no gradient".into(),
+                ));
+            }
+        });
+    }
+    Ok(mixing)
+}
+
+/// The rows whose outer products are summed: inputs `[n, d_in]` and gradients `[n', d_out]`.
+fn site_rows(site: &SiteProbe, mixing: Option<&Array3<f64>>, treatment: TokenTreatment) -> (Tensor<2>, Tensor<2>) {
+    let [b, m, t, d_in] = site.inputs.dims();
+    let [_, k, _, d_out] = site.gradients.dims();
+    let (inputs, gradients) = (site.inputs.clone(), site.gradients.clone());
+    // Σ_c L[c,k] g^c: the gradients whose plain outer products sum to G
+    let mix = |g: Tensor<3>, width: usize| match mixing {
+        None => g,
+        Some(l) => {
+            let data = TensorData::new(l.iter().copied().collect::<Vec<f64>>(), [b, k, k]);
+            let l = Tensor::<3>::from_data(data, (&g.device(), g.dtype()));
+            l.swap_dims(1, 2).matmul(g).reshape([b, k, width])
+        }
+    };
+    match treatment {
+        TokenTreatment::Expand => {
+            let mixed = mix(gradients.reshape([b, k, t * d_out]), t * d_out);
+            (inputs.reshape([b * m * t, d_in]), mixed.reshape([b * k * t, d_out]))
+        }
+        TokenTreatment::Reduce => {
+            let lengths: Vec<f64> = site
+                .mask
+                .outer_iter()
+                .map(|item| 1.0 / item.iter().filter(|v| **v).count().max(1) as f64)
+                .collect();
+            let scale = TensorData::new(lengths, [b, 1]);
+            let scale = Tensor::<2>::from_data(scale, (&inputs.device(), inputs.dtype()));
+            let mean = inputs.reshape([b, m * t, d_in]).sum_dim(1).reshape([b, d_in]) * scale;
+            let sums = mix(gradients.sum_dim(2).reshape([b, k, d_out]), d_out);
+            (mean, sums.reshape([b * k, d_out]))
+        }
+        TokenTreatment::Last => {
+            let last: Vec<usize> = site
+                .mask
+                .outer_iter()
+                .map(|item| item.iter().enumerate().filter(|(_, real)| **real).map(|(i, _)| i).last().unwrap_or(0))
+                .collect();
+            let pick = |tensor: Tensor<4>, copies: usize, width: usize| {
+                let places: Vec<i64> = (0..b)
+                    .flat_map(|i| (0..copies).map(move |c| (i, c)))
+                    .map(|(i, c)| ((i * copies + c) * t + last[i]) as i64)
+                    .collect();
+                let n = places.len();
+                let index = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &tensor.device());
+                tensor.reshape([b * copies * t, width]).select(0, index)
+            };
+            (pick(inputs, 1, d_in), pick(gradients, k, d_out))
+        }
+    }
+}
