@@ -5,12 +5,14 @@ use super::kron::CurvatureConfig;
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use crate::belief::{log_softmax, softmax};
 use crate::error::{Error, Result};
+use crate::likelihood::Likelihood;
 use crate::linalg::semidefinite_cholesky;
 use crate::lora::to_array;
-use crate::models::{Classifier, RowMeaning};
+use crate::models::{Classifier, ClassifierInput, RowMeaning, check_labels};
 use crate::tape::Site;
 use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, ArrayView1};
+use std::f64::consts::TAU;
 
 /// What one batch adds.
 pub(super) struct BatchSums {
@@ -35,8 +37,8 @@ pub(super) enum Increment {
 }
 
 impl Increment {
-    fn new(rows: Tensor<2>, dense_limit: usize) -> Result<Self> {
-        if rows.dims()[1] <= dense_limit {
+    fn new(rows: Tensor<2>, is_dense: bool) -> Result<Self> {
+        if is_dense {
             Ok(Self::Outer(to_array(rows.clone().transpose().matmul(rows))?))
         } else {
             Ok(Self::Rows(to_array(rows)?))
@@ -60,6 +62,7 @@ pub(super) fn batch_sums<M: Classifier>(
 ) -> Result<BatchSums> {
     let CurvatureConfig { fisher, likelihood, .. } = *config;
     let n_classes = model.n_classes();
+    check_labels(labels, n_classes, input.class_mask(), |k| ids[k].clone())?;
     let count = fisher.n_columns(likelihood, n_classes);
     let mut choose = |p: &Array2<f64>| {
         let mut columns = Array3::zeros((p.nrows(), n_classes, count));
@@ -75,25 +78,40 @@ pub(super) fn batch_sums<M: Classifier>(
     };
     let sites = pass.sites.iter().map(|site| {
         let (inputs, gradients) = site_rows(site, mixing.as_ref(), config.treatment);
+        let (d_in, d_out) = (inputs.dims()[1], gradients.dims()[1]);
         Ok(SiteSums {
             site: site.site.clone(),
             output_rows: site.output_rows.clone(),
             n_vectors: site.mask.iter().filter(|real| **real).count(),
-            activation: Increment::new(inputs, config.dense_limit)?,
-            gradient: Increment::new(gradients, config.dense_limit)?,
+            activation: Increment::new(inputs, config.is_dense(d_in, d_out))?,
+            gradient: Increment::new(gradients, config.is_dense(d_out, d_in))?,
         })
     });
     Ok(BatchSums {
         n_data: ids.len(),
-        log_likelihood: log_likelihood(&pass.logits, labels),
+        log_likelihood: log_likelihood(&pass.logits, labels, likelihood),
         sites: sites.collect::<Result<_>>()?,
     })
 }
 
 /// `Σ log p(y | x)` in nats; `None` if a label is unknown.
-fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>]) -> Option<f64> {
-    let log_p = log_softmax(logits.view());
-    log_p.outer_iter().zip(labels).map(|(row, label)| label.map(|y| row[y])).sum()
+fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>], likelihood: Likelihood) -> Option<f64> {
+    match likelihood {
+        Likelihood::Categorical => {
+            let log_p = log_softmax(logits.view());
+            log_p.outer_iter().zip(labels).map(|(row, label)| label.map(|y| row[y])).sum()
+        }
+        // ln N(e_y; f, σ² I) over the classes that the item has
+        Likelihood::Gaussian { noise_variance } => {
+            let density = |f: f64, target: f64| -0.5 * ((f - target).powi(2) / noise_variance + (TAU * noise_variance).ln());
+            let item = |(row, label): (ArrayView1<f64>, &Option<usize>)| {
+                let y = (*label)?;
+                let present = row.indexed_iter().filter(|(_, f)| f.is_finite());
+                Some(present.map(|(c, f)| density(*f, f64::from(u8::from(c == y)))).sum::<f64>())
+            };
+            logits.outer_iter().zip(labels).map(item).sum()
+        }
+    }
 }
 
 /// Factors `L` with `L Lᵀ = Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.

@@ -7,7 +7,7 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::linalg::LowRankSum;
-use crate::models::{Classifier, Dataset};
+use crate::models::{batch_for, Classifier, Dataset};
 use crate::progress::Control;
 use crate::tape::Site;
 use ndarray::Array2;
@@ -21,11 +21,11 @@ pub struct CurvatureConfig {
     pub treatment: TokenTreatment,
     /// How labels depend on logits.
     pub likelihood: Likelihood,
-    /// Widest factor kept dense; a wider one is kept at `low_rank`.
+    /// Widest factor kept dense; a wider one is kept at `low_rank`. The narrower of a site's two factors is always dense.
     pub dense_limit: usize,
     /// Rank of factors wider than `dense_limit`.
     pub low_rank: usize,
-    /// Size of a batch.
+    /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in.
     pub limits: BatchLimits,
 }
 
@@ -44,6 +44,11 @@ impl Default for CurvatureConfig {
 }
 
 impl CurvatureConfig {
+    /// True if a factor of this width is kept dense beside one of width `other`.
+    pub(super) fn is_dense(&self, width: usize, other: usize) -> bool {
+        width <= self.dense_limit.max(other)
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
@@ -68,8 +73,8 @@ pub enum FactorSum {
 }
 
 impl FactorSum {
-    fn new(width: usize, config: &CurvatureConfig) -> Self {
-        if width <= config.dense_limit {
+    fn new(width: usize, other: usize, config: &CurvatureConfig) -> Self {
+        if config.is_dense(width, other) {
             Self::Dense(Array2::zeros((width, width)))
         } else {
             Self::LowRank(LowRankSum::new(width, config.low_rank.min(width)))
@@ -165,9 +170,11 @@ pub fn fit_kronecker<M: Classifier, D: Dataset<Input = M::Input>>(
         n_data: 0,
         log_likelihood: Some(0.0),
     };
-    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
+    let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
+    let copies = if data.rows_are_choices() { 1 } else { columns };
+    let batches = data.plan(config.limits.shared_by(copies), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
-        let input = data.batch(indices, &model.device(), model.dtype())?;
+        let input = batch_for(&model, data, indices)?;
         let ids: Vec<String> = indices.iter().map(|&i| data.item_id(i)).collect();
         let labels: Vec<Option<usize>> = indices.iter().map(|&i| data.label(i)).collect();
         batch_sums(&model, &input, &ids, &labels, config)
@@ -182,12 +189,13 @@ impl KroneckerCurvature {
         self.log_likelihood = self.log_likelihood.zip(batch.log_likelihood).map(|(sum, new)| sum + new);
         for (index, site) in batch.sites.into_iter().enumerate() {
             if self.factors.len() == index {
+                let (d_in, d_out) = (site.activation.width(), site.gradient.width());
                 self.factors.push(KroneckerFactors {
                     site: site.site,
                     output_rows: site.output_rows,
                     n_vectors: 0,
-                    activation: FactorSum::new(site.activation.width(), &self.config),
-                    gradient: FactorSum::new(site.gradient.width(), &self.config),
+                    activation: FactorSum::new(d_in, d_out, &self.config),
+                    gradient: FactorSum::new(d_out, d_in, &self.config),
                 });
             }
             let factors = &mut self.factors[index];

@@ -27,6 +27,17 @@ pub enum Cotangents<'a> {
     },
 }
 
+impl Cotangents<'_> {
+    /// Number K of combinations, which is how often a batch whose rows are items is repeated.
+    pub fn count(&self, n_classes: usize) -> usize {
+        match self {
+            Self::Classes => n_classes,
+            Self::Contrasts => n_classes.saturating_sub(1).max(1),
+            Self::Chosen { count, .. } => *count,
+        }
+    }
+}
+
 /// Everything that one pass says about a batch.
 #[derive(Debug, Clone)]
 pub struct Probe {
@@ -61,11 +72,9 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     let n_items = input.n_items();
     let n_classes = model.n_classes();
     let rows = input.row_meaning();
-    let copies = match (rows, &cotangents) {
-        (RowMeaning::Choice { .. }, _) => 1,
-        (RowMeaning::Item, Cotangents::Classes) => n_classes,
-        (RowMeaning::Item, Cotangents::Contrasts) => n_classes - 1,
-        (RowMeaning::Item, Cotangents::Chosen { count, .. }) => *count,
+    let copies = match rows {
+        RowMeaning::Choice { .. } => 1,
+        RowMeaning::Item => cotangents.count(n_classes),
     };
     let mut tape = Tape::recording();
     let output = if copies == 1 {

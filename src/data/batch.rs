@@ -47,6 +47,14 @@ pub struct BatchLimits {
     pub max_tokens: usize,
 }
 
+impl BatchLimits {
+    /// Limits under which a batch may be repeated `copies` times and still respect these (one item always fits).
+    pub fn shared_by(self, copies: usize) -> Self {
+        let share = |limit: usize| (limit / copies.max(1)).max(1);
+        Self { max_items: share(self.max_items), max_tokens: share(self.max_tokens) }
+    }
+}
+
 /// The order of the items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

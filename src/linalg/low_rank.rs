@@ -4,6 +4,10 @@ use super::{eigen::eigh, matmul::matmul};
 use crate::error::Result;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
+/// Relative size under which a squared singular value is rounding of the Gram matrix; two columns just above it are
+/// orthogonal to 1e-4 only, larger ones to better.
+const NOISE: f64 = 1e-12;
+
 /// The sum `Σ x xᵀ` over rows x seen so far, held as `D Dᵀ` with at most `rank` columns, and the trace that the
 /// truncation discarded.
 ///
@@ -41,7 +45,9 @@ impl LowRankSum {
         let gram = matmul(columns.t(), columns.view());
         let eigen = eigh(gram.view())?;
         let n = eigen.values.len();
-        let keep = n.min(self.rank);
+        // below this an eigenvalue is rounding, and its column points anywhere
+        let noise = NOISE * eigen.values.last().copied().unwrap_or(0.0);
+        let keep = eigen.values.iter().filter(|v| **v > noise).count().min(self.rank);
         self.discarded_trace += eigen
             .values
             .slice(s![..n - keep])
@@ -77,6 +83,20 @@ mod tests {
         // squares of singular values through a Gram matrix: f64 rounding times the largest
         assert!(error.iter().all(|e| e.abs() < 1e-10));
         assert!(sum.discarded_trace < 1e-10);
+    }
+
+    #[test]
+    fn directions_that_the_rows_do_not_span_are_left_out() {
+        // rank 2 in six dimensions, with rows of zeros as pads leave them
+        let mut x = Array2::zeros((20, 6));
+        x.slice_mut(s![..10, 1..5]).assign(&rows(10, 2).dot(&rows(2, 4)));
+        let mut sum = LowRankSum::new(6, 6);
+        for chunk in x.axis_chunks_iter(Axis(0), 7) {
+            sum.add(chunk).unwrap();
+        }
+        assert_eq!(sum.factor.ncols(), 2);
+        let error = sum.factor.dot(&sum.factor.t()) - x.t().dot(&x);
+        assert!(error.iter().all(|e| e.abs() < 1e-10)); // f64 rounding times the largest
     }
 
     #[test]

@@ -118,6 +118,7 @@ pub(super) fn check_targets<M: Adaptable>(model: &M, config: &LoraConfig) -> Res
 pub fn merge<M: Adaptable>(mut model: M) -> M {
     for linear in model.linears_mut() {
         linear.weight = Param::from_tensor(linear.merged_weight().detach()).set_require_grad(false);
+        linear.is_tied &= linear.adapter.is_none();
         linear.adapter = None;
     }
     model

@@ -19,6 +19,9 @@ pub struct LoraLinear {
     /// True for the output head, which `"all-linear"` leaves alone.
     #[module(skip)]
     pub is_head: bool,
+    /// True while the weight in use is another module's (a head tied to the embedding); merging ends it.
+    #[module(skip)]
+    pub is_tied: bool,
 }
 
 /// The two factors of a low-rank update.
@@ -52,6 +55,7 @@ impl LoraLinear {
             adapter: None,
             path: path.into(),
             is_head: false,
+            is_tied: false,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::lora::LoraLinear;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::nn::RmsNorm;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 #[derive(Module, Debug)]
 pub(super) struct Block {
@@ -21,8 +21,8 @@ impl Block {
     /// # Shapes
     /// - x: `[rows · tokens, hidden]`, output the same.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
-        let x = x.clone() + self.attention.forward(self.input_norm.forward(x), context, tape);
-        let h = self.mlp_norm.forward(x.clone());
+        let x = x.clone() + self.attention.forward(rms_norm(&self.input_norm, x), context, tape);
+        let h = rms_norm(&self.mlp_norm, x.clone());
         let gate = silu(self.gate_proj.forward(h.clone(), tape));
         let up = self.up_proj.forward(h, tape);
         x + self.down_proj.forward(gate * up, tape)
@@ -45,4 +45,14 @@ impl Block {
             &mut self.down_proj,
         ]
     }
+}
+
+/// `x / √(mean x² + ε) · γ` over the last dimension; squares are averaged in f32 for half precision.
+///
+/// Burn's own forward averages in f32 always, which leaves an f64 model exact to 1e-8 only.
+pub(super) fn rms_norm(norm: &RmsNorm, x: Tensor<2>) -> Tensor<2> {
+    let dtype = x.dtype();
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let rms = (x.clone().cast(wide).square().mean_dim(1) + norm.epsilon).sqrt();
+    (x / rms.cast(dtype)) * norm.gamma.val().unsqueeze()
 }

@@ -1,6 +1,6 @@
 //! A decoder-only language model: embedding, blocks, final norm, output head.
 
-use super::{attention::Context, block::Block, config::DecoderConfig, rope::Rotation, token_batch::TokenBatch};
+use super::{attention::Context, block::{Block, rms_norm}, config::DecoderConfig, rope::Rotation, token_batch::TokenBatch};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
@@ -15,8 +15,6 @@ pub struct CausalLm {
     pub(super) norm: RmsNorm,
     /// The output head; its weight is not read while it is tied to the embedding.
     pub(super) head: LoraLinear,
-    #[module(skip)]
-    pub(super) head_is_tied: bool,
     #[module(skip)]
     pub(super) config: DecoderConfig,
 }
@@ -45,7 +43,7 @@ impl CausalLm {
         for block in &self.blocks {
             x = block.forward(x, &context, tape);
         }
-        self.norm.forward(x)
+        rms_norm(&self.norm, x)
     }
 
     /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given.
@@ -53,7 +51,7 @@ impl CausalLm {
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`
     pub fn head(&self, hidden: Tensor<2>, columns: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
-        let weight = if self.head_is_tied {
+        let weight = if self.head.is_tied {
             self.embedding.weight.val().transpose()
         } else {
             self.head.weight.val()

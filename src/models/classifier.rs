@@ -1,7 +1,7 @@
 //! The trait by which a model joins: inputs in, class logits out, linears called with the tape.
 
 use crate::data::{BatchLimits, BatchOrder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lora::Adaptable;
 use crate::tape::Tape;
 use burn::tensor::{DType, Device, Tensor};
@@ -17,6 +17,14 @@ pub trait Classifier: Adaptable {
 
     /// Number of classes C.
     fn n_classes(&self) -> usize;
+
+    /// Says what is wrong with a batch that was not made for this model; called before [`Classifier::logits`].
+    ///
+    /// # Errors
+    /// If the batch does not fit.
+    fn check(&self, _input: &Self::Input) -> Result<()> {
+        Ok(())
+    }
 
     /// Element type of the activations.
     fn dtype(&self) -> DType {
@@ -77,6 +85,11 @@ pub trait Dataset: Send + Sync {
     /// Number of items.
     fn n_items(&self) -> usize;
 
+    /// True if every choice of an item is a row of its own (see [`RowMeaning::Choice`]).
+    fn rows_are_choices(&self) -> bool {
+        false
+    }
+
     /// The label of an item, if it is known.
     fn label(&self, item: usize) -> Option<usize>;
 
@@ -94,6 +107,40 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If an item cannot be represented.
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<Self::Input>;
+}
+
+/// Checks that every known label is a class that its item has.
+///
+/// # Errors
+/// [`Error::LabelOutOfRange`] with the item's identifier `id(k)`.
+pub(crate) fn check_labels(
+    labels: &[Option<usize>],
+    n_classes: usize,
+    class_mask: Option<&Array2<bool>>,
+    id: impl Fn(usize) -> String,
+) -> Result<()> {
+    for (k, label) in labels.iter().enumerate() {
+        let Some(label) = *label else { continue };
+        if label >= n_classes || class_mask.is_some_and(|mask| !mask[[k, label]]) {
+            let n_classes = class_mask.map_or(n_classes, |m| m.row(k).iter().filter(|has| **has).count());
+            return Err(Error::LabelOutOfRange { item: id(k), label, n_classes });
+        }
+    }
+    Ok(())
+}
+
+/// Builds the batch of the items at `indices` for `model`, on its device and in its element type, and checks it.
+///
+/// # Errors
+/// As [`Dataset::batch`] and [`Classifier::check`].
+pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    indices: &[usize],
+) -> Result<M::Input> {
+    let input = data.batch(indices, &model.device(), model.dtype())?;
+    model.check(&input)?;
+    Ok(input)
 }
 
 /// Host logits in which every class that an item does not have is −∞.

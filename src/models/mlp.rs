@@ -174,6 +174,9 @@ impl Dataset for Points {
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        if self.features.is_empty() {
+            return Err(Error::empty("set of points"));
+        }
         plan_batches(&vec![ItemSize { n_rows: 1, longest: 1 }; self.n_items()], limits, order)
     }
 

@@ -67,6 +67,7 @@ impl Pretrained {
             weights.linear("lm_head", hidden, vocab, false)?
         };
         head.is_head = true;
+        head.is_tied = config.tied_head;
         let mut embedding: Embedding = EmbeddingConfig::new(1, hidden).init(&weights.device);
         embedding.weight = Param::from_tensor(table);
         let model = CausalLm {
@@ -74,7 +75,6 @@ impl Pretrained {
             blocks,
             norm,
             head,
-            head_is_tied: config.tied_head,
             config: config.clone(),
         };
         Ok(model.no_grad())

@@ -8,7 +8,7 @@ use super::{
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
@@ -84,17 +84,35 @@ impl Classifier for PromptClassifier {
         self.n_classes
     }
 
+    fn check(&self, batch: &TokenBatch) -> Result<()> {
+        if batch.n_classes() != self.n_classes {
+            return Err(Error::Count {
+                what: "classes of the data".into(),
+                expected: self.n_classes,
+                found: batch.n_classes(),
+            });
+        }
+        if batch.scored.is_some() == self.class_ids.is_some() {
+            return Err(Error::Incompatible("the data ask for answers in another form than the model was set up for".into()));
+        }
+        let (largest, vocabulary) = (batch.largest_id() as usize, self.lm.config().vocab_size);
+        if largest >= vocabulary {
+            return Err(Error::config("token id", format!("below the vocabulary's {vocabulary}"), largest));
+        }
+        Ok(())
+    }
+
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let hidden = self.lm.hidden(batch, tape);
-        match (&self.class_ids, &batch.scored) {
-            (Some(ids), _) => {
+        match (&batch.scored, &self.class_ids) {
+            (None, ids) => {
                 let last = hidden.select(0, batch.last.clone());
-                let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+                let ids: Vec<i64> = ids.iter().flatten().map(|&id| i64::from(id)).collect();
                 let device = last.device().without_autodiff();
                 let columns = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [ids.len()]), &device);
                 self.lm.head(last, Some(&columns), tape)
             }
-            (None, Some(scored)) => {
+            (Some(scored), _) => {
                 let rows = self.continuations(hidden, scored, tape);
                 let items = super::classifier::ClassifierInput::n_items(batch);
                 let choices = rows.dims()[0] / items;
@@ -104,11 +122,6 @@ impl Classifier for PromptClassifier {
                 }
                 let absent = Tensor::zeros([items, self.n_classes - choices], (&logits.device(), logits.dtype()));
                 Tensor::cat(vec![logits, absent], 1)
-            }
-            // a batch encoded for class tokens has no scored tokens: nothing distinguishes its classes
-            (None, None) => {
-                let rows = batch.ids.dims()[0];
-                Tensor::zeros([rows, self.n_classes], (&hidden.device(), hidden.dtype()))
             }
         }
     }

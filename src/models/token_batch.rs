@@ -4,7 +4,7 @@ use super::classifier::{ClassifierInput, Dataset, RowMeaning};
 use crate::data::{
     BatchLimits, BatchOrder, EncodedDataset, EncodedItem, PaddedRows, PaddingSide, ResolvedAnswers,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
 
@@ -158,6 +158,19 @@ impl HostBatch {
     }
 }
 
+impl TokenBatch {
+    /// Number of classes of the task.
+    pub(super) fn n_classes(&self) -> usize {
+        self.host.n_classes
+    }
+
+    /// Largest token id.
+    pub(super) fn largest_id(&self) -> u32 {
+        let rows = self.host.items.iter().flat_map(|item| &item.rows);
+        rows.flat_map(|row| row.ids.iter().copied()).max().unwrap_or(0)
+    }
+}
+
 impl ClassifierInput for TokenBatch {
     fn n_items(&self) -> usize {
         self.host.items.len()
@@ -193,6 +206,10 @@ impl Dataset for EncodedDataset {
         self.items.len()
     }
 
+    fn rows_are_choices(&self) -> bool {
+        self.answers == ResolvedAnswers::Continuation
+    }
+
     fn label(&self, item: usize) -> Option<usize> {
         self.items[item].label
     }
@@ -202,6 +219,9 @@ impl Dataset for EncodedDataset {
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        if self.is_empty() {
+            return Err(Error::empty(format!("dataset `{}`", self.name)));
+        }
         EncodedDataset::plan(self, limits, order)
     }
 

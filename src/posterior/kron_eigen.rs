@@ -2,7 +2,7 @@
 
 use super::evidence::Spectrum;
 use crate::curvature::{FactorSum, KroneckerCurvature, KroneckerFactors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linalg::{eigh, matmul};
 use crate::prior::PriorPrecision;
 use crate::tape::Site;
@@ -81,12 +81,20 @@ impl KroneckerEigen {
     /// Decomposes a site's factor sums; `with_residual` keeps the trace that low rank discarded as an isotropic rest.
     ///
     /// # Errors
-    /// If a factor is not finite.
+    /// If a factor is not finite, or the narrower one of low rank.
     pub fn new(curvature: &KroneckerCurvature, factors: &KroneckerFactors, with_residual: bool) -> Result<Self> {
         let activation = FactorEigen::new(&factors.activation, curvature.normalizer(factors), with_residual)?;
         let gradient = FactorEigen::new(&factors.gradient, 1.0, with_residual)?;
         let wide_is_input = activation.basis.nrows() >= gradient.basis.nrows();
         let (wide, narrow) = if wide_is_input { (activation, gradient) } else { (gradient, activation) };
+        if narrow.missing() > 0 {
+            return Err(Error::Incompatible(format!(
+                "the narrower factor of `{}` must be dense, but only {} of its {} directions are there",
+                factors.site,
+                narrow.basis.ncols(),
+                narrow.basis.nrows()
+            )));
+        }
         Ok(Self {
             site: factors.site.clone(),
             output_rows: factors.output_rows.clone(),
@@ -94,6 +102,48 @@ impl KroneckerEigen {
             narrow,
             wide_is_input,
         })
+    }
+
+    /// Shape of the weight (of its `output_rows`) that it speaks of.
+    fn shape(&self) -> [usize; 2] {
+        let (wide, narrow) = (self.wide.basis.nrows(), self.narrow.basis.nrows());
+        if self.wide_is_input { [narrow, wide] } else { [wide, narrow] }
+    }
+
+    /// Checks that Jacobians of `site`, `[…, d_out, d_in]`, are this site's.
+    pub(super) fn check_is(&self, site: &Site, found: [usize; 2]) -> Result<()> {
+        if *site != self.site {
+            return Err(Error::Incompatible(format!("the posterior is about `{}`, the batch about `{site}`", self.site)));
+        }
+        let expected = self.shape();
+        if found != expected {
+            return Err(Error::Shape {
+                what: format!("Jacobian at `{site}`"),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the model's `weight` at this site is the one the curvature was fitted for.
+    pub(super) fn check_fits(&self, weight: Option<&Array2<f64>>) -> Result<()> {
+        let Some(weight) = weight else {
+            return Err(Error::Incompatible(format!("the curvature is about `{}`, which the model lacks", self.site)));
+        };
+        let [rows, columns] = self.shape();
+        let fits = match &self.output_rows {
+            None => weight.nrows() == rows,
+            Some(selected) => selected.len() == rows && selected.iter().all(|&row| row < weight.nrows()),
+        };
+        if !fits || weight.ncols() != columns {
+            return Err(Error::Shape {
+                what: format!("curvature at `{}`", self.site),
+                expected: weight.shape().to_vec(),
+                found: vec![rows, columns],
+            });
+        }
+        Ok(())
     }
 
     /// Adds this site's eigenvalues.

@@ -47,6 +47,7 @@ impl Laplace {
             .iter()
             .map(|f| KroneckerEigen::new(curvature, f, !config.without_residual))
             .collect::<Result<Vec<_>>>()?;
+        sites.iter().try_for_each(|site| site.check_fits(map.get(&site.site)))?;
         let mut spectrum = Spectrum::default();
         sites.iter().for_each(|site| site.extend(&mut spectrum));
         let mut laplace = Self {
@@ -133,7 +134,13 @@ impl Laplace {
             });
         }
         let pairs = self.sites.iter().zip(&probe.sites);
-        pairs.map(|(site, probed)| Ok(site.project(probed.jacobians()?.view()))).collect()
+        pairs
+            .map(|(site, probed)| {
+                let jacobians = probed.jacobians()?;
+                site.check_is(&probed.site, [jacobians.dim().2, jacobians.dim().3])?;
+                Ok(site.project(jacobians.view()))
+            })
+            .collect()
     }
 
     /// Posterior covariance of the K combinations that were probed, `[n_items, K, K]`, at any prior precision.

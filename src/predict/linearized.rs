@@ -5,7 +5,7 @@ use crate::belief::{LogitBelief, centre_covariance};
 use crate::curvature::{Cotangents, probe};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{Classifier, Dataset, RowMeaning};
+use crate::models::{batch_for, Classifier, Dataset, RowMeaning};
 use crate::posterior::Laplace;
 use crate::progress::Control;
 use ndarray::{Array2, Array3, ArrayView3, Axis};
@@ -13,7 +13,7 @@ use ndarray::{Array2, Array3, ArrayView3, Axis};
 /// Gaussian belief about every item's logits, in the data's order.
 ///
 /// With `raw` the covariance is that of the raw logits and all C Jacobians are computed; otherwise it is in the centred
-/// gauge, and the C − 1 contrasts suffice.
+/// gauge, and the C − 1 contrasts suffice. `limits` count the repetitions of a batch for its several Jacobians.
 ///
 /// # Errors
 /// If the data are empty, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
@@ -29,11 +29,12 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     let (n, c) = (data.n_items(), model.n_classes());
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));
-    let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    let cotangents = || if raw { Cotangents::Classes } else { Cotangents::Contrasts };
+    let copies = if data.rows_are_choices() { 1 } else { cotangents().count(c) };
+    let batches = data.plan(limits.shared_by(copies), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
-        let input = data.batch(indices, &model.device(), model.dtype())?;
-        let cotangents = if raw { Cotangents::Classes } else { Cotangents::Contrasts };
-        let pass = probe(&model, &input, cotangents)?;
+        let input = batch_for(&model, data, indices)?;
+        let pass = probe(&model, &input, cotangents())?;
         let of_probed = laplace.covariance(&laplace.project(&pass)?, laplace.prior_precision());
         let of_classes = match pass.rows {
             RowMeaning::Item if !raw => contrasts_to_classes(of_probed.view()),

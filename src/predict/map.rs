@@ -5,7 +5,7 @@ use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{Classifier, ClassifierInput, Dataset};
+use crate::models::{batch_for, Classifier, ClassifierInput, Dataset};
 use crate::progress::Control;
 use crate::tape::Tape;
 use ndarray::Array2;
@@ -24,7 +24,7 @@ pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut logits = Array2::zeros((data.n_items(), model.n_classes()));
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
-        let input = data.batch(indices, &model.device(), model.dtype())?;
+        let input = batch_for(&model, data, indices)?;
         host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())
     };
     for_each_batch("predict", &batches, control, work, |indices, values| {

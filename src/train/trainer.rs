@@ -9,7 +9,7 @@ use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, mask_absent};
+use crate::models::{batch_for, Classifier, ClassifierInput, Dataset, check_labels, mask_absent};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
@@ -183,9 +183,9 @@ impl Trainer {
                 let mut accumulator = GradientsAccumulator::new();
                 let mut step_nll = 0.0;
                 for (micro, indices) in step_batches.iter().enumerate() {
-                    let input = data.batch(indices, &model.device(), model.dtype())?;
+                    let input = batch_for(&model, data, indices)?;
                     tokens += input.token_mask().iter().filter(|real| **real).count();
-                    let labels: Vec<usize> = indices.iter().map(|&i| labels[i]).collect();
+                    let labels = batch_labels(data, indices, &input, &labels, model.n_classes())?;
                     // one dropout stream a micro-batch
                     let draw = config.seed ^ ((report.steps as u64) << 20 | (micro as u64) << 8 | 1);
                     let logits = model.logits(&input, &mut Tape::dropout(draw));
@@ -262,7 +262,8 @@ impl Trainer {
         let labels = labels_of(data, model.n_classes())?;
         let (mut nll, mut right) = (0.0, 0usize);
         for indices in data.plan(self.config.limits, BatchOrder::ByLength)? {
-            let input = data.batch(&indices, &model.device(), model.dtype())?;
+            let input = batch_for(&model, data, &indices)?;
+            batch_labels(data, &indices, &input, &labels, model.n_classes())?;
             let logits = mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask());
             for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&indices) {
                 let label = labels[item];
@@ -283,4 +284,17 @@ fn labels_of<D: Dataset>(data: &D, n_classes: usize) -> Result<Vec<usize>> {
             None => Err(Error::Incompatible(format!("item `{}` has no label", data.item_id(i)))),
         })
         .collect()
+}
+
+/// The labels of a batch, each a class that its item has.
+fn batch_labels<D: Dataset>(
+    data: &D,
+    indices: &[usize],
+    input: &D::Input,
+    labels: &[usize],
+    n_classes: usize,
+) -> Result<Vec<usize>> {
+    let known: Vec<Option<usize>> = indices.iter().map(|&i| Some(labels[i])).collect();
+    check_labels(&known, n_classes, input.class_mask(), |k| data.item_id(indices[k]))?;
+    Ok(known.into_iter().flatten().collect())
 }

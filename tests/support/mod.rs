@@ -1,10 +1,17 @@
 //! What several tests share: the device under test and the fixtures.
 #![allow(dead_code)] // every test file uses a part
 
-use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
-use bayes_lora::lora::load_peft;
-use bayes_lora::models::{Pretrained, PromptClassifier};
-use burn::tensor::{DType, Device};
+use bayes_lora::belief::LogitBelief;
+use bayes_lora::data::{
+    BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddingSide, ResolvedAnswers,
+};
+use bayes_lora::error::Result;
+use bayes_lora::lora::{load_peft, read_adapter, write_adapter};
+use bayes_lora::models::{Classifier, Dataset, Pretrained, PromptClassifier, TokenBatch};
+use bayes_lora::predict::predict_map;
+use bayes_lora::progress::Control;
+use bayes_lora::tape::Site;
+use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array, Array1, Array2, Array4, ArrayD, Axis, Dimension, IxDyn};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
@@ -26,6 +33,14 @@ pub fn has_f64() -> bool {
     device().supports_dtype(DType::F64)
 }
 
+/// Says so where a test in f64 cannot run.
+pub fn f64_or_skip(test: &str) -> bool {
+    if !has_f64() {
+        println!("{test}: skipped, this device has no f64");
+    }
+    has_f64()
+}
+
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -40,7 +55,7 @@ pub struct Fixture {
     pub shapes: Vec<[usize; 2]>,
 }
 
-pub const FIXTURES: [&str; 2] = ["tiny_llama", "tiny_llama_all_linear"];
+pub const FIXTURES: [&str; 3] = ["tiny_llama", "tiny_llama_all_linear", "tiny_qwen2"];
 
 impl Fixture {
     pub fn load(name: &'static str) -> Self {
@@ -80,11 +95,24 @@ impl Fixture {
         }
     }
 
+    pub fn dir(&self) -> PathBuf {
+        root().join("tests/fixtures").join(self.name)
+    }
+
+    /// The model with PEFT's adapter.
     pub fn model(&self, dtype: DType) -> PromptClassifier {
-        let dir = root().join("tests/fixtures").join(self.name);
-        let lm = Pretrained::from_dir(dir.join("base")).unwrap().with_dtype(dtype).load(&device()).unwrap();
-        let model = PromptClassifier::new(lm, &self.train).unwrap();
-        load_peft(model, dir.join("adapter")).unwrap().0
+        load_peft(self.bare(dtype), self.dir().join("adapter")).unwrap().0
+    }
+
+    /// The model without adapter.
+    pub fn bare(&self, dtype: DType) -> PromptClassifier {
+        self.model_for(&self.train, dtype)
+    }
+
+    /// The model without adapter, asked in the form of `data`.
+    pub fn model_for(&self, data: &EncodedDataset, dtype: DType) -> PromptClassifier {
+        let lm = Pretrained::from_dir(self.dir().join("base")).unwrap().with_dtype(dtype).load(&device()).unwrap();
+        PromptClassifier::new(lm, data).unwrap()
     }
 
     pub fn expected(&self, key: &str) -> ArrayD<f64> {
@@ -117,6 +145,97 @@ impl Fixture {
             })
             .collect()
     }
+}
+
+/// Questions answered by continuations: 3 and 4 choices, prompts and continuations of several lengths, weights of both
+/// kinds, token ids of the fixtures' vocabulary.
+pub fn continuation_dataset() -> EncodedDataset {
+    let token = |seed: usize| (3 + (seed * 37 + 11) % 90) as u32;
+    let item = |i: usize| {
+        let (prompt, n_choices) = (2 + (i * 3) % 5, 3 + i % 2);
+        let row = |c: usize| {
+            let length = 1 + (i + 2 * c) % 3;
+            let common = (0..prompt).map(|t| token(10 * i + t));
+            let ids: Vec<u32> = common.chain((0..length).map(|t| token(100 + 20 * i + 5 * c + t))).collect();
+            let weight = if i % 3 == 0 { 1.0 } else { 1.0 / (2.0 + c as f64) };
+            EncodedRow { scored: prompt..ids.len(), ids, weight }
+        };
+        EncodedItem {
+            id: format!("continuation-{i}"),
+            rows: (0..n_choices).map(row).collect(),
+            label: Some((i * 2) % n_choices),
+            n_choices,
+        }
+    };
+    EncodedDataset {
+        name: "continuations".into(),
+        items: (0..7).map(item).collect(),
+        answers: ResolvedAnswers::Continuation,
+        n_classes: 4,
+        n_truncated: 0,
+    }
+}
+
+/// A task whose batches are padded on a chosen side.
+pub struct Padded<'a>(pub &'a EncodedDataset, pub PaddingSide);
+
+impl Dataset for Padded<'_> {
+    type Input = TokenBatch;
+
+    fn n_items(&self) -> usize {
+        self.0.len()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.0.label(item)
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.0.item_id(item)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        Dataset::plan(self.0, limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<TokenBatch> {
+        TokenBatch::new(self.0, indices, self.1, device, dtype)
+    }
+}
+
+/// Copies a tensor of four dimensions to the host.
+pub fn host(tensor: Tensor<4>) -> Array4<f64> {
+    let dims = tensor.dims();
+    let values = tensor.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
+    Array4::from_shape_vec(dims, values).unwrap()
+}
+
+/// Logits at the model's present weights, items in order.
+pub fn logits<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D) -> Array2<f64> {
+    let limits = BatchLimits { max_items: 64, max_tokens: 10_000 };
+    match predict_map(model, data, &limits, &Control::silent()).unwrap() {
+        LogitBelief::Point { logits } => logits,
+        other => panic!("a point was expected, not {other:?}"),
+    }
+}
+
+/// Derivatives `[n_items, n_classes]` of all logits by one weight of an adapter, by central differences.
+///
+/// With steps of 1e-5 in f64 the error is about 1e-11 times the third derivative, and 1e-10 of rounding.
+pub fn central_difference<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    site: &Site,
+    at: [usize; 2],
+) -> Array2<f64> {
+    const STEP: f64 = 1e-5;
+    let weights = read_adapter(model).unwrap();
+    let moved = |step: f64| {
+        let mut weights = weights.clone();
+        weights.get_mut(site).unwrap()[at] += step;
+        logits(&write_adapter(model.clone(), &weights).unwrap(), data)
+    };
+    (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
 }
 
 /// Largest difference divided by the largest magnitude expected.

@@ -1,0 +1,34 @@
+//! Measures one training step of the adapter as the trainer takes it: batch, forward, backward, clipping, AdamW.
+
+mod common;
+
+use bayes_lora::data::EncodedDataset;
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Trainer, TrainerConfig};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+
+fn lora_step(criterion: &mut Criterion) {
+    let mut group = common::group(criterion, "lora_step");
+    for subject in common::subjects() {
+        let items = subject.data.items.iter().take(subject.limits.max_items).cloned().collect();
+        let batch = EncodedDataset { items, ..subject.data.clone() };
+        let config = TrainerConfig { epochs: 1, limits: subject.limits, ..TrainerConfig::default() };
+        let trainer = Trainer::new(config).unwrap();
+        group.throughput(Throughput::Elements(batch.n_tokens() as u64));
+        group.bench_function(format!("tokens/{}", subject.name), |bencher| {
+            bencher.iter_batched(
+                || subject.model.clone(),
+                |model| {
+                    let outcome = trainer.fit(model, &batch, None, &Control::silent()).unwrap();
+                    assert_eq!(outcome.report.steps, 1);
+                    outcome
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lora_step);
+criterion_main!(benches);

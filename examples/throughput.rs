@@ -1,0 +1,112 @@
+//! Times every stage on a Hugging Face model and a lettered multiple-choice task, one JSON line a stage: to be run in turn
+//! with another library's program on the same machine, model, data, batch and rank.
+//!
+//! ```sh
+//! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
+//! ```
+
+use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_kronecker};
+use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
+use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::predict::{predict_linearized, predict_map};
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Trainer, TrainerConfig};
+use burn::tensor::Device;
+use clap::Parser;
+use serde_json::json;
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    data: PathBuf,
+    /// Items a training step and a curvature batch.
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    #[arg(long, default_value_t = 16)]
+    map_batch: usize,
+    #[arg(long, default_value_t = 96)]
+    map_n: usize,
+    #[arg(long, default_value_t = 80)]
+    kfac_n: usize,
+    #[arg(long, default_value_t = 2)]
+    predict_batch: usize,
+    #[arg(long, default_value_t = 24)]
+    predict_n: usize,
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+}
+
+/// Largest resident memory of the process so far.
+fn peak_megabytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes / 1024)
+}
+
+fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
+    let line = json!({
+        "stage": stage, "seconds": seconds, "items_per_s": items as f64 / seconds,
+        "real_tokens_per_s": tokens as f64 / seconds, "peak_rss_mb": peak_megabytes(),
+    });
+    println!("{line}");
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let a = Arguments::parse();
+    let tokenizer = Tokenizer::from_dir(&a.model)?;
+    let encoding = Encoding::new(PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"]));
+    let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4);
+    let encode = |n: usize, seed: u64| -> Result<EncodedDataset, Box<dyn Error>> {
+        Ok(encoding.encode(&task.sample(n, seed)?, &tokenizer)?)
+    };
+    let control = Control::silent().with_workers(a.workers)?;
+    let limits = |max_items| BatchLimits { max_items, max_tokens: usize::MAX };
+    let train = encode(a.steps * a.batch, 0)?;
+    let lm = Pretrained::from_dir(&a.model)?.load(&Device::flex())?;
+    let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
+    let model = attach(PromptClassifier::new(lm, &train)?, &lora, 0)?;
+
+    let trainer = Trainer::new(TrainerConfig {
+        epochs: 1,
+        learning_rate: 5e-4,
+        limits: limits(a.batch),
+        ..TrainerConfig::default()
+    })?;
+    let outcome = trainer.fit(model, &train, None, &control)?;
+    report("train", outcome.report.seconds, outcome.report.items, outcome.report.tokens);
+    let model = outcome.model;
+
+    let data = encode(a.map_n, 1)?;
+    let start = Instant::now();
+    predict_map(&model, &data, &limits(a.map_batch), &control)?;
+    report("map", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let data = encode(a.kfac_n, 0)?;
+    let config = CurvatureConfig {
+        fisher: FisherKind::Sampled { n: 1, seed: 0 },
+        limits: limits(a.batch),
+        ..CurvatureConfig::default()
+    };
+    let start = Instant::now();
+    let curvature = fit_kronecker(&model, &data, &config, &control)?;
+    report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let start = Instant::now();
+    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
+    report("eigendecomposition and evidence", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let data = encode(a.predict_n, 2)?;
+    let start = Instant::now();
+    predict_linearized(&model, &laplace, &data, false, &limits(a.predict_batch), &control)?;
+    report("linearized", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    Ok(())
+}
