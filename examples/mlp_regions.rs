@@ -9,7 +9,7 @@
 //! cargo run --release --example mlp_regions -- --seed 0 --out target/mlp_regions
 //! ```
 
-use bayes_lora::bayes_lora::BayesLoraConfig;
+use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, summarize};

@@ -7,7 +7,7 @@
 
 mod experiment;
 
-use bayes_lora::bayes_lora::BayesLoraConfig;
+use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind};
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation, read_areas,

@@ -9,7 +9,7 @@
 
 mod experiment;
 
-use bayes_lora::bayes_lora::BayesLoraConfig;
+use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::{LoraConfig, attach, summarize};

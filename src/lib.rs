@@ -6,7 +6,7 @@
 //! one module each, in that order.
 //!
 //! ```
-//! use bayes_lora::bayes_lora::BayesLoraConfig;
+//! use bayes_lora::BayesLoraConfig;
 //! use bayes_lora::data::{AnswerForm, Encoding, PromptTemplate, Task, Tokenizer};
 //! use bayes_lora::lora::LoraConfig;
 //! use bayes_lora::models::{Pretrained, PromptClassifier};
@@ -30,7 +30,7 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 //!
-//! An adapter that is already trained skips the training: [`bayes_lora::BayesLora::fit_laplace`].
+//! An adapter that is already trained skips the training: [`BayesLora::fit_laplace`].
 //! Your own burn module joins by [`lora::Adaptable`] and [`models::Classifier`].
 //!
 //! Conventions: curvature is a **sum over the data**, never a mean; log-probabilities and entropies are in nats; host
@@ -61,3 +61,6 @@ pub mod progress;
 pub mod tape;
 pub mod tensor_file;
 pub mod train;
+
+pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
+pub use crate::error::{Error, Result};

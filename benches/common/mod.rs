@@ -1,7 +1,12 @@
 //! What the benches share: a trained adapter on a pretrained model, and a few real prompts.
 //!
 //! The base is the model and the task that ship with the crate. Set `BAYES_LORA_BENCH_MODEL` to a Hugging Face directory
-//! to measure that model as well, on the same prompts.
+//! to measure that model as well, on the same prompts:
+//!
+//! ```sh
+//! cargo bench --benches
+//! BAYES_LORA_BENCH_MODEL=SmolLM2-135M-Instruct cargo bench --bench lora_step -- --quick
+//! ```
 
 // every bench uses a part of this module
 #![allow(dead_code)]
@@ -18,7 +23,7 @@ use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::Device;
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion};
+use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,10 +57,11 @@ pub fn subjects() -> Vec<Subject> {
     subjects.into_iter().map(|s| s.unwrap_or_else(|e| panic!("set-up of a bench: {e}"))).collect()
 }
 
-/// A group with few samples, so that all benches together take about two minutes.
+/// A group with few samples, so that all benches together take about a minute and a half.
 pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(name);
-    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group
 }
 

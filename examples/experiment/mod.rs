@@ -1,6 +1,6 @@
 //! What `quickstart` and `multiple_choice` share: train, fit the posterior, predict in five ways, compare, report.
 
-use bayes_lora::bayes_lora::BayesLora;
+use bayes_lora::BayesLora;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::calibrate::Temperature;
 use bayes_lora::data::{BatchLimits, EncodedDataset};

@@ -45,24 +45,11 @@ impl FisherKind {
         label: Option<usize>,
         item_id: &str,
     ) -> Result<Array2<f64>> {
-        match *self {
-            Self::Exact => Ok(likelihood.fisher(probabilities)),
-            Self::Sampled { n, .. } => {
-                let c = probabilities.len();
-                let mut sum = Array2::zeros((c, c));
-                for label in self.sampled_labels(likelihood, probabilities, item_id)? {
-                    sum += &outer(&score(probabilities, label));
-                }
-                Ok(sum / n as f64)
-            }
-            Self::Empirical => {
-                self.require_categorical(likelihood)?;
-                let label = label.ok_or_else(|| {
-                    Error::Incompatible(format!("the empirical Fisher needs the label of item `{item_id}`"))
-                })?;
-                Ok(outer(&score(probabilities, label)))
-            }
+        if let Self::Exact = self {
+            return Ok(likelihood.fisher(probabilities));
         }
+        let columns = self.columns(likelihood, probabilities, label, item_id)?;
+        Ok(columns.dot(&columns.t()))
     }
 
     /// How many columns [`FisherKind::columns`] has.
@@ -168,10 +155,6 @@ fn score(probabilities: ArrayView1<f64>, label: usize) -> Array1<f64> {
     score
 }
 
-fn outer(v: &Array1<f64>) -> Array2<f64> {
-    Array2::from_shape_fn((v.len(), v.len()), |(i, j)| v[i] * v[j])
-}
-
 /// 64-bit FNV-1a hash: the same on every machine and version.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -187,7 +170,20 @@ mod tests {
         let p = arr1(&[0.2, 0.0, 0.5, 0.3]);
         for kind in [FisherKind::Exact, FisherKind::Sampled { n: 5, seed: 1 }, FisherKind::Empirical] {
             let r = kind.columns(Likelihood::Categorical, p.view(), Some(2), "x").unwrap();
-            let expected = kind.output_curvature(Likelihood::Categorical, p.view(), Some(2), "x").unwrap();
+            let labels = match kind {
+                FisherKind::Exact => (0..4).map(|y| (y, p[y])).collect(),
+                FisherKind::Empirical => vec![(2, 1.0)],
+                FisherKind::Sampled { .. } => {
+                    let drawn = kind.sampled_labels(Likelihood::Categorical, p.view(), "x").unwrap();
+                    drawn.into_iter().map(|y| (y, 0.2)).collect()
+                }
+            };
+            // the definition: Σ_y weight_y (p − e_y)(p − e_y)ᵀ
+            let mut expected = Array2::<f64>::zeros((4, 4));
+            for (y, weight) in labels {
+                let s = score(p.view(), y).insert_axis(ndarray::Axis(1));
+                expected = expected + s.dot(&s.t()) * weight;
+            }
             assert!((&r.dot(&r.t()) - &expected).iter().all(|d| d.abs() < 1e-12)); // f64 rounding
         }
     }

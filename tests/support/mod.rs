@@ -16,9 +16,11 @@ use ndarray::{Array, Array1, Array2, Array4, ArrayD, Axis, Dimension, IxDyn};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 
-/// `BAYES_LORA_TEST_DEVICE` = `flex` (default) or `wgpu`.
+/// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.
 pub fn device() -> Device {
     match std::env::var("BAYES_LORA_TEST_DEVICE").as_deref() {
+        #[cfg(feature = "wgpu")]
+        Ok("wgpu-cpu") => Device::wgpu(burn::tensor::DeviceKind::Cpu),
         #[cfg(feature = "wgpu")]
         Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         #[cfg(feature = "cuda")]
