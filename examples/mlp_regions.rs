@@ -1,9 +1,9 @@
 //! Where a small classifier is sure of itself: maximum likelihood beside Laplace, over a plane of inputs, in seconds.
 //!
 //! A tanh network is pretrained for ten steps on 30 points of two noisy moons; a LoRA adapter on all its layers then fits
-//! 100 new points by maximum likelihood. Maximum likelihood is sure almost everywhere, most of all where there are no
-//! data. The Laplace posterior over the same adapter gives the same answers, but widens with the distance from the data:
-//! what it does not know shows as epistemic entropy.
+//! 100 new points by maximum likelihood, which is surest where there are no data. The Laplace posterior over the same
+//! adapter answers alike, but its boundary widens with the distance from the data: what it does not know shows as
+//! epistemic entropy. It stays sure in the sectors where the logits are large against their standard deviation.
 //!
 //! ```sh
 //! cargo run --release --example mlp_regions -- --seed 0 --out target/mlp_regions

@@ -10,7 +10,8 @@ mod experiment;
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind};
 use bayes_lora::data::{
-    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation, read_areas,
+    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation,
+    read_areas,
 };
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::models::{Pretrained, PromptClassifier};
@@ -41,7 +42,9 @@ enum Prompt {
 }
 
 #[derive(Parser)]
-#[command(about = "Bayesian LoRA on a multiple-choice task; defaults of the Laplace-LoRA paper: r = 8, alpha = 16, q_proj and v_proj")]
+#[command(
+    about = "Bayesian LoRA on a multiple-choice task; defaults of the Laplace-LoRA paper: r = 8, alpha = 16, q_proj and v_proj"
+)]
 struct Arguments {
     /// Hugging Face directory: config.json, safetensors, tokenizer.json.
     #[arg(long)]

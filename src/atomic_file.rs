@@ -18,18 +18,12 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()));
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .map_err(|e| Error::io(path, e))?;
-    fill(file, bytes)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|e| {
-            // The first error is the one to report, whether or not tidying up succeeds.
-            std::fs::remove_file(&temporary).ok();
-            Error::io(path, e)
-        })
+    let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(|e| Error::io(path, e))?;
+    fill(file, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(|e| {
+        // The first error is the one to report, whether or not tidying up succeeds.
+        std::fs::remove_file(&temporary).ok();
+        Error::io(path, e)
+    })
 }
 
 /// Takes the file by value: Windows renames only what is closed.
@@ -43,10 +37,7 @@ mod tests {
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
-        std::fs::read_dir(dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect()
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -66,10 +57,7 @@ mod tests {
         // A directory with something in it cannot be replaced by a file.
         std::fs::create_dir_all(path.join("child")).unwrap();
         let error = write_atomic(&path, b"x").unwrap_err();
-        assert!(
-            matches!(&error, Error::Io { path: p, .. } if *p == path),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
         assert_eq!(names(dir.path()), ["taken"]);
     }
 
@@ -78,9 +66,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("absent/a.txt");
         let error = write_atomic(&path, b"x").unwrap_err();
-        assert!(
-            matches!(&error, Error::Io { path: p, .. } if *p == path),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
     }
 }

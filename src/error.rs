@@ -171,31 +171,17 @@ pub enum Error {
 impl Error {
     /// Wraps an I/O error with the path it concerns.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::Io {
-            path: path.as_ref().to_path_buf(),
-            source,
-        }
+        Error::Io { path: path.as_ref().to_path_buf(), source }
     }
 
     /// Describes malformed content at a place.
     pub fn format(location: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
-        Error::Format {
-            location: location.to_string(),
-            reason: reason.to_string(),
-        }
+        Error::Format { location: location.to_string(), reason: reason.to_string() }
     }
 
     /// Describes a configuration value outside its bound.
-    pub fn config(
-        field: impl Into<String>,
-        bound: impl Into<String>,
-        value: impl std::fmt::Display,
-    ) -> Self {
-        Error::Config {
-            field: field.into(),
-            bound: bound.into(),
-            value: value.to_string(),
-        }
+    pub fn config(field: impl Into<String>, bound: impl Into<String>, value: impl std::fmt::Display) -> Self {
+        Error::Config { field: field.into(), bound: bound.into(), value: value.to_string() }
     }
 
     /// Names what is empty.
@@ -205,9 +191,6 @@ impl Error {
 
     /// Describes a failed numerical routine.
     pub fn numerical(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        Error::Numerical {
-            what: what.into(),
-            reason: reason.to_string(),
-        }
+        Error::Numerical { what: what.into(), reason: reason.to_string() }
     }
 }

@@ -29,9 +29,7 @@ impl Likelihood {
     pub fn fisher(&self, probabilities: ArrayView1<f64>) -> Array2<f64> {
         match *self {
             Self::Categorical => categorical_fisher(probabilities),
-            Self::Gaussian { noise_variance } => {
-                Array2::eye(probabilities.len()) / noise_variance
-            }
+            Self::Gaussian { noise_variance } => Array2::eye(probabilities.len()) / noise_variance,
         }
     }
 
@@ -41,17 +39,41 @@ impl Likelihood {
     /// If it is not positive and finite.
     pub fn check(&self) -> Result<()> {
         match *self {
-            Self::Gaussian { noise_variance } if !(noise_variance > 0.0 && noise_variance.is_finite()) => Err(
-                Error::config("noise_variance", "positive and finite", noise_variance),
-            ),
+            Self::Gaussian { noise_variance } if !(noise_variance > 0.0 && noise_variance.is_finite()) => {
+                Err(Error::config("noise_variance", "positive and finite", noise_variance))
+            }
             _ => Ok(()),
         }
     }
 }
 
 /// `Λ = diag(p) − p pᵀ`, the Fisher information of a categorical label in logit space. `[n_classes, n_classes]`
+///
+/// The diagonal is `p_i Σ_{k≠i} p_k`: `p_i − p_i²` would lose all digits where the model is sure.
 pub fn categorical_fisher(p: ArrayView1<f64>) -> Array2<f64> {
     Array2::from_shape_fn((p.len(), p.len()), |(i, j)| {
-        if i == j { p[i] - p[i] * p[i] } else { -p[i] * p[j] }
+        if i == j {
+            let others: f64 = p.iter().enumerate().filter(|(k, _)| *k != i).map(|(_, v)| v).sum();
+            p[i] * others
+        } else {
+            -p[i] * p[j]
+        }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linalg::semidefinite_cholesky;
+    use ndarray::arr1;
+
+    #[test]
+    fn a_saturated_model_still_has_a_semidefinite_fisher() {
+        for small in [1e-6, 1e-11, 1e-15, 1e-30] {
+            let fisher = categorical_fisher(arr1(&[1.0 - small, small * 0.7, small * 0.3]).view());
+            let factor = semidefinite_cholesky(fisher.view()).unwrap();
+            let error = (&factor.dot(&factor.t()) - &fisher).mapv(f64::abs).sum();
+            assert!(error <= 1e-9 * fisher.diag().sum()); // relative to its own tiny scale
+        }
+    }
 }

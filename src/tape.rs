@@ -88,10 +88,7 @@ impl Tape {
     }
 
     fn with_mode(mode: Mode) -> Self {
-        Self {
-            mode,
-            records: Vec::new(),
-        }
+        Self { mode, records: Vec::new() }
     }
 
     /// Multiplies by a fresh mask of 0 and `1/(1 − p)` while training, else returns `x`.
@@ -132,10 +129,7 @@ impl Tape {
         let device = output.device().autodiff();
         let tap = Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad();
         self.records.push(Record {
-            site: Site {
-                module: module.to_string(),
-                matrix,
-            },
+            site: Site { module: module.to_string(), matrix },
             output_rows: output_rows.cloned(),
             input: input.clone().without_autodiff(),
             tap: tap.clone(),
@@ -163,12 +157,7 @@ impl Tape {
                     // the objective does not depend on this site
                     Tensor::zeros(record.tap.dims(), (&record.input.device(), record.tap.dtype()))
                 });
-                SiteGradient {
-                    site: record.site,
-                    output_rows: record.output_rows,
-                    input: record.input,
-                    gradient,
-                }
+                SiteGradient { site: record.site, output_rows: record.output_rows, input: record.input, gradient }
             })
             .collect())
     }

@@ -32,10 +32,7 @@ impl TensorFile {
         let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
         let length = file.metadata().map_err(|e| Error::io(&path, e))?.len();
         let truncated = |needed: u64| {
-            Error::format(
-                path.display(),
-                format!("truncated safetensors file: needs {needed} bytes, has {length}"),
-            )
+            Error::format(path.display(), format!("truncated safetensors file: needs {needed} bytes, has {length}"))
         };
         if length < 8 {
             return Err(truncated(8));
@@ -62,12 +59,7 @@ impl TensorFile {
         if length < needed {
             return Err(truncated(needed));
         }
-        Ok(Self {
-            path,
-            file,
-            metadata,
-            data_start,
-        })
+        Ok(Self { path, file, metadata, data_start })
     }
 
     /// Names of all tensors, sorted.
@@ -107,10 +99,11 @@ impl TensorFile {
     }
 
     fn read_data(&mut self, name: &str) -> Result<TensorData> {
-        let info: TensorInfo = self.metadata.info(name).cloned().ok_or_else(|| Error::MissingTensor {
-            name: name.to_string(),
-            location: self.path.clone(),
-        })?;
+        let info: TensorInfo = self
+            .metadata
+            .info(name)
+            .cloned()
+            .ok_or_else(|| Error::MissingTensor { name: name.to_string(), location: self.path.clone() })?;
         let dtype = match info.dtype {
             Dtype::F64 => DType::F64,
             Dtype::F32 => DType::F32,
@@ -142,11 +135,7 @@ fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     if count == 0 {
         return Ok(());
     }
-    Err(Error::NonFinite {
-        what: format!("tensor `{name}`"),
-        count,
-        total: data.num_elements(),
-    })
+    Err(Error::NonFinite { what: format!("tensor `{name}`"), count, total: data.num_elements() })
 }
 
 /// Writes named f32 matrices as a safetensors file: to a temporary file first, synced, then renamed, so that a failure
@@ -160,10 +149,8 @@ pub fn write_matrices(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let bytes: Vec<Vec<u8>> = matrices
-        .iter()
-        .map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect())
-        .collect();
+    let bytes: Vec<Vec<u8>> =
+        matrices.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let views = matrices
         .iter()
         .zip(&bytes)

@@ -53,7 +53,13 @@ fn logits(model: &PromptClassifier) -> Array2<f64> {
 fn bf16_shards_with_scaled_rotation_tied_head_and_biases_give_the_logits_of_transformers() {
     let bytes = std::fs::read(root().join("tests/fixtures/tiny_llama_variant/expected.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values = file.tensor("last_logits").unwrap().data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+    let values = file
+        .tensor("last_logits")
+        .unwrap()
+        .data()
+        .chunks_exact(8)
+        .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+        .collect();
     let expected = Array2::from_shape_vec((2, 96), values).unwrap();
     let error = relative_error(&logits(&model()), &expected);
     println!("variant logits: {error:.1e}");

@@ -40,7 +40,11 @@ fn exact(treatment: TokenTreatment) -> CurvatureConfig {
     CurvatureConfig { treatment, limits: batches_of(5), ..CurvatureConfig::default() }
 }
 
-fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, config: &CurvatureConfig) -> KroneckerCurvature {
+fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    config: &CurvatureConfig,
+) -> KroneckerCurvature {
     fit_kronecker(model, data, config, &Control::silent()).unwrap()
 }
 
@@ -238,7 +242,8 @@ fn low_rank_at_full_rank_equals_dense_where_the_data_do_not_span_the_space() {
     }
     let fixture = Fixture::load(FIXTURES[0]);
     // fresh adapters have B = 0, so no gradient reaches A; four items span less than the 32 dimensions
-    let fresh = attach(fixture.bare(DType::F64), &LoraConfig::new(4).with_target_modules(["q_proj", "v_proj"]), 1).unwrap();
+    let fresh =
+        attach(fixture.bare(DType::F64), &LoraConfig::new(4).with_target_modules(["q_proj", "v_proj"]), 1).unwrap();
     let mut few = fixture.train.clone();
     few.items.truncate(4);
     for model in [fresh, fixture.model(DType::F64)] {
@@ -312,7 +317,8 @@ fn truncation_conserves_the_trace_and_its_residual_only_adds_curvature() {
             // the wide side of every site, and nothing else
             assert_eq!(n_truncated, full.factors.len());
 
-            let fixed = LaplaceConfig { prior_precision: Some(PriorPrecision::new(0.1).unwrap()), ..LaplaceConfig::default() };
+            let fixed =
+                LaplaceConfig { prior_precision: Some(PriorPrecision::new(0.1).unwrap()), ..LaplaceConfig::default() };
             let with = Laplace::new(&model, &low, &fixed).unwrap();
             let without = Laplace::new(&model, &low, &LaplaceConfig { without_residual: true, ..fixed }).unwrap();
             assert!(with.log_det_ratio() > without.log_det_ratio());
@@ -490,7 +496,7 @@ fn jacobians_of_continuations_equal_central_differences_choice_by_choice() {
                             assert_eq!(found, 0.0, "a choice that is not there has a gradient");
                         } else {
                             let error = (found - expected[[i, c]]).abs() / scale;
-                            println!("{} {i} {c} {found} {}", site.site, expected[[i,c]]);
+                            println!("{} {i} {c} {found} {}", site.site, expected[[i, c]]);
                             assert!(error < 1e-7, "{name} {} item {i} class {c}: {error:e}", site.site); // see support
                         }
                     }
@@ -521,9 +527,12 @@ fn naive_sums(pass: &Probe, item: usize, treatment: TokenTreatment) -> Vec<(Arra
             let (_, rows, tokens, d_in) = x.dim();
             let d_out = g.dim().3;
             let (mut a, mut b) = (Array2::zeros((d_in, d_in)), Array2::zeros((d_out, d_out)));
-            let outer = |u: &Array1<f64>, v: &Array1<f64>| Array2::from_shape_fn((u.len(), v.len()), |(i, j)| u[i] * v[j]);
-            let real: Vec<(usize, usize)> =
-                (0..rows).flat_map(|r| (0..tokens).map(move |t| (r, t))).filter(|&(r, t)| site.mask[[item, r, t]]).collect();
+            let outer =
+                |u: &Array1<f64>, v: &Array1<f64>| Array2::from_shape_fn((u.len(), v.len()), |(i, j)| u[i] * v[j]);
+            let real: Vec<(usize, usize)> = (0..rows)
+                .flat_map(|r| (0..tokens).map(move |t| (r, t)))
+                .filter(|&(r, t)| site.mask[[item, r, t]])
+                .collect();
             let input = |(r, t): (usize, usize)| x.slice(s![item, r, t, ..]).to_owned();
             let gradient = |(r, t): (usize, usize)| g.slice(s![item, r, t, ..]).to_owned();
             match treatment {
@@ -537,7 +546,9 @@ fn naive_sums(pass: &Probe, item: usize, treatment: TokenTreatment) -> Vec<(Arra
                     let mean = real.iter().fold(Array1::zeros(d_in), |sum, &at| sum + input(at)) / real.len() as f64;
                     a += &outer(&mean, &mean);
                     let sums: Vec<Array1<f64>> = (0..rows)
-                        .map(|r| real.iter().filter(|at| at.0 == r).fold(Array1::zeros(d_out), |sum, &at| sum + gradient(at)))
+                        .map(|r| {
+                            real.iter().filter(|at| at.0 == r).fold(Array1::zeros(d_out), |sum, &at| sum + gradient(at))
+                        })
                         .collect();
                     for c in 0..rows {
                         for e in 0..rows {
@@ -570,8 +581,16 @@ fn sums_of_continuations_equal_the_naive_loops() {
             }
             assert_eq!((found.n_data, found.factors[0].n_vectors), (data.len(), data.n_tokens()));
             for (factors, (a, g)) in found.factors.iter().zip(&expected) {
-                assert!(relative_error(&dense(&factors.activation), a) < ROUNDING, "{name} {treatment:?} {}", factors.site);
-                assert!(relative_error(&dense(&factors.gradient), g) < ROUNDING, "{name} {treatment:?} {}", factors.site);
+                assert!(
+                    relative_error(&dense(&factors.activation), a) < ROUNDING,
+                    "{name} {treatment:?} {}",
+                    factors.site
+                );
+                assert!(
+                    relative_error(&dense(&factors.gradient), g) < ROUNDING,
+                    "{name} {treatment:?} {}",
+                    factors.site
+                );
             }
         }
     }

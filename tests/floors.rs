@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// A module may import from floors below its own and from its own folder.
 const FLOORS: [&[&str]; 8] = [
-    &[
-        "atomic_file", "batches", "belief", "error", "likelihood", "linalg", "prior", "progress", "tape", "tensor_file",
-    ],
+    &["atomic_file", "batches", "belief", "error", "likelihood", "linalg", "prior", "progress", "tape", "tensor_file"],
     &["calibrate", "data", "lora", "metrics"],
     &["models"],
     &["curvature", "train"],
@@ -22,8 +20,19 @@ const FLOORS: [&[&str]; 8] = [
 
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
 const BACKENDS: [&str; 13] = [
-    "flex", "wgpu", "vulkan", "metal", "webgpu", "cuda", "rocm", "candle", "tch", "libtorch", "NdArray",
-    "burn_ndarray", "burn_flex",
+    "flex",
+    "wgpu",
+    "vulkan",
+    "metal",
+    "webgpu",
+    "cuda",
+    "rocm",
+    "candle",
+    "tch",
+    "libtorch",
+    "NdArray",
+    "burn_ndarray",
+    "burn_flex",
 ];
 
 const MAX_LINES: usize = 400;
@@ -320,9 +329,7 @@ fn depth(path: &Path) -> usize {
 fn backends(path: &Path, shipped: &[Token]) -> Vec<String> {
     let named = |token: &&Token| match &token.kind {
         Kind::Word(word) => BACKENDS.contains(&word.as_str()),
-        Kind::Text(text) => {
-            text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| BACKENDS.contains(&word))
-        }
+        Kind::Text(text) => text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| BACKENDS.contains(&word)),
         Kind::Mark(_) => false,
     };
     shipped.iter().filter(named).map(|t| format!("{}:{}: {:?}", path.display(), t.line, t.kind)).collect()
@@ -445,9 +452,8 @@ fn nothing_that_ships_names_a_backend() {
 #[test]
 fn one_folder_knows_each_foreign_library() {
     let all = files();
-    let users = |library: &str| {
-        all.iter().filter(|(_, text)| tokens(text).iter().any(|t| t.word() == Some(library))).count()
-    };
+    let users =
+        |library: &str| all.iter().filter(|(_, text)| tokens(text).iter().any(|t| t.word() == Some(library))).count();
     assert!(users("faer") > 0 && users("kuva") > 0, "the scanner no longer finds the libraries at all");
     none(all.iter().flat_map(|(path, text)| foreign(path, &tokens(text))).collect());
 }

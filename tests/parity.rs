@@ -65,7 +65,9 @@ fn logits_and_jacobians_equal_those_of_pytorch() {
                     for (site, found) in pass.sites.iter().zip(&mut found) {
                         let jacobians = site.jacobians().unwrap();
                         for (k, &item) in indices.iter().enumerate() {
-                            found.index_axis_mut(ndarray::Axis(0), item).assign(&jacobians.index_axis(ndarray::Axis(0), k));
+                            found
+                                .index_axis_mut(ndarray::Axis(0), item)
+                                .assign(&jacobians.index_axis(ndarray::Axis(0), k));
                         }
                     }
                     for (k, &item) in indices.iter().enumerate() {
@@ -141,12 +143,18 @@ fn kronecker_sums_equal_those_of_pytorch() {
 
 /// Covariances of raw logits at one λ from Jacobians given site by site.
 fn covariance(laplace: &Laplace, jacobians: &[Array4<f64>], lambda: f64) -> Array3<f64> {
-    let projections: Vec<_> =
-        laplace.sites().iter().zip(jacobians).map(|(site, j)| site.project(j.view())).collect();
+    let projections: Vec<_> = laplace.sites().iter().zip(jacobians).map(|(site, j)| site.project(j.view())).collect();
     laplace.covariance(&projections, PriorPrecision::new(lambda).unwrap())
 }
 
-fn check_posterior(fixture: &Fixture, laplace: &Laplace, jacobians: &[Array4<f64>], label: &str, tolerance: f64, what: &str) {
+fn check_posterior(
+    fixture: &Fixture,
+    laplace: &Laplace,
+    jacobians: &[Array4<f64>],
+    label: &str,
+    tolerance: f64,
+    what: &str,
+) {
     let norm: f64 = fixture.expected("theta_map").iter().map(|v| v * v).sum();
     for (lambda, suffix) in LAMBDAS {
         let precision = PriorPrecision::new(lambda).unwrap();
@@ -210,7 +218,8 @@ fn host_algebra_on_given_factors_equals_that_of_pytorch_to_1e_9() {
                 n_data: fixture.train.len(),
                 log_likelihood: Some(-fixture.scalar("train_nll_sum")),
             };
-            let fixed = LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };
+            let fixed =
+                LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };
             let laplace = Laplace::new(&model, &curvature, &fixed).unwrap();
             check_posterior(&fixture, &laplace, &jacobians, label, 1e-9, "given factors");
         }

@@ -8,8 +8,8 @@ use bayes_lora::curvature::{CurvatureConfig, fit_kronecker};
 use bayes_lora::data::{BatchLimits, BatchOrder, EncodedDataset};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
-    Adaptable, AdapterWeights, LoraConfig, LoraLinear, attach, initial_weights, load_peft, merge, read_adapter, save_peft,
-    summarize,
+    Adaptable, AdapterWeights, LoraConfig, LoraLinear, attach, initial_weights, load_peft, merge, read_adapter,
+    save_peft, summarize,
 };
 use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, MlpConfig, Points, PromptClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
@@ -254,22 +254,27 @@ fn a_prior_holds_the_adapter_the_nearer_to_its_centre_the_stronger_it_is() {
         let outcome = train(TrainerConfig { objective, ..quick(20) }, adapted(0.0), &data, None);
         distance(&read_adapter(&outcome.model).unwrap(), &initial_weights(&outcome.model).unwrap())
     };
-    let map = |lambda| Objective::MaximumAPosteriori { precision: PriorPrecision::new(lambda).unwrap(), mean: PriorMean::Initial };
+    let map = |lambda| Objective::MaximumAPosteriori {
+        precision: PriorPrecision::new(lambda).unwrap(),
+        mean: PriorMean::Initial,
+    };
     let free = run(Objective::MaximumLikelihood);
     let held = [0.1, 10.0, 1e6].map(|lambda| run(map(lambda)));
     println!("distances: free {free}, held {held:?}");
     assert!(free > held[0] && held[0] > held[1] && held[1] > held[2]);
-    // AdamW's first step is as long as any other (0.01 · √48 parameters), and what is left of it fades with the rate
-    assert!(held[2] < 0.02 * free, "{} of {free}", held[2]);
+    // AdamW's first step follows the likelihood alone; the prior brings it back, and the overshoot fades with the rate
+    assert!(held[2] < 0.01 * free, "{} of {free}", held[2]);
 }
 
 #[test]
 fn a_maximum_a_posteriori_is_stationary_for_the_sum_over_the_data() {
     let (data, lambda) = (blobs(40, 1), 2.0);
-    let objective = Objective::MaximumAPosteriori { precision: PriorPrecision::new(lambda).unwrap(), mean: PriorMean::Initial };
+    let objective =
+        Objective::MaximumAPosteriori { precision: PriorPrecision::new(lambda).unwrap(), mean: PriorMean::Initial };
     // two micro-batches a step: the prior must count once
     let limits = BatchLimits { max_items: 20, max_tokens: 100 };
-    let config = TrainerConfig { objective, accumulation: 2, limits, max_grad_norm: None, decay: Decay::Cosine, ..quick(600) };
+    let config =
+        TrainerConfig { objective, accumulation: 2, limits, max_grad_norm: None, decay: Decay::Cosine, ..quick(1500) };
     let model = train(config, adapted(0.0), &data, None).model;
     let centre = initial_weights(&model).unwrap();
     let model = set_trainable(model, &TrainingMode::Lora).unwrap().train();
@@ -291,8 +296,8 @@ fn a_maximum_a_posteriori_is_stationary_for_the_sum_over_the_data() {
         }
     }
     println!("prior's pull {:.4}, remainder {:.4}", pull.sqrt(), rest.sqrt());
-    // 600 steps of a decaying rate leave 1 %; a prior counted twice, or divided by the wrong count, leaves half or more
-    assert!(pull.sqrt() > 0.1 && rest.sqrt() < 0.05 * pull.sqrt());
+    // what 1,500 steps of a decaying rate leave; a prior counted twice, or divided by another count, leaves half or more
+    assert!(pull.sqrt() > 0.1 && rest.sqrt() < 0.1 * pull.sqrt());
 }
 
 #[test]
@@ -301,18 +306,17 @@ fn each_training_mode_moves_exactly_its_parameters() {
     let targets = LoraConfig::new(2).with_target_modules(["q_proj"]);
     let model = attach(fixture.bare(DType::F32), &targets, 0).unwrap();
     let everything: BTreeSet<String> = values(&model).into_keys().collect();
-    let matching = |pattern: &str| -> BTreeSet<String> {
-        let pattern = regex_lite(pattern);
-        everything.iter().filter(|path| pattern.iter().any(|p| path.contains(p.as_str()))).cloned().collect()
+    let matching = |parts: &[&str]| -> BTreeSet<String> {
+        everything.iter().filter(|path| parts.iter().any(|part| path.contains(part))).cloned().collect()
     };
-    let adapters = matching("adapter");
+    let adapters = matching(&["adapter"]);
     assert_eq!((everything.len(), adapters.len()), (3 + 2 * 9 + 4, 4));
     let partial = |patterns: &[&str]| TrainingMode::Partial(patterns.iter().map(|p| p.to_string()).collect());
     let cases = [
         (TrainingMode::Lora, adapters),
         (TrainingMode::Full, everything.clone()),
-        (partial(&[r"blocks\.1\.up_proj", "embedding"]), matching("blocks.1.up_proj|embedding")),
-        (partial(&[r"blocks\.0\..*norm"]), matching("blocks.0.input_norm|blocks.0.mlp_norm")),
+        (partial(&[r"blocks\.1\.up_proj", "embedding"]), matching(&["blocks.1.up_proj", "embedding"])),
+        (partial(&[r"blocks\.0\..*norm"]), matching(&["blocks.0.input_norm", "blocks.0.mlp_norm"])),
     ];
     for (mode, expected) in cases {
         assert!(!expected.is_empty());
@@ -320,11 +324,6 @@ fn each_training_mode_moves_exactly_its_parameters() {
         assert_eq!(changed(&model, &outcome.model), expected, "{mode:?}");
         assert!(nll(&outcome.model, &fixture.train) < nll(&model, &fixture.train), "{mode:?} did not learn");
     }
-}
-
-/// The alternatives of `a|b`.
-fn regex_lite(pattern: &str) -> Vec<String> {
-    pattern.split('|').map(str::to_string).collect()
 }
 
 #[test]
@@ -452,7 +451,8 @@ fn long_calls_stop_when_asked_to() {
     let model = fixture.model(DType::F32);
     let curvature = fit_kronecker(&model, &fixture.train, &CurvatureConfig::default(), &Control::silent()).unwrap();
     let prior_precision = Some(PriorPrecision::new(1.0).unwrap());
-    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_precision, ..LaplaceConfig::default() }).unwrap();
+    let laplace =
+        Laplace::new(&model, &curvature, &LaplaceConfig { prior_precision, ..LaplaceConfig::default() }).unwrap();
     let one = BatchLimits { max_items: 1, max_tokens: 100 };
     for workers in [1, 3] {
         let check = |what: &str, total: usize, call: &dyn Fn(&Impatient, &Control) -> Result<()>| {
@@ -474,7 +474,9 @@ fn long_calls_stop_when_asked_to() {
             fit_kronecker(&model, data, &config, control).map(|_| ())
         });
         for how in [Predictive::Map, Predictive::Sampled { n_samples: 5, seed: 0 }, Predictive::default()] {
-            check(&format!("{how:?}"), 12, &|data, control| predict(&model, &laplace, data, how, &one, control).map(|_| ()));
+            check(&format!("{how:?}"), 12, &|data, control| {
+                predict(&model, &laplace, data, how, &one, control).map(|_| ())
+            });
         }
         check("the whole path", 12 * 12, &|data, control| {
             let mut config = BayesLoraConfig::new(LoraConfig::new(2)).with_trainer(quick(12));
@@ -499,7 +501,10 @@ impl SineNet {
             let values: Vec<f64> = (0..rows * columns).map(|i| (1.0 + 2.7 * i as f64).sin()).collect();
             Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), (&device(), dtype))
         };
-        Self { first: LoraLinear::new("first", weight(2, 6), None), second: LoraLinear::new("second", weight(6, 3), None) }
+        Self {
+            first: LoraLinear::new("first", weight(2, 6), None),
+            second: LoraLinear::new("second", weight(6, 3), None),
+        }
     }
 }
 

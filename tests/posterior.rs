@@ -59,7 +59,11 @@ fn fixed(lambda: f64) -> LaplaceConfig {
     LaplaceConfig { prior_precision: Some(PriorPrecision::new(lambda).unwrap()), ..LaplaceConfig::default() }
 }
 
-fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, config: CurvatureConfig) -> KroneckerCurvature {
+fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    config: CurvatureConfig,
+) -> KroneckerCurvature {
     fit_kronecker(model, data, &CurvatureConfig { limits: LIMITS, ..config }, &Control::silent()).unwrap()
 }
 
@@ -303,7 +307,8 @@ fn covariance_and_log_determinant_equal_those_of_dense_matrices_at_any_prior() {
             let fresh = Laplace::new(&model, &curvature, &config(lambda)).unwrap();
             let changed = once.clone().with_prior_precision(PriorPrecision::new(lambda).unwrap());
             let covariance = |laplace: &Laplace| {
-                let projections: Vec<_> = laplace.sites().iter().zip(&j).map(|(site, j)| site.project(j.view())).collect();
+                let projections: Vec<_> =
+                    laplace.sites().iter().zip(&j).map(|(site, j)| site.project(j.view())).collect();
                 laplace.covariance(&projections, laplace.prior_precision())
             };
             assert_eq!(covariance(&fresh), covariance(&changed), "a changed prior is not a fresh one");
@@ -314,7 +319,8 @@ fn covariance_and_log_determinant_equal_those_of_dense_matrices_at_any_prior() {
                 expected += &pushed(j, &inverse_plus(&h, lambda));
                 log_det += log_det_ratio(&h, lambda);
             }
-            let errors = [relative_error(&covariance(&fresh), &expected), (fresh.log_det_ratio() / log_det - 1.0).abs()];
+            let errors =
+                [relative_error(&covariance(&fresh), &expected), (fresh.log_det_ratio() / log_det - 1.0).abs()];
             println!("{dense_limit} {low_rank} {with_residual} λ = {lambda}: {:.1e} {:.1e}", errors[0], errors[1]);
             assert!(errors.iter().all(|e| *e < ALGEBRA), "{low_rank} kept, λ = {lambda}: {errors:?}");
         }
@@ -362,9 +368,15 @@ fn draws_have_the_mean_and_the_covariance_of_the_posterior() {
         for (k, (&(sum, squares), variance)) in sums.iter().zip(variances).enumerate() {
             let (mean, found) = (sum / DRAWS as f64, squares / DRAWS as f64);
             // five standard errors of a mean, and of a variance (relative √(2/S))
-            assert!(mean.abs() < 5.0 * (variance / DRAWS as f64).sqrt(), "{low_rank} kept, functional {k}: mean {mean}");
+            assert!(
+                mean.abs() < 5.0 * (variance / DRAWS as f64).sqrt(),
+                "{low_rank} kept, functional {k}: mean {mean}"
+            );
             let error = (found / variance - 1.0).abs();
-            assert!(error < 5.0 * (2.0 / DRAWS as f64).sqrt(), "{low_rank} kept, functional {k}: {found} for {variance}");
+            assert!(
+                error < 5.0 * (2.0 / DRAWS as f64).sqrt(),
+                "{low_rank} kept, functional {k}: {found} for {variance}"
+            );
         }
     }
 }
@@ -399,9 +411,8 @@ fn no_neighbour_has_more_evidence_than_the_chosen_prior() {
     let curvature = fit(&model, &fixture.train, CurvatureConfig::default());
     let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap();
     let best = laplace.prior_precision();
-    let evidence = |log: f64| {
-        laplace.log_marginal_likelihood(PriorPrecision::new(best.value() * log.exp()).unwrap()).unwrap()
-    };
+    let evidence =
+        |log: f64| laplace.log_marginal_likelihood(PriorPrecision::new(best.value() * log.exp()).unwrap()).unwrap();
     for step in [1e-3, 1e-2, 0.1, 1.0, 3.0] {
         for log in [step, -step] {
             assert!(evidence(log) < evidence(0.0), "log λ {log:+} has {} against {}", evidence(log), evidence(0.0));

@@ -1,6 +1,7 @@
 //! What `quickstart` and `multiple_choice` share: train, fit the posterior, predict in five ways, compare, report.
 
 use bayes_lora::BayesLora;
+use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::calibrate::Temperature;
 use bayes_lora::data::{BatchLimits, EncodedDataset};
@@ -9,7 +10,6 @@ use bayes_lora::models::PromptClassifier;
 use bayes_lora::plot::reliability_diagram;
 use bayes_lora::predict::{Predictive, predict_map};
 use bayes_lora::progress::Control;
-use bayes_lora::atomic_file::write_atomic;
 use ndarray::Array2;
 use serde::Serialize;
 use std::error::Error;
@@ -62,7 +62,15 @@ struct Report {
 }
 
 /// Runs the experiment, with `n_draws` draws for the sampled predictive, and writes `report.json` and `reliability.{svg,png,json}` under `out`.
-pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: BatchLimits, n_draws: usize, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
+pub fn run(
+    model: PromptClassifier,
+    splits: &Splits,
+    bayes: &BayesLora,
+    limits: BatchLimits,
+    n_draws: usize,
+    seed: u64,
+    out: &Path,
+) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let control = Control::with_bars().with_workers(2)?;
     let Splits { task, train, validation, test } = splits;
@@ -70,7 +78,10 @@ pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: 
     let majority = majority_share(&labels, test.n_classes);
     println!(
         "{task}: {} training, {} validation, {} test items; majority class {:.3}; {} prompts shortened",
-        train.len(), validation.len(), test.len(), majority,
+        train.len(),
+        validation.len(),
+        test.len(),
+        majority,
         train.n_truncated + validation.n_truncated + test.n_truncated
     );
 
@@ -79,15 +90,18 @@ pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: 
     for epoch in &report.epochs {
         println!(
             "  epoch {}: training NLL {:.3}, validation NLL {:.3}, validation accuracy {:.3}",
-            epoch.epoch, epoch.train_nll,
-            epoch.validation_nll.unwrap_or(f64::NAN), epoch.validation_accuracy.unwrap_or(f64::NAN)
+            epoch.epoch,
+            epoch.train_nll,
+            epoch.validation_nll.unwrap_or(f64::NAN),
+            epoch.validation_accuracy.unwrap_or(f64::NAN)
         );
     }
     let fit_seconds = start.elapsed().as_secs_f64();
     let precision = fitted.laplace.prior_precision();
     println!(
         "  posterior: prior precision {:.3}, effective dimension {:.0} of {}",
-        precision.value(), fitted.laplace.spectrum().effective_dimension(precision),
+        precision.value(),
+        fitted.laplace.spectrum().effective_dimension(precision),
         bayes_lora::lora::summarize(&fitted.model).n_adapter
     );
 
@@ -126,7 +140,10 @@ pub fn run(model: PromptClassifier, splits: &Splits, bayes: &BayesLora, limits: 
     let paired = PairedScores::new(linearized.probabilities.view(), mle.view(), &labels, &options)?;
     println!(
         "\nP(Laplace linearised better than MLE on the same items): NLL {:.3}, ECE {:.3}, Brier {:.3}, accuracy {:.3}",
-        paired.nll.p_better, paired.ece.p_better, paired.brier.p_better, paired.table.p_better_accuracy()
+        paired.nll.p_better,
+        paired.ece.p_better,
+        paired.brier.p_better,
+        paired.table.p_better_accuracy()
     );
 
     std::fs::create_dir_all(out)?;

@@ -70,28 +70,14 @@ impl LogitBelief {
         let (total, expected) = (pairs.column(0).to_owned(), pairs.column(1).to_owned());
         // Jensen makes the difference non-negative; rounding may leave −1e-17.
         let epistemic = (&total - &expected).mapv_into(|v| v.max(0.0));
-        Ok(Decomposition {
-            total,
-            expected,
-            epistemic,
-        })
+        Ok(Decomposition { total, expected, epistemic })
     }
 
     /// Applies `f` to the probability draws `[n_samples, n_classes]` and weights of every item of a sample belief.
-    fn map_items(
-        &self,
-        f: impl Fn(Array2<f64>, Array1<f64>) -> Array1<f64>,
-        width: usize,
-    ) -> Array2<f64> {
+    fn map_items(&self, f: impl Fn(Array2<f64>, Array1<f64>) -> Array1<f64>, width: usize) -> Array2<f64> {
         let mut out = Array2::zeros((self.n_items(), width));
-        if let Self::Samples {
-            logits,
-            log_weights,
-        } = self
-        {
-            let weights = softmax(log_weights.view().insert_axis(Axis(0)))
-                .row(0)
-                .to_owned();
+        if let Self::Samples { logits, log_weights } = self {
+            let weights = softmax(log_weights.view().insert_axis(Axis(0))).row(0).to_owned();
             for i in 0..self.n_items() {
                 let draws = softmax(logits.slice(s![.., i, ..]));
                 out.row_mut(i).assign(&f(draws, weights.clone()));
@@ -109,11 +95,7 @@ fn entropy(p: ArrayView1<f64>) -> f64 {
 /// Entropy of the weighted mean and weighted mean of the entropies.
 fn entropies(draws: ArrayView2<f64>, weights: ArrayView1<f64>) -> [f64; 2] {
     let mean = weights.dot(&draws);
-    let expected = draws
-        .axis_iter(Axis(0))
-        .zip(weights)
-        .map(|(p, w)| w * entropy(p))
-        .sum();
+    let expected = draws.axis_iter(Axis(0)).zip(weights).map(|(p, w)| w * entropy(p)).sum();
     [entropy(mean.view()), expected]
 }
 
@@ -124,10 +106,8 @@ mod tests {
 
     #[test]
     fn opposite_certain_draws_are_all_epistemic() {
-        let belief = LogitBelief::Samples {
-            logits: arr3(&[[[50.0, 0.0]], [[0.0, 50.0]]]),
-            log_weights: arr1(&[0.0, 0.0]),
-        };
+        let belief =
+            LogitBelief::Samples { logits: arr3(&[[[50.0, 0.0]], [[0.0, 50.0]]]), log_weights: arr1(&[0.0, 0.0]) };
         let d = belief.decompose(LinkApprox::default()).unwrap();
         assert!((d.total[0] - 2f64.ln()).abs() < 1e-12);
         assert!(d.expected[0] < 1e-12);

@@ -86,10 +86,7 @@ impl LogitBelief {
                 (logits.clone(), Array3::zeros((n, c, c)))
             }
             Self::Gaussian { mean, covariance } => (mean.clone(), covariance.clone()),
-            Self::Samples {
-                logits,
-                log_weights,
-            } => {
+            Self::Samples { logits, log_weights } => {
                 let weights = softmax(log_weights.view().insert_axis(Axis(0)));
                 let (n_samples, n, c) = logits.dim();
                 let mut mean = Array2::zeros((n, c));
@@ -118,20 +115,13 @@ impl LogitBelief {
     /// The belief with every logit multiplied by the inverse temperature `beta > 0`.
     pub fn tempered(&self, beta: f64) -> Self {
         match self {
-            Self::Point { logits } => Self::Point {
-                logits: logits * beta,
-            },
-            Self::Samples {
-                logits,
-                log_weights,
-            } => Self::Samples {
-                logits: logits * beta,
-                log_weights: log_weights.clone(),
-            },
-            Self::Gaussian { mean, covariance } => Self::Gaussian {
-                mean: mean * beta,
-                covariance: covariance * (beta * beta),
-            },
+            Self::Point { logits } => Self::Point { logits: logits * beta },
+            Self::Samples { logits, log_weights } => {
+                Self::Samples { logits: logits * beta, log_weights: log_weights.clone() }
+            }
+            Self::Gaussian { mean, covariance } => {
+                Self::Gaussian { mean: mean * beta, covariance: covariance * (beta * beta) }
+            }
         }
     }
 
@@ -151,18 +141,13 @@ impl LogitBelief {
                         _ => Err(differ()),
                     })
                     .collect::<Result<Vec<_>>>()?;
-                Ok(Self::Point {
-                    logits: concatenate(Axis(0), &views).map_err(|_| differ())?,
-                })
+                Ok(Self::Point { logits: concatenate(Axis(0), &views).map_err(|_| differ())? })
             }
             Self::Samples { log_weights, .. } => {
                 let views = parts
                     .iter()
                     .map(|p| match p {
-                        Self::Samples {
-                            logits,
-                            log_weights: w,
-                        } if w == log_weights => Ok(logits.view()),
+                        Self::Samples { logits, log_weights: w } if w == log_weights => Ok(logits.view()),
                         _ => Err(differ()),
                     })
                     .collect::<Result<Vec<_>>>()?;
@@ -193,20 +178,13 @@ impl LogitBelief {
     /// The belief about the items at `indices`, in that order.
     pub fn select(&self, indices: &[usize]) -> Self {
         match self {
-            Self::Point { logits } => Self::Point {
-                logits: logits.select(Axis(0), indices),
-            },
-            Self::Samples {
-                logits,
-                log_weights,
-            } => Self::Samples {
-                logits: logits.select(Axis(1), indices),
-                log_weights: log_weights.clone(),
-            },
-            Self::Gaussian { mean, covariance } => Self::Gaussian {
-                mean: mean.select(Axis(0), indices),
-                covariance: covariance.select(Axis(0), indices),
-            },
+            Self::Point { logits } => Self::Point { logits: logits.select(Axis(0), indices) },
+            Self::Samples { logits, log_weights } => {
+                Self::Samples { logits: logits.select(Axis(1), indices), log_weights: log_weights.clone() }
+            }
+            Self::Gaussian { mean, covariance } => {
+                Self::Gaussian { mean: mean.select(Axis(0), indices), covariance: covariance.select(Axis(0), indices) }
+            }
         }
     }
 }

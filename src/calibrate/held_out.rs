@@ -21,11 +21,7 @@ pub(super) fn checked_logits(logits: ArrayView2<f64>) -> Result<()> {
     let wrong = |v: f64| v.is_nan() || v == f64::INFINITY;
     let count = logits.iter().filter(|&&v| wrong(v)).count();
     if count > 0 {
-        return Err(Error::NonFinite {
-            what: "held-out logits".into(),
-            count,
-            total: logits.len(),
-        });
+        return Err(Error::NonFinite { what: "held-out logits".into(), count, total: logits.len() });
     }
     for (item, row) in logits.rows().into_iter().enumerate() {
         if row.iter().all(|v| v.is_infinite()) {
@@ -54,11 +50,7 @@ pub(super) fn one_hot(labels: &[usize], n_items: usize, n_classes: usize) -> Res
     let mut targets = Array2::zeros((n_items, n_classes));
     for (item, &label) in labels.iter().enumerate() {
         if label >= n_classes {
-            return Err(Error::LabelOutOfRange {
-                item: item.to_string(),
-                label,
-                n_classes,
-            });
+            return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
         }
         targets[[item, label]] = 1.0;
     }
@@ -69,10 +61,7 @@ pub(super) fn one_hot(labels: &[usize], n_items: usize, n_classes: usize) -> Res
 ///
 /// # Shapes
 /// - targets, logits, output: `[n_items, n_classes]`.
-pub(super) fn checked_targets(
-    targets: ArrayView2<f64>,
-    logits: ArrayView2<f64>,
-) -> Result<Array2<f64>> {
+pub(super) fn checked_targets(targets: ArrayView2<f64>, logits: ArrayView2<f64>) -> Result<Array2<f64>> {
     if targets.dim() != logits.dim() {
         return Err(Error::Shape {
             what: "soft targets of the held-out items".into(),
@@ -85,11 +74,7 @@ pub(super) fn checked_targets(
         for (class, &t) in row.iter().enumerate() {
             // Written so that NaN fails too.
             if !(0.0..=1.0 + SUM_TOLERANCE).contains(&t) {
-                return Err(Error::config(
-                    format!("targets[{item}, {class}]"),
-                    "in [0, 1]",
-                    t,
-                ));
+                return Err(Error::config(format!("targets[{item}, {class}]"), "in [0, 1]", t));
             }
             if t > 0.0 && logits[[item, class]] == f64::NEG_INFINITY {
                 return Err(Error::Incompatible(format!(
@@ -100,11 +85,7 @@ pub(super) fn checked_targets(
         }
         let sum = row.sum();
         if (sum - 1.0).abs() > SUM_TOLERANCE {
-            return Err(Error::config(
-                format!("sum of targets[{item}]"),
-                format!("1 within {SUM_TOLERANCE:e}"),
-                sum,
-            ));
+            return Err(Error::config(format!("sum of targets[{item}]"), format!("1 within {SUM_TOLERANCE:e}"), sum));
         }
         row /= sum;
     }
@@ -119,10 +100,7 @@ mod tests {
     #[test]
     fn bad_logits_are_refused_with_names_and_numbers() {
         let message = |logits: Array2<f64>| checked_logits(logits.view()).unwrap_err().to_string();
-        assert_eq!(
-            message(Array2::zeros((0, 2))),
-            "set of held-out items is empty"
-        );
+        assert_eq!(message(Array2::zeros((0, 2))), "set of held-out items is empty");
         assert_eq!(message(Array2::zeros((2, 0))), "set of classes is empty");
         assert_eq!(
             message(arr2(&[[f64::NAN, 1.0], [f64::INFINITY, 0.0]])),
@@ -138,31 +116,15 @@ mod tests {
     #[test]
     fn bad_targets_are_refused_with_names_and_numbers() {
         let logits = arr2(&[[0.0, f64::NEG_INFINITY]]);
-        let message = |targets: Array2<f64>| {
-            checked_targets(targets.view(), logits.view())
-                .unwrap_err()
-                .to_string()
-        };
+        let message = |targets: Array2<f64>| checked_targets(targets.view(), logits.view()).unwrap_err().to_string();
         assert_eq!(
             message(arr2(&[[0.5, 0.5, 0.0]])),
             "soft targets of the held-out items: expected shape [1, 2], found [1, 3]"
         );
-        assert_eq!(
-            message(arr2(&[[0.5, 0.0]])),
-            "sum of targets[0]: must be 1 within 1e-6, got 0.5"
-        );
-        assert_eq!(
-            message(arr2(&[[f64::NAN, 0.0]])),
-            "targets[0, 0]: must be in [0, 1], got NaN"
-        );
+        assert_eq!(message(arr2(&[[0.5, 0.0]])), "sum of targets[0]: must be 1 within 1e-6, got 0.5");
+        assert_eq!(message(arr2(&[[f64::NAN, 0.0]])), "targets[0, 0]: must be in [0, 1], got NaN");
         assert!(message(arr2(&[[0.75, 0.25]])).contains("class 1 is a target with share 0.25"));
-        assert_eq!(
-            one_hot(&[0, 5], 2, 2).unwrap_err().to_string(),
-            "item `1`: label 5 is out of range for 2 classes"
-        );
-        assert_eq!(
-            one_hot(&[0], 2, 2).unwrap_err().to_string(),
-            "labels for the held-out items: expected 2, found 1"
-        );
+        assert_eq!(one_hot(&[0, 5], 2, 2).unwrap_err().to_string(), "item `1`: label 5 is out of range for 2 classes");
+        assert_eq!(one_hot(&[0], 2, 2).unwrap_err().to_string(), "labels for the held-out items: expected 2, found 1");
     }
 }

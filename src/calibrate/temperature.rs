@@ -103,10 +103,7 @@ impl Temperature {
     /// # Errors
     /// If there is no item, lengths differ, a probability is negative or not finite, a row is all 0, or a label is not a
     /// class or has probability 0.
-    pub fn fit_probabilities(
-        probabilities: ArrayView2<f64>,
-        labels: &[usize],
-    ) -> Result<TemperatureFit> {
+    pub fn fit_probabilities(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<TemperatureFit> {
         Self::fit(log_probabilities(probabilities)?.view(), labels)
     }
 
@@ -134,19 +131,11 @@ impl Temperature {
 fn log_probabilities(probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
     let wrong = |p: f64| !p.is_finite() || p < 0.0;
     if let Some(((item, class), p)) = probabilities.indexed_iter().find(|(_, p)| wrong(**p)) {
-        return Err(Error::config(
-            format!("probabilities[{item}, {class}]"),
-            "finite and at least 0",
-            p,
-        ));
+        return Err(Error::config(format!("probabilities[{item}, {class}]"), "finite and at least 0", p));
     }
     for (item, row) in probabilities.rows().into_iter().enumerate() {
         if row.sum() == 0.0 {
-            return Err(Error::config(
-                format!("sum of probabilities[{item}]"),
-                "above 0",
-                0.0,
-            ));
+            return Err(Error::config(format!("sum of probabilities[{item}]"), "above 0", 0.0));
         }
     }
     Ok(probabilities.mapv(f64::ln))
@@ -162,8 +151,7 @@ mod tests {
     /// Logits from a uniform distribution over ±3 and labels drawn from softmax(β f).
     fn example(n_items: usize, n_classes: usize, beta: f64) -> (Array2<f64>, Vec<usize>) {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let logits =
-            Array2::from_shape_simple_fn((n_items, n_classes), || 6.0 * rng.random::<f64>() - 3.0);
+        let logits = Array2::from_shape_simple_fn((n_items, n_classes), || 6.0 * rng.random::<f64>() - 3.0);
         let p = softmax((&logits * beta).view());
         let labels = p.rows().into_iter().map(|row| {
             let mut left = rng.random::<f64>();
@@ -184,11 +172,7 @@ mod tests {
         assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
         let p = softmax((&logits * fit.temperature.beta).view());
         let expected: f64 = (&p * &logits).sum();
-        let observed: f64 = labels
-            .iter()
-            .enumerate()
-            .map(|(i, &y)| logits[[i, y]])
-            .sum();
+        let observed: f64 = labels.iter().enumerate().map(|(i, &y)| logits[[i, y]]).sum();
         // The stopping rule of the design: 1e-10 per item.
         assert!((expected - observed).abs() < 1e-10 * 300.0);
         assert!(fit.nll_after < fit.nll_before);
@@ -226,16 +210,8 @@ mod tests {
     fn equal_margins_have_a_closed_form() {
         // C = 2, margins ±a, a share π right: β = ln(π/(1 − π))/a.
         for (margin, n_right) in [(4.0, 15), (0.5, 12), (30.0, 19)] {
-            let logits = Array2::from_shape_fn((20, 2), |(i, c)| {
-                if (i % 2 == 0) == (c == 0) {
-                    margin
-                } else {
-                    0.0
-                }
-            });
-            let labels: Vec<usize> = (0..20)
-                .map(|i| if i < n_right { i % 2 } else { 1 - i % 2 })
-                .collect();
+            let logits = Array2::from_shape_fn((20, 2), |(i, c)| if (i % 2 == 0) == (c == 0) { margin } else { 0.0 });
+            let labels: Vec<usize> = (0..20).map(|i| if i < n_right { i % 2 } else { 1 - i % 2 }).collect();
             let fit = Temperature::fit(logits.view(), &labels).unwrap();
             let odds = n_right as f64 / (20 - n_right) as f64;
             let expected = odds.ln() / margin;
@@ -253,19 +229,12 @@ mod tests {
         for ((i, c), &v) in logits.indexed_iter() {
             wider[[i, place(i, c)]] = v;
         }
-        let moved: Vec<usize> = labels
-            .iter()
-            .enumerate()
-            .map(|(i, &y)| place(i, y))
-            .collect();
+        let moved: Vec<usize> = labels.iter().enumerate().map(|(i, &y)| place(i, y)).collect();
         let narrow = Temperature::fit(logits.view(), &labels).unwrap();
         let wide = Temperature::fit(wider.view(), &moved).unwrap();
         // The same numbers in the same order.
         assert_eq!(narrow, wide);
-        let p = wide
-            .temperature
-            .apply_to_probabilities(softmax(wider.view()).view())
-            .unwrap();
+        let p = wide.temperature.apply_to_probabilities(softmax(wider.view()).view()).unwrap();
         assert!(p.iter().all(|p| p.is_finite()));
         assert_eq!(p[[0, 3]], 0.0);
     }
@@ -274,21 +243,14 @@ mod tests {
     fn post_form_is_the_tempered_softmax() {
         let (logits, labels) = example(40, 4, 0.6);
         let p = softmax(logits.view());
-        let from_logits = Temperature::fit(logits.view(), &labels)
-            .unwrap()
-            .temperature;
-        let from_p = Temperature::fit_probabilities(p.view(), &labels)
-            .unwrap()
-            .temperature;
+        let from_logits = Temperature::fit(logits.view(), &labels).unwrap().temperature;
+        let from_p = Temperature::fit_probabilities(p.view(), &labels).unwrap().temperature;
         // Logits and log-probabilities differ by a shift per item, and in rounding.
         assert!((from_p.beta / from_logits.beta - 1.0).abs() < 1e-12);
         let direct = softmax((&logits * from_p.beta).view());
         let post = from_p.apply_to_probabilities(p.view()).unwrap();
         assert!(direct.iter().zip(&post).all(|(a, b)| (a - b).abs() < 1e-13));
-        let unchanged = Temperature::new(1.0)
-            .unwrap()
-            .apply_to_probabilities(p.view())
-            .unwrap();
+        let unchanged = Temperature::new(1.0).unwrap().apply_to_probabilities(p.view()).unwrap();
         assert!(unchanged.iter().zip(&p).all(|(a, b)| (a - b).abs() < 1e-15));
     }
 
@@ -304,13 +266,8 @@ mod tests {
             covariance: Array3::from_elem((1, 2, 2), 1.0),
         };
         assert_eq!(temperature.apply(&gaussian), expected);
-        let samples = LogitBelief::Samples {
-            logits: Array3::from_elem((3, 1, 2), 2.0),
-            log_weights: Array1::zeros(3),
-        };
-        let LogitBelief::Samples { logits, .. } = temperature.apply(&samples) else {
-            panic!("samples stay samples")
-        };
+        let samples = LogitBelief::Samples { logits: Array3::from_elem((3, 1, 2), 2.0), log_weights: Array1::zeros(3) };
+        let LogitBelief::Samples { logits, .. } = temperature.apply(&samples) else { panic!("samples stay samples") };
         assert_eq!(logits, Array3::from_elem((3, 1, 2), 1.0));
     }
 
@@ -323,15 +280,8 @@ mod tests {
         assert!(Temperature::fit(Array2::zeros((0, 2)).view(), &[]).is_err());
         let temperature = Temperature { beta: 1.0 };
         let error = temperature.apply_to_probabilities(arr2(&[[1.5, -0.5]]).view());
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            "probabilities[0, 1]: must be finite and at least 0, got -0.5"
-        );
-        assert!(
-            temperature
-                .apply_to_probabilities(arr2(&[[0.0, 0.0]]).view())
-                .is_err()
-        );
+        assert_eq!(error.unwrap_err().to_string(), "probabilities[0, 1]: must be finite and at least 0, got -0.5");
+        assert!(temperature.apply_to_probabilities(arr2(&[[0.0, 0.0]]).view()).is_err());
         for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Temperature::new(beta).is_err());
         }

@@ -45,17 +45,16 @@ impl Objective {
             target.push(present.clone().map(|(v, t)| t * (v - max)).sum());
             centred.push(present.map(|(v, _)| v - max).collect());
         }
-        Self {
-            logits: centred,
-            target,
-        }
+        Self { logits: centred, target }
     }
 
     /// Mean negative log-likelihood at β, nats per item.
     pub(super) fn nll(&self, beta: f64) -> f64 {
-        let losses = self.logits.iter().zip(&self.target).map(|(z, target)| {
-            z.iter().map(|z| (beta * z).exp()).sum::<f64>().ln() - beta * target
-        });
+        let losses = self
+            .logits
+            .iter()
+            .zip(&self.target)
+            .map(|(z, target)| z.iter().map(|z| (beta * z).exp()).sum::<f64>().ln() - beta * target);
         losses.sum::<f64>() / self.target.len() as f64
     }
 
@@ -103,15 +102,9 @@ impl Objective {
             let newton = beta - slope / curvature;
             let gains = slope.abs() <= 0.5 * last_slope;
             // Written so that a NaN from zero curvature bisects as well.
-            let next = if gains && newton > low && newton < high {
-                newton
-            } else {
-                (low * high).sqrt()
-            };
+            let next = if gains && newton > low && newton < high { newton } else { (low * high).sqrt() };
             last_slope = slope.abs();
-            let done = slope == 0.0
-                || (newton - beta).abs() <= TOLERANCE * beta
-                || high - low <= TOLERANCE * beta;
+            let done = slope == 0.0 || (newton - beta).abs() <= TOLERANCE * beta || high - low <= TOLERANCE * beta;
             if done {
                 return Ok((beta, TemperatureOutcome::Optimal, iteration + 2));
             }
@@ -132,9 +125,7 @@ mod tests {
 
     fn search(logits: &Array2<f64>, labels: &[usize]) -> (f64, TemperatureOutcome) {
         let targets = one_hot(labels, logits.nrows(), logits.ncols()).unwrap();
-        let (beta, outcome, _) = Objective::new(logits.view(), targets.view())
-            .minimise()
-            .unwrap();
+        let (beta, outcome, _) = Objective::new(logits.view(), targets.view()).minimise().unwrap();
         (beta, outcome)
     }
 
@@ -174,10 +165,7 @@ mod tests {
         let (slope, curvature) = objective.derivatives(beta);
         // The likelihood is a mean over two items, its derivatives are sums.
         let difference = (objective.nll(beta + h) - objective.nll(beta - h)) / h;
-        let (above, below) = (
-            objective.derivatives(beta + h).0,
-            objective.derivatives(beta - h).0,
-        );
+        let (above, below) = (objective.derivatives(beta + h).0, objective.derivatives(beta - h).0);
         // h² of the truncation and 1e-16/h of the rounding.
         assert!((difference - slope).abs() < 1e-9);
         assert!(((above - below) / (2.0 * h) - curvature).abs() < 1e-9);

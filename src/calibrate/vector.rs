@@ -81,20 +81,12 @@ impl VectorScaling {
     ///
     /// # Errors
     /// As [`fit`](Self::fit), or if a row of the targets is not a distribution.
-    pub fn fit_soft(
-        logits: ArrayView2<f64>,
-        targets: ArrayView2<f64>,
-        ridge: f64,
-    ) -> Result<VectorScalingFit> {
+    pub fn fit_soft(logits: ArrayView2<f64>, targets: ArrayView2<f64>, ridge: f64) -> Result<VectorScalingFit> {
         if !(ridge.is_finite() && ridge > 0.0) {
             return Err(Error::config("ridge", "finite and above 0", ridge));
         }
         checked_logits(logits)?;
-        let objective = Objective {
-            logits: centred(logits)?,
-            targets: checked_targets(targets, logits)?,
-            ridge,
-        };
+        let objective = Objective { logits: centred(logits)?, targets: checked_targets(targets, logits)?, ridge };
         let (unknowns, iterations) = objective.minimise()?;
         let n_items = logits.nrows();
         let n_classes = logits.ncols();
@@ -105,10 +97,7 @@ impl VectorScaling {
         Ok(VectorScalingFit {
             nll_before: mean_nll(&identity(n_classes)),
             nll_after: mean_nll(&unknowns),
-            scaling: Self {
-                weight: weight.to_vec(),
-                bias: bias.iter().map(|b| b - shift).collect(),
-            },
+            scaling: Self { weight: weight.to_vec(), bias: bias.iter().map(|b| b - shift).collect() },
             n_items,
             iterations,
         })
@@ -128,38 +117,26 @@ impl VectorScaling {
             });
         }
         Ok(match belief {
-            LogitBelief::Point { logits } => LogitBelief::Point {
-                logits: self.scaled(logits.view())?,
-            },
-            LogitBelief::Samples {
-                logits,
-                log_weights,
-            } => {
+            LogitBelief::Point { logits } => LogitBelief::Point { logits: self.scaled(logits.view())? },
+            LogitBelief::Samples { logits, log_weights } => {
                 let mut scaled = Array3::zeros(logits.dim());
                 for (mut out, draw) in scaled.outer_iter_mut().zip(logits.outer_iter()) {
                     out.assign(&self.scaled(draw)?);
                 }
-                LogitBelief::Samples {
-                    logits: scaled,
-                    log_weights: log_weights.clone(),
-                }
+                LogitBelief::Samples { logits: scaled, log_weights: log_weights.clone() }
             }
             LogitBelief::Gaussian { mean, covariance } => {
                 // M = P W P maps a logit vector in any gauge to the scaled one in the centred gauge.
                 let n = n_classes as f64;
-                let projector = Array2::from_shape_fn((n_classes, n_classes), |(a, b)| {
-                    f64::from(u8::from(a == b)) - 1.0 / n
-                });
+                let projector =
+                    Array2::from_shape_fn((n_classes, n_classes), |(a, b)| f64::from(u8::from(a == b)) - 1.0 / n);
                 let weight = Array1::from(self.weight.clone());
                 let map = projector.dot(&(&projector * &weight.insert_axis(Axis(1))));
                 let mut scaled = Array3::zeros(covariance.dim());
                 for (mut out, item) in scaled.outer_iter_mut().zip(covariance.outer_iter()) {
                     out.assign(&map.dot(&item).dot(&map.t()));
                 }
-                LogitBelief::Gaussian {
-                    mean: self.scaled(mean.view())?,
-                    covariance: scaled,
-                }
+                LogitBelief::Gaussian { mean: self.scaled(mean.view())?, covariance: scaled }
             }
         })
     }
@@ -180,11 +157,7 @@ impl VectorScaling {
 fn centred(logits: ArrayView2<f64>) -> Result<Array2<f64>> {
     let count = logits.iter().filter(|v| !v.is_finite()).count();
     if count > 0 {
-        return Err(Error::NonFinite {
-            what: "logits for vector scaling".into(),
-            count,
-            total: logits.len(),
-        });
+        return Err(Error::NonFinite { what: "logits for vector scaling".into(), count, total: logits.len() });
     }
     let mut centred = logits.to_owned();
     for mut row in centred.rows_mut() {
@@ -238,10 +211,7 @@ mod tests {
     #[test]
     fn soft_targets_of_a_scaling_give_it_back() {
         let logits = centred(uniform((80, 4), 5).view()).unwrap();
-        let scaling = VectorScaling {
-            weight: vec![0.5, 1.5, 0.8, 2.0],
-            bias: vec![0.3, -0.7, 0.5, -0.1],
-        };
+        let scaling = VectorScaling { weight: vec![0.5, 1.5, 0.8, 2.0], bias: vec![0.3, -0.7, 0.5, -0.1] };
         let targets = softmax(scaling.scaled(logits.view()).unwrap().view());
         let fit = VectorScaling::fit_soft(logits.view(), targets.view(), 1e-9).unwrap();
         // The ridge pulls by about ridge · distance / curvature, 1e-9 · 1 / 1.
@@ -295,56 +265,33 @@ mod tests {
     fn two_classes_get_equal_weights() {
         let logits = uniform((50, 2), 8);
         let fit = VectorScaling::fit(logits.view(), &labels(50, 2, 9), DEFAULT_RIDGE).unwrap();
-        let [a, b] = fit.scaling.weight[..] else {
-            panic!("two classes were given")
-        };
+        let [a, b] = fit.scaling.weight[..] else { panic!("two classes were given") };
         // The ridge of 1e-3 alone holds the difference: 1e-16 · 50 / 1e-3 with room.
         assert!((a - b).abs() < 1e-9);
     }
 
     #[test]
     fn a_gaussian_is_scaled_as_its_samples_are() {
-        let scaling = VectorScaling {
-            weight: vec![0.5, 2.0, 1.2],
-            bias: vec![0.3, -0.5, 0.2],
-        };
-        let draws = Array3::from_shape_fn((7, 2, 3), |(s, i, c)| {
-            ((s * 5 + i * 3 + c * 11) % 13) as f64 / 4.0
-        });
-        let samples = LogitBelief::Samples {
-            logits: draws,
-            log_weights: Array1::from_shape_fn(7, |s| s as f64 / 10.0),
-        };
+        let scaling = VectorScaling { weight: vec![0.5, 2.0, 1.2], bias: vec![0.3, -0.5, 0.2] };
+        let draws = Array3::from_shape_fn((7, 2, 3), |(s, i, c)| ((s * 5 + i * 3 + c * 11) % 13) as f64 / 4.0);
+        let samples =
+            LogitBelief::Samples { logits: draws, log_weights: Array1::from_shape_fn(7, |s| s as f64 / 10.0) };
         let (mean, covariance) = samples.moments();
         let gaussian = LogitBelief::Gaussian { mean, covariance };
         let (mean, covariance) = scaling.apply(&samples).unwrap().moments();
         let (gaussian_mean, gaussian_covariance) = scaling.apply(&gaussian).unwrap().moments();
         // An affine map of the logits: equal up to the rounding of seven terms of order 10.
         assert!((&mean - &gaussian_mean).iter().all(|d| d.abs() < 1e-13));
-        assert!(
-            (&covariance - &gaussian_covariance)
-                .iter()
-                .all(|d| d.abs() < 1e-13)
-        );
+        assert!((&covariance - &gaussian_covariance).iter().all(|d| d.abs() < 1e-13));
         // Centred: every row of the covariance sums to 0.
-        assert!(
-            gaussian_covariance
-                .sum_axis(Axis(2))
-                .iter()
-                .all(|d| d.abs() < 1e-13)
-        );
+        assert!(gaussian_covariance.sum_axis(Axis(2)).iter().all(|d| d.abs() < 1e-13));
     }
 
     #[test]
     fn unit_weights_change_no_probability() {
         let logits = uniform((5, 3), 10);
-        let scaling = VectorScaling {
-            weight: vec![1.0; 3],
-            bias: vec![0.0; 3],
-        };
-        let point = LogitBelief::Point {
-            logits: logits.clone(),
-        };
+        let scaling = VectorScaling { weight: vec![1.0; 3], bias: vec![0.0; 3] };
+        let point = LogitBelief::Point { logits: logits.clone() };
         let LogitBelief::Point { logits: scaled } = scaling.apply(&point).unwrap() else {
             panic!("a point stays a point")
         };
@@ -357,9 +304,7 @@ mod tests {
     fn bad_input_is_refused_with_names_and_numbers() {
         let absent = arr2(&[[0.0, f64::NEG_INFINITY]]);
         assert_eq!(
-            VectorScaling::fit(absent.view(), &[0], 1e-3)
-                .unwrap_err()
-                .to_string(),
+            VectorScaling::fit(absent.view(), &[0], 1e-3).unwrap_err().to_string(),
             "logits for vector scaling: 1 of 2 values are not finite"
         );
         let fine = arr2(&[[0.0, 1.0]]);
@@ -368,10 +313,7 @@ mod tests {
         }
         assert!(VectorScaling::fit(fine.view(), &[2], 1e-3).is_err());
         assert!(VectorScaling::fit(fine.view(), &[0, 1], 1e-3).is_err());
-        let scaling = VectorScaling {
-            weight: vec![1.0; 3],
-            bias: vec![0.0; 3],
-        };
+        let scaling = VectorScaling { weight: vec![1.0; 3], bias: vec![0.0; 3] };
         let point = LogitBelief::Point { logits: fine };
         assert_eq!(
             scaling.apply(&point).unwrap_err().to_string(),

@@ -11,9 +11,7 @@ const MAX_DAMPING: f64 = 1e-2;
 
 /// w = 1, b = 0.
 pub(super) fn identity(n_classes: usize) -> Vec<f64> {
-    (0..2 * n_classes)
-        .map(|i| f64::from(u8::from(i < n_classes)))
-        .collect()
+    (0..2 * n_classes).map(|i| f64::from(u8::from(i < n_classes))).collect()
 }
 
 /// The penalised negative log-likelihood of vector scaling, summed over the items; its unknowns are w, then b.
@@ -29,9 +27,7 @@ pub(super) struct Objective {
 impl Objective {
     fn log_probabilities(&self, unknowns: &[f64]) -> Array2<f64> {
         let (weight, bias) = unknowns.split_at(self.logits.ncols());
-        let scaled = Array2::from_shape_fn(self.logits.dim(), |(i, c)| {
-            weight[c] * self.logits[[i, c]] + bias[c]
-        });
+        let scaled = Array2::from_shape_fn(self.logits.dim(), |(i, c)| weight[c] * self.logits[[i, c]] + bias[c]);
         log_softmax(scaled.view())
     }
 
@@ -43,11 +39,8 @@ impl Objective {
     }
 
     fn value(&self, unknowns: &[f64]) -> f64 {
-        let pull: f64 = unknowns
-            .iter()
-            .zip(identity(self.logits.ncols()))
-            .map(|(u, start)| (u - start) * (u - start))
-            .sum();
+        let pull: f64 =
+            unknowns.iter().zip(identity(self.logits.ncols())).map(|(u, start)| (u - start) * (u - start)).sum();
         self.nll(unknowns) + 0.5 * self.ridge * pull
     }
 
@@ -68,13 +61,7 @@ impl Objective {
         let p = self.log_probabilities(unknowns).mapv_into(f64::exp);
         let mut gradient = vec![0.0; size];
         let mut hessian = Array2::zeros((size, size));
-        for ((x, p), t) in self
-            .logits
-            .rows()
-            .into_iter()
-            .zip(p.rows())
-            .zip(self.targets.rows())
-        {
+        for ((x, p), t) in self.logits.rows().into_iter().zip(p.rows()).zip(self.targets.rows()) {
             for a in 0..n_classes {
                 let residual = p[a] - t[a];
                 gradient[a] += residual * x[a];
@@ -103,23 +90,13 @@ impl Objective {
         let identity = identity(self.logits.ncols());
         let zero = vec![0.0; identity.len()];
         let (at_identity, at_zero) = (self.value(&identity), self.value(&zero));
-        let (mut unknowns, mut value) = if at_identity <= at_zero {
-            (identity, at_identity)
-        } else {
-            (zero, at_zero)
-        };
+        let (mut unknowns, mut value) = if at_identity <= at_zero { (identity, at_identity) } else { (zero, at_zero) };
         for iteration in 0..MAX_ITERATIONS {
             let (gradient, hessian) = self.derivatives(&unknowns);
             let step = newton_step(hessian, &gradient)?;
             // Half the squared Newton decrement is the drop that the quadratic model promises.
             let promised: f64 = 0.5 * gradient.iter().zip(&step).map(|(g, s)| g * s).sum::<f64>();
-            let moved = |length: f64| -> Vec<f64> {
-                unknowns
-                    .iter()
-                    .zip(&step)
-                    .map(|(u, s)| u - length * s)
-                    .collect()
-            };
+            let moved = |length: f64| -> Vec<f64> { unknowns.iter().zip(&step).map(|(u, s)| u - length * s).collect() };
             // No line search can see a drop below the rounding; the last full step is still Newton's.
             if promised <= self.rounding(&unknowns) {
                 return Ok((moved(1.0), iteration + 1));
@@ -141,10 +118,7 @@ impl Objective {
             };
             (unknowns, value) = (next, next_value);
         }
-        Err(Error::numerical(
-            "vector scaling",
-            format!("no convergence in {MAX_ITERATIONS} Newton steps"),
-        ))
+        Err(Error::numerical("vector scaling", format!("no convergence in {MAX_ITERATIONS} Newton steps")))
     }
 }
 
@@ -215,11 +189,8 @@ mod tests {
     fn derivatives_equal_central_differences() {
         // Rows that sum to 0, as centred logits do.
         let logits = arr2(&[[1.5, -0.5, -1.0], [-2.0, 1.2, 0.8], [0.3, 0.4, -0.7]]);
-        let objective = Objective {
-            logits,
-            targets: arr2(&[[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.0, 1.0, 0.0]]),
-            ridge: 0.1,
-        };
+        let objective =
+            Objective { logits, targets: arr2(&[[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.0, 1.0, 0.0]]), ridge: 0.1 };
         let at = [0.7, 1.3, 0.9, 0.2, -0.5, 0.1];
         let (gradient, hessian) = objective.derivatives(&at);
         let h = 1e-5;

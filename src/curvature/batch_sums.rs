@@ -103,7 +103,8 @@ fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>], likelihood: Li
         }
         // ln N(e_y; f, σ² I) over the classes that the item has
         Likelihood::Gaussian { noise_variance } => {
-            let density = |f: f64, target: f64| -0.5 * ((f - target).powi(2) / noise_variance + (TAU * noise_variance).ln());
+            let density =
+                |f: f64, target: f64| -0.5 * ((f - target).powi(2) / noise_variance + (TAU * noise_variance).ln());
             let item = |(row, label): (ArrayView1<f64>, &Option<usize>)| {
                 let y = (*label)?;
                 let present = row.indexed_iter().filter(|(_, f)| f.is_finite());
@@ -125,8 +126,7 @@ fn mixing(
     let p = softmax(pass.logits.view());
     let mut mixing = Array3::zeros((p.nrows(), choices, choices));
     for (b, mut item) in mixing.outer_iter_mut().enumerate() {
-        let curvature =
-            config.fisher.output_curvature(config.likelihood, p.row(b), labels[b], &ids[b])?;
+        let curvature = config.fisher.output_curvature(config.likelihood, p.row(b), labels[b], &ids[b])?;
         let present = curvature.slice(ndarray::s![..choices, ..choices]);
         item.assign(&match config.treatment {
             // products across the rows of different choices mean nothing token by token
@@ -162,11 +162,8 @@ fn site_rows(site: &SiteProbe, mixing: Option<&Array3<f64>>, treatment: TokenTre
             (inputs.reshape([b * m * t, d_in]), mixed.reshape([b * k * t, d_out]))
         }
         TokenTreatment::Reduce => {
-            let lengths: Vec<f64> = site
-                .mask
-                .outer_iter()
-                .map(|item| 1.0 / item.iter().filter(|v| **v).count().max(1) as f64)
-                .collect();
+            let lengths: Vec<f64> =
+                site.mask.outer_iter().map(|item| 1.0 / item.iter().filter(|v| **v).count().max(1) as f64).collect();
             let scale = TensorData::new(lengths, [b, 1]);
             let scale = Tensor::<2>::from_data(scale, (&inputs.device(), inputs.dtype()));
             let mean = inputs.reshape([b, m * t, d_in]).sum_dim(1).reshape([b, d_in]) * scale;

@@ -130,9 +130,9 @@ impl FisherKind {
     fn require_categorical(&self, likelihood: Likelihood) -> Result<()> {
         match likelihood {
             Likelihood::Categorical => Ok(()),
-            Likelihood::Gaussian { .. } => Err(Error::Incompatible(format!(
-                "a Gaussian likelihood has the exact Fisher only, not {self:?}"
-            ))),
+            Likelihood::Gaussian { .. } => {
+                Err(Error::Incompatible(format!("a Gaussian likelihood has the exact Fisher only, not {self:?}")))
+            }
         }
     }
 
@@ -192,9 +192,8 @@ mod tests {
     fn sampled_curvature_tends_to_the_exact_one() {
         let p = arr1(&[0.2, 0.5, 0.3]);
         let n = 20_000;
-        let sampled = FisherKind::Sampled { n, seed: 7 }
-            .output_curvature(Likelihood::Categorical, p.view(), None, "x")
-            .unwrap();
+        let sampled =
+            FisherKind::Sampled { n, seed: 7 }.output_curvature(Likelihood::Categorical, p.view(), None, "x").unwrap();
         let exact = Likelihood::Categorical.fisher(p.view());
         // each entry is a mean of n terms of size < 1: five standard errors
         assert!((&sampled - &exact).iter().all(|d| d.abs() < 5.0 / (n as f64).sqrt()));
@@ -203,7 +202,9 @@ mod tests {
     #[test]
     fn labels_depend_on_the_item_and_the_seed_only() {
         let p = arr1(&[0.25, 0.25, 0.25, 0.25]);
-        let draw = |seed, id| FisherKind::Sampled { n: 16, seed }.sampled_labels(Likelihood::Categorical, p.view(), id).unwrap();
+        let draw = |seed, id| {
+            FisherKind::Sampled { n: 16, seed }.sampled_labels(Likelihood::Categorical, p.view(), id).unwrap()
+        };
         assert_eq!(draw(1, "a"), draw(1, "a"));
         assert_ne!(draw(1, "a"), draw(1, "b"));
         assert_ne!(draw(1, "a"), draw(2, "a"));

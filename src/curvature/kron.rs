@@ -7,7 +7,7 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::linalg::LowRankSum;
-use crate::models::{batch_for, Classifier, Dataset};
+use crate::models::{Classifier, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::Site;
 use ndarray::Array2;
@@ -164,12 +164,8 @@ pub fn fit_kronecker<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Result<KroneckerCurvature> {
     config.validate()?;
     let model = model.valid();
-    let mut curvature = KroneckerCurvature {
-        factors: Vec::new(),
-        config: *config,
-        n_data: 0,
-        log_likelihood: Some(0.0),
-    };
+    let mut curvature =
+        KroneckerCurvature { factors: Vec::new(), config: *config, n_data: 0, log_likelihood: Some(0.0) };
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
     let copies = if data.rows_are_choices() { 1 } else { columns };
     let batches = data.plan(config.limits.shared_by(copies), BatchOrder::ByLength)?;

@@ -77,11 +77,8 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
         RowMeaning::Item => cotangents.count(n_classes),
     };
     let mut tape = Tape::recording();
-    let output = if copies == 1 {
-        model.logits(input, &mut tape)
-    } else {
-        model.logits(&input.repeat(copies)?, &mut tape)
-    };
+    let output =
+        if copies == 1 { model.logits(input, &mut tape) } else { model.logits(&input.repeat(copies)?, &mut tape) };
     let first = output.clone().without_autodiff().narrow(0, 0, n_items);
     let logits = host_logits(first, input.class_mask())?;
     let weights = match rows {
@@ -182,7 +179,6 @@ impl SiteProbe {
         let left = left.reshape([b * m, shared * d_out, t]);
         let right = self.inputs.clone().reshape([b * m, t, d_in]);
         let values = to_vec(left.matmul(right))?;
-        Array4::from_shape_vec((b, k, d_out, d_in), values)
-            .map_err(|e| Error::numerical("copy of Jacobians", e))
+        Array4::from_shape_vec((b, k, d_out, d_in), values).map_err(|e| Error::numerical("copy of Jacobians", e))
     }
 }

@@ -31,10 +31,7 @@ pub struct ItemSize {
 
 impl From<&EncodedItem> for ItemSize {
     fn from(item: &EncodedItem) -> Self {
-        Self {
-            n_rows: item.rows.len(),
-            longest: item.longest(),
-        }
+        Self { n_rows: item.rows.len(), longest: item.longest() }
     }
 }
 
@@ -77,15 +74,8 @@ pub enum BatchOrder {
 ///
 /// # Errors
 /// [`Error::Config`] for a limit of 0.
-pub fn plan_batches(
-    sizes: &[ItemSize],
-    limits: BatchLimits,
-    order: BatchOrder,
-) -> Result<Vec<Vec<usize>>> {
-    for (field, value) in [
-        ("max_items", limits.max_items),
-        ("max_tokens", limits.max_tokens),
-    ] {
+pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+    for (field, value) in [("max_items", limits.max_items), ("max_tokens", limits.max_tokens)] {
         if value == 0 {
             return Err(Error::config(field, "at least 1", value));
         }
@@ -140,9 +130,7 @@ fn cut(indices: &[usize], sizes: &[ItemSize], limits: BatchLimits) -> Vec<Vec<us
         let size = sizes[index];
         let rows = size.n_rows.max(n_rows);
         let length = size.longest.max(longest);
-        let padded = (batch.len() + 1)
-            .saturating_mul(rows)
-            .saturating_mul(length);
+        let padded = (batch.len() + 1).saturating_mul(rows).saturating_mul(length);
         if batch.is_empty() || (batch.len() < limits.max_items && padded <= limits.max_tokens) {
             (n_rows, longest) = (rows, length);
         } else {
@@ -165,10 +153,7 @@ mod tests {
     use super::*;
 
     fn sizes(lengths: &[usize]) -> Vec<ItemSize> {
-        lengths
-            .iter()
-            .map(|&longest| ItemSize { n_rows: 1, longest })
-            .collect()
+        lengths.iter().map(|&longest| ItemSize { n_rows: 1, longest }).collect()
     }
 
     fn padded(batch: &[usize], sizes: &[ItemSize]) -> usize {
@@ -203,38 +188,16 @@ mod tests {
 
     #[test]
     fn sequential_batches_keep_the_order() {
-        let limits = BatchLimits {
-            max_items: 2,
-            max_tokens: 10,
-        };
-        let batches =
-            plan_batches(&sizes(&[3, 3, 3, 9, 9, 50]), limits, BatchOrder::Sequential).unwrap();
+        let limits = BatchLimits { max_items: 2, max_tokens: 10 };
+        let batches = plan_batches(&sizes(&[3, 3, 3, 9, 9, 50]), limits, BatchOrder::Sequential).unwrap();
         assert_eq!(batches, [vec![0, 1], vec![2], vec![3], vec![4], vec![5]]);
     }
 
     #[test]
     fn the_rows_of_an_item_count_together() {
-        let two = [
-            ItemSize {
-                n_rows: 4,
-                longest: 5,
-            },
-            ItemSize {
-                n_rows: 2,
-                longest: 6,
-            },
-        ];
+        let two = [ItemSize { n_rows: 4, longest: 5 }, ItemSize { n_rows: 2, longest: 6 }];
         let plan = |max_tokens| {
-            plan_batches(
-                &two,
-                BatchLimits {
-                    max_items: 9,
-                    max_tokens,
-                },
-                BatchOrder::Sequential,
-            )
-            .unwrap()
-            .len()
+            plan_batches(&two, BatchLimits { max_items: 9, max_tokens }, BatchOrder::Sequential).unwrap().len()
         };
         // Together they take 2 items × 4 rows × 6 tokens.
         assert_eq!((plan(48), plan(47)), (1, 2));
@@ -243,13 +206,8 @@ mod tests {
     #[test]
     fn a_seed_and_an_epoch_fix_the_order() {
         let sizes = sizes(&(1..200).map(|i| i % 37 + 1).collect::<Vec<_>>());
-        let limits = BatchLimits {
-            max_items: 8,
-            max_tokens: 1000,
-        };
-        let plan = |seed, epoch| {
-            plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch }).unwrap()
-        };
+        let limits = BatchLimits { max_items: 8, max_tokens: 1000 };
+        let plan = |seed, epoch| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch }).unwrap();
         assert_eq!(plan(1, 0), plan(1, 0));
         assert_ne!(plan(1, 0), plan(1, 1));
         assert_ne!(plan(1, 0), plan(2, 0));
@@ -260,22 +218,14 @@ mod tests {
     #[test]
     fn shuffled_batches_are_random_and_yet_pad_little() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let sizes = sizes(
-            &(0..4000)
-                .map(|_| rng.random_range(10..200))
-                .collect::<Vec<_>>(),
-        );
-        let limits = BatchLimits {
-            max_items: 16,
-            max_tokens: usize::MAX,
-        };
+        let sizes = sizes(&(0..4000).map(|_| rng.random_range(10..200)).collect::<Vec<_>>());
+        let limits = BatchLimits { max_items: 16, max_tokens: usize::MAX };
         let waste = |batches: &[Vec<usize>]| {
             let padded: usize = batches.iter().map(|b| padded(b, &sizes)).sum();
             let real: usize = sizes.iter().map(|s| s.longest).sum();
             padded as f64 / real as f64 - 1.0
         };
-        let shuffled =
-            plan_batches(&sizes, limits, BatchOrder::Shuffled { seed: 0, epoch: 0 }).unwrap();
+        let shuffled = plan_batches(&sizes, limits, BatchOrder::Shuffled { seed: 0, epoch: 0 }).unwrap();
         let plain = plan_batches(&sizes, limits, BatchOrder::Sequential).unwrap();
         // A window of 256 uniform lengths over 190 values leaves gaps of about 12 within a batch of 16: 6 % of the mean.
         assert!(waste(&shuffled) < 0.10, "{}", waste(&shuffled));
@@ -284,30 +234,17 @@ mod tests {
         // The mean index of the first half's batches is that of the whole, within 4 standard errors (1155 / √2000).
         let early: Vec<usize> = shuffled[..125].concat();
         let mean = early.iter().sum::<usize>() as f64 / early.len() as f64;
-        assert!(
-            (mean - 1999.5).abs() < 4.0 * 1155.0 / 2000f64.sqrt(),
-            "{mean}"
-        );
+        assert!((mean - 1999.5).abs() < 4.0 * 1155.0 / 2000f64.sqrt(), "{mean}");
     }
 
     #[test]
     fn limits_of_zero_are_refused_by_name() {
         for (max_items, max_tokens, field) in [(0, 1, "max_items"), (1, 0, "max_tokens")] {
-            let limits = BatchLimits {
-                max_items,
-                max_tokens,
-            };
+            let limits = BatchLimits { max_items, max_tokens };
             let error = plan_batches(&sizes(&[1]), limits, BatchOrder::Sequential).unwrap_err();
             assert!(error.to_string().contains(field), "{error}");
         }
-        let limits = BatchLimits {
-            max_items: 1,
-            max_tokens: 1,
-        };
-        assert!(
-            plan_batches(&[], limits, BatchOrder::ByLength)
-                .unwrap()
-                .is_empty()
-        );
+        let limits = BatchLimits { max_items: 1, max_tokens: 1 };
+        assert!(plan_batches(&[], limits, BatchOrder::ByLength).unwrap().is_empty());
     }
 }

@@ -50,10 +50,7 @@ impl ChatFormat {
     /// [`Error::Format`] for a source that is too long or does not parse.
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
         if source.len() > MAX_CHAT_TEMPLATE_BYTES {
-            return Err(chat_error(format!(
-                "its {} bytes exceed {MAX_CHAT_TEMPLATE_BYTES}",
-                source.len()
-            )));
+            return Err(chat_error(format!("its {} bytes exceed {MAX_CHAT_TEMPLATE_BYTES}", source.len())));
         }
         let field = |name: &Option<String>| name.clone().map(TokenField::Str);
         let config = TokenizerConfig {
@@ -68,9 +65,7 @@ impl ChatFormat {
             .clock(FixedClock::from_unix_secs(CHAT_DATE))
             .build()
             .map_err(chat_error)?;
-        Ok(Self {
-            template: Arc::new(template),
-        })
+        Ok(Self { template: Arc::new(template) })
     }
 
     /// Parses the template that a tokenizer's files hold, if they hold one.
@@ -110,10 +105,7 @@ impl ChatFormat {
             })?
             .map_err(chat_error)?;
         if text.len() > MAX_CHAT_PROMPT_BYTES {
-            return Err(chat_error(format!(
-                "wrote {} bytes, more than {MAX_CHAT_PROMPT_BYTES}",
-                text.len()
-            )));
+            return Err(chat_error(format!("wrote {} bytes, more than {MAX_CHAT_PROMPT_BYTES}", text.len())));
         }
         Ok(text)
     }
@@ -179,17 +171,13 @@ mod tests {
     fn a_template_that_takes_too_long_is_given_up() {
         // Two million turns take far more than a millisecond, and end soon enough not to disturb other tests.
         let slow = "{% for a in range(99999) %}{% for b in range(20) %}{% endfor %}{% endfor %}";
-        let error = format(slow)
-            .render_within("", Duration::from_millis(1))
-            .unwrap_err();
+        let error = format(slow).render_within("", Duration::from_millis(1)).unwrap_err();
         assert!(error.to_string().contains("0.001 s"), "{error}");
     }
 
     #[test]
     fn templates_that_fail_name_the_reason() {
-        let raised = format("{{ raise_exception('users only') }}")
-            .render("a")
-            .unwrap_err();
+        let raised = format("{{ raise_exception('users only') }}").render("a").unwrap_err();
         assert!(raised.to_string().contains("users only"), "{raised}");
         assert!(ChatFormat::new("{% if", &SpecialTokens::default()).is_err());
         let long = "x".repeat(MAX_CHAT_TEMPLATE_BYTES + 1);
@@ -198,10 +186,7 @@ mod tests {
 
     #[test]
     fn a_broken_template_matters_only_to_who_asks_for_chat() {
-        assert!(matches!(
-            tiny::words().chat_prompt("a"),
-            Err(Error::Incompatible(_))
-        ));
+        assert!(matches!(tiny::words().chat_prompt("a"), Err(Error::Incompatible(_))));
         let json = tiny::words_json();
         let tokenizer = Tokenizer::from_files(&TokenizerFiles {
             tokenizer: json.as_bytes(),
@@ -210,9 +195,6 @@ mod tests {
         })
         .unwrap();
         assert!(tokenizer.encode("is", true).is_ok());
-        assert!(matches!(
-            tokenizer.chat_prompt("a"),
-            Err(Error::Format { .. })
-        ));
+        assert!(matches!(tokenizer.chat_prompt("a"), Err(Error::Format { .. })));
     }
 }

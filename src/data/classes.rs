@@ -42,35 +42,20 @@ impl Tokenizer {
     }
 
     /// As [`class_tokens`](Tokenizer::class_tokens); a chat prompt brings its own special tokens.
-    pub(crate) fn class_tokens_after(
-        &self,
-        context: &str,
-        classes: &[String],
-        add_special: bool,
-    ) -> Result<Vec<u32>> {
+    pub(crate) fn class_tokens_after(&self, context: &str, classes: &[String], add_special: bool) -> Result<Vec<u32>> {
         let context_ids = self.encode(context, add_special)?;
         let mut tokens: Vec<u32> = Vec::with_capacity(classes.len());
         for class in classes {
             let token = self.class_token_after(context, &context_ids, class, add_special)?;
             if let Some(earlier) = tokens.iter().position(|t| *t == token) {
-                return Err(Error::ClassesCollide {
-                    first: classes[earlier].clone(),
-                    second: class.clone(),
-                    token,
-                });
+                return Err(Error::ClassesCollide { first: classes[earlier].clone(), second: class.clone(), token });
             }
             tokens.push(token);
         }
         Ok(tokens)
     }
 
-    fn class_token_after(
-        &self,
-        context: &str,
-        context_ids: &[u32],
-        class: &str,
-        add_special: bool,
-    ) -> Result<u32> {
+    fn class_token_after(&self, context: &str, context_ids: &[u32], class: &str, add_special: bool) -> Result<u32> {
         let both = self.encode(&format!("{context}{class}"), add_special)?;
         let common = common_prefix(context_ids, &both);
         let added = both.get(common..).unwrap_or_default();
@@ -81,15 +66,9 @@ impl Tokenizer {
         let replaced = context_ids.get(common..).unwrap_or_default();
         if !replaced.is_empty() {
             let replaced: Vec<String> = replaced.iter().map(|id| self.token(*id)).collect();
-            tokens.push(format!(
-                "(in place of the prompt's `{}`)",
-                replaced.join(" ")
-            ));
+            tokens.push(format!("(in place of the prompt's `{}`)", replaced.join(" ")));
         }
-        Err(Error::ClassNotOneToken {
-            class: class.to_owned(),
-            tokens,
-        })
+        Err(Error::ClassNotOneToken { class: class.to_owned(), tokens })
     }
 }
 
@@ -112,46 +91,30 @@ mod tests {
 
     #[test]
     fn a_class_of_two_pieces_is_refused_with_both_named() {
-        let Err(Error::ClassNotOneToken { class, tokens }) = tiny::pieces().class_token("a:", " b")
-        else {
+        let Err(Error::ClassNotOneToken { class, tokens }) = tiny::pieces().class_token("a:", " b") else {
             panic!("expected an error");
         };
-        assert_eq!(
-            (class.as_str(), tokens),
-            (" b", vec!["▁".to_owned(), "b".to_owned()])
-        );
+        assert_eq!((class.as_str(), tokens), (" b", vec!["▁".to_owned(), "b".to_owned()]));
     }
 
     #[test]
     fn a_class_that_merges_with_the_prompt_is_refused_and_says_so() {
         // `▁c` is a piece, so a prompt that ends in a space loses its last token to it.
-        let error = tiny::pieces()
-            .class_token("a: ", "c")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("▁c") && error.contains("in place of the prompt's `▁`"),
-            "{error}"
-        );
+        let error = tiny::pieces().class_token("a: ", "c").unwrap_err().to_string();
+        assert!(error.contains("▁c") && error.contains("in place of the prompt's `▁`"), "{error}");
         assert!(tiny::pieces().class_token("a: ", "b").is_ok());
     }
 
     #[test]
     fn an_empty_class_adds_no_token() {
-        let error = tiny::words()
-            .class_token("is it", "")
-            .unwrap_err()
-            .to_string();
+        let error = tiny::words().class_token("is it", "").unwrap_err().to_string();
         assert!(error.contains("is 0 tokens"), "{error}");
     }
 
     #[test]
     fn classes_that_are_the_same_token_are_refused() {
         let classes = ["yes".to_owned(), "no".to_owned(), "yes".to_owned()];
-        assert!(matches!(
-            tiny::words().class_tokens("is it? ", &classes),
-            Err(Error::ClassesCollide { token: 3, .. })
-        ));
+        assert!(matches!(tiny::words().class_tokens("is it? ", &classes), Err(Error::ClassesCollide { token: 3, .. })));
         // Both are unknown words, so both become the unknown token.
         let unknown = ["maybe".to_owned(), "never".to_owned()];
         assert!(tiny::words().class_tokens("is it? ", &unknown).is_err());

@@ -69,9 +69,7 @@ pub enum AnswerForm {
 impl AnswerForm {
     /// Makes [`AnswerForm::ClassTokens`].
     pub fn class_tokens<S: Into<String>>(classes: impl IntoIterator<Item = S>) -> Self {
-        Self::ClassTokens {
-            classes: classes.into_iter().map(Into::into).collect(),
-        }
+        Self::ClassTokens { classes: classes.into_iter().map(Into::into).collect() }
     }
 }
 
@@ -94,13 +92,7 @@ pub struct Encoding {
 impl Encoding {
     /// Makes an encoding without limit and without chat template, which refuses to truncate.
     pub fn new(template: PromptTemplate, answers: AnswerForm) -> Self {
-        Self {
-            template,
-            answers,
-            max_tokens: None,
-            truncation: Truncation::Refuse,
-            chat: false,
-        }
+        Self { template, answers, max_tokens: None, truncation: Truncation::Refuse, chat: false }
     }
 
     /// Sets the most tokens a row may have.
@@ -144,11 +136,7 @@ impl Encoding {
             classes: None,
             n_truncated: 0,
         };
-        let items = task
-            .items
-            .iter()
-            .map(|item| encoder.item(item))
-            .collect::<Result<Vec<EncodedItem>>>()?;
+        let items = task.items.iter().map(|item| encoder.item(item)).collect::<Result<Vec<EncodedItem>>>()?;
         let (answers, n_classes) = match encoder.classes {
             Some(resolved) => {
                 let n_classes = resolved.ids.len();
@@ -156,13 +144,7 @@ impl Encoding {
             }
             None => (ResolvedAnswers::Continuation, task.n_classes()),
         };
-        Ok(EncodedDataset {
-            name: task.name.clone(),
-            items,
-            answers,
-            n_classes,
-            n_truncated: encoder.n_truncated,
-        })
+        Ok(EncodedDataset { name: task.name.clone(), items, answers, n_classes, n_truncated: encoder.n_truncated })
     }
 
     fn check(&self) -> Result<()> {
@@ -170,11 +152,9 @@ impl Encoding {
             return Err(Error::config("max_tokens", "at least 1", 0));
         }
         match &self.answers {
-            AnswerForm::ClassTokens { classes } if classes.len() < 2 => Err(Error::config(
-                "classes",
-                "at least 2 class tokens",
-                classes.len(),
-            )),
+            AnswerForm::ClassTokens { classes } if classes.len() < 2 => {
+                Err(Error::config("classes", "at least 2 class tokens", classes.len()))
+            }
             _ => Ok(()),
         }
     }
@@ -200,9 +180,7 @@ impl Encoder<'_> {
         let wording = self.writer.write(item)?;
         // A chat template writes its special tokens itself.
         let add_special = !self.encoding.chat;
-        let prompt = self
-            .tokenizer
-            .encode_with_spans(&wording.text, add_special)?;
+        let prompt = self.tokenizer.encode_with_spans(&wording.text, add_special)?;
         let body = droppable(&prompt, &wording.body);
         let rows = match &self.encoding.answers {
             AnswerForm::ClassTokens { classes } => {
@@ -214,11 +192,7 @@ impl Encoder<'_> {
                     });
                 }
                 self.resolve_classes(item, &wording, classes)?;
-                let row = EncodedRow {
-                    ids: prompt.ids,
-                    scored: 0..0,
-                    weight: 1.0,
-                };
+                let row = EncodedRow { ids: prompt.ids, scored: 0..0, weight: 1.0 };
                 self.shorten(item, vec![row], body)?
             }
             AnswerForm::Continuation { normalization } => {
@@ -229,43 +203,25 @@ impl Encoder<'_> {
                 self.shorten(item, rows, body)?
             }
         };
-        Ok(EncodedItem {
-            id: item.id.clone(),
-            rows,
-            label: item.answer,
-            n_choices: item.choices.len(),
-        })
+        Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices: item.choices.len() })
     }
 
     /// Finds the class tokens after the first prompt, and again after every prompt whose end may differ.
-    fn resolve_classes(
-        &mut self,
-        item: &Item,
-        wording: &Wording,
-        classes: &[String],
-    ) -> Result<()> {
+    fn resolve_classes(&mut self, item: &Item, wording: &Wording, classes: &[String]) -> Result<()> {
         if let Some(known) = &self.classes
             && known.cue == wording.cue
             && !wording.cue.trim().is_empty()
         {
             return Ok(());
         }
-        let ids = self
-            .tokenizer
-            .class_tokens_after(&wording.text, classes, !self.encoding.chat)?;
+        let ids = self.tokenizer.class_tokens_after(&wording.text, classes, !self.encoding.chat)?;
         match &self.classes {
             Some(known) if known.ids != ids => Err(Error::format(
                 format!("item `{}`", item.id),
-                format!(
-                    "its class tokens {ids:?} differ from {:?} of the items before",
-                    known.ids
-                ),
+                format!("its class tokens {ids:?} differ from {:?} of the items before", known.ids),
             )),
             _ => {
-                self.classes = Some(ResolvedClasses {
-                    ids,
-                    cue: wording.cue.clone(),
-                });
+                self.classes = Some(ResolvedClasses { ids, cue: wording.cue.clone() });
                 Ok(())
             }
         }
@@ -306,18 +262,9 @@ impl Encoder<'_> {
     }
 
     /// Drops the same body tokens from all rows of an item, so that its choices are compared after one prompt.
-    fn shorten(
-        &mut self,
-        item: &Item,
-        mut rows: Vec<EncodedRow>,
-        body: Range<usize>,
-    ) -> Result<Vec<EncodedRow>> {
+    fn shorten(&mut self, item: &Item, mut rows: Vec<EncodedRow>, body: Range<usize>) -> Result<Vec<EncodedRow>> {
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        let Encoding {
-            max_tokens,
-            truncation,
-            ..
-        } = *self.encoding;
+        let Encoding { max_tokens, truncation, .. } = *self.encoding;
         if let Some(dropped) = cut(&item.id, body, longest, max_tokens, truncation)? {
             self.n_truncated += 1;
             for row in &mut rows {

@@ -91,20 +91,12 @@ impl EncodedDataset {
 
     /// The number of real tokens over all rows.
     pub fn n_tokens(&self) -> usize {
-        self.items
-            .iter()
-            .flat_map(|i| &i.rows)
-            .map(|r| r.ids.len())
-            .sum()
+        self.items.iter().flat_map(|i| &i.rows).map(|r| r.ids.len()).sum()
     }
 
     /// The length of the longest row.
     pub fn longest(&self) -> usize {
-        self.items
-            .iter()
-            .map(EncodedItem::longest)
-            .max()
-            .unwrap_or(0)
+        self.items.iter().map(EncodedItem::longest).max().unwrap_or(0)
     }
 
     /// Checks that every token id is one of a model's `vocab_size`.
@@ -142,19 +134,11 @@ impl EncodedDataset {
             expected: i.saturating_add(1),
             found: self.len(),
         })?;
-        let label = item
-            .label
-            .map_or("unknown".to_owned(), |label| label.to_string());
-        let mut text = format!(
-            "task `{}`, item `{}`: label {label} of {} choices\n",
-            self.name, item.id, item.n_choices
-        );
+        let label = item.label.map_or("unknown".to_owned(), |label| label.to_string());
+        let mut text =
+            format!("task `{}`, item `{}`: label {label} of {} choices\n", self.name, item.id, item.n_choices);
         let marked = |class: usize| {
-            if item.label == Some(class) {
-                "  <- label"
-            } else {
-                ""
-            }
+            if item.label == Some(class) { "  <- label" } else { "" }
         };
         // Writing to a String never fails.
         match (&self.answers, item.rows.as_slice()) {
@@ -173,14 +157,8 @@ impl EncodedDataset {
                         let _ = writeln!(text, "prompt of {} tokens:", prompt.len());
                         let _ = writeln!(text, "{}", tokenizer.decode(prompt)?);
                     }
-                    let tokens: Vec<String> =
-                        scored.iter().map(|id| tokenizer.token(*id)).collect();
-                    let _ = writeln!(
-                        text,
-                        "row {class}: weight {:.4}, scored {tokens:?}{}",
-                        row.weight,
-                        marked(class)
-                    );
+                    let tokens: Vec<String> = scored.iter().map(|id| tokenizer.token(*id)).collect();
+                    let _ = writeln!(text, "row {class}: weight {:.4}, scored {tokens:?}{}", row.weight, marked(class));
                 }
             }
         }
@@ -196,12 +174,7 @@ mod tests {
     fn dataset(answers: ResolvedAnswers, rows: Vec<EncodedRow>) -> EncodedDataset {
         EncodedDataset {
             name: "t".into(),
-            items: vec![EncodedItem {
-                id: "q1".into(),
-                rows,
-                label: Some(1),
-                n_choices: 2,
-            }],
+            items: vec![EncodedItem { id: "q1".into(), rows, label: Some(1), n_choices: 2 }],
             answers,
             n_classes: 2,
             n_truncated: 0,
@@ -209,59 +182,33 @@ mod tests {
     }
 
     fn row(ids: &[u32], scored: Range<usize>) -> EncodedRow {
-        EncodedRow {
-            ids: ids.to_vec(),
-            scored,
-            weight: 0.5,
-        }
+        EncodedRow { ids: ids.to_vec(), scored, weight: 0.5 }
     }
 
     #[test]
     fn ids_beyond_the_vocabulary_name_the_item_and_both_numbers() {
-        let data = dataset(
-            ResolvedAnswers::ClassTokens(vec![3, 4]),
-            vec![row(&[1, 2, 9], 0..0)],
-        );
+        let data = dataset(ResolvedAnswers::ClassTokens(vec![3, 4]), vec![row(&[1, 2, 9], 0..0)]);
         assert!(data.check_vocab(10).is_ok());
         let message = data.check_vocab(9).unwrap_err().to_string();
-        assert!(
-            ["q1", "id 9", "of 9"]
-                .iter()
-                .all(|part| message.contains(part)),
-            "{message}"
-        );
+        assert!(["q1", "id 9", "of 9"].iter().all(|part| message.contains(part)), "{message}");
         let message = data.check_vocab(4).unwrap_err().to_string();
-        assert!(
-            message.contains("class tokens") && message.contains("id 4"),
-            "{message}"
-        );
+        assert!(message.contains("class tokens") && message.contains("id 4"), "{message}");
     }
 
     #[test]
     fn an_example_shows_prompt_classes_and_label() {
-        let data = dataset(
-            ResolvedAnswers::ClassTokens(vec![4, 3]),
-            vec![row(&[1, 2, 0], 0..0)],
-        );
+        let data = dataset(ResolvedAnswers::ClassTokens(vec![4, 3]), vec![row(&[1, 2, 0], 0..0)]);
         let text = data.example(0, &tiny::words()).unwrap();
         assert!(text.contains("prompt of 3 tokens:\nis it ?"), "{text}");
         assert!(text.contains("class 1: token 3 `yes`  <- label"), "{text}");
-        assert!(matches!(
-            data.example(1, &tiny::words()),
-            Err(Error::Count { .. })
-        ));
+        assert!(matches!(data.example(1, &tiny::words()), Err(Error::Count { .. })));
     }
 
     #[test]
     fn an_example_of_a_continuation_shows_the_scored_tokens() {
         let rows = vec![row(&[5, 6, 7], 2..3), row(&[5, 6, 8, 9], 2..4)];
-        let text = dataset(ResolvedAnswers::Continuation, rows)
-            .example(0, &tiny::words())
-            .unwrap();
+        let text = dataset(ResolvedAnswers::Continuation, rows).example(0, &tiny::words()).unwrap();
         assert!(text.contains("Answer :"), "{text}");
-        assert!(
-            text.contains(r#"row 1: weight 0.5000, scored ["two", "three"]  <- label"#),
-            "{text}"
-        );
+        assert!(text.contains(r#"row 1: weight 0.5000, scored ["two", "three"]  <- label"#), "{text}");
     }
 }

@@ -39,10 +39,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Format`] with `file:line` for a truncated or corrupt gzip
 /// stream, invalid UTF-8, or more than [`MAX_FILE_BYTES`] or [`MAX_LINE_BYTES`]; and whatever `visit` returns.
-pub fn for_each_line(
-    path: impl AsRef<Path>,
-    visit: impl FnMut(usize, &str) -> Result<()>,
-) -> Result<()> {
+pub fn for_each_line(path: impl AsRef<Path>, visit: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     for_each_line_capped(path.as_ref(), MAX_FILE_BYTES, MAX_LINE_BYTES, visit)
 }
 
@@ -55,14 +52,9 @@ pub(crate) fn location(path: &Path, line: usize) -> String {
 pub(crate) fn read_capped(path: &Path, cap: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut bytes = Vec::new();
-    file.take(cap.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io(path, e))?;
+    file.take(cap.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     if bytes.len() as u64 > cap {
-        return Err(Error::format(
-            path.display(),
-            format!("holds more than the {cap} bytes allowed for this file"),
-        ));
+        return Err(Error::format(path.display(), format!("holds more than the {cap} bytes allowed for this file")));
     }
     Ok(bytes)
 }
@@ -80,10 +72,8 @@ fn for_each_line_capped(
         buffer.clear();
         // One byte more than allowed tells "exactly at the cap" from "beyond it".
         let cap = max_line.min(max_file - total).saturating_add(1);
-        let read = (&mut reader)
-            .take(cap)
-            .read_until(b'\n', &mut buffer)
-            .map_err(|e| read_error(path, line, e))? as u64;
+        let read =
+            (&mut reader).take(cap).read_until(b'\n', &mut buffer).map_err(|e| read_error(path, line, e))? as u64;
         if read == 0 {
             break;
         }
@@ -100,13 +90,9 @@ fn for_each_line_capped(
                 format!("the line exceeds the {max_line} bytes allowed for one line"),
             ));
         }
-        let text = std::str::from_utf8(&buffer)
-            .map_err(|e| Error::format(location(path, line), format!("not UTF-8: {e}")))?;
-        let text = if line == 1 {
-            text.strip_prefix('\u{feff}').unwrap_or(text)
-        } else {
-            text
-        };
+        let text =
+            std::str::from_utf8(&buffer).map_err(|e| Error::format(location(path, line), format!("not UTF-8: {e}")))?;
+        let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         let text = text.trim();
         if !text.is_empty() {
             visit(line, text)?;
@@ -129,14 +115,12 @@ fn open(path: &Path) -> Result<BufReader<Box<dyn Read>>> {
 
 fn read_error(path: &Path, line: usize, error: std::io::Error) -> Error {
     match error.kind() {
-        ErrorKind::UnexpectedEof => Error::format(
-            location(path, line),
-            "the gzip stream ends early: the file is truncated",
-        ),
-        ErrorKind::InvalidData | ErrorKind::InvalidInput => Error::format(
-            location(path, line),
-            format!("corrupt gzip stream: {error}"),
-        ),
+        ErrorKind::UnexpectedEof => {
+            Error::format(location(path, line), "the gzip stream ends early: the file is truncated")
+        }
+        ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+            Error::format(location(path, line), format!("corrupt gzip stream: {error}"))
+        }
         _ => Error::io(path, error),
     }
 }
@@ -198,16 +182,10 @@ mod tests {
         let path = dir.path().join("bomb.gz");
         std::fs::write(&path, gzip(&"x\n".repeat(50_000))).unwrap();
         let message = lines_of(&path, 1000, 1000).unwrap_err().to_string();
-        assert!(
-            message.contains("1000 bytes allowed for one file"),
-            "{message}"
-        );
+        assert!(message.contains("1000 bytes allowed for one file"), "{message}");
         std::fs::write(&path, gzip(&"x".repeat(50_000))).unwrap();
         let message = lines_of(&path, 1 << 20, 1000).unwrap_err().to_string();
-        assert!(
-            message.contains("1000 bytes allowed for one line"),
-            "{message}"
-        );
+        assert!(message.contains("1000 bytes allowed for one line"), "{message}");
     }
 
     #[test]
@@ -233,10 +211,7 @@ mod tests {
     fn a_missing_file_and_an_oversized_small_file_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("absent");
-        assert!(matches!(
-            for_each_line(&path, |_, _| Ok(())),
-            Err(Error::Io { .. })
-        ));
+        assert!(matches!(for_each_line(&path, |_, _| Ok(())), Err(Error::Io { .. })));
         std::fs::write(&path, "12345").unwrap();
         assert_eq!(read_capped(&path, 5).unwrap(), b"12345");
         assert!(read_capped(&path, 4).is_err());

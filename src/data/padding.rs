@@ -66,10 +66,7 @@ impl PaddedRows {
         let rows_per_item = items.iter().map(|item| item.rows.len()).max().unwrap_or(0);
         let rows: Vec<&[u32]> = items
             .iter()
-            .flat_map(|item| {
-                (0..rows_per_item)
-                    .map(|r| item.rows.get(r).map_or(&[][..], |row| row.ids.as_slice()))
-            })
+            .flat_map(|item| (0..rows_per_item).map(|r| item.rows.get(r).map_or(&[][..], |row| row.ids.as_slice())))
             .collect();
         Self::lay(&rows, rows_per_item, pad_id, side)
     }
@@ -135,14 +132,7 @@ mod tests {
     fn item(rows: &[&[u32]]) -> EncodedItem {
         EncodedItem {
             id: "q".into(),
-            rows: rows
-                .iter()
-                .map(|ids| EncodedRow {
-                    ids: ids.to_vec(),
-                    scored: 1..ids.len(),
-                    weight: 1.0,
-                })
-                .collect(),
+            rows: rows.iter().map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0 }).collect(),
             label: Some(0),
             n_choices: rows.len(),
         }
@@ -153,10 +143,7 @@ mod tests {
         let rows: [&[u32]; 3] = [&[1], &[2, 3, 4], &[5, 6]];
         for side in [PaddingSide::Left, PaddingSide::Right] {
             let padded = PaddedRows::from_rows(&rows, 9, side).unwrap();
-            assert_eq!(
-                (padded.n_rows, padded.n_tokens, padded.rows_per_item),
-                (3, 3, 1)
-            );
+            assert_eq!((padded.n_rows, padded.n_tokens, padded.rows_per_item), (3, 3, 1));
             for (r, row) in rows.iter().enumerate() {
                 let columns = r * 3..r * 3 + 3;
                 let kept: Vec<u32> = padded.ids[columns.clone()]

@@ -65,16 +65,8 @@ impl PromptTemplate {
     ///
     /// # Errors
     /// [`Error::Format`] naming the template and the place of the mistake.
-    pub fn new(
-        name: impl Into<String>,
-        body: impl Into<String>,
-        cue: impl Into<String>,
-    ) -> Result<Self> {
-        let template = Self {
-            name: name.into(),
-            body: body.into(),
-            cue: cue.into(),
-        };
+    pub fn new(name: impl Into<String>, body: impl Into<String>, cue: impl Into<String>) -> Result<Self> {
+        let template = Self { name: name.into(), body: body.into(), cue: cue.into() };
         template.compile()?;
         Ok(template)
     }
@@ -108,11 +100,7 @@ impl PromptTemplate {
     /// Gives the passage, then the question: `…⏎Question: …⏎Answer:`. Truncate it from the start, which drops the
     /// beginning of the passage and keeps the question.
     pub fn passage_question() -> Self {
-        Self::built_in(
-            "passage_question",
-            "{{ passage }}\nQuestion: {{ question }}",
-            "\nAnswer:",
-        )
+        Self::built_in("passage_question", "{{ passage }}\nQuestion: {{ question }}", "\nAnswer:")
     }
 
     /// Gives the bare question and asks for its area: `…⏎Area:`.
@@ -121,11 +109,7 @@ impl PromptTemplate {
     }
 
     fn built_in(name: &str, body: &str, cue: &str) -> Self {
-        Self {
-            name: name.into(),
-            body: body.into(),
-            cue: cue.into(),
-        }
+        Self { name: name.into(), body: body.into(), cue: cue.into() }
     }
 
     /// Parses both sources once, to render many items.
@@ -149,14 +133,9 @@ impl PromptTemplate {
                     format!("its {} bytes exceed {MAX_TEMPLATE_BYTES}", source.len()),
                 ));
             }
-            environment
-                .add_template_owned(part, source.clone())
-                .map_err(|e| template_error(&self.name, part, e))?;
+            environment.add_template_owned(part, source.clone()).map_err(|e| template_error(&self.name, part, e))?;
         }
-        Ok(CompiledPrompt {
-            name: self.name.clone(),
-            environment,
-        })
+        Ok(CompiledPrompt { name: self.name.clone(), environment })
     }
 
     /// Words one item; [`compile`](Self::compile) first when there are many.
@@ -172,10 +151,7 @@ impl PromptTemplate {
     pub fn fingerprint(&self) -> String {
         let length = (self.body.len() as u64).to_le_bytes();
         // The body's length comes first, so that moving text between body and cue changes the hash.
-        let bytes = length
-            .iter()
-            .chain(self.body.as_bytes())
-            .chain(self.cue.as_bytes());
+        let bytes = length.iter().chain(self.body.as_bytes()).chain(self.cue.as_bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -216,25 +192,18 @@ impl CompiledPrompt {
             subject: item.subject.as_deref(),
         };
         let render = |part: &str| -> Result<String> {
-            let reason =
-                |e: String| template_error(&self.name, part, format!("item `{}`: {e}", item.id));
+            let reason = |e: String| template_error(&self.name, part, format!("item `{}`: {e}", item.id));
             let text = self
                 .environment
                 .get_template(part)
                 .and_then(|template| template.render(&variables))
                 .map_err(|e| reason(e.to_string()))?;
             if text.len() > MAX_PROMPT_BYTES {
-                return Err(reason(format!(
-                    "{} bytes exceed {MAX_PROMPT_BYTES}",
-                    text.len()
-                )));
+                return Err(reason(format!("{} bytes exceed {MAX_PROMPT_BYTES}", text.len())));
             }
             Ok(text)
         };
-        Ok(Prompt {
-            body: render("body")?,
-            cue: render("cue")?,
-        })
+        Ok(Prompt { body: render("body")?, cue: render("cue")? })
     }
 }
 
@@ -268,26 +237,14 @@ mod tests {
             "Return the label of the correct answer for the question below.\n\n\
              Question: Why <b> & \"c\"?\nChoices:\nA) one\nB) two\nAnswer:"
         );
-        assert_eq!(
-            text(PromptTemplate::question_answer()),
-            "Question: Why <b> & \"c\"?\nAnswer:"
-        );
-        assert_eq!(
-            text(PromptTemplate::passage_question()),
-            "P.\nQuestion: Why <b> & \"c\"?\nAnswer:"
-        );
-        assert_eq!(
-            text(PromptTemplate::question_area()),
-            "Why <b> & \"c\"?\nArea:"
-        );
+        assert_eq!(text(PromptTemplate::question_answer()), "Question: Why <b> & \"c\"?\nAnswer:");
+        assert_eq!(text(PromptTemplate::passage_question()), "P.\nQuestion: Why <b> & \"c\"?\nAnswer:");
+        assert_eq!(text(PromptTemplate::question_area()), "Why <b> & \"c\"?\nArea:");
     }
 
     #[test]
     fn a_missing_passage_is_an_error_when_printed_and_false_when_tested() {
-        let message = PromptTemplate::passage_question()
-            .render(&item())
-            .unwrap_err()
-            .to_string();
+        let message = PromptTemplate::passage_question().render(&item()).unwrap_err().to_string();
         for part in ["passage_question", "body", "q7", "undefined"] {
             assert!(message.contains(part), "{message} lacks {part}");
         }
@@ -298,9 +255,7 @@ mod tests {
 
     #[test]
     fn mistakes_in_templates_name_the_template_and_the_part() {
-        let message = PromptTemplate::new("mine", "ok", "{{ oops")
-            .unwrap_err()
-            .to_string();
+        let message = PromptTemplate::new("mine", "ok", "{{ oops").unwrap_err().to_string();
         assert!(message.contains("`mine` (cue)"), "{message}");
         let template = PromptTemplate::new("mine", "{{ qestion }}", "").unwrap();
         let message = template.render(&item()).unwrap_err().to_string();
@@ -320,16 +275,10 @@ mod tests {
     #[test]
     fn the_fingerprint_depends_on_the_wording_alone_and_never_changes() {
         let template = PromptTemplate::question_answer();
-        let renamed = PromptTemplate {
-            name: "other".into(),
-            ..template.clone()
-        };
+        let renamed = PromptTemplate { name: "other".into(), ..template.clone() };
         assert_eq!(template.fingerprint(), renamed.fingerprint());
-        let moved = PromptTemplate {
-            body: "Question: {{ question }}".into(),
-            cue: "\nAnswer:".into(),
-            ..template.clone()
-        };
+        let moved =
+            PromptTemplate { body: "Question: {{ question }}".into(), cue: "\nAnswer:".into(), ..template.clone() };
         assert_ne!(template.fingerprint(), moved.fingerprint());
         // FNV-1a of eight zero bytes, computed by hand: offset basis times prime to the eighth, modulo 2⁶⁴.
         let empty = PromptTemplate::new("empty", "", "").unwrap();
@@ -348,9 +297,6 @@ mod tests {
     fn templates_survive_json() {
         let template = PromptTemplate::multiple_choice();
         let json = serde_json::to_string(&template).unwrap();
-        assert_eq!(
-            serde_json::from_str::<PromptTemplate>(&json).unwrap(),
-            template
-        );
+        assert_eq!(serde_json::from_str::<PromptTemplate>(&json).unwrap(), template);
     }
 }

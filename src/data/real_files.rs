@@ -43,20 +43,15 @@ fn the_published_tasks_have_their_published_counts() {
         let task = Task::from_jsonl(path).unwrap();
         assert_eq!((task.len(), task.n_classes()), (n, n_classes), "{file}");
         assert_eq!(task.name, file);
-        assert!(
-            task.items.iter().all(|item| item.answer.is_some()),
-            "{file}"
-        );
+        assert!(task.items.iter().all(|item| item.answer.is_some()), "{file}");
     }
 }
 
 #[test]
 fn stories260k_routes_mmlu_by_letters_after_the_cue() {
-    let (Some(model), Some(file), Some(areas)) = (
-        shared("models/stories260K"),
-        shared("tasks/mmlu/validation.jsonl.gz"),
-        shared("tasks/mmlu/areas.json"),
-    ) else {
+    let (Some(model), Some(file), Some(areas)) =
+        (shared("models/stories260K"), shared("tasks/mmlu/validation.jsonl.gz"), shared("tasks/mmlu/areas.json"))
+    else {
         return;
     };
     let tokenizer = Tokenizer::from_dir(model).unwrap();
@@ -66,35 +61,16 @@ fn stories260k_routes_mmlu_by_letters_after_the_cue() {
     assert_eq!(ids.iter().filter(|id| **id == 1).count(), 1);
     let areas = read_areas(areas).unwrap();
     let classes = ["STEM", "humanities", "social sciences", "other"].map(str::to_owned);
-    let task = Task::from_jsonl(file)
-        .unwrap()
-        .route_by_subject(&areas, &classes)
-        .unwrap();
-    let encoding = Encoding::new(
-        PromptTemplate::question_area(),
-        AnswerForm::class_tokens(["A", "B", "C", "D"]),
-    )
-    .with_max_tokens(512);
-    assert!(
-        encoding.encode(&task, &tokenizer).is_err(),
-        "some questions are longer than 512 tokens"
-    );
-    let data = encoding
-        .with_truncation(Truncation::End)
-        .encode(&task, &tokenizer)
-        .unwrap();
+    let task = Task::from_jsonl(file).unwrap().route_by_subject(&areas, &classes).unwrap();
+    let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(["A", "B", "C", "D"]))
+        .with_max_tokens(512);
+    assert!(encoding.encode(&task, &tokenizer).is_err(), "some questions are longer than 512 tokens");
+    let data = encoding.with_truncation(Truncation::End).encode(&task, &tokenizer).unwrap();
     assert_eq!((data.len(), data.n_classes, data.longest()), (1531, 4, 512));
-    assert!(
-        data.n_truncated > 0 && data.n_truncated < 200,
-        "{}",
-        data.n_truncated
-    );
+    assert!(data.n_truncated > 0 && data.n_truncated < 200, "{}", data.n_truncated);
     data.check_vocab(512).unwrap();
     // `A` … `D` are the pieces 447, 445, 457 and 455 of this vocabulary.
-    assert_eq!(
-        data.answers,
-        ResolvedAnswers::ClassTokens(vec![447, 445, 457, 455])
-    );
+    assert_eq!(data.answers, ResolvedAnswers::ClassTokens(vec![447, 445, 457, 455]));
     let cue = tokenizer.encode(":", false).unwrap().pop();
     for item in &data.items {
         assert_eq!(item.rows[0].ids.first(), Some(&1));
@@ -106,20 +82,13 @@ fn stories260k_routes_mmlu_by_letters_after_the_cue() {
 
 #[test]
 fn continuations_of_real_items_decode_to_their_choices() {
-    let (Some(model), Some(file)) = (
-        shared("models/stories260K"),
-        shared("tasks/arc_easy/validation.jsonl.gz"),
-    ) else {
+    let (Some(model), Some(file)) = (shared("models/stories260K"), shared("tasks/arc_easy/validation.jsonl.gz")) else {
         return;
     };
     let tokenizer = Tokenizer::from_dir(model).unwrap();
     let task = Task::from_jsonl(file).unwrap();
-    let form = AnswerForm::Continuation {
-        normalization: Normalization::PerCharacter,
-    };
-    let data = Encoding::new(PromptTemplate::question_answer(), form)
-        .encode(&task, &tokenizer)
-        .unwrap();
+    let form = AnswerForm::Continuation { normalization: Normalization::PerCharacter };
+    let data = Encoding::new(PromptTemplate::question_answer(), form).encode(&task, &tokenizer).unwrap();
     for (item, encoded) in task.items.iter().zip(&data.items) {
         assert_eq!(encoded.rows.len(), item.choices.len());
         for (choice, row) in item.choices.iter().zip(&encoded.rows) {

@@ -35,10 +35,7 @@ pub fn read_areas(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
     let areas: BTreeMap<String, String> =
         serde_json::from_slice(&bytes).map_err(|e| Error::format(path.display(), e))?;
     if areas.is_empty() {
-        return Err(Error::empty(format!(
-            "the table of subjects {}",
-            path.display()
-        )));
+        return Err(Error::empty(format!("the table of subjects {}", path.display())));
     }
     Ok(areas)
 }
@@ -49,11 +46,7 @@ impl Task {
     /// # Errors
     /// [`Error::Empty`] without classes; [`Error::Format`] naming the item when it has no subject, when its subject
     /// is not in `areas`, or when that area is not among `classes`.
-    pub fn route_by_subject(
-        &self,
-        areas: &BTreeMap<String, String>,
-        classes: &[String],
-    ) -> Result<Self> {
+    pub fn route_by_subject(&self, areas: &BTreeMap<String, String>, classes: &[String]) -> Result<Self> {
         if classes.is_empty() {
             return Err(Error::empty("the list of areas"));
         }
@@ -61,43 +54,22 @@ impl Task {
             .items
             .iter()
             .map(|item| {
-                Ok(Item {
-                    choices: classes.to_vec(),
-                    answer: Some(area_index(item, areas, classes)?),
-                    ..item.clone()
-                })
+                Ok(Item { choices: classes.to_vec(), answer: Some(area_index(item, areas, classes)?), ..item.clone() })
             })
             .collect::<Result<Vec<Item>>>()?;
-        Ok(Self {
-            name: self.name.clone(),
-            items,
-        })
+        Ok(Self { name: self.name.clone(), items })
     }
 }
 
 fn area_index(item: &Item, areas: &BTreeMap<String, String>, classes: &[String]) -> Result<usize> {
     let place = || format!("item `{}`", item.id);
-    let subject = item
-        .subject
-        .as_ref()
-        .ok_or_else(|| Error::format(place(), "has no subject to route by"))?;
-    let area = areas.get(subject).ok_or_else(|| {
-        Error::format(
-            place(),
-            format!("subject `{subject}` is not among the {} known", areas.len()),
-        )
-    })?;
-    classes
-        .iter()
-        .position(|class| class == area)
-        .ok_or_else(|| {
-            Error::format(
-                place(),
-                format!(
-                    "area `{area}` of subject `{subject}` is not among the classes {classes:?}"
-                ),
-            )
-        })
+    let subject = item.subject.as_ref().ok_or_else(|| Error::format(place(), "has no subject to route by"))?;
+    let area = areas
+        .get(subject)
+        .ok_or_else(|| Error::format(place(), format!("subject `{subject}` is not among the {} known", areas.len())))?;
+    classes.iter().position(|class| class == area).ok_or_else(|| {
+        Error::format(place(), format!("area `{area}` of subject `{subject}` is not among the classes {classes:?}"))
+    })
 }
 
 #[cfg(test)]
@@ -105,10 +77,7 @@ mod tests {
     use super::*;
 
     fn areas() -> BTreeMap<String, String> {
-        BTreeMap::from([
-            ("algebra".to_owned(), "STEM".to_owned()),
-            ("law".to_owned(), "humanities".to_owned()),
-        ])
+        BTreeMap::from([("algebra".to_owned(), "STEM".to_owned()), ("law".to_owned(), "humanities".to_owned())])
     }
 
     fn task_of(subject: Option<&str>) -> Task {
@@ -120,9 +89,7 @@ mod tests {
     #[test]
     fn the_answer_becomes_the_area_of_the_subject() {
         let classes = ["STEM".to_owned(), "humanities".to_owned()];
-        let routed = task_of(Some("law"))
-            .route_by_subject(&areas(), &classes)
-            .unwrap();
+        let routed = task_of(Some("law")).route_by_subject(&areas(), &classes).unwrap();
         assert_eq!(routed.items[0].choices, classes);
         assert_eq!(routed.items[0].answer, Some(1));
         assert_eq!(routed.items[0].question, "Q?");
@@ -137,9 +104,7 @@ mod tests {
             (None, &stem[..], "q1"),
             (Some("law"), &[][..], "areas"),
         ] {
-            let error = task_of(subject)
-                .route_by_subject(&areas(), classes)
-                .unwrap_err();
+            let error = task_of(subject).route_by_subject(&areas(), classes).unwrap_err();
             assert!(error.to_string().contains(named), "{error}");
         }
     }

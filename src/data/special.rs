@@ -83,18 +83,12 @@ fn object(file: &str, bytes: Option<&[u8]>) -> Result<Value> {
 
 /// A token is written as a text or as an object with its text under `content`.
 fn text_of(value: &Value) -> Option<String> {
-    value
-        .as_str()
-        .or_else(|| value["content"].as_str())
-        .map(str::to_owned)
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
 }
 
 /// An id is written as a number or as a list of numbers; some files write −1 for "none".
 fn id_of(value: &Value) -> Option<u32> {
-    let first = value
-        .as_array()
-        .and_then(|list| list.first())
-        .unwrap_or(value);
+    let first = value.as_array().and_then(|list| list.first()).unwrap_or(value);
     first.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
@@ -110,10 +104,7 @@ fn chat_template_of(value: &Value) -> Result<Option<String>> {
         _ => {
             return Err(Error::format(
                 "tokenizer_config.json",
-                format!(
-                    "none of its {} chat templates is named `default`",
-                    list.len()
-                ),
+                format!("none of its {} chat templates is named `default`", list.len()),
             ));
         }
     };
@@ -142,34 +133,20 @@ mod tests {
 
     #[test]
     fn ids_may_be_lists_or_minus_one() {
-        let config =
-            br#"{"bos_token_id": 1, "eos_token_id": [128001, 128008], "pad_token_id": -1}"#;
+        let config = br#"{"bos_token_id": 1, "eos_token_id": [128001, 128008], "pad_token_id": -1}"#;
         let special = SpecialTokens::from_json(None, None, Some(config)).unwrap();
-        assert_eq!(
-            (special.bos_id, special.eos_id, special.pad_id),
-            (Some(1), Some(128_001), None)
-        );
+        assert_eq!((special.bos_id, special.eos_id, special.pad_id), (Some(1), Some(128_001), None));
     }
 
     #[test]
     fn the_default_of_several_chat_templates_is_taken() {
-        let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
-        assert_eq!(
-            from_config(list).unwrap().chat_template.as_deref(),
-            Some("D")
-        );
+        let list =
+            r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+        assert_eq!(from_config(list).unwrap().chat_template.as_deref(), Some("D"));
         let only = r#"{"chat_template": [{"name": "rag", "template": "R"}]}"#;
-        assert_eq!(
-            from_config(only).unwrap().chat_template.as_deref(),
-            Some("R")
-        );
+        assert_eq!(from_config(only).unwrap().chat_template.as_deref(), Some("R"));
         let ambiguous = r#"{"chat_template": [{"name": "a", "template": "A"}, {"name": "b", "template": "B"}]}"#;
-        assert!(
-            from_config(ambiguous)
-                .unwrap_err()
-                .to_string()
-                .contains("default")
-        );
+        assert!(from_config(ambiguous).unwrap_err().to_string().contains("default"));
     }
 
     #[test]

@@ -89,17 +89,12 @@ impl Item {
     /// [`Error::Empty`] without choices, [`Error::LabelOutOfRange`] for an answer beyond them.
     pub fn check(&self) -> Result<()> {
         if self.choices.is_empty() {
-            return Err(Error::empty(format!(
-                "the list of choices of item `{}`",
-                self.id
-            )));
+            return Err(Error::empty(format!("the list of choices of item `{}`", self.id)));
         }
         match self.answer {
-            Some(label) if label >= self.choices.len() => Err(Error::LabelOutOfRange {
-                item: self.id.clone(),
-                label,
-                n_classes: self.choices.len(),
-            }),
+            Some(label) if label >= self.choices.len() => {
+                Err(Error::LabelOutOfRange { item: self.id.clone(), label, n_classes: self.choices.len() })
+            }
             _ => Ok(()),
         }
     }
@@ -121,10 +116,7 @@ impl Task {
     /// Those of [`Item::check`]. An empty list is allowed here; [`Task::from_jsonl`] and encoding refuse it.
     pub fn new(name: impl Into<String>, items: Vec<Item>) -> Result<Self> {
         items.iter().try_for_each(Item::check)?;
-        Ok(Self {
-            name: name.into(),
-            items,
-        })
+        Ok(Self { name: name.into(), items })
     }
 
     /// Reads a `.jsonl` or `.jsonl.gz` file; its parent folder and stem become the name (`arc_easy/train`).
@@ -147,15 +139,9 @@ impl Task {
                 Error::format(place(), reason)
             })?;
             item.check().map_err(|error| match error {
-                Error::LabelOutOfRange {
-                    item,
-                    label,
-                    n_classes,
-                } => Error::LabelOutOfRange {
-                    item: format!("{item}` at `{}", place()),
-                    label,
-                    n_classes,
-                },
+                Error::LabelOutOfRange { item, label, n_classes } => {
+                    Error::LabelOutOfRange { item: format!("{item}` at `{}", place()), label, n_classes }
+                }
                 other => Error::format(place(), other),
             })?;
             items.push(item);
@@ -164,10 +150,7 @@ impl Task {
         if items.is_empty() {
             return Err(Error::empty(format!("the task file {}", path.display())));
         }
-        Ok(Self {
-            name: name_of(path),
-            items,
-        })
+        Ok(Self { name: name_of(path), items })
     }
 
     /// The number of items.
@@ -182,11 +165,7 @@ impl Task {
 
     /// The largest number of choices of any item; 0 for an empty task.
     pub fn n_classes(&self) -> usize {
-        self.items
-            .iter()
-            .map(|i| i.choices.len())
-            .max()
-            .unwrap_or(0)
+        self.items.iter().map(|i| i.choices.len()).max().unwrap_or(0)
     }
 
     /// The share of the most frequent answer index among the items whose answer is known: what a constant
@@ -238,10 +217,7 @@ impl Task {
     }
 
     fn with_items(&self, items: Vec<Item>) -> Self {
-        Self {
-            name: self.name.clone(),
-            items,
-        }
+        Self { name: self.name.clone(), items }
     }
 }
 
@@ -254,9 +230,7 @@ fn name_of(path: &Path) -> String {
     }
 }
 
-fn text_or_integer<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<String, D::Error> {
+fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "`id` must be a text or an integer")]
     enum Id {

@@ -3,9 +3,7 @@
 use super::*;
 
 fn numbered(n: usize) -> Task {
-    let items = (0..n)
-        .map(|i| Item::new(i.to_string(), "?", ["no", "yes"]).with_answer(i % 2))
-        .collect();
+    let items = (0..n).map(|i| Item::new(i.to_string(), "?", ["no", "yes"]).with_answer(i % 2)).collect();
     Task::new("numbers", items).unwrap()
 }
 
@@ -19,15 +17,10 @@ fn read(text: &str) -> Result<Task> {
 #[test]
 fn a_file_written_by_serde_reads_back_equal() {
     let items = vec![
-        Item::new("a", "Q?", ["x", "y"])
-            .with_answer(1)
-            .with_passage("text"),
+        Item::new("a", "Q?", ["x", "y"]).with_answer(1).with_passage("text"),
         Item::new("b", "R?", ["x", "y", "z"]).with_subject("maths"),
     ];
-    let text: Vec<String> = items
-        .iter()
-        .map(|i| serde_json::to_string(i).unwrap())
-        .collect();
+    let text: Vec<String> = items.iter().map(|i| serde_json::to_string(i).unwrap()).collect();
     let task = read(&text.join("\n")).unwrap();
     assert_eq!(task.items, items);
     assert_eq!(task.n_classes(), 3);
@@ -44,26 +37,11 @@ fn each_malformed_line_names_file_and_line() {
         (r#"["x", "Q", ["a", "b"], 0]"#, "not a JSON object"),
         (r#"{"id": "x", "question": "Q"}"#, "choices"),
         (r#"{"id": "x", "question": "Q", "choices": []}"#, "empty"),
-        (
-            r#"{"id": "x", "question": "Q", "choices": "a"}"#,
-            "expected a sequence",
-        ),
-        (
-            r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": "A"}"#,
-            "expected usize",
-        ),
-        (
-            r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": -1}"#,
-            "expected usize",
-        ),
-        (
-            r#"{"id": [], "question": "Q", "choices": ["a"]}"#,
-            "`id` must be",
-        ),
-        (
-            r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": 1}"#,
-            "label 1",
-        ),
+        (r#"{"id": "x", "question": "Q", "choices": "a"}"#, "expected a sequence"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": "A"}"#, "expected usize"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": -1}"#, "expected usize"),
+        (r#"{"id": [], "question": "Q", "choices": ["a"]}"#, "`id` must be"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": 1}"#, "label 1"),
     ] {
         let message = read(&format!("{good}\n\n{bad}\n")).unwrap_err().to_string();
         assert!(message.contains("train.jsonl:3"), "{message}");
@@ -74,14 +52,7 @@ fn each_malformed_line_names_file_and_line() {
 #[test]
 fn an_answer_beyond_the_choices_is_a_label_error_with_both_numbers() {
     let error = read(r#"{"id": "q", "question": "Q", "choices": ["a", "b"], "answer": 2}"#);
-    assert!(matches!(
-        error,
-        Err(Error::LabelOutOfRange {
-            label: 2,
-            n_classes: 2,
-            ..
-        })
-    ));
+    assert!(matches!(error, Err(Error::LabelOutOfRange { label: 2, n_classes: 2, .. })));
 }
 
 #[test]
@@ -102,12 +73,7 @@ fn samples_repeat_with_the_seed_and_differ_between_seeds() {
 fn a_split_shares_no_item_and_loses_none() {
     let (first, rest) = numbered(20).split(8, 3).unwrap();
     assert_eq!((first.len(), rest.len()), (8, 12));
-    let mut ids: Vec<String> = first
-        .items
-        .iter()
-        .chain(&rest.items)
-        .map(|i| i.id.clone())
-        .collect();
+    let mut ids: Vec<String> = first.items.iter().chain(&rest.items).map(|i| i.id.clone()).collect();
     ids.sort_by_key(|id| id.parse::<usize>().unwrap());
     let expected: Vec<String> = (0..20).map(|i| i.to_string()).collect();
     assert_eq!(ids, expected);

@@ -88,9 +88,7 @@ impl Tokenizer {
         let tokenizer = read_capped(&path, MAX_TOKENIZER_BYTES)?;
         let optional = |name: &str| {
             let path = dir.join(name);
-            path.exists()
-                .then(|| read_capped(&path, MAX_TOKENIZER_BYTES))
-                .transpose()
+            path.exists().then(|| read_capped(&path, MAX_TOKENIZER_BYTES)).transpose()
         };
         let tokenizer_config = optional("tokenizer_config.json")?;
         let special_tokens_map = optional("special_tokens_map.json")?;
@@ -111,10 +109,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn from_bytes(tokenizer_json: &[u8]) -> Result<Self> {
-        Self::from_files(&TokenizerFiles {
-            tokenizer: tokenizer_json,
-            ..TokenizerFiles::default()
-        })
+        Self::from_files(&TokenizerFiles { tokenizer: tokenizer_json, ..TokenizerFiles::default() })
     }
 
     /// Reads files that are already in memory, such as embedded ones.
@@ -126,11 +121,7 @@ impl Tokenizer {
     }
 
     fn from_files_at(location: &str, files: &TokenizerFiles<'_>) -> Result<Self> {
-        let mut special = SpecialTokens::from_json(
-            files.tokenizer_config,
-            files.special_tokens_map,
-            files.config,
-        )?;
+        let mut special = SpecialTokens::from_json(files.tokenizer_config, files.special_tokens_map, files.config)?;
         if let Some(source) = files.chat_template {
             let source = std::str::from_utf8(source)
                 .map_err(|e| Error::format("chat_template.jinja", format!("not UTF-8: {e}")))?;
@@ -151,10 +142,7 @@ impl Tokenizer {
         if special.add_bos == Some(true) && bos.is_none() {
             return Err(Error::Tokenizer {
                 location: location.to_owned(),
-                reason: format!(
-                    "add_bos_token is true, but bos_token {:?} is not in the vocabulary",
-                    special.bos
-                ),
+                reason: format!("add_bos_token is true, but bos_token {:?} is not in the vocabulary", special.bos),
             });
         }
         let eos = find(&special.eos, special.eos_id);
@@ -223,9 +211,7 @@ impl Tokenizer {
 
     /// The token of an id as the vocabulary writes it (`Ġyes`, `▁the`); `<id>` for an id that is not in it.
     pub fn token(&self, id: u32) -> String {
-        self.inner
-            .id_to_token(id)
-            .unwrap_or_else(|| format!("<{id}>"))
+        self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>"))
     }
 
     /// The number of tokens, added ones included.
@@ -260,17 +246,12 @@ fn guarded<T>(location: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> R
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             format!("panicked: {}", text.unwrap_or("no message"))
         }
     };
-    Err(Error::Tokenizer {
-        location: location.to_owned(),
-        reason,
-    })
+    Err(Error::Tokenizer { location: location.to_owned(), reason })
 }
 
 #[cfg(test)]

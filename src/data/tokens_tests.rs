@@ -15,31 +15,13 @@ fn with_config(json: &str, config: &str) -> Result<Tokenizer> {
 fn the_begin_token_is_added_once_and_only_when_asked_for() {
     let with_processor = pieces_json(true);
     let without = pieces_json(false);
-    let bos = |json: &str, config: &str| {
-        with_config(json, config)
-            .unwrap()
-            .encode("abc", true)
-            .unwrap()[0]
-            == 1
-    };
+    let bos = |json: &str, config: &str| with_config(json, config).unwrap().encode("abc", true).unwrap()[0] == 1;
     for (json, config, expected) in [
         (&with_processor, "{}", true),
-        (
-            &with_processor,
-            r#"{"bos_token": "<s>", "add_bos_token": true}"#,
-            true,
-        ),
-        (
-            &with_processor,
-            r#"{"bos_token": "<s>", "add_bos_token": false}"#,
-            false,
-        ),
+        (&with_processor, r#"{"bos_token": "<s>", "add_bos_token": true}"#, true),
+        (&with_processor, r#"{"bos_token": "<s>", "add_bos_token": false}"#, false),
         (&without, "{}", false),
-        (
-            &without,
-            r#"{"bos_token": "<s>", "add_bos_token": true}"#,
-            true,
-        ),
+        (&without, r#"{"bos_token": "<s>", "add_bos_token": true}"#, true),
     ] {
         assert_eq!(bos(json, config), expected, "{config}");
         let tokenizer = with_config(json, config).unwrap();
@@ -52,13 +34,7 @@ fn the_begin_token_is_added_once_and_only_when_asked_for() {
 
 #[test]
 fn an_empty_text_has_at_most_the_begin_token() {
-    assert_eq!(
-        Tokenizer::from_bytes(pieces_json(false).as_bytes())
-            .unwrap()
-            .encode("", true)
-            .unwrap(),
-        [0u32; 0]
-    );
+    assert_eq!(Tokenizer::from_bytes(pieces_json(false).as_bytes()).unwrap().encode("", true).unwrap(), [0u32; 0]);
     let config = r#"{"bos_token": "<s>", "add_bos_token": true}"#;
     for processor in [false, true] {
         let tokenizer = with_config(&pieces_json(processor), config).unwrap();
@@ -102,22 +78,13 @@ fn truncation_and_padding_of_the_file_are_switched_off() {
 #[test]
 fn malformed_files_are_errors_and_never_panics() {
     for bad in ["", "{}", "[]", "{\"version\": \"1.0\"}"] {
-        assert!(matches!(
-            Tokenizer::from_bytes(bad.as_bytes()),
-            Err(Error::Tokenizer { .. })
-        ));
+        assert!(matches!(Tokenizer::from_bytes(bad.as_bytes()), Err(Error::Tokenizer { .. })));
     }
     // A WordLevel model without its unknown token fails only when it meets an unknown word.
     let json = words_json().replace(r#""unk_token": "?""#, r#""unk_token": "absent""#);
     let tokenizer = Tokenizer::from_bytes(json.as_bytes()).unwrap();
-    assert!(matches!(
-        tokenizer.encode("xyz", true),
-        Err(Error::Tokenizer { .. })
-    ));
-    let missing = with_config(
-        &words_json(),
-        r#"{"bos_token": "<s>", "add_bos_token": true}"#,
-    );
+    assert!(matches!(tokenizer.encode("xyz", true), Err(Error::Tokenizer { .. })));
+    let missing = with_config(&words_json(), r#"{"bos_token": "<s>", "add_bos_token": true}"#);
     assert!(missing.unwrap_err().to_string().contains("<s>"));
 }
 
@@ -131,26 +98,14 @@ fn a_panic_of_the_library_becomes_an_error() {
 fn a_directory_is_read_with_what_lies_beside_the_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    assert!(matches!(
-        Tokenizer::from_dir(dir.path()),
-        Err(Error::Io { .. })
-    ));
+    assert!(matches!(Tokenizer::from_dir(dir.path()), Err(Error::Io { .. })));
     write("tokenizer.json", &pieces_json(false));
-    write(
-        "config.json",
-        r#"{"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 999}"#,
-    );
+    write("config.json", r#"{"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 999}"#);
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
     // 999 is not in the vocabulary, so the pad falls back to EOS.
     assert_eq!(tokenizer.pad_id(), 2);
     assert!(!tokenizer.has_chat_template());
     write("chat_template.jinja", "{{ messages[0].content }}!");
-    assert_eq!(
-        Tokenizer::from_dir(dir.path())
-            .unwrap()
-            .chat_prompt("a")
-            .unwrap(),
-        "a!"
-    );
+    assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().chat_prompt("a").unwrap(), "a!");
 }

@@ -45,10 +45,7 @@ pub(crate) fn droppable(tokens: &SpannedTokens, body: &Range<usize>) -> Range<us
     };
     match tokens.spans.iter().position(inside) {
         Some(first) => {
-            let n = tokens.spans[first..]
-                .iter()
-                .take_while(|s| inside(s))
-                .count();
+            let n = tokens.spans[first..].iter().take_while(|s| inside(s)).count();
             first..first + n
         }
         None => 0..0,
@@ -70,11 +67,7 @@ pub(crate) fn cut(
     let Some(limit) = limit.filter(|limit| longest > *limit) else {
         return Ok(None);
     };
-    let too_long = |tokens: usize| Error::PromptTooLong {
-        item: item.to_owned(),
-        tokens,
-        limit,
-    };
+    let too_long = |tokens: usize| Error::PromptTooLong { item: item.to_owned(), tokens, limit };
     let excess = longest - limit;
     if truncation == Truncation::Refuse {
         return Err(too_long(longest));
@@ -93,26 +86,15 @@ mod tests {
     use super::*;
 
     fn spanned(spans: &[Option<(usize, usize)>]) -> SpannedTokens {
-        SpannedTokens {
-            ids: vec![0; spans.len()],
-            spans: spans.to_vec(),
-        }
+        SpannedTokens { ids: vec![0; spans.len()], spans: spans.to_vec() }
     }
 
     #[test]
     fn only_tokens_wholly_inside_the_body_may_go() {
         let tokens = spanned(&[None, Some((0, 2)), Some((2, 4)), Some((4, 6)), Some((6, 8))]);
         assert_eq!(droppable(&tokens, &(0..4)), 1..3);
-        assert_eq!(
-            droppable(&tokens, &(0..5)),
-            1..3,
-            "a straddling token is the cue's"
-        );
-        assert_eq!(
-            droppable(&tokens, &(2..6)),
-            2..4,
-            "a chat template's opening stays"
-        );
+        assert_eq!(droppable(&tokens, &(0..5)), 1..3, "a straddling token is the cue's");
+        assert_eq!(droppable(&tokens, &(2..6)), 2..4, "a chat template's opening stays");
         assert!(droppable(&tokens, &(0..0)).is_empty());
     }
 
@@ -129,22 +111,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_names_the_item_and_both_numbers() {
         let refused = cut("q", 1..6, 10, Some(8), Truncation::Refuse);
-        assert!(matches!(
-            refused,
-            Err(Error::PromptTooLong {
-                tokens: 10,
-                limit: 8,
-                ..
-            })
-        ));
+        assert!(matches!(refused, Err(Error::PromptTooLong { tokens: 10, limit: 8, .. })));
         let fixed = cut("q", 1..6, 10, Some(4), Truncation::Start);
-        assert!(matches!(
-            fixed,
-            Err(Error::PromptTooLong {
-                tokens: 5,
-                limit: 4,
-                ..
-            })
-        ));
+        assert!(matches!(fixed, Err(Error::PromptTooLong { tokens: 5, limit: 4, .. })));
     }
 }

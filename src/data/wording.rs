@@ -38,28 +38,18 @@ impl<'a> PromptWriter<'a> {
     pub fn write(&self, item: &Item) -> Result<Wording> {
         let prompt = self.template.render(item)?;
         let Some(opening) = &self.chat_opening else {
-            return Ok(Wording {
-                text: prompt.text(),
-                body: 0..prompt.body.len(),
-                cue: prompt.cue,
-            });
+            return Ok(Wording { text: prompt.text(), body: 0..prompt.body.len(), cue: prompt.cue });
         };
         // Many templates trim the message; trimming it first lets us find it again.
         let message = prompt.body.trim();
         let mut text = self.tokenizer.chat_prompt(message)?;
-        let found = text
-            .strip_prefix(opening.as_str())
-            .is_some_and(|rest| rest.starts_with(message));
+        let found = text.strip_prefix(opening.as_str()).is_some_and(|rest| rest.starts_with(message));
         let start = opening.len();
         text.push_str(&prompt.cue);
         Ok(Wording {
             text,
             // A template that rewrites the message leaves nothing that could be shortened safely.
-            body: if found {
-                start..start + message.len()
-            } else {
-                0..0
-            },
+            body: if found { start..start + message.len() } else { 0..0 },
             cue: prompt.cue,
         })
     }
@@ -69,10 +59,7 @@ fn chat_opening(tokenizer: &Tokenizer) -> Result<String> {
     let text = tokenizer.chat_prompt(PLACEHOLDER)?;
     match text.split_once(PLACEHOLDER) {
         Some((opening, _)) => Ok(opening.to_owned()),
-        None => Err(Error::format(
-            "chat template",
-            "does not show the user's message",
-        )),
+        None => Err(Error::format("chat template", "does not show the user's message")),
     }
 }
 
@@ -109,26 +96,15 @@ mod tests {
     #[test]
     fn in_chat_only_the_message_itself_may_be_lost() {
         // The message's own words occur in the opening: the place is found by the opening's length, not by search.
-        let wording = write(Some(
-            "Question: user? {{ messages[0].content | trim }} end\n>",
-        ))
-        .unwrap();
+        let wording = write(Some("Question: user? {{ messages[0].content | trim }} end\n>")).unwrap();
         assert_eq!(wording.text, "Question: user? Question: user end\n>Answer:");
-        assert_eq!(
-            (wording.body.clone(), &wording.text[wording.body]),
-            (16..30, "Question: user")
-        );
+        assert_eq!((wording.body.clone(), &wording.text[wording.body]), (16..30, "Question: user"));
         assert_eq!(wording.cue, "Answer:");
     }
 
     #[test]
     fn a_template_that_rewrites_the_message_leaves_nothing_to_drop() {
-        assert_eq!(
-            write(Some("<{{ messages[0].content | upper }}>"))
-                .unwrap()
-                .body,
-            0..0
-        );
+        assert_eq!(write(Some("<{{ messages[0].content | upper }}>")).unwrap().body, 0..0);
     }
 
     #[test]

@@ -21,21 +21,13 @@ pub fn eigh(matrix: ArrayView2<f64>) -> Result<Eigen> {
     let n = matrix.nrows();
     let bad = matrix.iter().filter(|v| !v.is_finite()).count();
     if bad > 0 {
-        return Err(Error::NonFinite {
-            what: format!("symmetric matrix [{n}, {n}]"),
-            count: bad,
-            total: matrix.len(),
-        });
+        return Err(Error::NonFinite { what: format!("symmetric matrix [{n}, {n}]"), count: bad, total: matrix.len() });
     }
     let m = faer::Mat::from_fn(n, n, |i, j| matrix[[i, j]]);
-    let eigen = m
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|e| Error::numerical("eigendecomposition", format!("{e:?}")))?;
+    let eigen =
+        m.self_adjoint_eigen(Side::Lower).map_err(|e| Error::numerical("eigendecomposition", format!("{e:?}")))?;
     let (u, s) = (eigen.U(), eigen.S().column_vector());
-    Ok(Eigen {
-        values: Array1::from_shape_fn(n, |i| s[i]),
-        vectors: Array2::from_shape_fn((n, n), |(i, j)| u[(i, j)]),
-    })
+    Ok(Eigen { values: Array1::from_shape_fn(n, |i| s[i]), vectors: Array2::from_shape_fn((n, n), |(i, j)| u[(i, j)]) })
 }
 
 #[cfg(test)]

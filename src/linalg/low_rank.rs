@@ -26,11 +26,7 @@ pub struct LowRankSum {
 impl LowRankSum {
     /// Starts with the zero matrix of width `d`.
     pub fn new(d: usize, rank: usize) -> Self {
-        Self {
-            factor: Array2::zeros((d, 0)),
-            rank,
-            discarded_trace: 0.0,
-        }
+        Self { factor: Array2::zeros((d, 0)), rank, discarded_trace: 0.0 }
     }
 
     /// Adds `Σ_rows x xᵀ`.
@@ -48,12 +44,7 @@ impl LowRankSum {
         // below this an eigenvalue is rounding, and its column points anywhere
         let noise = NOISE * eigen.values.last().copied().unwrap_or(0.0);
         let keep = eigen.values.iter().filter(|v| **v > noise).count().min(self.rank);
-        self.discarded_trace += eigen
-            .values
-            .slice(s![..n - keep])
-            .iter()
-            .map(|v| v.max(0.0))
-            .sum::<f64>();
+        self.discarded_trace += eigen.values.slice(s![..n - keep]).iter().map(|v| v.max(0.0)).sum::<f64>();
         self.factor = matmul(columns.view(), eigen.vectors.slice(s![.., n - keep..]));
         Ok(())
     }

@@ -15,9 +15,13 @@ pub fn gauss_hermite(points: usize) -> Result<(Array1<f64>, Array1<f64>)> {
     if points == 0 {
         return Err(Error::config("points", "at least 1", points));
     }
-    let jacobi = Array2::from_shape_fn((points, points), |(i, j)| {
-        if i.abs_diff(j) == 1 { (i.max(j) as f64).sqrt() } else { 0.0 }
-    });
+    let jacobi =
+        Array2::from_shape_fn(
+            (points, points),
+            |(i, j)| {
+                if i.abs_diff(j) == 1 { (i.max(j) as f64).sqrt() } else { 0.0 }
+            },
+        );
     let eigen = eigh(jacobi.view())?;
     let weights = eigen.vectors.row(0).mapv(|v| v * v);
     Ok((eigen.values, weights))

@@ -1,6 +1,9 @@
 //! Attaches adapters to a model's linears, counts them, and folds them in.
 
-use super::{LoraConfig, linear::{LoraAdapter, LoraLinear}};
+use super::{
+    LoraConfig,
+    linear::{LoraAdapter, LoraLinear},
+};
 use crate::error::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};

@@ -66,10 +66,7 @@ impl TargetModules {
 }
 
 fn is_path_or_suffix(path: &str, name: &str) -> bool {
-    path == name
-        || path
-            .strip_suffix(name)
-            .is_some_and(|prefix| prefix.ends_with('.'))
+    path == name || path.strip_suffix(name).is_some_and(|prefix| prefix.ends_with('.'))
 }
 
 fn whole_match(pattern: &str) -> Result<Regex> {

@@ -15,9 +15,9 @@ mod linear;
 mod peft;
 mod weights;
 
-pub use attach::{AdapterSummary, Adaptable, attach, merge, summarize};
+pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use config::{LoraConfig, TargetModules};
 pub use linear::{LoraAdapter, LoraLinear};
 pub use peft::{load_peft, save_peft};
-pub(crate) use weights::{to_array, to_vec};
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};
+pub(crate) use weights::{to_array, to_vec};

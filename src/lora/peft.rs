@@ -3,8 +3,8 @@
 use super::attach::{Adaptable, adapter_dtype, check_targets, new_adapter};
 use super::weights::to_vec;
 use super::{LoraConfig, TargetModules};
-use crate::error::{Error, Result};
 use crate::atomic_file::write_atomic;
+use crate::error::{Error, Result};
 use crate::tensor_file::{TensorFile, write_matrices};
 use burn::tensor::DType;
 use serde_json::{Value, json};
@@ -95,8 +95,7 @@ fn read_config(path: &Path) -> Result<LoraConfig> {
             return Err(unsupported(field, found, "unset"));
         }
     }
-    let config: LoraConfig =
-        serde_json::from_value(value).map_err(|e| Error::format(path.display(), e))?;
+    let config: LoraConfig = serde_json::from_value(value).map_err(|e| Error::format(path.display(), e))?;
     config.validate()?;
     Ok(config)
 }

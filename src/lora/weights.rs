@@ -58,12 +58,11 @@ fn collect<M: Adaptable>(
     for linear in model.linears() {
         let Some(adapter) = &linear.adapter else { continue };
         for matrix in [LoraMatrix::A, LoraMatrix::B] {
-            let site = Site {
-                module: linear.path.clone(),
-                matrix,
-            };
+            let site = Site { module: linear.path.clone(), matrix };
             let tensor = pick(adapter, matrix).ok_or_else(|| {
-                Error::Incompatible(format!("the random start of `{site}` is unknown, so the prior cannot be centred there"))
+                Error::Incompatible(format!(
+                    "the random start of `{site}` is unknown, so the prior cannot be centred there"
+                ))
             })?;
             weights.insert(site, to_array(tensor)?);
         }
@@ -88,9 +87,8 @@ pub fn write_adapter<M: Adaptable>(mut model: M, weights: &AdapterWeights) -> Re
                 LoraMatrix::A => &mut adapter.a,
                 LoraMatrix::B => &mut adapter.b,
             };
-            let value = weights.get(&site).ok_or_else(|| {
-                Error::Incompatible(format!("weights for `{site}` are missing"))
-            })?;
+            let value =
+                weights.get(&site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))?;
             *param = set_param(param, value, &site)?;
         }
     }
@@ -101,11 +99,7 @@ fn set_param(param: &Param<Tensor<2>>, value: &Array2<f64>, site: &Site) -> Resu
     let old = param.val();
     let found = [value.nrows(), value.ncols()];
     if old.dims() != found {
-        return Err(Error::Shape {
-            what: site.to_string(),
-            expected: old.dims().to_vec(),
-            found: found.to_vec(),
-        });
+        return Err(Error::Shape { what: site.to_string(), expected: old.dims().to_vec(), found: found.to_vec() });
     }
     let data = TensorData::new(value.iter().copied().collect::<Vec<f64>>(), found);
     let tensor = Tensor::from_data(data, (&old.device().without_autodiff(), old.dtype()));
@@ -115,8 +109,7 @@ fn set_param(param: &Param<Tensor<2>>, value: &Array2<f64>, site: &Site) -> Resu
 /// Copies a matrix to the host in f64.
 pub(crate) fn to_array(tensor: Tensor<2>) -> Result<Array2<f64>> {
     let dims = tensor.dims();
-    Array2::from_shape_vec(dims, to_vec(tensor)?)
-        .map_err(|e| Error::numerical("copy of a tensor to the host", e))
+    Array2::from_shape_vec(dims, to_vec(tensor)?).map_err(|e| Error::numerical("copy of a tensor to the host", e))
 }
 
 /// Copies a tensor to the host in f64, row-major.

@@ -41,11 +41,7 @@ pub fn auroc(positive: &[f64], negative: &[f64]) -> Result<f64> {
 /// assert!(estimate.low < estimate.value && estimate.high <= 1.0);
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
-pub fn auroc_estimate(
-    positive: &[f64],
-    negative: &[f64],
-    bootstrap: &BayesianBootstrap,
-) -> Result<Estimate> {
+pub fn auroc_estimate(positive: &[f64], negative: &[f64], bootstrap: &BayesianBootstrap) -> Result<Estimate> {
     let ranking = Ranking::new(positive, negative)?;
     // The parts of a Dirichlet vector, each divided by its sum, are independent Dirichlet vectors.
     bootstrap.estimate(ranking.positive.len(), |weights| ranking.auroc(weights))
@@ -160,10 +156,7 @@ mod tests {
         let bootstrap = BayesianBootstrap::default();
         let estimate = auroc_estimate(&positive, &negative, &bootstrap).unwrap();
         assert!(estimate.low < estimate.value && estimate.value < estimate.high);
-        assert_eq!(
-            estimate,
-            auroc_estimate(&positive, &negative, &bootstrap).unwrap()
-        );
+        assert_eq!(estimate, auroc_estimate(&positive, &negative, &bootstrap).unwrap());
         // Hanley & McNeil's standard error at A ≈ 0.68, n = 60, m = 80 is 0.046; a 95 % interval spans about 0.18.
         let width = estimate.high - estimate.low;
         assert!((0.12..0.24).contains(&width), "{width}");
@@ -172,10 +165,7 @@ mod tests {
     #[test]
     fn empty_sets_and_nan_are_refused() {
         let message = |e: Error| e.to_string();
-        assert_eq!(
-            message(auroc(&[], &[1.0]).unwrap_err()),
-            "set of positive items is empty"
-        );
+        assert_eq!(message(auroc(&[], &[1.0]).unwrap_err()), "set of positive items is empty");
         assert_eq!(
             message(auroc(&[1.0], &[f64::NAN, 2.0]).unwrap_err()),
             "scores of the negative items: 1 of 2 values are not finite"

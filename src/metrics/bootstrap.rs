@@ -39,11 +39,7 @@ pub struct BayesianBootstrap {
 impl Default for BayesianBootstrap {
     /// 1,000 draws, seed 0, 95 %.
     fn default() -> Self {
-        Self {
-            n_draws: 1000,
-            seed: 0,
-            level: 0.95,
-        }
+        Self { n_draws: 1000, seed: 0, level: 0.95 }
     }
 }
 
@@ -54,11 +50,7 @@ impl BayesianBootstrap {
     ///
     /// # Errors
     /// If there is no item or no draw, the level is not strictly between 0 and 1, or the statistic is NaN.
-    pub fn estimate(
-        &self,
-        n_items: usize,
-        mut statistic: impl FnMut(&[f64]) -> f64,
-    ) -> Result<Estimate> {
+    pub fn estimate(&self, n_items: usize, mut statistic: impl FnMut(&[f64]) -> f64) -> Result<Estimate> {
         let [estimate] = self.estimates(n_items, |weights| [statistic(weights)])?;
         Ok(estimate)
     }
@@ -74,11 +66,7 @@ impl BayesianBootstrap {
     ) -> Result<[Estimate; K]> {
         let draws = self.draws(n_items, &mut statistics)?;
         let values = statistics(&equal_weights(n_items));
-        let mut estimates = [Estimate {
-            value: 0.0,
-            low: 0.0,
-            high: 0.0,
-        }; K];
+        let mut estimates = [Estimate { value: 0.0, low: 0.0, high: 0.0 }; K];
         for (k, estimate) in estimates.iter_mut().enumerate() {
             *estimate = self.summarise(values[k], draws.iter().map(|draw| draw[k]))?;
         }
@@ -116,11 +104,7 @@ impl BayesianBootstrap {
     }
 
     /// The value with the equal-tailed interval of its draws.
-    pub(super) fn summarise(
-        &self,
-        value: f64,
-        draws: impl Iterator<Item = f64>,
-    ) -> Result<Estimate> {
+    pub(super) fn summarise(&self, value: f64, draws: impl Iterator<Item = f64>) -> Result<Estimate> {
         let tail = checked_tail(self.level)?;
         let mut sorted: Vec<f64> = draws.collect();
         let not_finite = sorted.iter().filter(|v| !v.is_finite()).count();
@@ -132,11 +116,7 @@ impl BayesianBootstrap {
             });
         }
         sorted.sort_unstable_by(f64::total_cmp);
-        Ok(Estimate {
-            value,
-            low: quantile(&sorted, tail),
-            high: quantile(&sorted, 1.0 - tail),
-        })
+        Ok(Estimate { value, low: quantile(&sorted, tail), high: quantile(&sorted, 1.0 - tail) })
     }
 }
 
@@ -168,13 +148,8 @@ mod tests {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-        let bootstrap = BayesianBootstrap {
-            n_draws: 20_000,
-            ..Default::default()
-        };
-        let draws = bootstrap
-            .draws(values.len(), |w| [weighted_sum(w, &values)])
-            .unwrap();
+        let bootstrap = BayesianBootstrap { n_draws: 20_000, ..Default::default() };
+        let draws = bootstrap.draws(values.len(), |w| [weighted_sum(w, &values)]).unwrap();
         let m = draws.len() as f64;
         let centre = draws.iter().map(|d| d[0]).sum::<f64>() / m;
         let spread = draws.iter().map(|d| (d[0] - centre).powi(2)).sum::<f64>() / m;
@@ -186,11 +161,7 @@ mod tests {
 
     #[test]
     fn weights_are_a_distribution_and_repeat_with_the_seed() {
-        let bootstrap = BayesianBootstrap {
-            n_draws: 5,
-            seed: 7,
-            level: 0.9,
-        };
+        let bootstrap = BayesianBootstrap { n_draws: 5, seed: 7, level: 0.9 };
         let mut first = Vec::new();
         let mut second = Vec::new();
         for store in [&mut first, &mut second] {
@@ -205,10 +176,7 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(first, second);
-        let other = BayesianBootstrap {
-            seed: 8,
-            ..bootstrap
-        };
+        let other = BayesianBootstrap { seed: 8, ..bootstrap };
         other
             .draws(30, |w| {
                 assert_ne!(w, &first[..30]);
@@ -237,17 +205,8 @@ mod tests {
             refused.unwrap_err().to_string()
         };
         let n_draws = 0;
-        assert_eq!(
-            message(BayesianBootstrap {
-                n_draws,
-                ..bootstrap
-            }),
-            "n_draws: must be at least 1, got 0"
-        );
+        assert_eq!(message(BayesianBootstrap { n_draws, ..bootstrap }), "n_draws: must be at least 1, got 0");
         let level = 1.0;
-        assert_eq!(
-            message(BayesianBootstrap { level, ..bootstrap }),
-            "level: must be strictly between 0 and 1, got 1"
-        );
+        assert_eq!(message(BayesianBootstrap { level, ..bootstrap }), "level: must be strictly between 0 and 1, got 1");
     }
 }

@@ -50,11 +50,7 @@ pub fn ece(probabilities: ArrayView2<f64>, labels: &[usize], n_bins: usize) -> R
 /// As [`ece`].
 ///
 /// Nguyen & O'Connor (2015), arXiv 1508.05154; Nixon et al. (2019), arXiv 1904.01685.
-pub fn adaptive_ece(
-    probabilities: ArrayView2<f64>,
-    labels: &[usize],
-    n_bins: usize,
-) -> Result<f64> {
+pub fn adaptive_ece(probabilities: ArrayView2<f64>, labels: &[usize], n_bins: usize) -> Result<f64> {
     let binned = Binned::equal_mass(&Predictions::new(probabilities, labels)?, n_bins)?;
     Ok(binned.at(&equal_weights(labels.len())).ece)
 }
@@ -92,11 +88,7 @@ pub fn mce(probabilities: ArrayView2<f64>, labels: &[usize], n_bins: usize) -> R
 ///
 /// # Errors
 /// As [`ece`].
-pub fn debiased_ece(
-    probabilities: ArrayView2<f64>,
-    labels: &[usize],
-    n_bins: usize,
-) -> Result<f64> {
+pub fn debiased_ece(probabilities: ArrayView2<f64>, labels: &[usize], n_bins: usize) -> Result<f64> {
     let binned = Binned::equal_width(&Predictions::new(probabilities, labels)?, n_bins)?;
     Ok(binned.at(&equal_weights(labels.len())).debiased)
 }
@@ -134,11 +126,7 @@ impl Binned {
     pub(super) fn equal_width(predictions: &Predictions, n_bins: usize) -> Result<Self> {
         checked_n_bins(n_bins)?;
         let confidence = predictions.confidence.iter();
-        Ok(Self {
-            bin: confidence.map(|&c| bin_of(c, n_bins)).collect(),
-            gap: predictions.gaps(),
-            n_bins,
-        })
+        Ok(Self { bin: confidence.map(|&c| bin_of(c, n_bins)).collect(), gap: predictions.gaps(), n_bins })
     }
 
     pub(super) fn equal_mass(predictions: &Predictions, n_bins: usize) -> Result<Self> {
@@ -157,11 +145,7 @@ impl Binned {
             }
             start += run.len();
         }
-        Ok(Self {
-            bin,
-            gap: predictions.gaps(),
-            n_bins,
-        })
+        Ok(Self { bin, gap: predictions.gaps(), n_bins })
     }
 
     /// The calibration errors when item i has the share `weights[i]` of the mass; the weights sum to 1.
@@ -181,11 +165,7 @@ impl Binned {
                 let (own, in_bin) = (weight * gap, mass[bin]);
                 let others = total[bin] - own;
                 // What is left of an item alone in its bin is rounding, not a sign.
-                if others.abs() <= 1e-12 * in_bin {
-                    0.0
-                } else {
-                    own * others.signum()
-                }
+                if others.abs() <= 1e-12 * in_bin { 0.0 } else { own * others.signum() }
             })
             .sum();
         CalibrationErrors { ece, mce, debiased }
@@ -208,13 +188,7 @@ mod tests {
 
     /// Binary predictions of the given confidences for class 0; right where the label is 0.
     fn binary(confidence: &[f64]) -> Array2<f64> {
-        Array2::from_shape_fn((confidence.len(), 2), |(i, c)| {
-            if c == 0 {
-                confidence[i]
-            } else {
-                1.0 - confidence[i]
-            }
-        })
+        Array2::from_shape_fn((confidence.len(), 2), |(i, c)| if c == 0 { confidence[i] } else { 1.0 - confidence[i] })
     }
 
     #[test]
@@ -287,13 +261,8 @@ mod tests {
         let (n_sets, n_items) = (400, 100);
         let (mut plain, mut debiased) = (Vec::new(), Vec::new());
         for _ in 0..n_sets {
-            let confidence: Vec<f64> = (0..n_items)
-                .map(|_| 0.5 + 0.5 * rng.random::<f64>())
-                .collect();
-            let labels: Vec<usize> = confidence
-                .iter()
-                .map(|&c| usize::from(rng.random::<f64>() >= c))
-                .collect();
+            let confidence: Vec<f64> = (0..n_items).map(|_| 0.5 + 0.5 * rng.random::<f64>()).collect();
+            let labels: Vec<usize> = confidence.iter().map(|&c| usize::from(rng.random::<f64>() >= c)).collect();
             let p = binary(&confidence);
             plain.push(ece(p.view(), &labels, 15).unwrap());
             debiased.push(debiased_ece(p.view(), &labels, 15).unwrap());

@@ -39,13 +39,8 @@ pub struct Estimate {
 pub fn beta_interval(successes: usize, trials: usize, level: f64) -> Result<Estimate> {
     let (k, n) = checked_share(successes, trials)?;
     let tail = checked_tail(level)?;
-    let posterior = Beta::new(1.0 + k, 1.0 + n - k)
-        .map_err(|e| Error::numerical("Beta posterior of a share", e))?;
-    Ok(Estimate {
-        value: k / n,
-        low: posterior.inverse_cdf(tail),
-        high: posterior.inverse_cdf(1.0 - tail),
-    })
+    let posterior = Beta::new(1.0 + k, 1.0 + n - k).map_err(|e| Error::numerical("Beta posterior of a share", e))?;
+    Ok(Estimate { value: k / n, low: posterior.inverse_cdf(tail), high: posterior.inverse_cdf(1.0 - tail) })
 }
 
 /// Observed share `p = k/n` with Wilson's score interval, good down to a handful of trials.
@@ -74,16 +69,8 @@ pub fn wilson_interval(successes: usize, trials: usize, level: f64) -> Result<Es
     // At k = 0 and k = n one bound is exact; rounding must not push it out of [0, 1].
     Ok(Estimate {
         value: p,
-        low: if successes == 0 {
-            0.0
-        } else {
-            (centre - half) / scale
-        },
-        high: if successes == trials {
-            1.0
-        } else {
-            (centre + half) / scale
-        },
+        low: if successes == 0 { 0.0 } else { (centre - half) / scale },
+        high: if successes == trials { 1.0 } else { (centre + half) / scale },
     })
 }
 
@@ -101,11 +88,7 @@ fn checked_share(successes: usize, trials: usize) -> Result<(f64, f64)> {
         return Err(Error::empty("set of trials"));
     }
     if successes > trials {
-        return Err(Error::config(
-            "successes",
-            format!("at most {trials}, the number of trials"),
-            successes,
-        ));
+        return Err(Error::config("successes", format!("at most {trials}, the number of trials"), successes));
     }
     Ok((successes as f64, trials as f64))
 }
@@ -144,14 +127,8 @@ mod tests {
                     let tail = (1.0 - level) / 2.0;
                     // statrs stops at an absolute step of the quantile, so the error in probability grows with n: it is
                     // 1e-13 at n = 50 and 1e-8 at n = 20,000, far below what an interval can mean.
-                    assert!(
-                        (beta_reg(a, b, estimate.low) - tail).abs() < 1e-7,
-                        "{k}/{n}"
-                    );
-                    assert!(
-                        (beta_reg(a, b, estimate.high) - 1.0 + tail).abs() < 1e-7,
-                        "{k}/{n}"
-                    );
+                    assert!((beta_reg(a, b, estimate.low) - tail).abs() < 1e-7, "{k}/{n}");
+                    assert!((beta_reg(a, b, estimate.high) - 1.0 + tail).abs() < 1e-7, "{k}/{n}");
                 }
             }
         }
@@ -180,10 +157,7 @@ mod tests {
             message(beta_interval(3, 2, 0.95).unwrap_err()),
             "successes: must be at most 2, the number of trials, got 3"
         );
-        assert_eq!(
-            message(wilson_interval(0, 0, 0.95).unwrap_err()),
-            "set of trials is empty"
-        );
+        assert_eq!(message(wilson_interval(0, 0, 0.95).unwrap_err()), "set of trials is empty");
         for level in [0.0, 1.0, -0.5, f64::NAN] {
             assert!(beta_interval(1, 2, level).is_err());
         }

@@ -34,10 +34,7 @@ pub fn nll(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<f64> {
 /// −ln p_y of each item, in nats.
 pub(super) fn item_losses(predictions: &Predictions) -> Vec<f64> {
     let rows = predictions.probabilities.rows();
-    rows.into_iter()
-        .zip(predictions.labels)
-        .map(|(row, &label)| -row[label].max(f64::MIN_POSITIVE).ln())
-        .collect()
+    rows.into_iter().zip(predictions.labels).map(|(row, &label)| -row[label].max(f64::MIN_POSITIVE).ln()).collect()
 }
 
 #[cfg(test)]

@@ -53,14 +53,7 @@ impl PairedDifference {
         let mut differences = |w: &[f64]| losses(w).map(|(a, b)| a - b);
         let draws = bootstrap.draws(n_items, &mut differences)?;
         let values = differences(&equal_weights(n_items));
-        let mut paired = [Self {
-            difference: Estimate {
-                value: 0.0,
-                low: 0.0,
-                high: 0.0,
-            },
-            p_better: 0.5,
-        }; K];
+        let mut paired = [Self { difference: Estimate { value: 0.0, low: 0.0, high: 0.0 }, p_better: 0.5 }; K];
         for (k, paired) in paired.iter_mut().enumerate() {
             paired.difference = bootstrap.summarise(values[k], draws.iter().map(|d| d[k]))?;
             let lower = draws.iter().filter(|d| d[k] < 0.0).count() as f64;
@@ -120,16 +113,10 @@ impl PairedScores {
         let bootstrap = options.bootstrap();
         let a = WeightedLosses::new(&a, options.n_bins)?;
         let b = WeightedLosses::new(&b, options.n_bins)?;
-        let [nll, brier, ece, aurc] =
-            PairedDifference::of_several(labels.len(), &bootstrap, |weights| {
-                let (a, b) = (a.at(weights), b.at(weights));
-                [
-                    (a.nll, b.nll),
-                    (a.brier, b.brier),
-                    (a.ece, b.ece),
-                    (a.aurc, b.aurc),
-                ]
-            })?;
+        let [nll, brier, ece, aurc] = PairedDifference::of_several(labels.len(), &bootstrap, |weights| {
+            let (a, b) = (a.at(weights), b.at(weights));
+            [(a.nll, b.nll), (a.brier, b.brier), (a.ece, b.ece), (a.aurc, b.aurc)]
+        })?;
         Ok(Self {
             table,
             accuracy: PairedDifference {
@@ -156,22 +143,16 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let n = 200;
         let p: Vec<f64> = (0..n).map(|_| rng.random::<f64>()).collect();
-        let labels = p
-            .iter()
-            .map(|&p| usize::from(rng.random::<f64>() > p))
-            .collect();
+        let labels = p.iter().map(|&p| usize::from(rng.random::<f64>() > p)).collect();
         let said = |p: f64| 1.0 / (1.0 + ((1.0 - p) / p).powf(sharpness));
-        let p = Array2::from_shape_fn((n, 2), |(i, c)| {
-            said(if c == 0 { p[i] } else { 1.0 - p[i] })
-        });
+        let p = Array2::from_shape_fn((n, 2), |(i, c)| said(if c == 0 { p[i] } else { 1.0 - p[i] }));
         (p, labels)
     }
 
     #[test]
     fn a_method_against_itself_is_a_tie() {
         let (p, labels) = example(1, 1.0);
-        let paired =
-            PairedScores::new(p.view(), p.view(), &labels, &ScoreOptions::default()).unwrap();
+        let paired = PairedScores::new(p.view(), p.view(), &labels, &ScoreOptions::default()).unwrap();
         for metric in [paired.nll, paired.brier, paired.ece, paired.aurc] {
             assert_eq!(metric.p_better, 0.5);
             assert_eq!(metric.difference.low, 0.0);
@@ -186,8 +167,7 @@ mod tests {
         let (calibrated, labels) = example(2, 1.0);
         let (overconfident, _) = example(2, 4.0);
         let options = ScoreOptions::default();
-        let paired =
-            PairedScores::new(calibrated.view(), overconfident.view(), &labels, &options).unwrap();
+        let paired = PairedScores::new(calibrated.view(), overconfident.view(), &labels, &options).unwrap();
         assert_eq!(paired.accuracy.p_better, 0.5);
         assert_eq!(paired.accuracy.difference.value, 0.0);
         assert!(paired.nll.p_better > 0.99 && paired.nll.difference.high < 0.0);
@@ -215,10 +195,8 @@ mod tests {
         let a: Vec<f64> = (0..100).map(|i| f64::from((i * 37) % 100) / 25.0).collect();
         let b: Vec<f64> = a.iter().map(|l| l + 0.1).collect();
         let bootstrap = BayesianBootstrap::default();
-        let paired = PairedDifference::of_losses(100, &bootstrap, |w| {
-            (weighted_sum(w, &a), weighted_sum(w, &b))
-        })
-        .unwrap();
+        let paired =
+            PairedDifference::of_losses(100, &bootstrap, |w| (weighted_sum(w, &a), weighted_sum(w, &b))).unwrap();
         assert_eq!(paired.p_better, 1.0);
         // A constant difference has no spread but rounding.
         assert!(paired.difference.high - paired.difference.low < 1e-12);

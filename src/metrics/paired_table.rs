@@ -39,11 +39,7 @@ impl PairedTable {
     ///
     /// # Errors
     /// If the shapes differ, there is no item, a row is not a distribution or a label is not a class.
-    pub fn new(
-        probabilities_a: ArrayView2<f64>,
-        probabilities_b: ArrayView2<f64>,
-        labels: &[usize],
-    ) -> Result<Self> {
+    pub fn new(probabilities_a: ArrayView2<f64>, probabilities_b: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
         let (a, b) = checked_pair(probabilities_a, probabilities_b, labels)?;
         Ok(Self::count(&a, &b))
     }
@@ -72,8 +68,7 @@ impl PairedTable {
             return Err(Error::config("n_draws", "at least 1", bootstrap.n_draws));
         }
         let gamma = |shape: usize| {
-            Gamma::new(shape as f64, 1.0)
-                .map_err(|e| Error::numerical("Gamma distribution of a paired table", e))
+            Gamma::new(shape as f64, 1.0).map_err(|e| Error::numerical("Gamma distribution of a paired table", e))
         };
         let only_a = gamma(1 + self.only_a)?;
         let only_b = gamma(1 + self.only_b)?;
@@ -90,9 +85,7 @@ impl PairedTable {
     pub(super) fn count(a: &Predictions, b: &Predictions) -> Self {
         let count = |right_a, right_b| {
             let pairs = a.correct.iter().zip(&b.correct);
-            pairs
-                .filter(|&(&a, &b)| (a, b) == (right_a, right_b))
-                .count()
+            pairs.filter(|&(&a, &b)| (a, b) == (right_a, right_b)).count()
         };
         Self {
             both_right: count(true, true),
@@ -139,10 +132,7 @@ pub(super) fn checked_pair<'a>(
             found: probabilities_b.shape().to_vec(),
         });
     }
-    Ok((
-        Predictions::new(probabilities_a, labels)?,
-        Predictions::new(probabilities_b, labels)?,
-    ))
+    Ok((Predictions::new(probabilities_a, labels)?, Predictions::new(probabilities_b, labels)?))
 }
 
 #[cfg(test)]
@@ -159,12 +149,7 @@ mod tests {
 
     #[test]
     fn the_published_case_gives_0_971() {
-        let table = PairedTable {
-            both_right: 310,
-            only_a: 65,
-            only_b: 45,
-            both_wrong: 80,
-        };
+        let table = PairedTable { both_right: 310, only_a: 65, only_b: 45, both_wrong: 80 };
         // I_½(46, 66) in mpmath at 40 digits; the continued fraction of statrs is good to about 1e-13.
         assert!((table.p_better_accuracy() - 0.971418177376699).abs() < 1e-12);
     }
@@ -190,16 +175,8 @@ mod tests {
 
     #[test]
     fn the_accuracy_interval_has_the_dirichlet_moments() {
-        let table = PairedTable {
-            both_right: 50,
-            only_a: 30,
-            only_b: 10,
-            both_wrong: 10,
-        };
-        let bootstrap = BayesianBootstrap {
-            n_draws: 20_000,
-            ..Default::default()
-        };
+        let table = PairedTable { both_right: 50, only_a: 30, only_b: 10, both_wrong: 10 };
+        let bootstrap = BayesianBootstrap { n_draws: 20_000, ..Default::default() };
         let difference = table.accuracy_difference(&bootstrap).unwrap();
         // 0.2 observed; posterior mean 20/104, variance [(t + u) − (t − u)²]/105 with t = 31/104, u = 11/104.
         let (t, u) = (31.0 / 104.0, 11.0 / 104.0);
@@ -215,20 +192,8 @@ mod tests {
         let a = arr2(&[[0.5, 0.5]]);
         let b = arr2(&[[0.5, 0.25, 0.25]]);
         let error = PairedTable::new(a.view(), b.view(), &[0]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "probabilities of method B: expected shape [1, 2], found [1, 3]"
-        );
-        let empty = PairedTable {
-            both_right: 0,
-            only_a: 0,
-            only_b: 0,
-            both_wrong: 0,
-        };
-        assert!(
-            empty
-                .accuracy_difference(&BayesianBootstrap::default())
-                .is_err()
-        );
+        assert_eq!(error.to_string(), "probabilities of method B: expected shape [1, 2], found [1, 3]");
+        let empty = PairedTable { both_right: 0, only_a: 0, only_b: 0, both_wrong: 0 };
+        assert!(empty.accuracy_difference(&BayesianBootstrap::default()).is_err());
     }
 }

@@ -58,11 +58,7 @@ impl<'a> Predictions<'a> {
             let (mut top, mut sum) = (0, 0.0);
             for (class, &p) in row.iter().enumerate() {
                 if !(0.0..=1.0 + SUM_TOLERANCE).contains(&p) {
-                    return Err(Error::config(
-                        format!("probabilities[{item}, {class}]"),
-                        "in [0, 1]",
-                        p,
-                    ));
+                    return Err(Error::config(format!("probabilities[{item}, {class}]"), "in [0, 1]", p));
                 }
                 sum += p;
                 if p > row[top] {
@@ -77,21 +73,12 @@ impl<'a> Predictions<'a> {
                 ));
             }
             if label >= n_classes {
-                return Err(Error::LabelOutOfRange {
-                    item: item.to_string(),
-                    label,
-                    n_classes,
-                });
+                return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
             }
             confidence.push(row[top]);
             correct.push(top == label);
         }
-        Ok(Self {
-            probabilities,
-            labels,
-            confidence,
-            correct,
-        })
+        Ok(Self { probabilities, labels, confidence, correct })
     }
 
     /// Number of items, at least 1.
@@ -120,9 +107,7 @@ mod tests {
     use ndarray::{Array2, arr2};
 
     fn message(probabilities: Array2<f64>, labels: &[usize]) -> String {
-        Predictions::new(probabilities.view(), labels)
-            .expect_err("must be refused")
-            .to_string()
+        Predictions::new(probabilities.view(), labels).expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -150,33 +135,12 @@ mod tests {
 
     #[test]
     fn bad_input_is_refused_with_names_and_numbers() {
-        assert_eq!(
-            message(Array2::zeros((0, 3)), &[]),
-            "set of predictions is empty"
-        );
-        assert_eq!(
-            message(Array2::zeros((1, 0)), &[0]),
-            "set of classes is empty"
-        );
-        assert_eq!(
-            message(arr2(&[[0.5, 0.5]]), &[0, 1]),
-            "labels for the predicted items: expected 1, found 2"
-        );
-        assert_eq!(
-            message(arr2(&[[f64::NAN, 0.5]]), &[0]),
-            "probabilities: 1 of 2 values are not finite"
-        );
-        assert_eq!(
-            message(arr2(&[[1.25, -0.25]]), &[0]),
-            "probabilities[0, 0]: must be in [0, 1], got 1.25"
-        );
-        assert_eq!(
-            message(arr2(&[[0.5, 0.25]]), &[0]),
-            "sum of probabilities[0]: must be 1 within 1e-6, got 0.75"
-        );
-        assert_eq!(
-            message(arr2(&[[0.5, 0.5]]), &[2]),
-            "item `0`: label 2 is out of range for 2 classes"
-        );
+        assert_eq!(message(Array2::zeros((0, 3)), &[]), "set of predictions is empty");
+        assert_eq!(message(Array2::zeros((1, 0)), &[0]), "set of classes is empty");
+        assert_eq!(message(arr2(&[[0.5, 0.5]]), &[0, 1]), "labels for the predicted items: expected 1, found 2");
+        assert_eq!(message(arr2(&[[f64::NAN, 0.5]]), &[0]), "probabilities: 1 of 2 values are not finite");
+        assert_eq!(message(arr2(&[[1.25, -0.25]]), &[0]), "probabilities[0, 0]: must be in [0, 1], got 1.25");
+        assert_eq!(message(arr2(&[[0.5, 0.25]]), &[0]), "sum of probabilities[0]: must be 1 within 1e-6, got 0.75");
+        assert_eq!(message(arr2(&[[0.5, 0.5]]), &[2]), "item `0`: label 2 is out of range for 2 classes");
     }
 }

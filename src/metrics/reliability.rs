@@ -115,9 +115,7 @@ mod tests {
         let p = arr2(&[[0.9, 0.1], [0.7, 0.3], [0.8, 0.2], [0.4, 0.6]]);
         let reliability = Reliability::new(p.view(), &[0, 1, 0, 1], 2).unwrap();
         assert_eq!(reliability.n_items, 4);
-        let [low, high] = &reliability.bins[..] else {
-            panic!("two bins were asked for")
-        };
+        let [low, high] = &reliability.bins[..] else { panic!("two bins were asked for") };
         assert_eq!((low.lower, low.upper, low.count), (0.0, 0.5, 0));
         assert_eq!((low.mean_confidence, low.accuracy), (None, None));
         assert_eq!((low.accuracy_low, low.accuracy_high), (None, None));

@@ -68,10 +68,7 @@ impl RiskCoverage {
     /// As [`aurc`].
     pub fn new(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
         let predictions = Predictions::new(probabilities, labels)?;
-        Ok(Self::from_ranked(&Ranked::new(
-            &predictions.confidence,
-            &predictions.correct,
-        )))
+        Ok(Self::from_ranked(&Ranked::new(&predictions.confidence, &predictions.correct)))
     }
 
     /// The curve of any confidence, such as negative entropy or negative mutual information; higher is surer.
@@ -91,11 +88,7 @@ impl RiskCoverage {
         }
         let count = confidence.iter().filter(|c| !c.is_finite()).count();
         if count > 0 {
-            return Err(Error::NonFinite {
-                what: "confidences".into(),
-                count,
-                total: confidence.len(),
-            });
+            return Err(Error::NonFinite { what: "confidences".into(), count, total: confidence.len() });
         }
         Ok(Self::from_ranked(&Ranked::new(confidence, correct)))
     }
@@ -120,9 +113,7 @@ impl RiskCoverage {
     pub fn excess_area(&self) -> f64 {
         let n = self.risk.len();
         let n_wrong = (self.risk.last().copied().unwrap_or(0.0) * n as f64).round() as usize;
-        let best: f64 = (1..=n_wrong)
-            .map(|wrong| wrong as f64 / (n - n_wrong + wrong) as f64)
-            .sum();
+        let best: f64 = (1..=n_wrong).map(|wrong| wrong as f64 / (n - n_wrong + wrong) as f64).sum();
         self.area - best / n as f64
     }
 
@@ -133,9 +124,7 @@ impl RiskCoverage {
         for run in ranked.runs() {
             let wrong = run.iter().filter(|&&i| ranked.wrong[i]).count() as f64;
             let (before, size) = (risk.len(), run.len());
-            risk.extend(
-                (1..=size).map(|j| (errors + wrong * j as f64 / size as f64) / (before + j) as f64),
-            );
+            risk.extend((1..=size).map(|j| (errors + wrong * j as f64 / size as f64) / (before + j) as f64));
             errors += wrong;
         }
         Self {
@@ -159,11 +148,7 @@ impl Ranked {
         let mut order: Vec<usize> = (0..confidence.len()).collect();
         order.sort_unstable_by(|&i, &j| confidence[j].total_cmp(&confidence[i]));
         let runs = order.chunk_by(|&i, &j| confidence[i] == confidence[j]);
-        Self {
-            run_lengths: runs.map(<[usize]>::len).collect(),
-            wrong: correct.iter().map(|c| !c).collect(),
-            order,
-        }
+        Self { run_lengths: runs.map(<[usize]>::len).collect(), wrong: correct.iter().map(|c| !c).collect(), order }
     }
 
     fn runs(&self) -> impl Iterator<Item = &[usize]> {
@@ -209,12 +194,7 @@ mod tests {
 
     /// Mean area over all orders of the items that respect the confidences, by brute force.
     fn mean_over_orders(confidence: &[f64], correct: &[bool]) -> f64 {
-        fn visit(
-            used: &mut Vec<usize>,
-            confidence: &[f64],
-            correct: &[bool],
-            areas: &mut Vec<f64>,
-        ) {
+        fn visit(used: &mut Vec<usize>, confidence: &[f64], correct: &[bool], areas: &mut Vec<f64>) {
             let n = confidence.len();
             if used.len() == n {
                 let mut errors = 0.0;
@@ -242,9 +222,7 @@ mod tests {
 
     #[test]
     fn area_equals_the_hand_computed_case() {
-        let curve =
-            RiskCoverage::from_confidence(&[0.9, 0.5, 0.7, 0.8], &[true, true, false, true])
-                .unwrap();
+        let curve = RiskCoverage::from_confidence(&[0.9, 0.5, 0.7, 0.8], &[true, true, false, true]).unwrap();
         // In order: right, right, wrong, right: 0, 0, 1/3, 1/4.
         // Two rounded terms.
         assert!((curve.area - (1.0 / 3.0 + 0.25) / 4.0).abs() < 1e-15);
@@ -316,9 +294,6 @@ mod tests {
         assert!(refused(&[f64::NAN], &[true]));
         let curve = RiskCoverage::from_confidence(&[0.5], &[true]).unwrap();
         let error = curve.accuracy_at(0.0).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "coverage: must be above 0 and at most 1, got 0"
-        );
+        assert_eq!(error.to_string(), "coverage: must be above 0 and at most 1, got 0");
     }
 }

@@ -27,28 +27,15 @@ pub struct ScoreOptions {
 impl Default for ScoreOptions {
     /// 15 bins, 1,000 draws, seed 0, 95 %.
     fn default() -> Self {
-        let BayesianBootstrap {
-            n_draws,
-            seed,
-            level,
-        } = BayesianBootstrap::default();
-        Self {
-            n_bins: 15,
-            n_draws,
-            seed,
-            level,
-        }
+        let BayesianBootstrap { n_draws, seed, level } = BayesianBootstrap::default();
+        Self { n_bins: 15, n_draws, seed, level }
     }
 }
 
 impl ScoreOptions {
     /// The bootstrap that these options ask for.
     pub fn bootstrap(&self) -> BayesianBootstrap {
-        BayesianBootstrap {
-            n_draws: self.n_draws,
-            seed: self.seed,
-            level: self.level,
-        }
+        BayesianBootstrap { n_draws: self.n_draws, seed: self.seed, level: self.level }
     }
 }
 
@@ -98,11 +85,7 @@ impl Scores {
     /// # Errors
     /// If there is no item, lengths differ, a row is not a distribution, a label is not a class, or an option is out of
     /// its bounds.
-    pub fn new(
-        probabilities: ArrayView2<f64>,
-        labels: &[usize],
-        options: &ScoreOptions,
-    ) -> Result<Self> {
+    pub fn new(probabilities: ArrayView2<f64>, labels: &[usize], options: &ScoreOptions) -> Result<Self> {
         let predictions = Predictions::new(probabilities, labels)?;
         let n_items = predictions.n_items();
         let losses = WeightedLosses::new(&predictions, options.n_bins)?;
@@ -110,15 +93,7 @@ impl Scores {
         let [nll, brier, ece, debiased_ece, mce, aurc, adaptive_ece] =
             options.bootstrap().estimates(n_items, |weights| {
                 let at = losses.at(weights);
-                [
-                    at.nll,
-                    at.brier,
-                    at.ece,
-                    at.debiased_ece,
-                    at.mce,
-                    at.aurc,
-                    adaptive.at(weights).ece,
-                ]
+                [at.nll, at.brier, at.ece, at.debiased_ece, at.mce, at.aurc, adaptive.at(weights).ece]
             })?;
         Ok(Self {
             n_items,
@@ -186,8 +161,7 @@ mod tests {
 
     fn example(n_items: usize) -> (Array2<f64>, Vec<usize>) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let mut p =
-            Array2::from_shape_simple_fn((n_items, 4), || rng.random::<f64>().powi(3) + 0.01);
+        let mut p = Array2::from_shape_simple_fn((n_items, 4), || rng.random::<f64>().powi(3) + 0.01);
         for mut row in p.rows_mut() {
             let sum = row.sum();
             row /= sum;
@@ -205,14 +179,8 @@ mod tests {
             (scores.nll, metrics::nll(p.view(), &labels)),
             (scores.brier, metrics::brier(p.view(), &labels)),
             (scores.ece, metrics::ece(p.view(), &labels, 15)),
-            (
-                scores.adaptive_ece,
-                metrics::adaptive_ece(p.view(), &labels, 15),
-            ),
-            (
-                scores.debiased_ece,
-                metrics::debiased_ece(p.view(), &labels, 15),
-            ),
+            (scores.adaptive_ece, metrics::adaptive_ece(p.view(), &labels, 15)),
+            (scores.debiased_ece, metrics::debiased_ece(p.view(), &labels, 15)),
             (scores.mce, metrics::mce(p.view(), &labels, 15)),
             (scores.aurc, metrics::aurc(p.view(), &labels)),
         ];
@@ -230,17 +198,10 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
         let (p, labels) = example(60);
-        let options = ScoreOptions {
-            n_draws: 50,
-            seed: 11,
-            ..Default::default()
-        };
+        let options = ScoreOptions { n_draws: 50, seed: 11, ..Default::default() };
         let first = Scores::new(p.view(), &labels, &options).unwrap();
         assert_eq!(first, Scores::new(p.view(), &labels, &options).unwrap());
-        let other = ScoreOptions {
-            seed: 12,
-            ..options
-        };
+        let other = ScoreOptions { seed: 12, ..options };
         let second = Scores::new(p.view(), &labels, &other).unwrap();
         assert_eq!(first.nll.value, second.nll.value);
         assert_ne!(first.nll.low, second.nll.low);

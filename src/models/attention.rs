@@ -31,14 +31,7 @@ pub(super) struct Context {
 
 impl Attention {
     pub(super) fn new(config: &DecoderConfig, [q, k, v, o]: [LoraLinear; 4]) -> Self {
-        Self {
-            q_proj: q,
-            k_proj: k,
-            v_proj: v,
-            o_proj: o,
-            n_kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-        }
+        Self { q_proj: q, k_proj: k, v_proj: v, o_proj: o, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
     }
 
     /// # Shapes

@@ -1,6 +1,9 @@
 //! One transformer block: attention and a gated MLP, each behind an RMS norm and a residual connection.
 
-use super::{activation::silu, attention::{Attention, Context}};
+use super::{
+    activation::silu,
+    attention::{Attention, Context},
+};
 use crate::lora::LoraLinear;
 use crate::tape::Tape;
 use burn::module::Module;

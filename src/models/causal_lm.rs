@@ -1,6 +1,12 @@
 //! A decoder-only language model: embedding, blocks, final norm, output head.
 
-use super::{attention::Context, block::{Block, rms_norm}, config::DecoderConfig, rope::Rotation, token_batch::TokenBatch};
+use super::{
+    attention::Context,
+    block::{Block, rms_norm},
+    config::DecoderConfig,
+    rope::Rotation,
+    token_batch::TokenBatch,
+};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
@@ -51,11 +57,7 @@ impl CausalLm {
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`
     pub fn head(&self, hidden: Tensor<2>, columns: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
-        let weight = if self.head.is_tied {
-            self.embedding.weight.val().transpose()
-        } else {
-            self.head.weight.val()
-        };
+        let weight = if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() };
         self.head.forward_with(weight, hidden, columns, tape)
     }
 }

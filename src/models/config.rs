@@ -135,8 +135,7 @@ impl DecoderConfig {
         if let Some(found) = raw.quantization_config {
             return Err(unsupported(location, "quantization_config", &found.to_string(), "none"));
         }
-        let (rope_theta, rope_scaling) =
-            rope(&raw.rope_parameters, &raw.rope_scaling, raw.rope_theta, location)?;
+        let (rope_theta, rope_scaling) = rope(&raw.rope_parameters, &raw.rope_scaling, raw.rope_theta, location)?;
         let attention_bias = raw.attention_bias.unwrap_or(false);
         let config = Self {
             family,
@@ -173,11 +172,7 @@ impl DecoderConfig {
         ];
         for (field, value) in fields {
             if value == 0 || value > MAX_DIMENSION {
-                return Err(Error::config(
-                    format!("{location}: {field}"),
-                    format!("from 1 to {MAX_DIMENSION}"),
-                    value,
-                ));
+                return Err(Error::config(format!("{location}: {field}"), format!("from 1 to {MAX_DIMENSION}"), value));
             }
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
@@ -223,10 +218,8 @@ fn rope(
             .filter(|v| *v > 0.0 && v.is_finite())
             .ok_or_else(|| Error::config(format!("{location}: rope {key}"), "positive and finite", "missing"))
     };
-    let kind = source
-        .and_then(|v| v.get("rope_type").or_else(|| v.get("type")))
-        .and_then(Value::as_str)
-        .unwrap_or("default");
+    let kind =
+        source.and_then(|v| v.get("rope_type").or_else(|| v.get("type"))).and_then(Value::as_str).unwrap_or("default");
     let scaling = match kind {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: required("factor")? },
@@ -252,16 +245,21 @@ mod tests {
     #[test]
     fn flat_and_nested_rope_keys_mean_the_same() {
         let flat = DecoderConfig::from_json(&LLAMA.replace("SCALING", "null"), "x").unwrap();
-        let nested = LLAMA.replace("\"rope_theta\": 500000.0, \"rope_scaling\": SCALING",
-            "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}");
+        let nested = LLAMA.replace(
+            "\"rope_theta\": 500000.0, \"rope_scaling\": SCALING",
+            "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}",
+        );
         assert_eq!(flat, DecoderConfig::from_json(&nested, "x").unwrap());
         assert_eq!((flat.head_dim, flat.rope_theta), (8, 500_000.0));
     }
 
     #[test]
     fn llama3_scaling_is_read() {
-        let text = LLAMA.replace("SCALING", r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#);
+        let text = LLAMA.replace(
+            "SCALING",
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#,
+        );
         let config = DecoderConfig::from_json(&text, "x").unwrap();
         assert!(matches!(config.rope_scaling, RopeScaling::Llama3 { factor, .. } if factor == 8.0));
     }

@@ -57,9 +57,8 @@ impl MlpConfig {
             .enumerate()
             .map(|(i, w)| {
                 let sd = 1.0 / (w[0] as f64).sqrt();
-                let values: Vec<f64> = (0..w[0] * w[1])
-                    .map(|_| sd * Distribution::<f64>::sample(&StandardNormal, &mut rng))
-                    .collect();
+                let values: Vec<f64> =
+                    (0..w[0] * w[1]).map(|_| sd * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect();
                 let weight = Tensor::from_data(TensorData::new(values, [w[0], w[1]]), options);
                 LoraLinear::new(format!("layers.{i}"), weight, Some(Tensor::zeros([w[1]], options)))
             })

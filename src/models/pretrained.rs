@@ -49,17 +49,12 @@ impl Pretrained {
     /// # Errors
     /// If a shard or tensor is missing, truncated, of another shape, or holds values that are not finite.
     pub fn load(&self, device: &Device) -> Result<CausalLm> {
-        let mut weights = Weights {
-            shards: Shards::open(&self.dir)?,
-            device: device.clone().without_autodiff(),
-            dtype: self.dtype,
-        };
+        let mut weights =
+            Weights { shards: Shards::open(&self.dir)?, device: device.clone().without_autodiff(), dtype: self.dtype };
         let config = &self.config;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let table: Tensor<2> = weights.tensor("model.embed_tokens.weight", [vocab, hidden])?;
-        let blocks = (0..config.n_layers)
-            .map(|layer| weights.block(config, layer))
-            .collect::<Result<Vec<_>>>()?;
+        let blocks = (0..config.n_layers).map(|layer| weights.block(config, layer)).collect::<Result<Vec<_>>>()?;
         let norm = weights.norm("model.norm", config)?;
         let mut head = if config.tied_head {
             LoraLinear::new("lm_head", table.clone().transpose(), None)
@@ -70,13 +65,7 @@ impl Pretrained {
         head.is_tied = config.tied_head;
         let mut embedding: Embedding = EmbeddingConfig::new(1, hidden).init(&weights.device);
         embedding.weight = Param::from_tensor(table);
-        let model = CausalLm {
-            embedding,
-            blocks,
-            norm,
-            head,
-            config: config.clone(),
-        };
+        let model = CausalLm { embedding, blocks, norm, head, config: config.clone() };
         Ok(model.no_grad())
     }
 }
@@ -164,10 +153,9 @@ impl Shards {
 
     fn file_of(&mut self, name: &str) -> Result<&mut TensorFile> {
         let place = self.place.get(name).copied();
-        place.and_then(|i| self.files.get_mut(i)).ok_or_else(|| Error::MissingTensor {
-            name: name.to_string(),
-            location: self.dir.clone(),
-        })
+        place
+            .and_then(|i| self.files.get_mut(i))
+            .ok_or_else(|| Error::MissingTensor { name: name.to_string(), location: self.dir.clone() })
     }
 }
 
@@ -184,7 +172,10 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
         let name = file.as_str().unwrap_or_default();
         let plain = !name.is_empty() && !name.contains(['/', '\\', ':']) && name != "." && name != "..";
         if !plain {
-            return Err(Error::format(index.display(), format!("tensor `{tensor}` is placed in `{file}`, which is not a plain file name")));
+            return Err(Error::format(
+                index.display(),
+                format!("tensor `{tensor}` is placed in `{file}`, which is not a plain file name"),
+            ));
         }
         names.insert(name.to_string());
     }

@@ -39,11 +39,7 @@ impl PromptClassifier {
             ResolvedAnswers::ClassTokens(ids) => Some(ids.clone()),
             ResolvedAnswers::Continuation => None,
         };
-        Ok(Self {
-            lm,
-            class_ids,
-            n_classes: dataset.n_classes,
-        })
+        Ok(Self { lm, class_ids, n_classes: dataset.n_classes })
     }
 
     /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.
@@ -93,7 +89,9 @@ impl Classifier for PromptClassifier {
             });
         }
         if batch.scored.is_some() == self.class_ids.is_some() {
-            return Err(Error::Incompatible("the data ask for answers in another form than the model was set up for".into()));
+            return Err(Error::Incompatible(
+                "the data ask for answers in another form than the model was set up for".into(),
+            ));
         }
         let (largest, vocabulary) = (batch.largest_id() as usize, self.lm.config().vocab_size);
         if largest >= vocabulary {

@@ -25,9 +25,7 @@ impl Rotation {
         let frequencies = inverse_frequencies(config);
         let half = frequencies.len();
         let table = |f: fn(f64) -> f64| -> Tensor<2> {
-            let values: Vec<f64> = (0..tokens)
-                .flat_map(|t| frequencies.iter().map(move |w| f(t as f64 * w)))
-                .collect();
+            let values: Vec<f64> = (0..tokens).flat_map(|t| frequencies.iter().map(move |w| f(t as f64 * w))).collect();
             Tensor::from_data(TensorData::new(values, [tokens, half]), (device, dtype))
         };
         let place = |table: Tensor<2>| match positions {
@@ -37,10 +35,7 @@ impl Rotation {
                 table.select(0, index.clone()).reshape([rows, 1, tokens, half])
             }
         };
-        Self {
-            cos: place(table(f64::cos)),
-            sin: place(table(f64::sin)),
-        }
+        Self { cos: place(table(f64::cos)), sin: place(table(f64::sin)) }
     }
 
     /// `(x₁, x₂) → (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` with x₁, x₂ the halves of each head.
@@ -65,12 +60,7 @@ fn inverse_frequencies(config: &DecoderConfig) -> Vec<f64> {
         .map(|w| match config.rope_scaling {
             RopeScaling::None => w,
             RopeScaling::Linear { factor } => w / factor,
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_context,
-            } => {
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let turns = original_context * w / (2.0 * PI);
                 let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
                 let smooth = smooth.clamp(0.0, 1.0);

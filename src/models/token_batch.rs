@@ -1,9 +1,7 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
-use crate::data::{
-    BatchLimits, BatchOrder, EncodedDataset, EncodedItem, PaddedRows, PaddingSide, ResolvedAnswers,
-};
+use crate::data::{BatchLimits, BatchOrder, EncodedDataset, EncodedItem, PaddedRows, PaddingSide, ResolvedAnswers};
 use crate::error::{Error, Result};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
@@ -90,9 +88,8 @@ impl TokenBatch {
         });
         let scored = host.is_continuation.then(|| host.scored(&padded));
         let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
-        let class_mask = partial.then(|| {
-            Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices)
-        });
+        let class_mask = partial
+            .then(|| Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices));
         Ok(Self {
             ids: indices_on(&host.device, ids).reshape([n_rows, tokens]),
             positions,
@@ -177,11 +174,7 @@ impl ClassifierInput for TokenBatch {
     }
 
     fn row_meaning(&self) -> RowMeaning {
-        if self.host.is_continuation {
-            RowMeaning::Choice { choices: self.rows_per_item }
-        } else {
-            RowMeaning::Item
-        }
+        if self.host.is_continuation { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
     }
 
     fn token_mask(&self) -> Array2<bool> {

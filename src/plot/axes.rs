@@ -39,11 +39,7 @@ impl Axes {
     pub fn draw_grid(&self, canvas: &mut Canvas, n_ticks: usize) {
         for (value, _) in ticks(self.y, n_ticks) {
             let y = self.py(value);
-            canvas.line(
-                (self.frame.x, y),
-                (self.frame.right(), y),
-                Stroke::solid(FAINT, 0.8),
-            );
+            canvas.line((self.frame.x, y), (self.frame.right(), y), Stroke::solid(FAINT, 0.8));
         }
     }
 
@@ -77,22 +73,12 @@ impl Axes {
             canvas.line((left - TICK, y), (left, y), Stroke::solid(INK, 1.0));
             if name.is_some() {
                 let style = TextStyle::plain(TICK_SIZE).anchored(Anchor::End);
-                canvas.text(
-                    left - TICK - 3.0,
-                    y + style.middle_to_baseline(),
-                    &label,
-                    style,
-                );
+                canvas.text(left - TICK - 3.0, y + style.middle_to_baseline(), &label, style);
             }
         }
         if let Some(name) = name {
             let x = left - room_beside(self.y, n_ticks) + MARGIN;
-            canvas.text(
-                x,
-                self.frame.y - NAME_DROP,
-                name,
-                TextStyle::plain(NAME_SIZE),
-            );
+            canvas.text(x, self.frame.y - NAME_DROP, name, TextStyle::plain(NAME_SIZE));
         }
     }
 }
@@ -104,10 +90,7 @@ pub(super) fn room_beside(range: (f64, f64), n_ticks: usize) -> f64 {
 
 /// Width of the widest tick label of a range.
 pub(super) fn widest_label(range: (f64, f64), n_ticks: usize) -> f64 {
-    ticks(range, n_ticks)
-        .iter()
-        .map(|(_, label)| width(label, TICK_SIZE))
-        .fold(0.0, f64::max)
+    ticks(range, n_ticks).iter().map(|(_, label)| width(label, TICK_SIZE)).fold(0.0, f64::max)
 }
 
 /// At most `most + 1` round numbers within a range, with their labels; multiples of 1, 2 or 5 times a power of ten.
@@ -146,10 +129,7 @@ fn label(value: f64, step: f64, decimals: usize) -> String {
     } else {
         let text = format!("{value:.4e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        format!(
-            "{}e{exponent}",
-            mantissa.trim_end_matches('0').trim_end_matches('.')
-        )
+        format!("{}e{exponent}", mantissa.trim_end_matches('0').trim_end_matches('.'))
     };
     text.replace('-', "−")
 }
@@ -159,18 +139,12 @@ mod tests {
     use super::*;
 
     fn labels(low: f64, high: f64, most: usize) -> Vec<String> {
-        ticks((low, high), most)
-            .into_iter()
-            .map(|(_, l)| l)
-            .collect()
+        ticks((low, high), most).into_iter().map(|(_, l)| l).collect()
     }
 
     #[test]
     fn the_unit_interval_gets_fifths() {
-        assert_eq!(
-            labels(0.0, 1.0, 5),
-            ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-        );
+        assert_eq!(labels(0.0, 1.0, 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
     }
 
     #[test]
@@ -180,17 +154,9 @@ mod tests {
         assert_eq!(labels(997.0, 1003.0, 3), ["998", "1000", "1002"]);
         for (low, high) in [(0.3, 0.31), (-1e9, 1e9), (0.0, 1e-7), (1e15, 1e15 + 2.0)] {
             let found = ticks((low, high), 5);
-            assert!(
-                !found.is_empty() && found.len() <= 6,
-                "{low} {high} {found:?}"
-            );
+            assert!(!found.is_empty() && found.len() <= 6, "{low} {high} {found:?}");
             let slack = 1e-6 * (high - low);
-            assert!(
-                found
-                    .iter()
-                    .all(|(v, _)| (low - slack..=high + slack).contains(v)),
-                "{found:?}"
-            );
+            assert!(found.iter().all(|(v, _)| (low - slack..=high + slack).contains(v)), "{found:?}");
         }
     }
 
@@ -208,17 +174,8 @@ mod tests {
 
     #[test]
     fn corners_of_the_range_are_corners_of_the_frame() {
-        let frame = Rect {
-            x: 10.0,
-            y: 20.0,
-            width: 100.0,
-            height: 50.0,
-        };
-        let axes = Axes {
-            frame,
-            x: (-1.0, 1.0),
-            y: (0.0, 2.0),
-        };
+        let frame = Rect { x: 10.0, y: 20.0, width: 100.0, height: 50.0 };
+        let axes = Axes { frame, x: (-1.0, 1.0), y: (0.0, 2.0) };
         assert_eq!((axes.px(-1.0), axes.py(0.0)), (10.0, 70.0));
         assert_eq!((axes.px(1.0), axes.py(2.0)), (110.0, 20.0));
         assert_eq!((axes.px(0.0), axes.py(1.0)), frame.center());

@@ -42,19 +42,11 @@ pub(super) struct Stroke {
 
 impl Stroke {
     pub fn solid(color: Rgb, width: f64) -> Self {
-        Self {
-            color,
-            width,
-            dash: None,
-        }
+        Self { color, width, dash: None }
     }
 
     pub fn dashed(color: Rgb, width: f64) -> Self {
-        Self {
-            color,
-            width,
-            dash: Some((5.0, 4.0)),
-        }
+        Self { color, width, dash: Some((5.0, 4.0)) }
     }
 }
 
@@ -150,10 +142,7 @@ impl Canvas {
     }
 
     pub fn polygon(&mut self, corners: &[(f64, f64)], fill: Rgb, stroke: Option<Stroke>) {
-        let steps: Vec<String> = corners
-            .iter()
-            .map(|(x, y)| format!("{x:.2} {y:.2}"))
-            .collect();
+        let steps: Vec<String> = corners.iter().map(|(x, y)| format!("{x:.2} {y:.2}")).collect();
         self.scene.add(Primitive::Path(Box::new(PathData {
             d: format!("M {} Z", steps.join(" L ")),
             fill: Some(color(fill)),

@@ -37,10 +37,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn new(symbol: Symbol, label: impl Into<String>) -> Self {
-        Self {
-            symbol,
-            label: label.into(),
-        }
+        Self { symbol, label: label.into() }
     }
 }
 
@@ -56,12 +53,7 @@ impl Key {
         let mut rows: Vec<Vec<(Symbol, String, u32, f64)>> = Vec::new();
         let mut used = f64::INFINITY;
         for entry in entries {
-            let (label, size) = fit(
-                &entry.label,
-                SIZE,
-                SIZE - 2,
-                room - entry.symbol.width() - SPACE,
-            );
+            let (label, size) = fit(&entry.label, SIZE, SIZE - 2, room - entry.symbol.width() - SPACE);
             let own = entry.symbol.width() + SPACE + width(&label, size);
             let item = (entry.symbol, label, size, own);
             match rows.last_mut() {
@@ -92,12 +84,7 @@ impl Key {
             for (symbol, label, size, own) in row {
                 draw_symbol(canvas, *symbol, x, y);
                 let style = TextStyle::plain(*size);
-                canvas.text(
-                    x + symbol.width() + SPACE,
-                    y + style.middle_to_baseline(),
-                    label,
-                    style,
-                );
+                canvas.text(x + symbol.width() + SPACE, y + style.middle_to_baseline(), label, style);
                 x += own + BETWEEN;
             }
         }
@@ -108,15 +95,7 @@ fn draw_symbol(canvas: &mut Canvas, symbol: Symbol, x: f64, y: f64) {
     let middle = x + symbol.width() / 2.0;
     match symbol {
         Symbol::Line(stroke) => canvas.line((x, y), (x + symbol.width(), y), stroke),
-        Symbol::Bar => draw_bar(
-            canvas,
-            Rect {
-                x: middle - 6.0,
-                y: y - 5.0,
-                width: 12.0,
-                height: 10.0,
-            },
-        ),
+        Symbol::Bar => draw_bar(canvas, Rect { x: middle - 6.0, y: y - 5.0, width: 12.0, height: 10.0 }),
         Symbol::PointWithInterval => draw_interval(canvas, middle, y, Some((y - 6.0, y + 6.0))),
         Symbol::Class(class) => draw_class_mark(canvas, class, (middle, y)),
     }
@@ -144,10 +123,7 @@ pub(super) fn draw_class_mark(canvas: &mut Canvas, class: usize, center: (f64, f
     let fill = CLASSES[class % CLASSES.len()];
     let edge = Some(Stroke::solid(INK, 0.8));
     let around = |offsets: &[(f64, f64)], scale: f64| -> Vec<(f64, f64)> {
-        offsets
-            .iter()
-            .map(|(dx, dy)| (center.0 + scale * dx, center.1 + scale * dy))
-            .collect()
+        offsets.iter().map(|(dx, dy)| (center.0 + scale * dx, center.1 + scale * dy)).collect()
     };
     let corners: &[(f64, f64)] = match class % 4 {
         0 => {
@@ -167,9 +143,7 @@ mod tests {
     use super::*;
 
     fn entries(n: usize) -> Vec<Entry> {
-        (0..n)
-            .map(|i| Entry::new(Symbol::Class(i), format!("class {i}")))
-            .collect()
+        (0..n).map(|i| Entry::new(Symbol::Class(i), format!("class {i}"))).collect()
     }
 
     #[test]

@@ -84,16 +84,10 @@ impl Figure {
 
     /// Renders the picture as one self-contained SVG document of about one megabyte, most of it the font.
     pub fn svg(&self) -> String {
-        let svg = SvgBackend::new()
-            .with_embedded_font(true)
-            .render_scene(&self.scene);
+        let svg = SvgBackend::new().with_embedded_font(true).render_scene(&self.scene);
         let (width, height) = self.size();
         // kuva writes no viewBox, without which a page that resizes the picture crops it.
-        keep_regular_face(svg).replacen(
-            "<svg ",
-            &format!("<svg viewBox=\"0 0 {width} {height}\" "),
-            1,
-        )
+        keep_regular_face(svg).replacen("<svg ", &format!("<svg viewBox=\"0 0 {width} {height}\" "), 1)
     }
 
     /// Renders the picture as PNG bytes.
@@ -118,18 +112,12 @@ impl Figure {
     pub fn save(&self, dir: impl AsRef<Path>, stem: &str) -> Result<FigureFiles> {
         let dir = dir.as_ref();
         let mut parts = Path::new(stem).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == stem)
-        {
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == stem) {
             return Err(Error::config("stem", "a plain file name", stem));
         }
         let at = |extension: &str| dir.join(format!("{stem}.{extension}"));
-        let files = FigureFiles {
-            svg: at("svg"),
-            png: at("png"),
-            json: at("json"),
-        };
-        let mut json = serde_json::to_vec_pretty(&self.data)
-            .map_err(|e| Error::format(files.json.display(), e))?;
+        let files = FigureFiles { svg: at("svg"), png: at("png"), json: at("json") };
+        let mut json = serde_json::to_vec_pretty(&self.data).map_err(|e| Error::format(files.json.display(), e))?;
         json.push(b'\n');
         let (svg, png) = (self.svg(), self.png()?);
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
@@ -156,8 +144,7 @@ fn keep_regular_face(svg: String) -> String {
     };
     match (rest.split_once('}'), rest.split_once("</style>")) {
         (Some((face, _)), Some((_, body)))
-            if face.contains("'DejaVu Sans'")
-                && face.contains("font-weight:normal;font-style:normal") =>
+            if face.contains("'DejaVu Sans'") && face.contains("font-weight:normal;font-style:normal") =>
         {
             format!("{head}{OPEN}{face}}}</style>{body}")
         }
@@ -170,11 +157,7 @@ fn check_panels(found: usize) -> Result<()> {
     match found {
         0 => Err(Error::empty("list of panels")),
         1..=MAX_PANELS => Ok(()),
-        _ => Err(Error::config(
-            "panels",
-            format!("at most {MAX_PANELS}"),
-            found,
-        )),
+        _ => Err(Error::config("panels", format!("at most {MAX_PANELS}"), found)),
     }
 }
 
@@ -194,11 +177,7 @@ mod tests {
         assert!(svg.contains("viewBox=\"0 0 120 60\""));
         assert!(svg.contains("a &lt; b &amp; c"));
         assert_eq!(svg.matches("@font-face").count(), 1);
-        assert!(
-            svg.contains("base64,") && svg.ends_with("</svg>"),
-            "{}",
-            &svg[svg.len() - 80..]
-        );
+        assert!(svg.contains("base64,") && svg.ends_with("</svg>"), "{}", &svg[svg.len() - 80..]);
         assert!(svg.len() < 1_200_000, "{} bytes", svg.len());
     }
 
@@ -216,10 +195,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         let files = figure().save(&inner, "x.y").unwrap();
-        let mut names: Vec<_> = std::fs::read_dir(&inner)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         assert_eq!(names, ["x.y.json", "x.y.png", "x.y.svg"]);
         let data: Vec<f64> = serde_json::from_slice(&std::fs::read(&files.json).unwrap()).unwrap();
@@ -232,10 +209,7 @@ mod tests {
         let occupied = dir.path().join("occupied");
         std::fs::write(&occupied, b"").unwrap();
         let error = figure().save(&occupied, "x").unwrap_err();
-        assert!(
-            matches!(&error, Error::Io { path, .. } if *path == occupied),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Io { path, .. } if *path == occupied), "{error}");
     }
 
     #[test]

@@ -34,9 +34,7 @@ pub(super) const CLASSES: [Rgb; 8] = [
 
 /// The colour of `t` ∈ [0, 1] on the viridis scale (dark blue to yellow); values outside take the nearest end.
 pub(super) fn viridis(t: f64) -> Rgb {
-    let (r, g, b) = ColorMap::Viridis
-        .map_rgb(t.clamp(0.0, 1.0))
-        .unwrap_or_default();
+    let (r, g, b) = ColorMap::Viridis.map_rgb(t.clamp(0.0, 1.0)).unwrap_or_default();
     Rgb(r, g, b)
 }
 
@@ -51,9 +49,7 @@ mod tests {
 
     #[test]
     fn viridis_grows_lighter_and_stops_at_its_ends() {
-        let steps: Vec<f64> = (0..=20)
-            .map(|i| luminance(viridis(f64::from(i) / 20.0)))
-            .collect();
+        let steps: Vec<f64> = (0..=20).map(|i| luminance(viridis(f64::from(i) / 20.0))).collect();
         assert!(steps.windows(2).all(|w| w[0] < w[1]), "{steps:?}");
         assert_eq!(viridis(-3.0), viridis(0.0));
         assert_eq!(viridis(7.0), viridis(1.0));

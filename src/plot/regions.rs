@@ -51,13 +51,9 @@ pub struct Grid {
 impl Grid {
     /// The inputs at which to evaluate a classifier: the centre of every cell, in the order of the values.
     pub fn centres(&self) -> Vec<[f64; 2]> {
-        let at = |(low, high): (f64, f64), i: usize, n: usize| {
-            low + (high - low) * (i as f64 + 0.5) / n as f64
-        };
+        let at = |(low, high): (f64, f64), i: usize, n: usize| low + (high - low) * (i as f64 + 0.5) / n as f64;
         (0..self.n_y)
-            .flat_map(|j| {
-                (0..self.n_x).map(move |i| [at(self.x, i, self.n_x), at(self.y, j, self.n_y)])
-            })
+            .flat_map(|j| (0..self.n_x).map(move |i| [at(self.x, i, self.n_x), at(self.y, j, self.n_y)]))
             .collect()
     }
 }
@@ -152,13 +148,7 @@ impl RegionMaps {
     /// [`Error::LabelOutOfRange`] for a point whose class has no name.
     pub fn figure(&self) -> Result<Figure> {
         let scale = self.check()?;
-        Figure::new(
-            draw::figure(self, scale),
-            &Data {
-                kind: "regions",
-                maps: self,
-            },
-        )
+        Figure::new(draw::figure(self, scale), &Data { kind: "regions", maps: self })
     }
 
     /// Checks everything and answers the range of the colours.
@@ -173,11 +163,7 @@ impl RegionMaps {
         for map in &self.maps {
             let values = || format!("values of map `{}`", map.title);
             if map.values.len() != cells {
-                return Err(Error::Count {
-                    what: values(),
-                    expected: cells,
-                    found: map.values.len(),
-                });
+                return Err(Error::Count { what: values(), expected: cells, found: map.values.len() });
             }
             check_finite(values(), map.values.iter().copied())?;
         }
@@ -185,10 +171,7 @@ impl RegionMaps {
             let bound = format!("at most {} (a colour each)", CLASSES.len());
             return Err(Error::config("class_names", bound, self.class_names.len()));
         }
-        check_finite(
-            "coordinates of the points".into(),
-            self.points.iter().flat_map(|p| [p.x, p.y]),
-        )?;
+        check_finite("coordinates of the points".into(), self.points.iter().flat_map(|p| [p.x, p.y]))?;
         for (i, point) in self.points.iter().enumerate() {
             if point.class >= self.class_names.len() {
                 return Err(Error::LabelOutOfRange {
@@ -206,15 +189,8 @@ impl RegionMaps {
     /// Smallest and largest value, apart also where all are equal.
     fn value_range(&self) -> (f64, f64) {
         let values = || self.maps.iter().flat_map(|m| m.values.iter().copied());
-        let (low, high) = (
-            values().fold(f64::INFINITY, f64::min),
-            values().fold(f64::NEG_INFINITY, f64::max),
-        );
-        let margin = if low < high {
-            0.0
-        } else {
-            0.5 * low.abs().max(1e-3)
-        };
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        let margin = if low < high { 0.0 } else { 0.5 * low.abs().max(1e-3) };
         (low - margin, high + margin)
     }
 }
@@ -232,11 +208,7 @@ fn check_range(field: &str, (low, high): (f64, f64)) -> Result<()> {
     if span > 0.0 && span.is_finite() {
         return Ok(());
     }
-    Err(Error::config(
-        field,
-        "a finite ascending range",
-        format!("{low} to {high}"),
-    ))
+    Err(Error::config(field, "a finite ascending range", format!("{low} to {high}")))
 }
 
 fn check_finite(what: String, values: impl Iterator<Item = f64>) -> Result<()> {

@@ -68,19 +68,14 @@ struct PanelData<'a> {
 /// [0, 1], `Count` where the bins do not add up to the items, `Format` for a filled bin without accuracy.
 pub fn reliability_diagram(panels: &[(&str, &Reliability)]) -> Result<Figure> {
     check_panels(panels.len())?;
-    let panels = panels
-        .iter()
-        .map(|&(title, reliability)| Panel::new(title, reliability))
-        .collect::<Result<Vec<_>>>()?;
+    let panels =
+        panels.iter().map(|&(title, reliability)| Panel::new(title, reliability)).collect::<Result<Vec<_>>>()?;
     let shared = Shared::of(&panels);
     let width = shared.room + panels.len() as f64 * (PLOT + GAP);
     let key = Key::new(
         &[
             Entry::new(Symbol::Bar, "accuracy of the bin"),
-            Entry::new(
-                Symbol::PointWithInterval,
-                "at its mean confidence, 95 % Wilson interval",
-            ),
+            Entry::new(Symbol::PointWithInterval, "at its mean confidence, 95 % Wilson interval"),
             Entry::new(Symbol::Line(panel::diagonal()), "perfect calibration"),
         ],
         width - GAP,
@@ -91,13 +86,7 @@ pub fn reliability_diagram(panels: &[(&str, &Reliability)]) -> Result<Figure> {
         panel.draw(&mut canvas, left, i == 0, &shared);
     }
     key.draw(&mut canvas, width / 2.0, panel::HEIGHT);
-    Figure::new(
-        canvas,
-        &Data {
-            kind: "reliability",
-            panels: panels.iter().map(Panel::data).collect(),
-        },
-    )
+    Figure::new(canvas, &Data { kind: "reliability", panels: panels.iter().map(Panel::data).collect() })
 }
 
 #[cfg(test)]
@@ -121,24 +110,15 @@ mod tests {
                 accuracy_high: filled(lower + 0.1),
             }
         });
-        Reliability {
-            bins: bins.collect(),
-            ece: 0.05,
-            n_items: counts.iter().sum(),
-        }
+        Reliability { bins: bins.collect(), ece: 0.05, n_items: counts.iter().sum() }
     }
 
     const SOME: [usize; 10] = [0, 0, 0, 0, 0, 12, 0, 30, 58, 400];
 
     #[test]
     fn titles_counts_ece_and_means_are_readable_in_the_picture() {
-        let (a, b) = (
-            reliability(SOME),
-            reliability([3, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-        );
-        let svg = reliability_diagram(&[("A & B", &a), ("Laplace", &b)])
-            .unwrap()
-            .shapes();
+        let (a, b) = (reliability(SOME), reliability([3, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        let svg = reliability_diagram(&[("A & B", &a), ("Laplace", &b)]).unwrap().shapes();
         for expected in [
             ">A &amp; B<",
             ">Laplace<",
@@ -162,10 +142,7 @@ mod tests {
         let points = |counts| {
             let r = reliability(counts);
             let svg = reliability_diagram(&[("", &r)]).unwrap().shapes();
-            (
-                svg.matches("<circle").count(),
-                svg.matches("fill=\"#bad8eb\"").count(),
-            )
+            (svg.matches("<circle").count(), svg.matches("fill=\"#bad8eb\"").count())
         };
         // One circle and one bar in the key; a filled bin adds a circle above, and a bar above and below.
         assert_eq!(points([0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), (2, 3));
@@ -203,10 +180,7 @@ mod tests {
             let figure = reliability_diagram(&vec![("x", &r); n]).unwrap();
             assert!(figure.size().0 > 280.0 * n as f64);
         }
-        assert!(matches!(
-            reliability_diagram(&[]).unwrap_err(),
-            Error::Empty { .. }
-        ));
+        assert!(matches!(reliability_diagram(&[]).unwrap_err(), Error::Empty { .. }));
         let error = reliability_diagram(&[("x", &r); 5]).unwrap_err();
         assert_eq!(error.to_string(), "panels: must be at most 4, got 5");
     }
@@ -218,10 +192,7 @@ mod tests {
             change(&mut r);
             reliability_diagram(&[("MLE", &r)]).unwrap_err().to_string()
         };
-        assert_eq!(
-            refusal(|r| r.n_items = 7),
-            "items in the bins of `MLE`: expected 7, found 500"
-        );
+        assert_eq!(refusal(|r| r.n_items = 7), "items in the bins of `MLE`: expected 7, found 500");
         assert!(refusal(|r| r.bins[7].accuracy = None).contains("`MLE`, bin 7: holds 30 items"));
         assert!(refusal(|r| r.bins[7].accuracy = Some(1.2)).contains("got 1.2"));
         assert!(refusal(|r| r.bins[7].mean_confidence = Some(f64::NAN)).contains("got NaN"));

@@ -23,12 +23,7 @@ pub(super) struct TextStyle {
 impl TextStyle {
     /// Dark horizontal text that starts at its position.
     pub fn plain(size: u32) -> Self {
-        Self {
-            size,
-            anchor: Anchor::Start,
-            color: INK,
-            upward: false,
-        }
+        Self { size, anchor: Anchor::Start, color: INK, upward: false }
     }
 
     pub fn anchored(self, anchor: Anchor) -> Self {
@@ -40,10 +35,7 @@ impl TextStyle {
     }
 
     pub fn upward(self) -> Self {
-        Self {
-            upward: true,
-            ..self
-        }
+        Self { upward: true, ..self }
     }
 
     /// How far below a line's middle its baseline lies: half the height of a capital.
@@ -66,12 +58,7 @@ const ADVANCES: [u16; 95] = [
 pub(super) fn width(text: &str, size: u32) -> f64 {
     let thousandths: u64 = text
         .chars()
-        .map(|c| {
-            (c as usize)
-                .checked_sub(32)
-                .and_then(|i| ADVANCES.get(i))
-                .map_or(1000, |&advance| u64::from(advance))
-        })
+        .map(|c| (c as usize).checked_sub(32).and_then(|i| ADVANCES.get(i)).map_or(1000, |&advance| u64::from(advance)))
         .sum();
     thousandths as f64 * f64::from(size) / 1000.0
 }
@@ -120,15 +107,9 @@ mod tests {
     #[test]
     fn text_shrinks_before_it_is_cut() {
         let room = width("maximum likelihood", 11);
-        assert_eq!(
-            fit("maximum likelihood", 13, 10, room),
-            ("maximum likelihood".into(), 11)
-        );
+        assert_eq!(fit("maximum likelihood", 13, 10, room), ("maximum likelihood".into(), 11));
         let (cut, size) = fit("maximum likelihood", 13, 10, 60.0);
-        assert!(
-            cut.starts_with("max") && cut.ends_with('…') && size == 10,
-            "{cut}"
-        );
+        assert!(cut.starts_with("max") && cut.ends_with('…') && size == 10, "{cut}");
         assert!(width(&cut, size) <= 60.0);
     }
 

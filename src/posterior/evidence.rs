@@ -45,7 +45,10 @@ impl Spectrum {
             return Err(Error::numerical("evidence maximisation", format!("trace of the curvature is {total}")));
         }
         if !(scatter > 0.0 && scatter.is_finite()) {
-            return Err(Error::numerical("evidence maximisation", format!("‖θ* − μ‖² is {scatter}")));
+            return Err(Error::numerical(
+                "evidence maximisation",
+                format!("‖θ* − μ‖² is {scatter}: train the adapter first, or fix the prior precision"),
+            ));
         }
         // value of the derivative in log λ and its own derivative
         let slope = |log: f64| {
@@ -66,7 +69,11 @@ impl Spectrum {
         let mut log = (total / scatter).sqrt().ln().clamp(low, high);
         for iteration in 1..=200 {
             let (g, h) = slope(log);
-            if g > 0.0 { low = log } else { high = log }
+            if g > 0.0 {
+                low = log
+            } else {
+                high = log
+            }
             let newton = log - g / h;
             let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
             if (next - log).abs() <= 1e-12 * (1.0 + log.abs()) {

@@ -24,22 +24,14 @@ impl FactorEigen {
         match sum {
             FactorSum::Dense(m) => {
                 let eigen = eigh(m.view())?;
-                Ok(Self {
-                    basis: eigen.vectors,
-                    values: eigen.values.mapv(|v| v.max(0.0) / normalizer),
-                    residual: 0.0,
-                })
+                Ok(Self { basis: eigen.vectors, values: eigen.values.mapv(|v| v.max(0.0) / normalizer), residual: 0.0 })
             }
             FactorSum::LowRank(sum) => {
                 let (d, k) = sum.factor.dim();
                 let squares = sum.factor.map_axis(Axis(0), |c| c.dot(&c));
                 let norms = squares.mapv(|v| if v > 0.0 { v.sqrt() } else { 1.0 });
                 let residual = if with_residual && d > k { sum.discarded_trace / (d - k) as f64 } else { 0.0 };
-                Ok(Self {
-                    basis: &sum.factor / &norms,
-                    values: squares / normalizer,
-                    residual: residual / normalizer,
-                })
+                Ok(Self { basis: &sum.factor / &norms, values: squares / normalizer, residual: residual / normalizer })
             }
         }
     }
@@ -95,13 +87,7 @@ impl KroneckerEigen {
                 narrow.basis.nrows()
             )));
         }
-        Ok(Self {
-            site: factors.site.clone(),
-            output_rows: factors.output_rows.clone(),
-            wide,
-            narrow,
-            wide_is_input,
-        })
+        Ok(Self { site: factors.site.clone(), output_rows: factors.output_rows.clone(), wide, narrow, wide_is_input })
     }
 
     /// Shape of the weight (of its `output_rows`) that it speaks of.
@@ -113,7 +99,10 @@ impl KroneckerEigen {
     /// Checks that Jacobians of `site`, `[…, d_out, d_in]`, are this site's.
     pub(super) fn check_is(&self, site: &Site, found: [usize; 2]) -> Result<()> {
         if *site != self.site {
-            return Err(Error::Incompatible(format!("the posterior is about `{}`, the batch about `{site}`", self.site)));
+            return Err(Error::Incompatible(format!(
+                "the posterior is about `{}`, the batch about `{site}`",
+                self.site
+            )));
         }
         let expected = self.shape();
         if found != expected {
@@ -186,7 +175,9 @@ impl KroneckerEigen {
                     for e in 0..k {
                         for j in 0..kn {
                             let span = j * kept..(j + 1) * kept;
-                            let inside = coefficients.slice(s![item, c, span.clone()]).dot(&coefficients.slice(s![item, e, span]));
+                            let inside = coefficients
+                                .slice(s![item, c, span.clone()])
+                                .dot(&coefficients.slice(s![item, e, span]));
                             outside[[item, j, c, e]] = rows[c].row(j).dot(&rows[e].row(j)) - inside;
                         }
                     }
@@ -199,18 +190,11 @@ impl KroneckerEigen {
 
     /// Adds this site's part of the posterior covariance of the K combinations, `[n_items, K, K]`:
     /// `Σ_ij P_c,ij P_e,ij / (λ + e_ij)` plus the directions left out.
-    pub fn add_covariance(
-        &self,
-        projection: &SiteProjection,
-        precision: PriorPrecision,
-        covariance: &mut Array3<f64>,
-    ) {
+    pub fn add_covariance(&self, projection: &SiteProjection, precision: PriorPrecision, covariance: &mut Array3<f64>) {
         let lambda = precision.value();
         let gammas = &self.narrow.values;
-        let weights: Array1<f64> = gammas
-            .iter()
-            .flat_map(|g| self.wide.values.iter().map(move |beta| 1.0 / (lambda + beta * g)))
-            .collect();
+        let weights: Array1<f64> =
+            gammas.iter().flat_map(|g| self.wide.values.iter().map(move |beta| 1.0 / (lambda + beta * g))).collect();
         for (b, mut out) in covariance.outer_iter_mut().enumerate() {
             let p = projection.coefficients.index_axis(Axis(0), b);
             out += &(&p * &weights).dot(&p.t());
@@ -233,9 +217,8 @@ impl KroneckerEigen {
         let kept = self.wide.basis.t().dot(&rotated);
         // outside the kept directions every column j shrinks by the residual's factor
         let rest = gamma.mapv(|g| (1.0 + sigma2 * self.wide.residual * g).sqrt().recip());
-        let shrink = Array2::from_shape_fn(kept.dim(), |(i, j)| {
-            (1.0 + sigma2 * beta[i] * gamma[j]).sqrt().recip() - rest[j]
-        });
+        let shrink =
+            Array2::from_shape_fn(kept.dim(), |(i, j)| (1.0 + sigma2 * beta[i] * gamma[j]).sqrt().recip() - rest[j]);
         let shaped = &rotated * &rest + self.wide.basis.dot(&(kept * shrink));
         let draw = shaped.dot(&self.narrow.basis.t()) * sigma2.sqrt();
         if self.wide_is_input { draw.reversed_axes() } else { draw }

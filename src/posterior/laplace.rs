@@ -107,9 +107,9 @@ impl Laplace {
     /// # Errors
     /// If the curvature was fitted without labels.
     pub fn log_marginal_likelihood(&self, precision: PriorPrecision) -> Result<f64> {
-        let fit = self.log_likelihood.ok_or_else(|| {
-            Error::Incompatible("the evidence needs the labels of the training data".into())
-        })?;
+        let fit = self
+            .log_likelihood
+            .ok_or_else(|| Error::Incompatible("the evidence needs the labels of the training data".into()))?;
         Ok(fit - 0.5 * precision.value() * self.scatter() - 0.5 * self.spectrum.log_det_ratio(precision))
     }
 

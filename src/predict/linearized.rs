@@ -5,7 +5,7 @@ use crate::belief::{LogitBelief, centre_covariance};
 use crate::curvature::{Cotangents, probe};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{batch_for, Classifier, Dataset, RowMeaning};
+use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::posterior::Laplace;
 use crate::progress::Control;
 use ndarray::{Array2, Array3, ArrayView3, Axis};
@@ -58,9 +58,12 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
 /// `[n, C − 1, C − 1]` to `[n, C, C]`.
 pub fn contrasts_to_classes(contrasts: ArrayView3<f64>) -> Array3<f64> {
     let (n, k, _) = contrasts.dim();
-    Array3::from_shape_fn((n, k + 1, k + 1), |(i, a, b)| {
-        if a == 0 || b == 0 { 0.0 } else { contrasts[[i, a - 1, b - 1]] }
-    })
+    Array3::from_shape_fn(
+        (n, k + 1, k + 1),
+        |(i, a, b)| {
+            if a == 0 || b == 0 { 0.0 } else { contrasts[[i, a - 1, b - 1]] }
+        },
+    )
 }
 
 /// Fills up with zeros where a batch's items have fewer choices than there are classes.
@@ -69,7 +72,10 @@ fn pad_classes(covariance: Array3<f64>, n_classes: usize) -> Array3<f64> {
     if k == n_classes {
         return covariance;
     }
-    Array3::from_shape_fn((n, n_classes, n_classes), |(i, a, b)| {
-        if a < k && b < k { covariance[[i, a, b]] } else { 0.0 }
-    })
+    Array3::from_shape_fn(
+        (n, n_classes, n_classes),
+        |(i, a, b)| {
+            if a < k && b < k { covariance[[i, a, b]] } else { 0.0 }
+        },
+    )
 }

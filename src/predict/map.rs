@@ -5,7 +5,7 @@ use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{batch_for, Classifier, ClassifierInput, Dataset};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::Tape;
 use ndarray::Array2;

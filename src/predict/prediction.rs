@@ -49,11 +49,7 @@ impl Prediction {
     /// # Errors
     /// If the link does not suit the belief (see [`LinkApprox`]).
     pub fn new(belief: LogitBelief, link: LinkApprox) -> Result<Self> {
-        Ok(Self {
-            probabilities: belief.probabilities(link)?,
-            entropy: belief.decompose(link)?,
-            belief,
-        })
+        Ok(Self { probabilities: belief.probabilities(link)?, entropy: belief.decompose(link)?, belief })
     }
 }
 

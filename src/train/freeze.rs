@@ -40,7 +40,9 @@ pub fn set_trainable<M: Adaptable>(model: M, mode: &TrainingMode) -> Result<M> {
         TrainingMode::Partial(patterns) => {
             let patterns = patterns
                 .iter()
-                .map(|p| Regex::new(p).map(|r| (r, 0)).map_err(|e| Error::config("patterns", "valid regular expressions", e)))
+                .map(|p| {
+                    Regex::new(p).map(|r| (r, 0)).map_err(|e| Error::config("patterns", "valid regular expressions", e))
+                })
                 .collect::<Result<Vec<_>>>()?;
             let mut mapper = ByPath { path: Vec::new(), patterns };
             let model = model.map(&mut mapper);

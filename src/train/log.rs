@@ -30,8 +30,6 @@ impl TrainLog {
     /// If the disk refuses.
     pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(record).map_err(|e| Error::format(self.path.display(), e))?;
-        writeln!(self.file, "{line}")
-            .and_then(|()| self.file.flush())
-            .map_err(|e| Error::io(&self.path, e))
+        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| Error::io(&self.path, e))
     }
 }

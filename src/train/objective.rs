@@ -34,8 +34,7 @@ const ABSENT: f64 = -1e9;
 pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
     let [n, c] = logits.dims();
     let options = (&logits.device().without_autodiff(), logits.dtype());
-    let one_hot: Vec<f32> =
-        labels.iter().flat_map(|&y| (0..c).map(move |k| f32::from(u8::from(k == y)))).collect();
+    let one_hot: Vec<f32> = labels.iter().flat_map(|&y| (0..c).map(move |k| f32::from(u8::from(k == y)))).collect();
     let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, [n, c]), options);
     let logits = match class_mask {
         None => logits,

@@ -9,7 +9,7 @@ use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
-use crate::models::{batch_for, Classifier, ClassifierInput, Dataset, check_labels, mask_absent};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, mask_absent};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
@@ -157,19 +157,19 @@ impl Trainer {
         model: M,
         data: &D,
         validation: Option<&D>,
-            control: &Control,
+        control: &Control,
     ) -> Result<TrainOutcome<M>> {
         let config = &self.config;
         let labels = labels_of(data, model.n_classes())?;
         let mut model = set_trainable(model, &config.mode)?.train();
         let centre = config.objective.centre(&model)?;
-        let plan = |epoch: usize| data.plan(config.limits, BatchOrder::Shuffled { seed: config.seed, epoch: epoch as u64 });
+        let plan =
+            |epoch: usize| data.plan(config.limits, BatchOrder::Shuffled { seed: config.seed, epoch: epoch as u64 });
         let epochs = (0..config.epochs).map(plan).collect::<Result<Vec<_>>>()?;
         let total = epochs.iter().map(|e| e.len().div_ceil(config.accumulation)).sum();
         let schedule = Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?;
         // ε = 1e-8 as in PyTorch
-        let mut optimizer =
-            AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay as f32).init();
+        let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay as f32).init();
         let mut log = config.log.as_ref().map(TrainLog::create).transpose()?;
         let mut report = TrainReport { epochs: vec![], best_epoch: None, steps: 0, items: 0, tokens: 0, seconds: 0.0 };
         let mut best: Option<(f64, M)> = None;

@@ -159,7 +159,7 @@ pub fn continuation_dataset() -> EncodedDataset {
             let length = 1 + (i + 2 * c) % 3;
             let common = (0..prompt).map(|t| token(10 * i + t));
             let ids: Vec<u32> = common.chain((0..length).map(|t| token(100 + 20 * i + 5 * c + t))).collect();
-            let weight = if i % 3 == 0 { 1.0 } else { 1.0 / (2.0 + c as f64) };
+            let weight = if i.is_multiple_of(3) { 1.0 } else { 1.0 / (2.0 + c as f64) };
             EncodedRow { scored: prompt..ids.len(), ids, weight }
         };
         EncodedItem {

@@ -2,9 +2,7 @@
 
 use super::{RegionMap, RegionMaps};
 use crate::plot::PNG_SCALE;
-use crate::plot::axes::{
-    Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, ticks, widest_label,
-};
+use crate::plot::axes::{Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, ticks, widest_label};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, Symbol, draw_class_mark};
 use crate::plot::palette::{INK, Rgb, viridis};
@@ -28,51 +26,29 @@ pub(super) fn figure(maps: &RegionMaps, scale: (f64, f64)) -> Canvas {
     let gap = (widest_label(x, TICKS) + 8.0).max(22.0);
     let right = left + maps.maps.len() as f64 * (WIDTH + gap);
     let width = right + BAR + room_beside(scale, TICKS);
-    let classes: Vec<Entry> = maps
-        .class_names
-        .iter()
-        .enumerate()
-        .map(|(class, name)| Entry::new(Symbol::Class(class), name))
-        .collect();
+    let classes: Vec<Entry> =
+        maps.class_names.iter().enumerate().map(|(class, name)| Entry::new(Symbol::Class(class), name)).collect();
     let key = Key::new(&classes, right - left);
     let key_top = TOP + height + BELOW + 4.0;
     let mut canvas = Canvas::new(width, key_top + key.height() + 8.0);
     for (i, map) in maps.maps.iter().enumerate() {
-        let frame = Rect {
-            x: left + i as f64 * (WIDTH + gap),
-            y: TOP,
-            width: WIDTH,
-            height,
-        };
+        let frame = Rect { x: left + i as f64 * (WIDTH + gap), y: TOP, width: WIDTH, height };
         draw_map(&mut canvas, maps, map, Axes { frame, x, y }, scale, i == 0);
     }
-    let bar = Rect {
-        x: right,
-        y: TOP,
-        width: BAR,
-        height,
-    };
+    let bar = Rect { x: right, y: TOP, width: BAR, height };
     draw_bar(&mut canvas, bar, scale, &maps.quantity, width);
     key.draw(&mut canvas, (left + right - gap) / 2.0, key_top);
     canvas
 }
 
-fn draw_map(
-    canvas: &mut Canvas,
-    maps: &RegionMaps,
-    map: &RegionMap,
-    axes: Axes,
-    scale: (f64, f64),
-    first: bool,
-) {
+fn draw_map(canvas: &mut Canvas, maps: &RegionMaps, map: &RegionMap, axes: Axes, scale: (f64, f64), first: bool) {
     let frame = axes.frame;
     let (title, size) = fit(&map.title, 13, 10, WIDTH + 12.0);
     let style = TextStyle::plain(size).anchored(Anchor::Middle);
     canvas.text(frame.center().0, 21.0, &title, style);
     canvas.cells(&cells(map, maps.grid.n_x, maps.grid.n_y, frame, scale));
     for point in &maps.points {
-        let inside =
-            (axes.x.0..=axes.x.1).contains(&point.x) && (axes.y.0..=axes.y.1).contains(&point.y);
+        let inside = (axes.x.0..=axes.x.1).contains(&point.x) && (axes.y.0..=axes.y.1).contains(&point.y);
         if inside {
             draw_class_mark(canvas, point.class, (axes.px(point.x), axes.py(point.y)));
         }
@@ -84,13 +60,7 @@ fn draw_map(
 }
 
 /// The coloured rectangles of a map; neighbours of one colour in a row are joined, which keeps the SVG small.
-fn cells(
-    map: &RegionMap,
-    n_x: usize,
-    n_y: usize,
-    frame: Rect,
-    scale: (f64, f64),
-) -> Vec<(Rect, Rgb)> {
+fn cells(map: &RegionMap, n_x: usize, n_y: usize, frame: Rect, scale: (f64, f64)) -> Vec<(Rect, Rgb)> {
     // Edges on whole pixels of the PNG: none is blurred, hence no seams.
     let pixels = f64::from(PNG_SCALE);
     let snap = |position: f64| (position * pixels).round() / pixels;
@@ -100,10 +70,7 @@ fn cells(
     for (j, values) in map.values.chunks(n_x).enumerate() {
         let (top, bottom) = (row(j + 1), row(j));
         let mut start = 0;
-        let colors: Vec<Rgb> = values
-            .iter()
-            .map(|v| viridis((v - scale.0) / (scale.1 - scale.0)))
-            .collect();
+        let colors: Vec<Rgb> = values.iter().map(|v| viridis((v - scale.0) / (scale.1 - scale.0))).collect();
         for run in colors.chunk_by(|a, b| a == b) {
             let end = start + run.len();
             // Cells reach under the later ones to their right and above: an SVG's rounded numbers leave gaps otherwise.
@@ -139,25 +106,12 @@ fn draw_bar(canvas: &mut Canvas, bar: Rect, scale: (f64, f64), quantity: &str, p
         .collect();
     canvas.cells(&steps);
     canvas.rect(bar, None, Some(Stroke::solid(INK, 1.0)));
-    let axes = Axes {
-        frame: bar,
-        x: (0.0, 1.0),
-        y: scale,
-    };
+    let axes = Axes { frame: bar, x: (0.0, 1.0), y: scale };
     let style = TextStyle::plain(TICK_SIZE);
     for (value, label) in ticks(scale, TICKS) {
         let y = axes.py(value);
-        canvas.line(
-            (bar.right(), y),
-            (bar.right() + 4.0, y),
-            Stroke::solid(INK, 1.0),
-        );
-        canvas.text(
-            bar.right() + 7.0,
-            y + style.middle_to_baseline(),
-            &label,
-            style,
-        );
+        canvas.line((bar.right(), y), (bar.right() + 4.0, y), Stroke::solid(INK, 1.0));
+        canvas.text(bar.right() + 7.0, y + style.middle_to_baseline(), &label, style);
     }
     let style = TextStyle::plain(NAME_SIZE).anchored(Anchor::End);
     let name = shortened(quantity, page / 2.0);

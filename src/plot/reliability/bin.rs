@@ -27,20 +27,13 @@ impl Filled {
         check_unit(place, "lower", bin.lower)?;
         check_unit(place, "upper", bin.upper)?;
         if bin.lower > bin.upper {
-            return Err(Error::config(
-                format!("{place}, lower"),
-                format!("at most {}", bin.upper),
-                bin.lower,
-            ));
+            return Err(Error::config(format!("{place}, lower"), format!("at most {}", bin.upper), bin.lower));
         }
         if bin.count == 0 {
             return Ok(None);
         }
         let (Some(confidence), Some(accuracy)) = (bin.mean_confidence, bin.accuracy) else {
-            let reason = format!(
-                "holds {} items but lacks an accuracy or a mean confidence",
-                bin.count
-            );
+            let reason = format!("holds {} items but lacks an accuracy or a mean confidence", bin.count);
             return Err(Error::format(place, reason));
         };
         let interval = bin.accuracy_low.zip(bin.accuracy_high);
@@ -81,9 +74,5 @@ pub(super) fn check_unit(place: &str, what: &str, value: f64) -> Result<()> {
     if (-SLACK..=1.0 + SLACK).contains(&value) {
         return Ok(());
     }
-    Err(Error::config(
-        format!("{place}, {what}"),
-        "between 0 and 1",
-        value,
-    ))
+    Err(Error::config(format!("{place}, {what}"), "between 0 and 1", value))
 }

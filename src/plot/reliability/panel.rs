@@ -66,11 +66,7 @@ impl<'a> Panel<'a> {
         let counts = reliability.bins.iter().map(|b| b.count);
         let found = counts.fold(0, usize::saturating_add);
         if found != n {
-            return Err(Error::Count {
-                what: format!("items in the bins of `{title}`"),
-                expected: n,
-                found,
-            });
+            return Err(Error::Count { what: format!("items in the bins of `{title}`"), expected: n, found });
         }
         check_unit(title, "ECE", reliability.ece)?;
         let mut bins = Vec::new();
@@ -78,13 +74,7 @@ impl<'a> Panel<'a> {
             bins.extend(Filled::new(bin, n, &format!("`{title}`, bin {i}"))?);
         }
         let mean = |value: fn(&Filled) -> f64| bins.iter().map(|b| b.share * value(b)).sum();
-        Ok(Self {
-            title,
-            reliability,
-            mean_confidence: mean(|b| b.confidence),
-            accuracy: mean(|b| b.accuracy),
-            bins,
-        })
+        Ok(Self { title, reliability, mean_confidence: mean(|b| b.confidence), accuracy: mean(|b| b.accuracy), bins })
     }
 
     pub fn data(&self) -> PanelData<'a> {
@@ -102,23 +92,14 @@ impl<'a> Panel<'a> {
         let (title, size) = fit(self.title, 13, 10, PLOT + GAP - 8.0);
         let heading = TextStyle::plain(size).anchored(Anchor::Middle);
         canvas.text(middle, 21.0, &title, heading);
-        let summary = format!(
-            "ECE {:.3} · n = {}",
-            self.reliability.ece, self.reliability.n_items
-        );
+        let summary = format!("ECE {:.3} · n = {}", self.reliability.ece, self.reliability.n_items);
         let style = TextStyle::plain(11).anchored(Anchor::Middle).colored(GREY);
         canvas.text(middle, 39.0, &summary, style);
         self.draw_diagram(canvas, left, first.then_some("accuracy"));
         self.draw_histogram(canvas, left, first.then_some("share of items"), shared);
         let means = [
-            Entry::new(
-                Symbol::Line(accuracy_line()),
-                format!("accuracy {:.3}", self.accuracy),
-            ),
-            Entry::new(
-                Symbol::Line(confidence_line()),
-                format!("mean confidence {:.3}", self.mean_confidence),
-            ),
+            Entry::new(Symbol::Line(accuracy_line()), format!("accuracy {:.3}", self.accuracy)),
+            Entry::new(Symbol::Line(confidence_line()), format!("mean confidence {:.3}", self.mean_confidence)),
         ];
         Key::new(&means, PLOT + GAP).draw(canvas, middle, HISTOGRAM_TOP + HISTOGRAM + BELOW);
     }
@@ -129,22 +110,11 @@ impl<'a> Panel<'a> {
         for bin in &self.bins {
             draw_bar(canvas, bin.bar(&axes, bin.accuracy));
         }
-        canvas.line(
-            (axes.px(0.0), axes.py(0.0)),
-            (axes.px(1.0), axes.py(1.0)),
-            diagonal(),
-        );
+        canvas.line((axes.px(0.0), axes.py(0.0)), (axes.px(1.0), axes.py(1.0)), diagonal());
         axes.draw_frame(canvas);
         for bin in &self.bins {
-            let whiskers = bin
-                .interval
-                .map(|(low, high)| (axes.py(high), axes.py(low)));
-            draw_interval(
-                canvas,
-                axes.px(bin.confidence),
-                axes.py(bin.accuracy),
-                whiskers,
-            );
+            let whiskers = bin.interval.map(|(low, high)| (axes.py(high), axes.py(low)));
+            draw_interval(canvas, axes.px(bin.confidence), axes.py(bin.accuracy), whiskers);
         }
         axes.draw_x(canvas, TICKS, None);
         axes.draw_y(canvas, TICKS, name);
@@ -156,10 +126,7 @@ impl<'a> Panel<'a> {
         for bin in &self.bins {
             draw_bar(canvas, bin.bar(&axes, bin.share));
         }
-        for (mean, stroke) in [
-            (self.accuracy, accuracy_line()),
-            (self.mean_confidence, confidence_line()),
-        ] {
+        for (mean, stroke) in [(self.accuracy, accuracy_line()), (self.mean_confidence, confidence_line())] {
             let x = axes.px(mean);
             canvas.line((x, axes.frame.y), (x, axes.frame.bottom()), stroke);
         }
@@ -178,23 +145,14 @@ impl<'a> Panel<'a> {
         for bin in &self.bins {
             let count = bin.count.to_string();
             let long = width(&count, style.size);
-            let (w, h) = if style.upward {
-                (size, long + 2.0)
-            } else {
-                (long, size)
-            };
+            let (w, h) = if style.upward { (size, long + 2.0) } else { (long, size) };
             let x = axes.px((bin.edges.0 + bin.edges.1) / 2.0);
             let top = axes.py(bin.share) - 2.0 - h;
             if x - w / 2.0 < taken || x + w / 2.0 > axes.frame.right() {
                 continue;
             }
             taken = x + w / 2.0;
-            let ground = Rect {
-                x: x - w / 2.0,
-                y: top,
-                width: w,
-                height: h,
-            };
+            let ground = Rect { x: x - w / 2.0, y: top, width: w, height: h };
             let crossed = |mean: f64| (axes.px(mean) - x).abs() < w / 2.0 + 1.0;
             if crossed(self.accuracy) || crossed(self.mean_confidence) {
                 canvas.rect(ground, Some(WHITE), None);
@@ -216,34 +174,16 @@ impl<'a> Panel<'a> {
             let widths = self.bins.iter().map(|b| width(&b.count.to_string(), size));
             widths.fold(0.0, f64::max)
         };
-        if let Some(size) = (smallest..=largest)
-            .rev()
-            .find(|&s| longest(s) + 1.5 <= narrowest)
-        {
+        if let Some(size) = (smallest..=largest).rev().find(|&s| longest(s) + 1.5 <= narrowest) {
             return (TextStyle { size, ..style }, f64::from(size) + 6.0);
         }
         let size = ((narrowest - 1.0) as u32).clamp(smallest, largest);
-        (
-            TextStyle {
-                size,
-                ..style.upward()
-            },
-            longest(size) + 8.0,
-        )
+        (TextStyle { size, ..style.upward() }, longest(size) + 8.0)
     }
 }
 
 fn axes(left: f64, top: f64, height: f64, y_max: f64) -> Axes {
-    Axes {
-        frame: Rect {
-            x: left,
-            y: top,
-            width: PLOT,
-            height,
-        },
-        x: (0.0, 1.0),
-        y: (0.0, y_max),
-    }
+    Axes { frame: Rect { x: left, y: top, width: PLOT, height }, x: (0.0, 1.0), y: (0.0, y_max) }
 }
 
 fn accuracy_line() -> Stroke {
