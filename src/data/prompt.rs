@@ -10,8 +10,8 @@
 //!
 //! let item = Item::new("q", "Which is warm?", ["ice", "fire"]);
 //! let prompt = PromptTemplate::multiple_choice().render(&item)?;
-//! assert!(prompt.body.ends_with("Choices:\nA) ice\nB) fire\n"));
-//! assert_eq!(prompt.cue, "Answer:");
+//! assert!(prompt.body.ends_with("Choices:\nA) ice\nB) fire"));
+//! assert_eq!(prompt.cue, "\nAnswer:");
 //!
 //! let own = PromptTemplate::new("quiz", "{{ question | upper }} {{ choices | join('/') }}", " ->")?;
 //! assert_eq!(own.render(&item)?.text(), "WHICH IS WARM? ice/fire ->");
@@ -86,8 +86,8 @@ impl PromptTemplate {
         Self::built_in(
             "multiple_choice",
             "Return the label of the correct answer for the question below.\n\n\
-             Question: {{ question }}\nChoices:\n\
-             {% for choice in choices %}{{ letters[loop.index0] }}) {{ choice }}{% if not loop.last %}\n{% endif %}{% endfor %}",
+             Question: {{ question }}\nChoices:\
+             {% for choice in choices %}{{ '\\n' }}{{ letters[loop.index0] }}) {{ choice }}{% endfor %}",
             "\nAnswer:",
         )
     }
@@ -278,7 +278,7 @@ mod tests {
         let renamed = PromptTemplate { name: "other".into(), ..template.clone() };
         assert_eq!(template.fingerprint(), renamed.fingerprint());
         let moved =
-            PromptTemplate { body: "Question: {{ question }}".into(), cue: "\nAnswer:".into(), ..template.clone() };
+            PromptTemplate { body: "Question: {{ question }}\n".into(), cue: "Answer:".into(), ..template.clone() };
         assert_ne!(template.fingerprint(), moved.fingerprint());
         // FNV-1a of eight zero bytes, computed by hand: offset basis times prime to the eighth, modulo 2⁶⁴.
         let empty = PromptTemplate::new("empty", "", "").unwrap();

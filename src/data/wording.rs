@@ -45,12 +45,14 @@ impl<'a> PromptWriter<'a> {
         let mut text = self.tokenizer.chat_prompt(message)?;
         let found = text.strip_prefix(opening.as_str()).is_some_and(|rest| rest.starts_with(message));
         let start = opening.len();
-        text.push_str(&prompt.cue);
+        // The template ends the user's turn with a break of its own.
+        let cue = prompt.cue.trim_start().to_owned();
+        text.push_str(&cue);
         Ok(Wording {
             text,
             // A template that rewrites the message leaves nothing that could be shortened safely.
             body: if found { start..start + message.len() } else { 0..0 },
-            cue: prompt.cue,
+            cue,
         })
     }
 }
@@ -89,8 +91,8 @@ mod tests {
     #[test]
     fn a_plain_prompt_may_lose_its_body() {
         let wording = write(None).unwrap();
-        assert_eq!(&wording.text[wording.body], "Question: user\n");
-        assert!(wording.text.ends_with("Answer:"));
+        assert_eq!(&wording.text[wording.body], "Question: user");
+        assert!(wording.text.ends_with("user\nAnswer:")); // the line break stays with the cue
     }
 
     #[test]
