@@ -557,6 +557,52 @@ fn bad_data_are_refused_by_name_and_numbers() {
             &["labels", "expected 3", "found 2"],
         ),
         (
+            "points of another width",
+            || {
+                let wide = Points::new(Array2::ones((2, 3)), vec![0, 1])?;
+                predict_map(&adapted_mlp(2), &wide, &LIMITS, &silent()).map(|_| ())
+            },
+            &["features", "[2, 2]", "[2, 3]"],
+        ),
+        (
+            "training on points of another width",
+            || {
+                let wide = Points::new(Array2::ones((2, 3)), vec![0, 1])?;
+                trainer(|_| ())?.fit(adapted_mlp(2), &wide, None, &silent()).map(|_| ())
+            },
+            &["features", "[2, 2]", "[2, 3]"],
+        ),
+        (
+            "data with another number of classes",
+            || predict_map(&adapted(), &dataset(|d| d.n_classes = 5), &LIMITS, &silent()).map(|_| ()),
+            &["classes", "expected 4", "found 5"],
+        ),
+        (
+            "data that ask in another form",
+            || predict_map(&adapted(), &continuation_dataset(), &LIMITS, &silent()).map(|_| ()),
+            &["another form"],
+        ),
+        (
+            "a token beyond the vocabulary in later data",
+            || curve(&dataset(|d| d.items[4].rows[0].ids[1] = 96)),
+            &["token id", "below", "96"],
+        ),
+        (
+            "a continuation whose first token is scored",
+            || {
+                let mut data = continuation_dataset();
+                let model = Fixture::load(NAME).model_for(&data, DType::F32);
+                data.items[2].rows[1].scored = 0..3;
+                predict_map(&model, &data, &LIMITS, &silent()).map(|_| ())
+            },
+            &["continuation-2", "1..", "0..3"],
+        ),
+        (
+            "a token beyond any vocabulary",
+            || curve(&dataset(|d| d.items[4].rows[0].ids[1] = 4_000_000_000)),
+            &["token id", "2147483647", "4000000000"],
+        ),
+        (
             "a malformed line",
             || task_file(&format!("{GOOD}\n{GOOD}\n{{\"id\": \"b\", \"question\": }}\n")),
             &["quiz.jsonl:3", "column"],

@@ -92,6 +92,16 @@ impl Classifier for Mlp {
         self.layers.last().map_or(0, LoraLinear::d_out)
     }
 
+    fn check(&self, input: &PointsBatch) -> Result<()> {
+        let [n, found] = input.features.dims();
+        match self.layers.first().map(LoraLinear::d_in) {
+            Some(expected) if expected != found => {
+                Err(Error::Shape { what: "features".into(), expected: vec![n, expected], found: vec![n, found] })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn logits(&self, input: &PointsBatch, tape: &mut Tape) -> Tensor<2> {
         let mut x = input.features.clone();
         for (i, layer) in self.layers.iter().enumerate() {

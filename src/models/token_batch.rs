@@ -1,7 +1,9 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
-use crate::data::{BatchLimits, BatchOrder, EncodedDataset, EncodedItem, PaddedRows, PaddingSide, ResolvedAnswers};
+use crate::data::{
+    BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
+};
 use crate::error::{Error, Result};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
@@ -57,7 +59,7 @@ impl TokenBatch {
     /// An item with fewer choices than the batch's maximum gets empty rows, so that rows are item-major.
     ///
     /// # Errors
-    /// If there is no token.
+    /// If there is no token, an id exceeds what a device counts to, or a continuation scores tokens that are not its own.
     pub fn new(
         dataset: &EncodedDataset,
         indices: &[usize],
@@ -78,6 +80,22 @@ impl TokenBatch {
     fn build(host: HostBatch) -> Result<Self> {
         let items: Vec<&EncodedItem> = host.items.iter().collect();
         let padded = PaddedRows::from_items(&items, PAD_ID, host.side)?;
+        // devices count in i32
+        if let Some(id) = padded.ids.iter().find(|id| i32::try_from(**id).is_err()) {
+            return Err(Error::config("token id", format!("at most {}", i32::MAX), id));
+        }
+        for item in items.iter().filter(|_| host.is_continuation) {
+            let bad =
+                |row: &&EncodedRow| row.scored.is_empty() || row.scored.start == 0 || row.scored.end > row.ids.len();
+            if let Some(row) = item.rows.iter().find(bad) {
+                let bound = format!("some of 1..{}", row.ids.len());
+                return Err(Error::config(
+                    format!("scored tokens of item `{}`", item.id),
+                    bound,
+                    format!("{:?}", row.scored),
+                ));
+            }
+        }
         let (n_rows, tokens) = (padded.n_rows, padded.n_tokens);
         let ids = padded.ids.iter().map(|&id| i64::from(id)).collect();
         let last = padded.last_positions().into_iter().enumerate();
