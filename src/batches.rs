@@ -10,7 +10,10 @@ use std::sync::mpsc::sync_channel;
 /// order of `batches`, on the calling thread.
 ///
 /// # Errors
-/// The first error in that order, a panic of a worker, or [`Error::Cancelled`].
+/// The first error in that order, or [`Error::Cancelled`].
+///
+/// # Panics
+/// If `work` panics.
 pub(crate) fn for_each_batch<T: Send>(
     what: &'static str,
     batches: &[Vec<usize>],
