@@ -79,6 +79,9 @@ struct Arguments {
     /// Longest prompt in tokens; longer ones lose the start of their body.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
+    /// Keep only items whose passage has at most so many characters.
+    #[arg(long)]
+    max_passage: Option<usize>,
     #[arg(long, default_value_t = 1000)]
     n_train: usize,
     #[arg(long, default_value_t = 200)]
@@ -131,7 +134,10 @@ impl Arguments {
     }
 
     fn task(&self, path: &PathBuf) -> Result<Task, Box<dyn Error>> {
-        let task = Task::from_jsonl(path)?;
+        let short = |passage: &Option<String>| {
+            self.max_passage.is_none_or(|most| passage.as_ref().is_none_or(|text| text.chars().count() <= most))
+        };
+        let task = Task::from_jsonl(path)?.filter(|item| short(&item.passage));
         match &self.areas {
             None => Ok(task),
             Some(areas) => Ok(task.route_by_subject(&read_areas(areas)?, &self.area_names)?),
@@ -169,7 +175,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_trainer(TrainerConfig {
             epochs: arguments.epochs,
             learning_rate: arguments.learning_rate,
-            limits,
+            // two micro-batches a step, so that two workers share it
+            limits: BatchLimits { max_items: arguments.batch.div_ceil(2), ..limits },
+            accumulation: 2,
             log: Some(arguments.out.join("train.jsonl")),
             ..TrainerConfig::default()
         })

@@ -78,7 +78,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let trainer = Trainer::new(TrainerConfig {
         epochs: 1,
         learning_rate: 5e-4,
-        limits: limits(a.batch),
+        // a step's micro-batches are shared by the workers
+        limits: limits(a.batch.div_ceil(a.workers)),
+        accumulation: a.workers.min(a.batch),
         ..TrainerConfig::default()
     })?;
     let outcome = trainer.fit(model, &train, None, &control)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 /// Runs `work` on every batch of item indices, on `control.workers()` threads, and hands each result to `consume` in the
-/// order of `batches`, on the calling thread.
+/// order of `batches`, on the calling thread, under a bar named `what`.
 ///
 /// # Errors
 /// The first error in that order, or [`Error::Cancelled`].
@@ -21,27 +21,42 @@ pub(crate) fn for_each_batch<T: Send>(
     work: impl Fn(&[usize]) -> Result<T> + Sync,
     mut consume: impl FnMut(&[usize], T) -> Result<()>,
 ) -> Result<()> {
-    let total = batches.iter().map(Vec::len).sum();
-    let mut bar = control.bar(what, total);
-    if control.workers() == 1 {
-        for batch in batches {
-            consume(batch, work(batch)?)?;
-            bar.advance(batch.len(), String::new)?;
-        }
-        return Ok(());
+    let mut bar = control.bar(what, batches.iter().map(Vec::len).sum());
+    in_order(what, batches.len(), control.workers(), |index| work(&batches[index]), |index, result| {
+        consume(&batches[index], result)?;
+        bar.advance(batches[index].len(), String::new)
+    })
+}
+
+/// Runs `work` for 0, 1, …, `n − 1` on `workers` threads, and hands each result to `consume` in that order, on the calling
+/// thread.
+///
+/// # Errors
+/// The first error in that order.
+///
+/// # Panics
+/// If `work` panics.
+pub(crate) fn in_order<T: Send>(
+    what: &'static str,
+    n: usize,
+    workers: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+    mut consume: impl FnMut(usize, T) -> Result<()>,
+) -> Result<()> {
+    if workers.min(n) <= 1 {
+        return (0..n).try_for_each(|index| consume(index, work(index)?));
     }
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         // a worker waits while its result is not fetched, so that few results exist at a time
         let (sender, receiver) = sync_channel(0);
         let (next, stop, work) = (&next, &stop, &work);
-        for _ in 0..control.workers() {
+        for _ in 0..workers.min(n) {
             let sender = sender.clone();
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(batch) = batches.get(index) else { break };
-                    if sender.send((index, work(batch))).is_err() {
+                    if index >= n || sender.send((index, work(index))).is_err() {
                         break;
                     }
                 }
@@ -50,7 +65,7 @@ pub(crate) fn for_each_batch<T: Send>(
         drop(sender);
         let mut waiting = BTreeMap::new();
         let mut take = || -> Result<()> {
-            for (index, batch) in batches.iter().enumerate() {
+            for index in 0..n {
                 let result = loop {
                     if let Some(result) = waiting.remove(&index) {
                         break result;
@@ -60,8 +75,7 @@ pub(crate) fn for_each_batch<T: Send>(
                         .map_err(|_| Error::numerical(what, "a worker thread stopped without a result"))?;
                     waiting.insert(found, result);
                 };
-                consume(batch, result?)?;
-                bar.advance(batch.len(), String::new)?;
+                consume(index, result?)?;
             }
             Ok(())
         };

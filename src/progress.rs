@@ -37,8 +37,9 @@ impl Control {
         Self { bars: true, ..Self::default() }
     }
 
-    /// Lets curvature passes and predictions work on `workers` batches at once (1 by default), with as many times the
-    /// memory. Results are the same bits. On a CPU two or more keep all cores busy; a GPU needs one.
+    /// Lets curvature passes and predictions work on `workers` batches at once, and a training step on as many of its
+    /// micro-batches (1 by default), with as many times the memory. Results are the same bits. On a CPU two or more keep
+    /// all cores busy; a GPU needs one.
     ///
     /// # Errors
     /// If `workers` is 0.

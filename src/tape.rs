@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use burn::tensor::{Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
+use std::collections::BTreeSet;
 
 /// Which of the two matrices of `W = W₀ + s·B·A`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -140,13 +141,21 @@ impl Tape {
     /// Runs one backward pass from `objective` and returns every site's inputs and output gradients, in forward order.
     ///
     /// # Errors
-    /// If nothing was recorded: the model has no adapter, or does not pass the tape to its linears.
+    /// If nothing was recorded (the model has no adapter, or does not pass the tape to its linears), or a site twice (a
+    /// linear was called twice in one pass: its rows would have to be joined).
     pub fn backward(self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
         if self.records.is_empty() {
             return Err(Error::Incompatible(
                 "no adapted matrix was recorded: attach a LoRA adapter first, and call the model's linears with the tape"
                     .into(),
             ));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = self.records.iter().find(|record| !seen.insert(&record.site)) {
+            return Err(Error::Incompatible(format!(
+                "`{}` was called twice in one forward pass: give every call a linear of its own, or join their rows first",
+                twice.site
+            )));
         }
         let mut gradients = objective.backward();
         Ok(self

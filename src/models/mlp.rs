@@ -153,6 +153,13 @@ pub struct PointsBatch {
     features: Tensor<2>,
 }
 
+impl PointsBatch {
+    /// `[n_items, d]`, on the model's device: what a [`Classifier`] of your own reads.
+    pub fn features(&self) -> &Tensor<2> {
+        &self.features
+    }
+}
+
 impl ClassifierInput for PointsBatch {
     fn n_items(&self) -> usize {
         self.features.dims()[0]

@@ -97,7 +97,13 @@ impl Classifier for PromptClassifier {
         if largest >= vocabulary {
             return Err(Error::config("token id", format!("below the vocabulary's {vocabulary}"), largest));
         }
-        Ok(())
+        let limit = self.lm.config().max_positions;
+        match batch.longest_item() {
+            Some((item, tokens)) if tokens > limit => {
+                Err(Error::PromptTooLong { item: item.to_string(), tokens, limit })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

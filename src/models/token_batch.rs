@@ -184,6 +184,11 @@ impl TokenBatch {
         let rows = self.host.items.iter().flat_map(|item| &item.rows);
         rows.flat_map(|row| row.ids.iter().copied()).max().unwrap_or(0)
     }
+
+    /// The item with the longest row, and that row's real tokens.
+    pub(super) fn longest_item(&self) -> Option<(&str, usize)> {
+        self.host.items.iter().map(|item| (item.id.as_str(), item.longest())).max_by_key(|(_, tokens)| *tokens)
+    }
 }
 
 impl ClassifierInput for TokenBatch {

@@ -5,6 +5,7 @@ use super::freeze::{TrainingMode, set_trainable};
 use super::log::TrainLog;
 use super::objective::{Objective, nll_sum};
 use super::schedule::{Decay, Schedule};
+use crate::batches::in_order;
 use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
@@ -179,26 +180,34 @@ impl Trainer {
             for step_batches in batches.chunks(config.accumulation) {
                 let start = Instant::now();
                 let n_items: usize = step_batches.iter().map(Vec::len).sum();
-                let mut tokens = 0;
+                let (mut tokens, mut step_nll) = (0, 0.0);
                 let mut accumulator = GradientsAccumulator::new();
-                let mut step_nll = 0.0;
-                for (micro, indices) in step_batches.iter().enumerate() {
+                let (plain, step) = (model.valid(), report.steps);
+                // a micro-batch has leaves of its own, so that several can be differentiated at once
+                let differentiate = |micro: usize| {
+                    let model = set_trainable(plain.clone(), &config.mode)?.train();
+                    let indices = &step_batches[micro];
                     let input = batch_for(&model, data, indices)?;
-                    tokens += input.token_mask().iter().filter(|real| **real).count();
+                    let tokens = input.token_mask().iter().filter(|real| **real).count();
                     let labels = batch_labels(data, indices, &input, &labels, model.n_classes())?;
                     // one dropout stream a micro-batch
-                    let draw = config.seed ^ ((report.steps as u64) << 20 | (micro as u64) << 8 | 1);
+                    let draw = config.seed ^ ((step as u64) << 20 | (micro as u64) << 8 | 1);
                     let logits = model.logits(&input, &mut Tape::dropout(draw));
                     let nll = nll_sum(logits, &labels, input.class_mask());
-                    step_nll += nll.clone().without_autodiff().into_scalar::<f64>();
+                    let sum = nll.clone().without_autodiff().into_scalar::<f64>();
                     let mut loss = nll.div_scalar(n_items as f64);
                     // the prior counts once a step, at its share of the whole data
                     if let Some(penalty) = config.objective.penalty(&model, centre.as_ref()).filter(|_| micro == 0) {
                         loss = loss + penalty.div_scalar(data.n_items() as f64);
                     }
-                    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+                    Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
+                };
+                in_order("train", step_batches.len(), control.workers(), differentiate, |_, (real, nll, gradients)| {
+                    tokens += real;
+                    step_nll += nll;
                     accumulator.accumulate(&model, gradients);
-                }
+                    Ok(())
+                })?;
                 let mut gradients = accumulator.grads();
                 let norm = clip_global_norm(&model, &mut gradients, config.max_grad_norm);
                 if !step_nll.is_finite() || !norm.is_finite() {
@@ -236,7 +245,7 @@ impl Trainer {
                 validation_accuracy: None,
             };
             if let Some(validation) = validation {
-                let (nll, accuracy) = self.evaluate(&model, validation)?;
+                let (nll, accuracy) = self.evaluate(&model, validation, control)?;
                 record.validation_nll = Some(nll);
                 record.validation_accuracy = Some(accuracy);
                 if best.as_ref().is_none_or(|(b, _)| nll < *b) {
@@ -257,20 +266,29 @@ impl Trainer {
     }
 
     /// Mean NLL in nats and accuracy.
-    fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: &M, data: &D) -> Result<(f64, f64)> {
+    fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: &M,
+        data: &D,
+        control: &Control,
+    ) -> Result<(f64, f64)> {
         let model = model.valid();
         let labels = labels_of(data, model.n_classes())?;
         let (mut nll, mut right) = (0.0, 0usize);
-        for indices in data.plan(self.config.limits, BatchOrder::ByLength)? {
-            let input = batch_for(&model, data, &indices)?;
-            batch_labels(data, &indices, &input, &labels, model.n_classes())?;
-            let logits = mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask());
-            for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&indices) {
+        let batches = data.plan(self.config.limits, BatchOrder::ByLength)?;
+        let work = |index: usize| {
+            let input = batch_for(&model, data, &batches[index])?;
+            batch_labels(data, &batches[index], &input, &labels, model.n_classes())?;
+            Ok(mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask()))
+        };
+        in_order("validation", batches.len(), control.workers(), work, |index, logits| {
+            for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&batches[index]) {
                 let label = labels[item];
                 nll -= row[label];
                 right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
             }
-        }
+            control.check("validation", index + 1, batches.len())
+        })?;
         Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
     }
 }

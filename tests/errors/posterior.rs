@@ -1,0 +1,158 @@
+//! Curvature that cannot be fitted, and posteriors of another model.
+
+use super::{LIMITS, NAME, adapted_mlp, check, mlp, points, silent};
+use crate::support::{Fixture, continuation_dataset, device};
+use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment, fit_kronecker, probe};
+use bayes_lora::data::BatchLimits;
+use bayes_lora::error::Result;
+use bayes_lora::likelihood::Likelihood;
+use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::predict::{Predictive, predict};
+use bayes_lora::prior::PriorPrecision;
+use burn::tensor::DType;
+use ndarray::Array2;
+
+fn labelless() -> Points {
+    Points { labels: vec![], ..points() }
+}
+
+fn curvature_with(config: CurvatureConfig, data: &Points) -> Result<()> {
+    fit_kronecker(&adapted_mlp(2), data, &config, &silent()).map(|_| ())
+}
+
+fn fixed_prior() -> LaplaceConfig {
+    LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() }
+}
+
+fn posterior_of(model: &Mlp) -> Laplace {
+    let curvature = fit_kronecker(model, &points(), &CurvatureConfig::default(), &silent()).unwrap();
+    Laplace::new(model, &curvature, &fixed_prior()).unwrap()
+}
+
+#[test]
+fn a_bad_curvature_is_refused_by_name_and_numbers() {
+    check(&[
+        (
+            "`last` with continuations",
+            || {
+                let data = continuation_dataset();
+                let model = attach(Fixture::load(NAME).model_for(&data, DType::F32), &LoraConfig::new(2), 0)?;
+                let config = CurvatureConfig { treatment: TokenTreatment::Last, ..CurvatureConfig::default() };
+                fit_kronecker(&model, &data, &config, &silent()).map(|_| ())
+            },
+            &["last", "continuation"],
+        ),
+        (
+            "an empirical Fisher without labels",
+            || {
+                curvature_with(
+                    CurvatureConfig { fisher: FisherKind::Empirical, ..CurvatureConfig::default() },
+                    &labelless(),
+                )
+            },
+            &["empirical", "label", "point 0"],
+        ),
+        (
+            "a sampled Fisher without samples",
+            || {
+                curvature_with(
+                    CurvatureConfig { fisher: FisherKind::Sampled { n: 0, seed: 0 }, ..CurvatureConfig::default() },
+                    &points(),
+                )
+            },
+            &["labels", "at least 1", "got 0"],
+        ),
+        (
+            "a sampled Fisher of a Gaussian",
+            || {
+                let likelihood = Likelihood::Gaussian { noise_variance: 1.0 };
+                curvature_with(
+                    CurvatureConfig {
+                        fisher: FisherKind::Sampled { n: 1, seed: 0 },
+                        likelihood,
+                        ..CurvatureConfig::default()
+                    },
+                    &points(),
+                )
+            },
+            &["Gaussian", "Sampled"],
+        ),
+        (
+            "negative noise",
+            || {
+                let likelihood = Likelihood::Gaussian { noise_variance: -1.0 };
+                curvature_with(CurvatureConfig { likelihood, ..CurvatureConfig::default() }, &points())
+            },
+            &["noise_variance", "positive", "got -1"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_bad_posterior_is_refused_by_name_and_numbers() {
+    check(&[
+        (
+            "an evidence without labels",
+            || {
+                let model = adapted_mlp(2);
+                let curvature = fit_kronecker(&model, &labelless(), &CurvatureConfig::default(), &silent())?;
+                Laplace::new(&model, &curvature, &fixed_prior())?
+                    .log_marginal_likelihood(PriorPrecision::new(1.0)?)
+                    .map(|_| ())
+            },
+            &["evidence", "labels"],
+        ),
+        (
+            "an evidence at the prior's centre",
+            || {
+                let model = adapted_mlp(2);
+                let curvature = fit_kronecker(&model, &points(), &CurvatureConfig::default(), &silent())?;
+                Laplace::new(&model, &curvature, &LaplaceConfig::default()).map(|_| ())
+            },
+            &["evidence", "is 0"],
+        ),
+        (
+            "the posterior of fewer sites",
+            || {
+                let fewer = attach(mlp(), &LoraConfig::new(2).with_target_modules(["layers.0"]), 0)?;
+                let limits = BatchLimits { max_items: 2, max_tokens: 2 };
+                predict(&adapted_mlp(2), &posterior_of(&fewer), &points(), Predictive::default(), &limits, &silent())
+                    .map(|_| ())
+            },
+            &["sites", "expected 2", "found 4"],
+        ),
+        (
+            "the posterior of another rank",
+            || {
+                let other = adapted_mlp(1);
+                predict(&adapted_mlp(2), &posterior_of(&other), &points(), Predictive::default(), &LIMITS, &silent())
+                    .map(|_| ())
+            },
+            &["layers.0.lora_A", "[1, 2]", "[2, 2]"],
+        ),
+        (
+            "the posterior of another module",
+            || {
+                let square = MlpConfig::new([3, 3, 3]).init(&device())?;
+                let at = |target: &str| attach(square.clone(), &LoraConfig::new(2).with_target_modules([target]), 0);
+                let data = Points::new(Array2::ones((2, 3)), vec![0, 1])?;
+                let curvature = fit_kronecker(&at("layers.0")?, &data, &CurvatureConfig::default(), &silent())?;
+                let laplace = Laplace::new(&at("layers.0")?, &curvature, &fixed_prior())?;
+                let model = at("layers.1")?;
+                let input = data.batch(&[0, 1], &model.device(), model.dtype())?;
+                laplace.project(&probe(&model, &input, Cotangents::Classes)?).map(|_| ())
+            },
+            &["layers.0.lora_A", "layers.1.lora_A"],
+        ),
+        (
+            "the curvature of another adapter",
+            || {
+                let curvature = fit_kronecker(&adapted_mlp(1), &points(), &CurvatureConfig::default(), &silent())?;
+                Laplace::new(&adapted_mlp(2), &curvature, &fixed_prior()).map(|_| ())
+            },
+            &["layers.0.lora_A", "[2, 2]", "[1, 2]"],
+        ),
+    ]);
+}
