@@ -6,9 +6,10 @@
 
 mod common;
 
+use bayes_lora::curvature::Projection;
 use bayes_lora::curvature::{Cotangents, probe};
 use bayes_lora::models::{Classifier, Dataset};
-use bayes_lora::posterior::{Laplace, SiteProjection};
+use bayes_lora::posterior::Laplace;
 use bayes_lora::prior::PriorPrecision;
 use common::Subject;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -16,7 +17,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Projections of all prompts, batch by batch.
-fn project(subject: &Subject, laplace: &Laplace) -> Vec<Vec<SiteProjection>> {
+fn project(subject: &Subject, laplace: &Laplace) -> Vec<Vec<Projection>> {
     let Subject { data, model, limits, .. } = subject;
     let indices: Vec<usize> = (0..data.len()).collect();
     let batches = indices.chunks(limits.max_items);
@@ -28,9 +29,9 @@ fn project(subject: &Subject, laplace: &Laplace) -> Vec<Vec<SiteProjection>> {
         .collect()
 }
 
-fn covariances(laplace: &Laplace, projections: &[Vec<SiteProjection>], precision: PriorPrecision) {
+fn covariances(laplace: &Laplace, projections: &[Vec<Projection>], precision: PriorPrecision) {
     for batch in projections {
-        black_box(laplace.covariance(batch, precision));
+        black_box(laplace.covariance(batch, precision).unwrap());
     }
 }
 
@@ -67,7 +68,7 @@ fn prior_tuning(criterion: &mut Criterion) {
         let fit = median_seconds(3, || drop(black_box(subject.laplace().unwrap())));
         let change = median_seconds(21, || {
             let best = laplace.optimize_prior().unwrap();
-            covariances(&laplace, &projections, best.precision);
+            covariances(&laplace, &projections, best[0].precision);
         });
         println!(
             "prior_tuning/{}: a new prior costs {:.3} ms, the fit {:.1} ms: {:.2} %",

@@ -68,11 +68,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_seed(seed);
     let fitted = bayes.init()?.fit(base, &train)?;
     let adapter = summarize(&fitted.model);
-    let precision = fitted.laplace.prior_precision();
     println!(
-        "{adapter}\nposterior: prior precision {:.3}, effective dimension {:.1} of {}",
-        precision.value(),
-        fitted.laplace.spectrum().effective_dimension(precision),
+        "{adapter}\nposterior: prior precision {}, effective dimension {:.1} of {}",
+        fitted.laplace.prior_precisions(),
+        fitted.laplace.effective_dimension(),
         adapter.n_adapter
     );
 

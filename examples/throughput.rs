@@ -5,7 +5,7 @@
 //! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
 //! ```
 
-use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_kronecker};
+use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
 use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::models::{Pretrained, PromptClassifier};
@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..CurvatureConfig::default()
     };
     let start = Instant::now();
-    let curvature = fit_kronecker(&model, &data, &config, &control)?;
+    let curvature = fit_curvature(&model, &data, &config, &control)?;
     report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
 
     let start = Instant::now();

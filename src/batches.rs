@@ -22,10 +22,16 @@ pub(crate) fn for_each_batch<T: Send>(
     mut consume: impl FnMut(&[usize], T) -> Result<()>,
 ) -> Result<()> {
     let mut bar = control.bar(what, batches.iter().map(Vec::len).sum());
-    in_order(what, batches.len(), control.workers(), |index| work(&batches[index]), |index, result| {
-        consume(&batches[index], result)?;
-        bar.advance(batches[index].len(), String::new)
-    })
+    in_order(
+        what,
+        batches.len(),
+        control.workers(),
+        |index| work(&batches[index]),
+        |index, result| {
+            consume(&batches[index], result)?;
+            bar.advance(batches[index].len(), String::new)
+        },
+    )
 }
 
 /// Runs `work` for 0, 1, …, `n − 1` on `workers` threads, and hands each result to `consume` in that order, on the calling

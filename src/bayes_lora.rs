@@ -1,6 +1,6 @@
 //! The whole path in three calls: configure, fit, predict.
 
-use crate::curvature::{CurvatureConfig, fit_kronecker};
+use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{LoraConfig, attach};
@@ -37,7 +37,7 @@ impl BayesLoraConfig {
         Self {
             lora,
             trainer: TrainerConfig::default(),
-            curvature,
+            curvature: curvature.clone(),
             laplace: LaplaceConfig::default(),
             predictive: Predictive::default(),
             limits: curvature.limits,
@@ -132,7 +132,7 @@ impl BayesLora {
     /// Fits the posterior of an adapter that is already trained (and leaves it as it is).
     ///
     /// # Errors
-    /// As [`fit_kronecker`] and [`Laplace::new`].
+    /// As [`fit_curvature`] and [`Laplace::new`].
     pub fn fit_laplace<M: Classifier, D: Dataset<Input = M::Input>>(
         &self,
         model: M,
@@ -152,7 +152,7 @@ impl BayesLora {
         control: &Control,
     ) -> Result<FittedBayesLora<M>> {
         let start = Instant::now();
-        let curvature = fit_kronecker(&model, data, &self.config.curvature, control)?;
+        let curvature = fit_curvature(&model, data, &self.config.curvature, control)?;
         let laplace = Laplace::new(&model, &curvature, &self.config.laplace)?;
         Ok(FittedBayesLora {
             model: model.valid(),

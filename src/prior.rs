@@ -9,6 +9,7 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::tape::Site;
 
 /// A scalar prior precision λ > 0, the same for every weight of the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize)]
@@ -51,4 +52,98 @@ pub enum PriorMean {
     Initial,
     /// μ = 0.
     Zero,
+}
+
+/// Which weights share a prior precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum PriorGrouping {
+    /// All.
+    #[default]
+    Scalar,
+    /// Those of a layer (`model.layers.3`).
+    PerLayer,
+    /// All A, and all B: the two are in different units.
+    PerMatrix,
+    /// Those of one matrix.
+    PerSite,
+}
+
+impl PriorGrouping {
+    /// Name of the group that a site belongs to.
+    pub fn name(self, site: &Site) -> String {
+        match self {
+            Self::Scalar => "all".into(),
+            Self::PerLayer => site.layer().into(),
+            Self::PerMatrix => site.matrix.to_string(),
+            Self::PerSite => site.to_string(),
+        }
+    }
+}
+
+/// One prior precision for all groups of weights, or one for each.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PriorPrecisions(Vec<PriorPrecision>);
+
+impl PriorPrecisions {
+    /// Takes one precision, or one for each group.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn new(values: Vec<PriorPrecision>) -> Result<Self> {
+        if values.is_empty() {
+            return Err(Error::empty("list of prior precisions"));
+        }
+        Ok(Self(values))
+    }
+
+    /// The precision of a group.
+    pub fn of(&self, group: usize) -> PriorPrecision {
+        if self.0.len() == 1 { self.0[0] } else { self.0[group] }
+    }
+
+    /// Number of precisions.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn values(&self) -> &[PriorPrecision] {
+        &self.0
+    }
+
+    /// All of them times `factor`.
+    ///
+    /// # Errors
+    /// If a product is not positive and finite.
+    pub fn scaled(&self, factor: f64) -> Result<Self> {
+        self.0.iter().map(|p| PriorPrecision::new(p.value() * factor)).collect::<Result<_>>().map(Self)
+    }
+}
+
+impl From<PriorPrecision> for PriorPrecisions {
+    fn from(value: PriorPrecision) -> Self {
+        Self(vec![value])
+    }
+}
+
+impl From<&PriorPrecisions> for PriorPrecisions {
+    fn from(value: &PriorPrecisions) -> Self {
+        value.clone()
+    }
+}
+
+impl std::fmt::Display for PriorPrecisions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let values = self.0.iter().map(|p| p.value());
+        let (low, high) = values.fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(v), h.max(v)));
+        match self.0.len() {
+            1 => write!(f, "{low:.3}"),
+            n => write!(f, "{low:.3} to {high:.3} over {n} groups"),
+        }
+    }
 }

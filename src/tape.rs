@@ -27,13 +27,34 @@ pub struct Site {
     pub matrix: LoraMatrix,
 }
 
+impl Site {
+    /// The path of the numbered layer that the module lies in, `model.layers.3` of `model.layers.3.self_attn.q_proj`; the
+    /// module's own path where it has no number.
+    pub fn layer(&self) -> &str {
+        let mut end = 0;
+        for part in self.module.split('.') {
+            end += part.len();
+            if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+                return &self.module[..end];
+            }
+            end += 1;
+        }
+        &self.module
+    }
+}
+
+impl std::fmt::Display for LoraMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::A => "lora_A",
+            Self::B => "lora_B",
+        })
+    }
+}
+
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let matrix = match self.matrix {
-            LoraMatrix::A => "lora_A",
-            LoraMatrix::B => "lora_B",
-        };
-        write!(f, "{}.{matrix}", self.module)
+        write!(f, "{}.{}", self.module, self.matrix)
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use bayes_lora::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
 use bayes_lora::belief::log_softmax;
-use bayes_lora::curvature::{CurvatureConfig, fit_kronecker};
+use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder, EncodedDataset};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
@@ -147,7 +147,7 @@ fn check_pipeline<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: 
     // weights and probabilities are the same bits for the same seed, and others for another
     let again = bayes(1).fit(model.clone(), data).unwrap();
     assert_eq!(read_adapter(&again.model).unwrap(), read_adapter(&fitted.model).unwrap());
-    assert_eq!(again.laplace.prior_precision(), fitted.laplace.prior_precision());
+    assert_eq!(again.laplace.prior_precisions(), fitted.laplace.prior_precisions());
     assert_eq!(again.predict_calibrated(test).unwrap(), answer);
     let other = bayes(2).fit(model.clone(), data).unwrap();
     assert!(distance(&read_adapter(&other.model).unwrap(), &read_adapter(&fitted.model).unwrap()) > 0.1);
@@ -339,7 +339,7 @@ fn dropout_acts_in_training_and_nowhere_else() {
     let mut off = with.clone();
     off.linears_mut().into_iter().for_each(|linear| linear.adapter.as_mut().unwrap().dropout = 0.0);
     assert_eq!(logits(&off, &data), logits(&with, &data));
-    let fit = |model: &Mlp| fit_kronecker(model, &data, &CurvatureConfig::default(), &Control::silent()).unwrap();
+    let fit = |model: &Mlp| fit_curvature(model, &data, &CurvatureConfig::default(), &Control::silent()).unwrap();
     assert_eq!(fit(&off), fit(&with));
 }
 
@@ -449,7 +449,7 @@ impl Dataset for Impatient<'_> {
 fn long_calls_stop_when_asked_to() {
     let fixture = Fixture::load(NAME);
     let model = fixture.model(DType::F32);
-    let curvature = fit_kronecker(&model, &fixture.train, &CurvatureConfig::default(), &Control::silent()).unwrap();
+    let curvature = fit_curvature(&model, &fixture.train, &CurvatureConfig::default(), &Control::silent()).unwrap();
     let prior_precision = Some(PriorPrecision::new(1.0).unwrap());
     let laplace =
         Laplace::new(&model, &curvature, &LaplaceConfig { prior_precision, ..LaplaceConfig::default() }).unwrap();
@@ -471,7 +471,7 @@ fn long_calls_stop_when_asked_to() {
         });
         check("curvature", 12, &|data, control| {
             let config = CurvatureConfig { limits: one, ..CurvatureConfig::default() };
-            fit_kronecker(&model, data, &config, control).map(|_| ())
+            fit_curvature(&model, data, &config, control).map(|_| ())
         });
         for how in [Predictive::Map, Predictive::Sampled { n_samples: 5, seed: 0 }, Predictive::default()] {
             check(&format!("{how:?}"), 12, &|data, control| {
@@ -591,7 +591,7 @@ fn a_module_of_ones_own_joins_by_two_traits() {
     let (data, model) = (Rings(60), SineNet::new(DType::F32));
     let fitted = bayes.fit(model.clone(), &data).unwrap();
     assert!(nll(&fitted.model, &data) < 0.8 * nll(&model, &data));
-    let sites: Vec<String> = fitted.laplace.sites().iter().map(|site| site.site.to_string()).collect();
+    let sites: Vec<String> = fitted.laplace.blocks().iter().map(|block| block.spaces()[0].site.to_string()).collect();
     assert_eq!(sites, ["first.lora_A", "first.lora_B", "second.lora_A", "second.lora_B"]);
     let answer = fitted.predict_calibrated(&Rings(9)).unwrap();
     assert!(answer.entropy.epistemic.iter().all(|v| *v > 0.0));

@@ -5,7 +5,7 @@ mod support;
 
 use bayes_lora::belief::{LinkApprox, softmax};
 use bayes_lora::curvature::{
-    Cotangents, CurvatureConfig, FactorSum, KroneckerCurvature, KroneckerFactors, TokenTreatment, fit_kronecker, probe,
+    Cotangents, Curvature, CurvatureConfig, FactorSum, KroneckerFactors, TokenTreatment, fit_curvature, probe,
 };
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::{Likelihood, categorical_fisher};
@@ -59,12 +59,8 @@ fn fixed(lambda: f64) -> LaplaceConfig {
     LaplaceConfig { prior_precision: Some(PriorPrecision::new(lambda).unwrap()), ..LaplaceConfig::default() }
 }
 
-fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
-    model: &M,
-    data: &D,
-    config: CurvatureConfig,
-) -> KroneckerCurvature {
-    fit_kronecker(model, data, &CurvatureConfig { limits: LIMITS, ..config }, &Control::silent()).unwrap()
+fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, config: CurvatureConfig) -> Curvature {
+    fit_curvature(model, data, &CurvatureConfig { limits: LIMITS, ..config }, &Control::silent()).unwrap()
 }
 
 /// Jacobians `[n, C, d_out, d_in]` of all sites at all items.
@@ -112,7 +108,7 @@ fn whole(sum: &FactorSum, with_residual: bool) -> Array2<f64> {
 }
 
 /// `G ⊗ A` of one site for its weight row by row.
-fn curvature_matrix(curvature: &KroneckerCurvature, factors: &KroneckerFactors, with_residual: bool) -> Array2<f64> {
+fn curvature_matrix(curvature: &Curvature, factors: &KroneckerFactors, with_residual: bool) -> Array2<f64> {
     let count = match curvature.config.treatment {
         TokenTreatment::Expand => factors.n_vectors,
         _ => curvature.n_data,
@@ -134,12 +130,13 @@ fn pushed(jacobian: &Array4<f64>, sigma: &Array2<f64>) -> Array3<f64> {
 
 /// This site's own part of the library's covariance and log-determinant.
 fn of_site(laplace: &Laplace, index: usize, jacobian: &Array4<f64>) -> (Array3<f64>, f64) {
-    let site = &laplace.sites()[index];
+    let (block, precision) = (&laplace.blocks()[index], laplace.prior_precisions().of(0));
     let (n, k, _, _) = jacobian.dim();
     let (mut covariance, mut spectrum) = (Array3::zeros((n, k, k)), Spectrum::default());
-    site.add_covariance(&site.project(jacobian.view()), laplace.prior_precision(), &mut covariance);
-    site.extend(&mut spectrum);
-    (covariance, spectrum.log_det_ratio(laplace.prior_precision()))
+    let projection = block.project(|_| Ok(jacobian.view())).unwrap();
+    block.add_covariance(&projection, precision, &mut covariance);
+    block.extend(&mut spectrum);
+    (covariance, spectrum.log_det_ratio(precision))
 }
 
 // ---- Jacobians ---------------------------------------------------------------------------------------------------
@@ -191,7 +188,7 @@ fn an_adapted_head_has_a_posterior_over_the_class_rows_alone() {
     let laplace = Laplace::new(&model, &fit(&model, &fixture.train, CurvatureConfig::default()), &fixed(1.0)).unwrap();
     let site = Site { module: "lm_head".into(), matrix: LoraMatrix::B };
     let classes = vec![5, 17, 40, 63];
-    assert_eq!(laplace.sites()[1].output_rows.as_ref(), Some(&classes));
+    assert_eq!(laplace.blocks()[1].spaces()[0].output_rows.as_ref(), Some(&classes));
     let (map, draw) = (&laplace.map()[&site], &laplace.sample(0, 0)[&site]);
     for row in 0..96 {
         assert_eq!(map.row(row) != draw.row(row), classes.contains(&row), "row {row}");
@@ -234,7 +231,7 @@ fn linear_regression_has_its_closed_form() {
         let belief = predict_linearized(&fresh, &laplace, &test, true, &LIMITS, &Control::silent()).unwrap();
         assert!(relative_error(&belief.moments().1, &expected) < ALGEBRA);
         let log_det = c as f64 * log_det_ratio(&gram, lambda);
-        assert!((laplace.log_det_ratio() / log_det - 1.0).abs() < ALGEBRA);
+        assert!((laplace.log_det_ratio(laplace.prior_precisions()).unwrap() / log_det - 1.0).abs() < ALGEBRA);
 
         // at the mode of B given A both blocks are exact, and so is the evidence of B
         let mode = (&sigma.dot(&h.t()).dot(&rest) * (scale / sigma2)).t().to_owned();
@@ -256,7 +253,7 @@ fn linear_regression_has_its_closed_form() {
         let precision = inverse_plus(&marginal, sigma2);
         let log_det: f64 = eigh(marginal.view()).unwrap().values.iter().map(|e| (TAU * (e + sigma2)).ln()).sum();
         let fit = (0..c).map(|k| rest.column(k).dot(&precision).dot(&rest.column(k)) + log_det).sum::<f64>();
-        let evidence = laplace.log_marginal_likelihood(laplace.prior_precision()).unwrap() + 0.5 * log_det_a;
+        let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions()).unwrap() + 0.5 * log_det_a;
         println!("λ = {lambda}: evidence {evidence}, in closed form {}", -0.5 * fit);
         assert!((evidence / (-0.5 * fit) - 1.0).abs() < ALGEBRA);
     }
@@ -305,20 +302,24 @@ fn check_against_dense<M: Classifier, D: Dataset<Input = M::Input>>(
     let once = Laplace::new(model, &curvature, &config(1.0)).unwrap();
     for lambda in [0.01, 1.0, 30.0] {
         let fresh = Laplace::new(model, &curvature, &config(lambda)).unwrap();
-        let changed = once.clone().with_prior_precision(PriorPrecision::new(lambda).unwrap());
+        let changed = once.clone().with_prior_precisions(PriorPrecision::new(lambda).unwrap()).unwrap();
         let covariance = |laplace: &Laplace| {
-            let projections: Vec<_> = laplace.sites().iter().zip(&j).map(|(site, j)| site.project(j.view())).collect();
-            laplace.covariance(&projections, laplace.prior_precision())
+            let sites = laplace.blocks().iter().map(|block| block.spaces()[0].site.clone());
+            let projections = laplace.project_jacobians(&sites.zip(j.iter().cloned()).collect()).unwrap();
+            laplace.covariance(&projections, laplace.prior_precisions()).unwrap()
         };
         assert_eq!(covariance(&fresh), covariance(&changed), "{name}: a changed prior is not a fresh one");
         assert_eq!(fresh.sample(1, 2), changed.sample(1, 2));
         let (mut expected, mut log_det) = (Array3::zeros((n, classes, classes)), 0.0);
-        for (factors, j) in curvature.factors.iter().zip(&j) {
+        for (factors, j) in curvature.kronecker_factors().unwrap().iter().zip(&j) {
             let h = curvature_matrix(&curvature, factors, with_residual);
             expected += &pushed(j, &inverse_plus(&h, lambda));
             log_det += log_det_ratio(&h, lambda);
         }
-        let errors = [relative_error(&covariance(&fresh), &expected), (fresh.log_det_ratio() / log_det - 1.0).abs()];
+        let errors = [
+            relative_error(&covariance(&fresh), &expected),
+            (fresh.log_det_ratio(fresh.prior_precisions()).unwrap() / log_det - 1.0).abs(),
+        ];
         println!("{name} λ = {lambda}: {:.1e} {:.1e}", errors[0], errors[1]);
         assert!(errors.iter().all(|e| *e < ALGEBRA), "{name} λ = {lambda}: {errors:?}");
     }
@@ -360,7 +361,7 @@ fn draws_have_the_mean_and_the_covariance_of_the_posterior() {
         // linear functionals aᵀ(θ − θ*): one a site, one along its flattest direction, and the sum over all sites
         let mut functionals: Vec<(Site, Array2<f64>)> = Vec::new();
         let mut variances = Vec::new();
-        for (k, factors) in curvature.factors.iter().enumerate() {
+        for (k, factors) in curvature.kronecker_factors().unwrap().iter().enumerate() {
             let (rows, columns) = laplace.map()[&factors.site].dim();
             let sigma = inverse_plus(&curvature_matrix(&curvature, factors, with_residual), 0.2);
             let widest = eigh(sigma.view()).unwrap().vectors.column(rows * columns - 1).to_owned();
@@ -411,7 +412,7 @@ fn a_draw_is_a_function_of_seed_and_index_and_differs_in_every_matrix() {
         assert!(reference.iter().all(|(site, w)| other[site] != *w));
     }
     // under a strong prior a deviation is its standard normals alone: other ones at every site
-    let strong = laplace.with_prior_precision(PriorPrecision::new(1e12).unwrap());
+    let strong = laplace.with_prior_precisions(PriorPrecision::new(1e12).unwrap()).unwrap();
     let first = |(site, w): (&Site, &Array2<f64>)| (w[[0, 0]] - strong.map()[site][[0, 0]]) * 1e6;
     let mut normals: Vec<f64> = strong.sample(3, 5).iter().map(first).collect();
     normals.sort_by(f64::total_cmp);
@@ -427,7 +428,7 @@ fn no_neighbour_has_more_evidence_than_the_chosen_prior() {
     let model = fixture.model(DType::F32);
     let curvature = fit(&model, &fixture.train, CurvatureConfig::default());
     let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap();
-    let best = laplace.prior_precision();
+    let best = laplace.prior_precisions().of(0);
     let evidence =
         |log: f64| laplace.log_marginal_likelihood(PriorPrecision::new(best.value() * log.exp()).unwrap()).unwrap();
     for step in [1e-3, 1e-2, 0.1, 1.0, 3.0] {
@@ -436,9 +437,10 @@ fn no_neighbour_has_more_evidence_than_the_chosen_prior() {
         }
     }
     // stationary: λ‖θ* − μ‖² is the effective number of parameters
-    let balance = best.value() * laplace.scatter() / laplace.spectrum().effective_dimension(best);
+    let group = &laplace.groups()[0];
+    let balance = best.value() * group.scatter / laplace.effective_dimension();
     assert!((balance - 1.0).abs() < 1e-9); // log λ is found to a relative 1e-12
-    let n_parameters: f64 = laplace.spectrum().values.iter().map(|(_, n)| n).sum();
+    let n_parameters: f64 = group.spectrum.values.iter().map(|(_, n)| n).sum();
     assert_eq!(n_parameters, 1856.0);
 }
 

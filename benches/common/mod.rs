@@ -11,7 +11,7 @@
 // every bench uses a part of this module
 #![allow(dead_code)]
 
-use bayes_lora::curvature::{CurvatureConfig, FisherKind, KroneckerCurvature, TokenTreatment, fit_kronecker};
+use bayes_lora::curvature::{Curvature, CurvatureConfig, FisherKind, TokenTreatment, fit_curvature};
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer, Truncation,
 };
@@ -85,9 +85,9 @@ impl Subject {
     }
 
     /// Fits the Kronecker factors on all prompts.
-    pub fn curvature(&self, fisher: FisherKind, treatment: TokenTreatment) -> Result<KroneckerCurvature> {
+    pub fn curvature(&self, fisher: FisherKind, treatment: TokenTreatment) -> Result<Curvature> {
         let config = CurvatureConfig { fisher, treatment, limits: self.limits, ..CurvatureConfig::default() };
-        fit_kronecker(&self.model, &self.data, &config, &Control::silent())
+        fit_curvature(&self.model, &self.data, &config, &Control::silent())
     }
 
     /// Fits the whole posterior: exact factors, their decomposition, the prior precision.

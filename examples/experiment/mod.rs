@@ -97,11 +97,10 @@ pub fn run(
         );
     }
     let fit_seconds = start.elapsed().as_secs_f64();
-    let precision = fitted.laplace.prior_precision();
     println!(
-        "  posterior: prior precision {:.3}, effective dimension {:.0} of {}",
-        precision.value(),
-        fitted.laplace.spectrum().effective_dimension(precision),
+        "  posterior: prior precision {}, effective dimension {:.0} of {}",
+        fitted.laplace.prior_precisions(),
+        fitted.laplace.effective_dimension(),
         bayes_lora::lora::summarize(&fitted.model).n_adapter
     );
 
@@ -171,8 +170,8 @@ pub fn run(
             predict_sampled,
         },
         train_tokens_per_second: report.tokens as f64 / train_seconds,
-        prior_precision: precision.value(),
-        effective_dimension: fitted.laplace.spectrum().effective_dimension(precision),
+        prior_precision: fitted.laplace.prior_precisions().of(0).value(),
+        effective_dimension: fitted.laplace.effective_dimension(),
         temperature: 1.0 / temperature.beta,
         paired_linearized_vs_mle: paired,
         methods,

@@ -1,8 +1,9 @@
-//! Reduces one batch's inputs and gradients to what the Kronecker sums take.
+//! Reduces one batch's inputs and gradients to what the sums of every structure take.
 
+use super::config::CurvatureConfig;
 use super::fisher::TokenTreatment;
-use super::kron::CurvatureConfig;
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
+use super::site_rows::{SiteRows, site_rows};
 use crate::belief::{log_softmax, softmax};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
@@ -12,16 +13,21 @@ use crate::models::{Classifier, ClassifierInput, RowMeaning, check_labels};
 use crate::tape::Site;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, ArrayView1};
+use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 
 /// What one batch adds.
 pub(super) struct BatchSums {
     pub(super) n_data: usize,
     pub(super) log_likelihood: Option<f64>,
-    pub(super) sites: Vec<SiteSums>,
+    /// For Kronecker factors; empty where none are summed.
+    pub(super) factors: Vec<SiteIncrement>,
+    /// For structures that read whole Jacobians; empty where none is summed.
+    pub(super) rows: Vec<SiteRows>,
 }
 
-pub(super) struct SiteSums {
+/// What one batch adds to the Kronecker factors of a site.
+pub(super) struct SiteIncrement {
     pub(super) site: Site,
     pub(super) output_rows: Option<Vec<usize>>,
     pub(super) n_vectors: usize,
@@ -44,12 +50,16 @@ impl Increment {
             Ok(Self::Rows(to_array(rows)?))
         }
     }
+}
 
-    pub(super) fn width(&self) -> usize {
-        match self {
-            Self::Outer(m) | Self::Rows(m) => m.ncols(),
-        }
-    }
+/// What a batch is asked for.
+pub(super) struct Wanted {
+    /// The adapted matrices that the curvature is over.
+    pub(super) sites: BTreeSet<Site>,
+    /// Increments of Kronecker factors.
+    pub(super) factors: bool,
+    /// Weighted Jacobians.
+    pub(super) rows: bool,
 }
 
 /// Runs the pass over one batch.
@@ -59,6 +69,7 @@ pub(super) fn batch_sums<M: Classifier>(
     ids: &[String],
     labels: &[Option<usize>],
     config: &CurvatureConfig,
+    wanted: &Wanted,
 ) -> Result<BatchSums> {
     let CurvatureConfig { fisher, likelihood, .. } = *config;
     let n_classes = model.n_classes();
@@ -71,15 +82,33 @@ pub(super) fn batch_sums<M: Classifier>(
         }
         Ok(columns)
     };
-    let pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
-    let mixing = match pass.rows {
+    let mut pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
+    pass.sites.retain(|probed| wanted.sites.contains(&probed.site));
+    // where a row is an item, its combinations were weighed by the choice above
+    let curvatures = match pass.rows {
         RowMeaning::Item => None,
-        RowMeaning::Choice { choices } => Some(mixing(&pass, choices, ids, labels, config)?),
+        RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, ids, labels, config)?),
     };
+    Ok(BatchSums {
+        n_data: ids.len(),
+        log_likelihood: log_likelihood(&pass.logits, labels, likelihood),
+        factors: if wanted.factors { increments(&pass, curvatures.as_ref(), config)? } else { Vec::new() },
+        rows: if wanted.rows { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },
+    })
+}
+
+fn increments(pass: &Probe, curvatures: Option<&Array3<f64>>, config: &CurvatureConfig) -> Result<Vec<SiteIncrement>> {
+    let mixing = curvatures.map(|curvatures| mixing(curvatures, config.treatment)).transpose()?;
+    let Some(first) = pass.sites.first() else { return Ok(Vec::new()) };
+    let mixing = mixing.map(|l| {
+        let shape = [l.len_of(ndarray::Axis(0)), l.len_of(ndarray::Axis(1)), l.len_of(ndarray::Axis(2))];
+        let data = TensorData::new(l.into_iter().collect::<Vec<f64>>(), shape);
+        Tensor::<3>::from_data(data, (&first.gradients.device(), first.gradients.dtype())).swap_dims(1, 2)
+    });
     let sites = pass.sites.iter().map(|site| {
-        let (inputs, gradients) = site_rows(site, mixing.as_ref(), config.treatment);
+        let (inputs, gradients) = factor_rows(site, mixing.as_ref(), config.treatment);
         let (d_in, d_out) = (inputs.dims()[1], gradients.dims()[1]);
-        Ok(SiteSums {
+        Ok(SiteIncrement {
             site: site.site.clone(),
             output_rows: site.output_rows.clone(),
             n_vectors: site.mask.iter().filter(|real| **real).count(),
@@ -87,11 +116,7 @@ pub(super) fn batch_sums<M: Classifier>(
             gradient: Increment::new(gradients, config.is_dense(d_out, d_in))?,
         })
     });
-    Ok(BatchSums {
-        n_data: ids.len(),
-        log_likelihood: log_likelihood(&pass.logits, labels, likelihood),
-        sites: sites.collect::<Result<_>>()?,
-    })
+    sites.collect()
 }
 
 /// `Σ log p(y | x)` in nats; `None` if a label is unknown.
@@ -115,8 +140,8 @@ fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>], likelihood: Li
     }
 }
 
-/// Factors `L` with `L Lᵀ = Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.
-fn mixing(
+/// `Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.
+fn output_curvatures(
     pass: &Probe,
     choices: usize,
     ids: &[String],
@@ -124,14 +149,22 @@ fn mixing(
     config: &CurvatureConfig,
 ) -> Result<Array3<f64>> {
     let p = softmax(pass.logits.view());
-    let mut mixing = Array3::zeros((p.nrows(), choices, choices));
-    for (b, mut item) in mixing.outer_iter_mut().enumerate() {
+    let mut curvatures = Array3::zeros((p.nrows(), choices, choices));
+    for (b, mut item) in curvatures.outer_iter_mut().enumerate() {
         let curvature = config.fisher.output_curvature(config.likelihood, p.row(b), labels[b], &ids[b])?;
-        let present = curvature.slice(ndarray::s![..choices, ..choices]);
-        item.assign(&match config.treatment {
+        item.assign(&curvature.slice(ndarray::s![..choices, ..choices]));
+    }
+    Ok(curvatures)
+}
+
+/// Factors `L` by which the rows of choices are mixed before their outer products are summed: `L Lᵀ = Λ`, or its diagonal.
+fn mixing(curvatures: &Array3<f64>, treatment: TokenTreatment) -> Result<Array3<f64>> {
+    let mut mixing = Array3::zeros(curvatures.dim());
+    for (curvature, mut item) in curvatures.outer_iter().zip(mixing.outer_iter_mut()) {
+        item.assign(&match treatment {
             // products across the rows of different choices mean nothing token by token
-            TokenTreatment::Expand => Array2::from_diag(&present.diag().mapv(|v| v.max(0.0).sqrt())),
-            TokenTreatment::Reduce => semidefinite_cholesky(present)?,
+            TokenTreatment::Expand => Array2::from_diag(&curvature.diag().mapv(|v| v.max(0.0).sqrt())),
+            TokenTreatment::Reduce => semidefinite_cholesky(curvature)?,
             TokenTreatment::Last => {
                 return Err(Error::Incompatible(
                     "token treatment `last` has no meaning for continuation scoring: the last token of a row has no gradient".into(),
@@ -142,19 +175,15 @@ fn mixing(
     Ok(mixing)
 }
 
-/// The rows whose outer products are summed: inputs `[n, d_in]` and gradients `[n', d_out]`.
-fn site_rows(site: &SiteProbe, mixing: Option<&Array3<f64>>, treatment: TokenTreatment) -> (Tensor<2>, Tensor<2>) {
+/// The rows whose outer products are summed: inputs `[n, d_in]` and gradients `[n', d_out]`; `mixing` is `Lᵀ`.
+fn factor_rows(site: &SiteProbe, mixing: Option<&Tensor<3>>, treatment: TokenTreatment) -> (Tensor<2>, Tensor<2>) {
     let [b, m, t, d_in] = site.inputs.dims();
     let [_, k, _, d_out] = site.gradients.dims();
     let (inputs, gradients) = (site.inputs.clone(), site.gradients.clone());
     // Σ_c L[c,k] g^c: the gradients whose plain outer products sum to G
     let mix = |g: Tensor<3>, width: usize| match mixing {
         None => g,
-        Some(l) => {
-            let data = TensorData::new(l.iter().copied().collect::<Vec<f64>>(), [b, k, k]);
-            let l = Tensor::<3>::from_data(data, (&g.device(), g.dtype()));
-            l.swap_dims(1, 2).matmul(g).reshape([b, k, width])
-        }
+        Some(l) => l.clone().matmul(g).reshape([b, k, width]),
     };
     match treatment {
         TokenTreatment::Expand => {

@@ -33,6 +33,16 @@ pub enum TokenTreatment {
     Last,
 }
 
+impl TokenTreatment {
+    /// What a site's activation sum is divided by: input vectors seen for *expand*, items otherwise.
+    pub(super) fn normalizer(self, n_vectors: usize, n_data: usize) -> f64 {
+        match self {
+            Self::Expand => n_vectors as f64,
+            Self::Reduce | Self::Last => n_data as f64,
+        }
+    }
+}
+
 impl FisherKind {
     /// Output-space curvature `Λ` of one item, or its estimate from labels: `[n_classes, n_classes]`.
     ///

@@ -1,13 +1,39 @@
-//! Accumulates the generalised Gauss–Newton matrix of the training data, site by site.
+//! Accumulates the generalised Gauss–Newton matrix of the training data, in one of several structures.
 //!
-//! Everything that leaves this module is a **sum over the data**, never a mean.
+//! Everything that leaves this module is a **sum over the data**, never a mean. A structure is a choice of coordinates for
+//! each site (the weights' entries, the Kronecker eigenbasis, the module's core) times a coupling (none, within a site, all):
+//! see [`CurvatureStructure`].
 
 mod batch_sums;
+mod config;
+mod coordinates;
+mod core_space;
+#[expect(clippy::module_inception, reason = "the folder is named after the value that it makes")]
+mod curvature;
+mod diagonal;
+mod estimate;
 mod fisher;
+mod fit;
+mod gram;
+mod joint;
 mod kron;
+mod kron_basis;
 mod probe;
+mod site_rows;
+mod structure;
 
+pub use config::CurvatureConfig;
+pub use coordinates::{Coordinates, Projection, SiteSpace};
+pub use core_space::CoreSpace;
+pub use curvature::{Curvature, CurvatureSums};
+pub use diagonal::DiagonalSum;
+pub use estimate::{CurvatureCost, estimate_cost};
 pub use fisher::{FisherKind, TokenTreatment};
-pub use kron::{CurvatureConfig, FactorSum, KroneckerCurvature, KroneckerFactors, fit_kronecker};
-pub(crate) use probe::host_logits;
+pub use fit::{correct_eigenvalues, fit_curvature, fit_curvatures};
+pub use gram::{GramSum, RowBlock};
+pub use joint::JointSum;
+pub use kron::{FactorSum, KroneckerFactors};
+pub use kron_basis::{FactorEigen, KroneckerBasis};
 pub use probe::{Cotangents, Probe, SiteProbe, probe};
+pub(crate) use probe::{host_logits, repetitions};
+pub use structure::{AdapterSubset, CurvatureStructure};

@@ -4,7 +4,7 @@
 use crate::belief::softmax;
 use crate::error::{Error, Result};
 use crate::lora::{to_array, to_vec};
-use crate::models::{Classifier, ClassifierInput, RowMeaning, mask_absent};
+use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
 use crate::tape::{Site, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4};
@@ -36,6 +36,11 @@ impl Cotangents<'_> {
             Self::Chosen { count, .. } => *count,
         }
     }
+}
+
+/// How often a batch of `data` is repeated to differentiate `count` combinations of an item's logits.
+pub(crate) fn repetitions<D: Dataset>(data: &D, count: usize) -> usize {
+    if data.rows_are_choices() { 1 } else { count }
 }
 
 /// Everything that one pass says about a batch.

@@ -10,12 +10,14 @@
 //! ```
 
 mod attach;
+mod canonical;
 mod config;
 mod linear;
 mod peft;
 mod weights;
 
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
+pub use canonical::canonicalize;
 pub use config::{LoraConfig, TargetModules};
 pub use linear::{LoraAdapter, LoraLinear};
 pub use peft::{load_peft, save_peft};

@@ -1,10 +1,10 @@
 //! Turns curvature and a prior into a Gaussian over the adapter's weights: its evidence, its covariance of logits, and
 //! draws from it.
 
+mod block;
 mod evidence;
-mod kron_eigen;
 mod laplace;
 
+pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
-pub use kron_eigen::{FactorEigen, KroneckerEigen, SiteProjection};
-pub use laplace::{Laplace, LaplaceConfig};
+pub use laplace::{Group, Laplace, LaplaceConfig};

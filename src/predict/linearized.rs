@@ -2,7 +2,7 @@
 
 use crate::batches::for_each_batch;
 use crate::belief::{LogitBelief, centre_covariance};
-use crate::curvature::{Cotangents, probe};
+use crate::curvature::{Cotangents, probe, repetitions};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
@@ -30,12 +30,12 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));
     let cotangents = || if raw { Cotangents::Classes } else { Cotangents::Contrasts };
-    let copies = if data.rows_are_choices() { 1 } else { cotangents().count(c) };
+    let copies = repetitions(data, cotangents().count(c));
     let batches = data.plan(limits.shared_by(copies), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
         let pass = probe(&model, &input, cotangents())?;
-        let of_probed = laplace.covariance(&laplace.project(&pass)?, laplace.prior_precision());
+        let of_probed = laplace.covariance(&laplace.project(&pass)?, laplace.prior_precisions())?;
         let of_classes = match pass.rows {
             RowMeaning::Item if !raw => contrasts_to_classes(of_probed.view()),
             _ => pad_classes(of_probed, c),

@@ -202,12 +202,18 @@ impl Trainer {
                     }
                     Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
                 };
-                in_order("train", step_batches.len(), control.workers(), differentiate, |_, (real, nll, gradients)| {
-                    tokens += real;
-                    step_nll += nll;
-                    accumulator.accumulate(&model, gradients);
-                    Ok(())
-                })?;
+                in_order(
+                    "train",
+                    step_batches.len(),
+                    control.workers(),
+                    differentiate,
+                    |_, (real, nll, gradients)| {
+                        tokens += real;
+                        step_nll += nll;
+                        accumulator.accumulate(&model, gradients);
+                        Ok(())
+                    },
+                )?;
                 let mut gradients = accumulator.grads();
                 let norm = clip_global_norm(&model, &mut gradients, config.max_grad_norm);
                 if !step_nll.is_finite() || !norm.is_finite() {

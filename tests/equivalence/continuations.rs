@@ -117,8 +117,8 @@ fn sums_of_continuations_equal_the_naive_loops() {
         let probabilities = softmax(together.logits.view());
         for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce] {
             let found = case.fit(&exact(treatment));
-            assert_eq!((found.n_data, found.factors[0].n_vectors), (data.len(), data.n_tokens()));
-            for (factors, site) in found.factors.iter().zip(&together.sites) {
+            assert_eq!((found.n_data, found.kronecker_factors().unwrap()[0].n_vectors), (data.len(), data.n_tokens()));
+            for (factors, site) in found.kronecker_factors().unwrap().iter().zip(&together.sites) {
                 let [a, g] = naive_sums(site, &probabilities, treatment);
                 for (found, expected) in [(&factors.activation, a), (&factors.gradient, g)] {
                     let error = relative_error(&dense(found), &expected);

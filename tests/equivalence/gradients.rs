@@ -34,7 +34,7 @@ fn sampled_labels_average_to_the_exact_sums() {
         let numbers = |fisher| -> Array1<f64> {
             let config = CurvatureConfig { fisher, limits: batches_of(12), ..exact(TokenTreatment::Expand) };
             let curvature = case.fit(&config);
-            let sums = curvature.factors.iter().map(|f| dense(&f.gradient));
+            let sums = curvature.kronecker_factors().unwrap().iter().map(|f| dense(&f.gradient));
             let pair = |g: Array2<f64>| {
                 let u = Array1::from_shape_fn(g.nrows(), |i| (1.0 + i as f64).sin());
                 [g.diag().sum(), u.dot(&g).dot(&u)]

@@ -2,7 +2,7 @@
 
 use super::{LIMITS, NAME, adapted, adapted_mlp, check, silent, train_data, trainer};
 use crate::support::{Fixture, continuation_dataset, device};
-use bayes_lora::curvature::{CurvatureConfig, fit_kronecker};
+use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Item, Normalization, PromptTemplate, ResolvedAnswers, Task,
     Tokenizer,
@@ -53,7 +53,7 @@ fn fit(data: &EncodedDataset) -> Result<()> {
 }
 
 fn curve(data: &EncodedDataset) -> Result<()> {
-    fit_kronecker(&adapted(), data, &CurvatureConfig::default(), &silent()).map(|_| ())
+    fit_curvature(&adapted(), data, &CurvatureConfig::default(), &silent()).map(|_| ())
 }
 
 /// The model of the fixture without adapter, asked for `data`.

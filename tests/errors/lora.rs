@@ -5,7 +5,7 @@ use super::{
     with_field, with_tensors, zeros,
 };
 use crate::support::Fixture;
-use bayes_lora::curvature::{CurvatureConfig, fit_kronecker};
+use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::error::Result;
 use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
 use bayes_lora::models::PromptClassifier;
@@ -98,7 +98,7 @@ fn a_bad_adapter_is_refused_by_name_and_numbers() {
         ),
         (
             "a posterior without an adapter",
-            || fit_kronecker(&mlp(), &points(), &CurvatureConfig::default(), &silent()).map(|_| ()),
+            || fit_curvature(&mlp(), &points(), &CurvatureConfig::default(), &silent()).map(|_| ()),
             &["adapter"],
         ),
         (
@@ -145,7 +145,7 @@ fn a_bad_adapter_is_refused_by_name_and_numbers() {
             "a prior at an unknown start",
             || {
                 let (model, data) = (adapted(), train_data());
-                let curvature = fit_kronecker(&model, &data, &CurvatureConfig::default(), &silent())?;
+                let curvature = fit_curvature(&model, &data, &CurvatureConfig::default(), &silent())?;
                 let config = LaplaceConfig { prior_mean: PriorMean::Initial, ..LaplaceConfig::default() };
                 Laplace::new(&model, &curvature, &config).map(|_| ())
             },

@@ -2,7 +2,7 @@
 
 use super::{LIMITS, NAME, adapted_mlp, check, mlp, points, silent};
 use crate::support::{Fixture, continuation_dataset, device};
-use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment, fit_kronecker, probe};
+use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment, fit_curvature, probe};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Result;
 use bayes_lora::likelihood::Likelihood;
@@ -19,7 +19,7 @@ fn labelless() -> Points {
 }
 
 fn curvature_with(config: CurvatureConfig, data: &Points) -> Result<()> {
-    fit_kronecker(&adapted_mlp(2), data, &config, &silent()).map(|_| ())
+    fit_curvature(&adapted_mlp(2), data, &config, &silent()).map(|_| ())
 }
 
 fn fixed_prior() -> LaplaceConfig {
@@ -27,7 +27,7 @@ fn fixed_prior() -> LaplaceConfig {
 }
 
 fn posterior_of(model: &Mlp) -> Laplace {
-    let curvature = fit_kronecker(model, &points(), &CurvatureConfig::default(), &silent()).unwrap();
+    let curvature = fit_curvature(model, &points(), &CurvatureConfig::default(), &silent()).unwrap();
     Laplace::new(model, &curvature, &fixed_prior()).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
                 let data = continuation_dataset();
                 let model = attach(Fixture::load(NAME).model_for(&data, DType::F32), &LoraConfig::new(2), 0)?;
                 let config = CurvatureConfig { treatment: TokenTreatment::Last, ..CurvatureConfig::default() };
-                fit_kronecker(&model, &data, &config, &silent()).map(|_| ())
+                fit_curvature(&model, &data, &config, &silent()).map(|_| ())
             },
             &["last", "continuation"],
         ),
@@ -97,7 +97,7 @@ fn a_bad_posterior_is_refused_by_name_and_numbers() {
             "an evidence without labels",
             || {
                 let model = adapted_mlp(2);
-                let curvature = fit_kronecker(&model, &labelless(), &CurvatureConfig::default(), &silent())?;
+                let curvature = fit_curvature(&model, &labelless(), &CurvatureConfig::default(), &silent())?;
                 Laplace::new(&model, &curvature, &fixed_prior())?
                     .log_marginal_likelihood(PriorPrecision::new(1.0)?)
                     .map(|_| ())
@@ -108,7 +108,7 @@ fn a_bad_posterior_is_refused_by_name_and_numbers() {
             "an evidence at the prior's centre",
             || {
                 let model = adapted_mlp(2);
-                let curvature = fit_kronecker(&model, &points(), &CurvatureConfig::default(), &silent())?;
+                let curvature = fit_curvature(&model, &points(), &CurvatureConfig::default(), &silent())?;
                 Laplace::new(&model, &curvature, &LaplaceConfig::default()).map(|_| ())
             },
             &["evidence", "is 0"],
@@ -138,7 +138,7 @@ fn a_bad_posterior_is_refused_by_name_and_numbers() {
                 let square = MlpConfig::new([3, 3, 3]).init(&device())?;
                 let at = |target: &str| attach(square.clone(), &LoraConfig::new(2).with_target_modules([target]), 0);
                 let data = Points::new(Array2::ones((2, 3)), vec![0, 1])?;
-                let curvature = fit_kronecker(&at("layers.0")?, &data, &CurvatureConfig::default(), &silent())?;
+                let curvature = fit_curvature(&at("layers.0")?, &data, &CurvatureConfig::default(), &silent())?;
                 let laplace = Laplace::new(&at("layers.0")?, &curvature, &fixed_prior())?;
                 let model = at("layers.1")?;
                 let input = data.batch(&[0, 1], &model.device(), model.dtype())?;
@@ -149,7 +149,7 @@ fn a_bad_posterior_is_refused_by_name_and_numbers() {
         (
             "the curvature of another adapter",
             || {
-                let curvature = fit_kronecker(&adapted_mlp(1), &points(), &CurvatureConfig::default(), &silent())?;
+                let curvature = fit_curvature(&adapted_mlp(1), &points(), &CurvatureConfig::default(), &silent())?;
                 Laplace::new(&adapted_mlp(2), &curvature, &fixed_prior()).map(|_| ())
             },
             &["layers.0.lora_A", "[2, 2]", "[1, 2]"],

@@ -1,0 +1,107 @@
+//! Says how curvature is fitted.
+
+use super::fisher::{FisherKind, TokenTreatment};
+use super::structure::{AdapterSubset, CurvatureStructure};
+use crate::data::BatchLimits;
+use crate::error::{Error, Result};
+use crate::likelihood::Likelihood;
+
+/// How curvature is fitted.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CurvatureConfig {
+    /// What is kept of it.
+    pub structure: CurvatureStructure,
+    /// Over which weights.
+    pub subset: AdapterSubset,
+    /// Where labels come from.
+    pub fisher: FisherKind,
+    /// How tokens enter the Kronecker factors; the other structures are sums over items.
+    pub treatment: TokenTreatment,
+    /// How labels depend on logits.
+    pub likelihood: Likelihood,
+    /// Widest factor kept dense; a wider one is kept at `low_rank`. The narrower of a site's two factors is always dense.
+    pub dense_limit: usize,
+    /// Rank of factors wider than `dense_limit`.
+    pub low_rank: usize,
+    /// Most bytes that the sums may take; a larger plan is refused before anything runs.
+    pub memory_limit: Option<u64>,
+    /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in.
+    pub limits: BatchLimits,
+}
+
+impl Default for CurvatureConfig {
+    /// Kronecker factors of all adapters; exact Fisher, expand, categorical, dense up to 2,048, rank 10 above,
+    /// batches of 8 items and 2,048 tokens.
+    fn default() -> Self {
+        Self {
+            structure: CurvatureStructure::Kronecker,
+            subset: AdapterSubset::All,
+            fisher: FisherKind::Exact,
+            treatment: TokenTreatment::Expand,
+            likelihood: Likelihood::Categorical,
+            dense_limit: 2048,
+            low_rank: 10,
+            memory_limit: None,
+            limits: BatchLimits { max_items: 8, max_tokens: 2048 },
+        }
+    }
+}
+
+impl CurvatureConfig {
+    /// Defaults with another structure.
+    pub fn with_structure(structure: CurvatureStructure) -> Self {
+        Self { structure, ..Self::default() }
+    }
+
+    /// True if a factor of this width is kept dense beside one of width `other`.
+    pub(super) fn is_dense(&self, width: usize, other: usize) -> bool {
+        width <= self.dense_limit.max(other)
+    }
+
+    /// Checks that sums fitted with `other` can join sums fitted with these settings; batch sizes and memory do not matter.
+    ///
+    /// # Errors
+    /// Names the first setting that differs, and both its values.
+    pub(super) fn check_merges_with(&self, other: &Self) -> Result<()> {
+        let settings = |c: &Self| {
+            [
+                ("structure", c.structure.to_string()),
+                ("subset", format!("{:?}", c.subset)),
+                ("fisher", format!("{:?}", c.fisher)),
+                ("treatment", format!("{:?}", c.treatment)),
+                ("likelihood", format!("{:?}", c.likelihood)),
+                ("dense_limit", c.dense_limit.to_string()),
+                ("low_rank", c.low_rank.to_string()),
+            ]
+        };
+        for ((name, here), (_, there)) in settings(self).into_iter().zip(settings(other)) {
+            if here != there {
+                return Err(Error::Incompatible(format!(
+                    "curvature sums with different settings do not merge: {name} is {here} here and {there} there"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.fisher.check()?;
+        self.likelihood.check()?;
+        if self.low_rank == 0 {
+            return Err(Error::config("low_rank", "at least 1", 0));
+        }
+        if self.structure == CurvatureStructure::Core
+            && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB)
+        {
+            return Err(Error::Incompatible(format!(
+                "core space has no separate A and B, so the subset {:?} has no meaning there",
+                self.subset
+            )));
+        }
+        Ok(())
+    }
+}

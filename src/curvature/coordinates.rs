@@ -1,0 +1,167 @@
+//! Describes the coordinates in which a structure holds the curvature of a site.
+
+use super::{core_space::CoreSpace, kron_basis::KroneckerBasis};
+use crate::error::{Error, Result};
+use crate::lora::AdapterWeights;
+use crate::tape::Site;
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView4, Axis, s};
+
+/// Linear coordinates of one site's weight space (of a module's core): orthonormal, so that an isotropic prior on the
+/// weights is one on the coordinates.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Coordinates {
+    /// The weight's own entries, row by row.
+    Weights,
+    /// The eigenbases of its two Kronecker factors.
+    Kronecker(KroneckerBasis),
+    /// The core between the adapter's own column and row spaces; the site is the module's A.
+    Core(CoreSpace),
+}
+
+/// The part of the weights that one site's coordinates speak of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteSpace {
+    /// Which matrix.
+    pub site: Site,
+    /// The rows of the matrix that the model uses, where not all.
+    pub output_rows: Option<Vec<usize>>,
+    /// `[d_out, d_in]` of these rows: the shape of the site's Jacobians.
+    pub shape: [usize; 2],
+    /// The coordinates.
+    pub coordinates: Coordinates,
+}
+
+/// Jacobians in the coordinates of a site or of a block of sites: what a batch leaves behind that does not depend on the
+/// prior.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    /// `[n_items, K, width]`
+    pub(crate) coefficients: Array3<f64>,
+    /// Inner products of what the coordinates leave out, `[n_items, parts, K, K]`, one part for each narrow direction of
+    /// a Kronecker basis; `None` for complete coordinates.
+    pub(crate) outside: Option<Array4<f64>>,
+}
+
+impl Projection {
+    /// The prior's Gram matrix `⟨J_c, J_e⟩` of each item, `[n_items, K, K]` (what λ → ∞ leaves, times λ).
+    pub fn gram(&self) -> Array3<f64> {
+        let (b, k, _) = self.coefficients.dim();
+        let mut gram = Array3::zeros((b, k, k));
+        for (i, mut out) in gram.outer_iter_mut().enumerate() {
+            let p = self.coefficients.index_axis(Axis(0), i);
+            out.assign(&p.dot(&p.t()));
+            if let Some(outside) = &self.outside {
+                out += &outside.index_axis(Axis(0), i).sum_axis(Axis(0));
+            }
+        }
+        gram
+    }
+}
+
+impl SiteSpace {
+    /// Number of coordinates.
+    pub fn width(&self) -> usize {
+        match &self.coordinates {
+            Coordinates::Weights => self.shape[0] * self.shape[1],
+            Coordinates::Kronecker(basis) => basis.n_kept(),
+            Coordinates::Core(core) => core.n_unknowns(),
+        }
+    }
+
+    /// Bytes that the coordinates hold.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.coordinates {
+            Coordinates::Weights => 0,
+            Coordinates::Kronecker(basis) => basis.bytes(),
+            Coordinates::Core(core) => core.bytes(),
+        }
+    }
+
+    /// Brings Jacobians `[n_items, K, d_out, d_in]` of the site into its coordinates.
+    ///
+    /// # Errors
+    /// If they have another shape.
+    pub fn project(&self, jacobians: ArrayView4<f64>) -> Result<Projection> {
+        let (b, k, d_out, d_in) = jacobians.dim();
+        if [d_out, d_in] != self.shape {
+            return Err(Error::Shape {
+                what: format!("Jacobian at `{}`", self.site),
+                expected: self.shape.to_vec(),
+                found: vec![d_out, d_in],
+            });
+        }
+        let width = self.width();
+        Ok(match &self.coordinates {
+            Coordinates::Weights => {
+                let flat = jacobians.as_standard_layout().into_owned().into_shape_with_order((b, k, width));
+                let coefficients = flat.map_err(|e| Error::numerical("layout of Jacobians", e))?;
+                Projection { coefficients, outside: None }
+            }
+            Coordinates::Kronecker(basis) => {
+                let (coefficients, outside) = basis.project(jacobians);
+                Projection { coefficients, outside }
+            }
+            Coordinates::Core(core) => {
+                let mut coefficients = Array3::zeros((b, k, width));
+                for i in 0..b {
+                    for c in 0..k {
+                        let projected = core.project(jacobians.slice(s![i, c, .., ..]));
+                        coefficients.slice_mut(s![i, c, ..]).iter_mut().zip(&projected).for_each(|(o, v)| *o = *v);
+                    }
+                }
+                Projection { coefficients, outside: None }
+            }
+        })
+    }
+
+    /// Shape of a deviation in these coordinates before it is scaled: that of the weight, or of the core.
+    pub(crate) fn latent_shape(&self) -> [usize; 2] {
+        match &self.coordinates {
+            Coordinates::Core(core) => [core.map.nrows(), core.map.ncols()],
+            _ => self.shape,
+        }
+    }
+
+    /// Moves the weights by independent standard normals `z` (of [`SiteSpace::latent_shape`]) times one scale a
+    /// coordinate, `missing` for what the coordinates leave out.
+    pub(crate) fn apply_scaled(
+        &self,
+        z: &Array2<f64>,
+        kept: &Array1<f64>,
+        missing: &Array1<f64>,
+        weights: &mut AdapterWeights,
+    ) {
+        match &self.coordinates {
+            Coordinates::Kronecker(basis) => self.add(&basis.scale_directions(z, kept, missing), weights),
+            _ => {
+                let scaled: Array1<f64> = z.iter().zip(kept).map(|(z, scale)| z * scale).collect();
+                self.apply(&scaled, weights);
+            }
+        }
+    }
+
+    /// Moves the weights by a deviation given in these coordinates.
+    pub(crate) fn apply(&self, deviation: &Array1<f64>, weights: &mut AdapterWeights) {
+        let matrix =
+            |[rows, columns]: [usize; 2]| Array2::from_shape_fn((rows, columns), |(i, j)| deviation[i * columns + j]);
+        match &self.coordinates {
+            Coordinates::Weights => self.add(&matrix(self.shape), weights),
+            Coordinates::Kronecker(basis) => self.add(&basis.lift(deviation), weights),
+            Coordinates::Core(core) => core.write(&matrix(self.latent_shape()), weights),
+        }
+    }
+
+    /// Adds `deviation` `[d_out, d_in]` to the rows of the site's weight that the model uses.
+    pub(crate) fn add(&self, deviation: &Array2<f64>, weights: &mut AdapterWeights) {
+        let Some(weight) = weights.get_mut(&self.site) else { return };
+        match &self.output_rows {
+            None => *weight += deviation,
+            Some(rows) => {
+                for (&row, deviation) in rows.iter().zip(deviation.outer_iter()) {
+                    let mut target = weight.row_mut(row);
+                    target += &deviation;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Holds the curvature of the training data in one structure; sums over shards of the data merge.
+
+use super::config::CurvatureConfig;
+use super::diagonal::DiagonalSum;
+use super::joint::JointSum;
+use super::kron::KroneckerFactors;
+use super::structure::CurvatureStructure;
+use crate::error::{Error, Result};
+
+/// What one pass over the training data gathers, all of it **summed** over the data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curvature {
+    /// How it was fitted.
+    pub config: CurvatureConfig,
+    /// The sums.
+    pub sums: CurvatureSums,
+    /// Number of items seen.
+    pub n_data: usize,
+    /// Σ log p(y | x, θ*) over the items in nats; `None` if a label is unknown.
+    pub log_likelihood: Option<f64>,
+}
+
+/// The sums of a structure.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CurvatureSums {
+    /// [`CurvatureStructure::Kronecker`]: two factors a site, in forward order.
+    Kronecker(Vec<KroneckerFactors>),
+    /// [`CurvatureStructure::Diagonal`] and [`CurvatureStructure::Ekfac`]: one number a coordinate.
+    Diagonal(Vec<DiagonalSum>),
+    /// The others: blocks of sites with all their correlations.
+    Joint(Vec<JointSum>),
+}
+
+impl Curvature {
+    /// What is known of no item.
+    pub(super) fn empty(config: CurvatureConfig) -> Self {
+        let sums = match config.structure {
+            CurvatureStructure::Kronecker => CurvatureSums::Kronecker(Vec::new()),
+            CurvatureStructure::Diagonal | CurvatureStructure::Ekfac => CurvatureSums::Diagonal(Vec::new()),
+            _ => CurvatureSums::Joint(Vec::new()),
+        };
+        Self { config, sums, n_data: 0, log_likelihood: Some(0.0) }
+    }
+
+    /// The Kronecker factors, where that is the structure.
+    ///
+    /// # Errors
+    /// If it is another.
+    pub fn kronecker_factors(&self) -> Result<&[KroneckerFactors]> {
+        match &self.sums {
+            CurvatureSums::Kronecker(factors) => Ok(factors),
+            _ => Err(Error::Incompatible(format!("a {} curvature has no Kronecker factors", self.config.structure))),
+        }
+    }
+
+    /// What a site's activation sum is divided by: its input vectors for *expand*, items otherwise.
+    pub fn normalizer(&self, factors: &KroneckerFactors) -> f64 {
+        self.config.treatment.normalizer(factors.n_vectors, self.n_data)
+    }
+
+    /// Counts a batch's items and their likelihood.
+    pub(super) fn count(&mut self, n_data: usize, log_likelihood: Option<f64>) {
+        self.n_data += n_data;
+        self.log_likelihood = self.log_likelihood.zip(log_likelihood).map(|(sum, new)| sum + new);
+    }
+
+    /// Joins the sums over other items of the same data, as if one pass had seen them all.
+    ///
+    /// Exact to rounding for every structure but low-rank Kronecker factors, whose truncation depends on the order within
+    /// the discarded trace. EKFAC sums merge where both are in the same basis (see [`super::correct_eigenvalues`]).
+    ///
+    /// # Errors
+    /// If the two were fitted with different settings, over different sites or at different adapters; the difference is
+    /// named.
+    pub fn merge(mut self, other: Self) -> Result<Self> {
+        self.config.check_merges_with(&other.config)?;
+        match (&mut self.sums, other.sums) {
+            (CurvatureSums::Kronecker(a), CurvatureSums::Kronecker(b)) => merge_sites(a, b, KroneckerFactors::merge)?,
+            (CurvatureSums::Diagonal(a), CurvatureSums::Diagonal(b)) => merge_sites(a, b, DiagonalSum::merge)?,
+            (CurvatureSums::Joint(a), CurvatureSums::Joint(b)) => {
+                merge_sites(a, b, JointSum::merge)?;
+                if self.config.structure != CurvatureStructure::FunctionSpace {
+                    a.iter_mut().for_each(JointSum::shrink);
+                }
+            }
+            _ => return Err(Error::Incompatible("the two sums are of different structures".into())),
+        }
+        self.count(other.n_data, other.log_likelihood);
+        Ok(self)
+    }
+
+    /// Bytes that the sums hold.
+    pub fn bytes(&self) -> usize {
+        match &self.sums {
+            CurvatureSums::Kronecker(factors) => factors.iter().map(KroneckerFactors::bytes).sum(),
+            CurvatureSums::Diagonal(sums) => sums.iter().map(DiagonalSum::bytes).sum(),
+            CurvatureSums::Joint(sums) => sums.iter().map(|s| s.sum.bytes()).sum(),
+        }
+    }
+}
+
+/// Merges two lists of sums, entry by entry.
+fn merge_sites<T>(sums: &mut [T], others: Vec<T>, merge: impl Fn(&mut T, T) -> Result<()>) -> Result<()> {
+    if sums.len() != others.len() {
+        return Err(Error::Count { what: "sites of the other sums".into(), expected: sums.len(), found: others.len() });
+    }
+    sums.iter_mut().zip(others).try_for_each(|(sum, other)| merge(sum, other))
+}

@@ -1,0 +1,96 @@
+//! Foretells what a curvature fit will take, before anything runs.
+
+use super::config::CurvatureConfig;
+use super::core_space::CoreSpace;
+use super::fit::adapted_sites;
+use super::probe::repetitions;
+use super::structure::CurvatureStructure;
+use crate::error::Result;
+use crate::lora::read_adapter;
+use crate::models::{Classifier, Dataset};
+use crate::tape::LoraMatrix;
+use burn::tensor::DType;
+
+/// What one structure will take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CurvatureCost {
+    /// The structure.
+    pub structure: CurvatureStructure,
+    /// Bytes of its sums at the end of the pass.
+    pub bytes: u64,
+    /// Unknowns: weights, or entries of cores.
+    pub n_unknowns: u64,
+    /// Weighted Jacobians that the data give, N·(C − 1) for the exact Fisher.
+    pub n_rows: u64,
+    /// Rows of the network that are run forward and backward once each, repetitions and passes counted in.
+    pub network_rows: u64,
+}
+
+impl std::fmt::Display for CurvatureCost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: {} of sums over {} unknowns, {} rows forward and backward",
+            self.structure,
+            show_bytes(self.bytes),
+            self.n_unknowns,
+            self.network_rows
+        )
+    }
+}
+
+fn show_bytes(bytes: u64) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// Says what `structure` will take on `data`: bytes of the sums and rows through the network.
+///
+/// The rows of an adapted output head are counted as if the model used all of them.
+///
+/// # Errors
+/// If the model has no adapter, the subset selects nothing, or core space meets an untrained adapter.
+pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    structure: CurvatureStructure,
+    config: &CurvatureConfig,
+) -> Result<CurvatureCost> {
+    let adapter = read_adapter(model)?;
+    let sites = config.subset.select(&adapted_sites(model))?;
+    let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
+    let copies = repetitions(data, columns);
+    let per_item = if data.rows_are_choices() { model.n_classes() } else { columns };
+    let n_rows = (data.n_items() * per_item) as u64;
+    let element = if model.dtype() == DType::F64 { 8 } else { 4 };
+    let shapes: Vec<(u64, u64)> =
+        sites.iter().filter_map(|s| adapter.get(s)).map(|w| (w.nrows() as u64, w.ncols() as u64)).collect();
+    let n_weights: u64 = shapes.iter().map(|(rows, columns)| rows * columns).sum();
+    // a matrix, or the rows if they are fewer than the unknowns
+    let joint = |n: u64| if n_rows < n { element * n_rows * n } else { 8 * n * n };
+    let factor = |width: u64, other: u64| {
+        let dense = config.is_dense(width as usize, other as usize);
+        8 * width * if dense { width } else { (config.low_rank as u64).min(width) }
+    };
+    let factors = || shapes.iter().map(|&(d_out, d_in)| factor(d_in, d_out) + factor(d_out, d_in)).sum::<u64>();
+    let (bytes, n_unknowns, passes) = match structure {
+        CurvatureStructure::Full => (8 * n_weights * n_weights, n_weights, 1),
+        CurvatureStructure::SiteBlock => (shapes.iter().map(|(r, c)| joint(r * c)).sum(), n_weights, 1),
+        CurvatureStructure::Diagonal => (8 * n_weights, n_weights, 1),
+        CurvatureStructure::Kronecker => (factors(), n_weights, 1),
+        CurvatureStructure::Ekfac => (factors() + 8 * n_weights, n_weights, 2),
+        CurvatureStructure::FunctionSpace => (element * n_rows * n_weights, n_weights, 1),
+        CurvatureStructure::Core => {
+            let cores = sites.iter().filter(|site| site.matrix == LoraMatrix::A);
+            let n = cores.map(|site| Ok(CoreSpace::new(&adapter, &site.module)?.n_unknowns() as u64));
+            let n: u64 = n.sum::<Result<u64>>()?;
+            (joint(n), n, 1)
+        }
+    };
+    let rows_per_item = if data.rows_are_choices() { model.n_classes() } else { 1 };
+    let network_rows = (data.n_items() * rows_per_item * copies) as u64 * passes;
+    Ok(CurvatureCost { structure, bytes, n_unknowns, n_rows, network_rows })
+}

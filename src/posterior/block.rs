@@ -1,0 +1,245 @@
+//! Holds the curvature of one block of weights in the basis where it is diagonal, so that every prior is elementwise
+//! arithmetic.
+
+use super::evidence::Spectrum;
+use crate::curvature::{
+    Coordinates, Curvature, DiagonalSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors, Projection, RowBlock,
+    SiteSpace,
+};
+use crate::error::{Error, Result};
+use crate::linalg::{eigh, matmul};
+use crate::lora::AdapterWeights;
+use crate::prior::PriorPrecision;
+use crate::tape::Site;
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView4, Axis, s};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use rand_distr::{Distribution, StandardNormal};
+
+/// An eigenvalue below this share of the largest one is rounding.
+const NOISE: f64 = 1e-13;
+
+/// The curvature of one block of sites, `H = Q diag(e) Qᵀ`, with orthonormal Q in the sites' coordinates.
+///
+/// Posterior precision `H + λI`, so that with the projections `P_c = Qᵀφ_c` of Jacobians
+/// `Cov_ce = Σ_i P_c,i P_e,i / (λ + e_i) + Σ_j N_j,ce / (λ + e'_j)`, where `N_j` are the inner products of what Q leaves out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    spaces: Vec<SiteSpace>,
+    rotation: Rotation,
+    /// Eigenvalues e of the directions held, `[width]`.
+    kept: Array1<f64>,
+    /// Eigenvalues e' of the directions left out, one a part of [`Projection::gram`]'s rest; empty for complete bases.
+    missing: Array1<f64>,
+    /// Directions left out for each entry of `missing`.
+    n_missing: usize,
+}
+
+/// How the coordinates of the sites turn into directions.
+#[derive(Debug, Clone, PartialEq)]
+enum Rotation {
+    /// They are the directions (one site).
+    Identity,
+    /// Eigenvectors `[n, n]` of the joint matrix.
+    Vectors(Array2<f64>),
+    /// Right singular vectors `Q = Φᵀ·from_rows` of the rows Φ `[m, n]`, never formed; from_rows `[m, k]`.
+    Rows { rows: Vec<RowBlock>, from_rows: Array2<f64> },
+}
+
+impl Block {
+    /// The blocks of a curvature, one a site or one for all; `with_residual` keeps what low rank left out as an isotropic
+    /// rest.
+    ///
+    /// # Errors
+    /// If a sum is not finite or a basis is missing.
+    pub(super) fn all(curvature: &Curvature, with_residual: bool) -> Result<Vec<Self>> {
+        use crate::curvature::CurvatureSums as Sums;
+        let mut blocks: Vec<Self> = match &curvature.sums {
+            Sums::Kronecker(all) => {
+                all.iter().map(|f| Self::kronecker(f, curvature.normalizer(f))).collect::<Result<_>>()?
+            }
+            Sums::Diagonal(all) => all.iter().map(Self::diagonal).collect(),
+            Sums::Joint(all) => all.iter().map(Self::joint).collect::<Result<_>>()?,
+        };
+        if !with_residual {
+            blocks.iter_mut().for_each(|block| block.missing.fill(0.0));
+        }
+        Ok(blocks)
+    }
+
+    fn kronecker(factors: &KroneckerFactors, normalizer: f64) -> Result<Self> {
+        let basis = KroneckerBasis::new(factors, normalizer)?;
+        let (kept, rest) = basis.eigenvalues();
+        let n_missing = basis.n_missing();
+        let space = SiteSpace {
+            site: factors.site.clone(),
+            output_rows: factors.output_rows.clone(),
+            shape: [factors.gradient.width(), factors.activation.width()],
+            coordinates: Coordinates::Kronecker(basis),
+        };
+        let missing = if n_missing > 0 { rest } else { Array1::zeros(0) };
+        Ok(Self { spaces: vec![space], rotation: Rotation::Identity, kept, missing, n_missing })
+    }
+
+    fn diagonal(sum: &DiagonalSum) -> Self {
+        let n_missing = match &sum.space.coordinates {
+            Coordinates::Kronecker(basis) => basis.n_missing(),
+            _ => 0,
+        };
+        Self {
+            spaces: vec![sum.space.clone()],
+            rotation: Rotation::Identity,
+            kept: sum.kept.clone(),
+            missing: sum.missing.mapv(|v| v.max(0.0)) / n_missing.max(1) as f64,
+            n_missing,
+        }
+    }
+
+    fn joint(sum: &JointSum) -> Result<Self> {
+        let spaces = sum.spaces.clone();
+        match &sum.sum {
+            GramSum::Matrix(matrix) => {
+                let eigen = eigh(matrix.view())?;
+                Ok(Self {
+                    spaces,
+                    rotation: Rotation::Vectors(eigen.vectors),
+                    kept: eigen.values.mapv(|v| v.max(0.0)),
+                    missing: Array1::zeros(0),
+                    n_missing: 0,
+                })
+            }
+            GramSum::Rows(rows) => {
+                let eigen = eigh(GramSum::row_gram(rows).view())?;
+                let noise = NOISE * eigen.values.last().copied().unwrap_or(0.0);
+                let held: Vec<usize> = (0..eigen.values.len()).filter(|&i| eigen.values[i] > noise).collect();
+                let kept = eigen.values.select(Axis(0), &held);
+                let from_rows = eigen.vectors.select(Axis(1), &held) / kept.mapv(f64::sqrt);
+                let width: usize = spaces.iter().map(SiteSpace::width).sum();
+                let n_missing = width.saturating_sub(held.len());
+                let rotation = Rotation::Rows { rows: rows.clone(), from_rows };
+                Ok(Self { spaces, rotation, kept, missing: Array1::zeros(1), n_missing })
+            }
+        }
+    }
+
+    /// The sites it speaks of.
+    pub fn spaces(&self) -> &[SiteSpace] {
+        &self.spaces
+    }
+
+    /// Adds this block's eigenvalues.
+    pub fn extend(&self, spectrum: &mut Spectrum) {
+        spectrum.values.extend(self.kept.iter().map(|e| (*e, 1.0)));
+        spectrum.values.extend(self.missing.iter().map(|e| (*e, self.n_missing as f64)));
+    }
+
+    /// Eigenvalues of the directions held, and of those left out.
+    pub(super) fn eigenvalues(&self) -> (&Array1<f64>, &Array1<f64>) {
+        (&self.kept, &self.missing)
+    }
+
+    /// Projects the Jacobians `[n_items, K, d_out, d_in]` that `find` gives for each of the block's sites.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    pub fn project<'a>(&self, find: impl Fn(&Site) -> Result<ArrayView4<'a, f64>>) -> Result<Projection> {
+        let parts = self.spaces.iter().map(|space| space.project(find(&space.site)?));
+        let mut parts = parts.collect::<Result<Vec<_>>>()?;
+        if let Rotation::Identity = self.rotation {
+            return Ok(parts.swap_remove(0));
+        }
+        let views: Vec<_> = parts.iter().map(|part| part.coefficients.view()).collect();
+        let layout = |e| Error::numerical("layout of projections", e);
+        let joined = ndarray::concatenate(Axis(2), &views).map_err(layout)?;
+        let (b, k, n) = joined.dim();
+        let flat = joined.as_standard_layout().into_owned().into_shape_with_order((b * k, n)).map_err(layout)?;
+        let rotated = match &self.rotation {
+            Rotation::Rows { rows, from_rows } => {
+                matmul(GramSum::times_rows(rows, flat.view()).view(), from_rows.view())
+            }
+            Rotation::Vectors(vectors) => matmul(flat.view(), vectors.view()),
+            Rotation::Identity => flat.clone(),
+        };
+        let coefficients = rotated.into_shape_with_order((b, k, self.kept.len())).map_err(layout)?;
+        let outside = (!self.missing.is_empty()).then(|| {
+            let mut outside = Array4::zeros((b, 1, k, k));
+            for i in 0..b {
+                let (all, held) = (flat.slice(s![i * k..(i + 1) * k, ..]), coefficients.index_axis(Axis(0), i));
+                outside.slice_mut(s![i, 0, .., ..]).assign(&(all.dot(&all.t()) - held.dot(&held.t())));
+            }
+            outside
+        });
+        Ok(Projection { coefficients, outside })
+    }
+
+    /// Adds this block's part of the posterior covariance of the K combinations, `[n_items, K, K]`.
+    pub fn add_covariance(&self, projection: &Projection, precision: PriorPrecision, covariance: &mut Array3<f64>) {
+        let lambda = precision.value();
+        let weights = self.kept.mapv(|e| 1.0 / (lambda + e));
+        for (b, mut out) in covariance.outer_iter_mut().enumerate() {
+            let p = projection.coefficients.index_axis(Axis(0), b);
+            out += &(&p * &weights).dot(&p.t());
+            if let Some(outside) = &projection.outside {
+                for (j, e) in self.missing.iter().enumerate() {
+                    out.scaled_add(1.0 / (lambda + e), &outside.slice(s![b, j, .., ..]));
+                }
+            }
+        }
+    }
+
+    /// Moves `weights` by a draw of the posterior's deviation times √temperature; `number` is the block's first site among
+    /// all sites, so that a draw depends on (seed, site, index) alone.
+    pub(super) fn add_draw(
+        &self,
+        precision: PriorPrecision,
+        temperature: f64,
+        seed: u64,
+        number: u64,
+        index: u64,
+        weights: &mut AdapterWeights,
+    ) {
+        let normals = |offset: usize, n: usize| -> Vec<f64> {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream((number + offset as u64) << 32 | index);
+            (0..n).map(|_| StandardNormal.sample(&mut rng)).collect()
+        };
+        let lambda = precision.value();
+        let sd = |e: &f64| (temperature / (lambda + e)).sqrt();
+        let (kept, missing) = (self.kept.mapv(|e| sd(&e)), self.missing.mapv(|e| sd(&e)));
+        if let Rotation::Identity = self.rotation {
+            let [rows, columns] = self.spaces[0].latent_shape();
+            let values = normals(0, rows * columns);
+            let z = Array2::from_shape_fn((rows, columns), |(i, j)| values[i * columns + j]);
+            self.spaces[0].apply_scaled(&z, &kept, &missing, weights);
+            return;
+        }
+        let z: Array1<f64> =
+            self.spaces.iter().enumerate().flat_map(|(offset, space)| normals(offset, space.width())).collect();
+        let deviation = match &self.rotation {
+            Rotation::Identity => z,
+            Rotation::Vectors(vectors) => vectors.dot(&(z * kept)),
+            // σ'z + Q((σ − σ')∘Qᵀz), with Q = Φᵀ·from_rows
+            Rotation::Rows { rows, from_rows } => {
+                let rest = missing.first().copied().unwrap_or(0.0);
+                let on_rows = GramSum::times_rows(rows, z.view().insert_axis(Axis(0)));
+                let inside = on_rows.dot(from_rows) * (kept - rest);
+                let back = GramSum::combine_rows(rows, inside.dot(&from_rows.t()).view());
+                z * rest + back.row(0)
+            }
+        };
+        let mut start = 0;
+        for space in &self.spaces {
+            space.apply(&deviation.slice(s![start..start + space.width()]).to_owned(), weights);
+            start += space.width();
+        }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let rotation = match &self.rotation {
+            Rotation::Identity => self.spaces.iter().map(SiteSpace::bytes).sum(),
+            Rotation::Vectors(vectors) => 8 * vectors.len(),
+            Rotation::Rows { rows, from_rows } => 8 * from_rows.len() + GramSum::Rows(rows.clone()).bytes(),
+        };
+        8 * (self.kept.len() + self.missing.len()) + rotation
+    }
+}
