@@ -3,6 +3,7 @@
 
 mod common;
 
+use bayes_lora::posterior::LogitGauge;
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::progress::Control;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -14,9 +15,9 @@ fn linearized_prediction(criterion: &mut Criterion) {
         let laplace = subject.laplace().unwrap();
         let (model, data, limits) = (&subject.model, &subject.data, &subject.limits);
         group.throughput(Throughput::Elements(subject.n_items()));
-        for (name, raw) in [("contrasts", false), ("raw", true)] {
+        for (name, gauge) in [("contrasts", LogitGauge::Centred), ("raw", LogitGauge::Raw)] {
             group.bench_function(format!("{name}/{}", subject.name), |bencher| {
-                bencher.iter(|| predict_linearized(model, &laplace, data, raw, limits, &control).unwrap());
+                bencher.iter(|| predict_linearized(model, &laplace, data, gauge, limits, &control).unwrap());
             });
         }
         group.bench_function(format!("with_probabilities/{}", subject.name), |bencher| {

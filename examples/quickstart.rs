@@ -8,6 +8,8 @@
 //! ```
 
 mod experiment;
+#[path = "experiment/splits.rs"]
+mod splits;
 
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::CurvatureConfig;
@@ -42,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (train, rest) = Task::from_jsonl(assets.join("mmlu_areas/train.jsonl.gz"))?.split(400, seed)?;
     let validation = rest.sample(300, seed)?;
     let test = Task::from_jsonl(assets.join("mmlu_areas/test.jsonl.gz"))?;
-    let splits = experiment::Splits {
+    let splits = splits::Splits {
         task: "MMLU areas, stories260K".into(),
         train: encoding.encode(&train, &tokenizer)?,
         validation: encoding.encode(&validation, &tokenizer)?,

@@ -9,7 +9,7 @@ use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
 use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::models::{Pretrained, PromptClassifier};
-use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
 use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let data = encode(a.predict_n, 2)?;
     let start = Instant::now();
-    predict_linearized(&model, &laplace, &data, false, &limits(a.predict_batch), &control)?;
+    predict_linearized(&model, &laplace, &data, LogitGauge::Centred, &limits(a.predict_batch), &control)?;
     report("linearized", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
     Ok(())
 }

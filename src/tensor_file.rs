@@ -3,8 +3,10 @@
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use ndarray::{Array, ArrayView, ArrayView2, Dimension, IntoDimension};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, View};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -74,6 +76,11 @@ impl TensorFile {
         self.metadata.info(name).map(|info| info.shape.clone())
     }
 
+    /// The text under a key of the header's free metadata, if it is there.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     /// Reads one tensor of the expected shape as values of `dtype`, all finite.
     ///
     /// # Errors
@@ -86,24 +93,57 @@ impl TensorFile {
         device: &Device,
     ) -> Result<Tensor<D>> {
         let data = self.read_data(name)?;
-        if data.shape().as_slice() != expected {
-            return Err(Error::Shape {
-                what: format!("tensor `{name}` in {}", self.path.display()),
-                expected: expected.to_vec(),
-                found: data.shape().to_vec(),
-            });
-        }
+        self.check_shape(name, &expected, data.shape().as_slice())?;
         let data = data.convert_dtype(dtype);
         check_finite(name, &data)?;
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 
+    /// Reads one tensor of exactly the expected shape and element type to the host, all its values finite.
+    ///
+    /// # Errors
+    /// If it is missing, has another shape or element type, or is not finite.
+    pub(crate) fn read_array<T: Element, S: IntoDimension>(
+        &mut self,
+        name: &str,
+        expected: S,
+    ) -> Result<Array<T, S::Dim>> {
+        let (info, expected) = (self.info(name)?, expected.into_dimension());
+        self.check_shape(name, expected.slice(), &info.shape)?;
+        let place = format!("tensor `{name}` in {}", self.path.display());
+        if info.dtype != T::DTYPE {
+            return Err(Error::Unsupported {
+                what: format!("element type of {place}"),
+                found: format!("{:?}", info.dtype),
+                supported: format!("{:?}", T::DTYPE),
+            });
+        }
+        let values: Vec<T> = self.bytes(&info)?.chunks_exact(size_of::<T>()).map(T::read).collect();
+        let count = values.iter().filter(|v| !v.is_finite()).count();
+        if count > 0 {
+            return Err(Error::NonFinite { what: place, count, total: values.len() });
+        }
+        Array::from_shape_vec(expected, values).map_err(|e| Error::format(place, e))
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        let missing = || Error::MissingTensor { name: name.to_string(), location: self.path.clone() };
+        self.metadata.info(name).cloned().ok_or_else(missing)
+    }
+
+    fn check_shape(&self, name: &str, expected: &[usize], found: &[usize]) -> Result<()> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            what: format!("tensor `{name}` in {}", self.path.display()),
+            expected: expected.to_vec(),
+            found: found.to_vec(),
+        })
+    }
+
     fn read_data(&mut self, name: &str) -> Result<TensorData> {
-        let info: TensorInfo = self
-            .metadata
-            .info(name)
-            .cloned()
-            .ok_or_else(|| Error::MissingTensor { name: name.to_string(), location: self.path.clone() })?;
+        let info = self.info(name)?;
         let dtype = match info.dtype {
             Dtype::F64 => DType::F64,
             Dtype::F32 => DType::F32,
@@ -117,15 +157,60 @@ impl TensorFile {
                 });
             }
         };
+        Ok(TensorData::from_bytes_vec(self.bytes(&info)?, info.shape, dtype))
+    }
+
+    /// The bytes of a tensor, no more than the file has: [`TensorFile::open`] compared both.
+    fn bytes(&mut self, info: &TensorInfo) -> Result<Vec<u8>> {
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0u8; end - start];
         self.file
             .seek(SeekFrom::Start(self.data_start + start as u64))
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(|e| Error::io(&self.path, e))?;
-        Ok(TensorData::from_bytes_vec(bytes, info.shape, dtype))
+        Ok(bytes)
     }
 }
+
+/// A number as a file holds it, little-endian.
+pub(crate) trait Element: Copy {
+    /// Its name in the file.
+    const DTYPE: Dtype;
+
+    fn read(bytes: &[u8]) -> Self;
+    fn write(self, bytes: &mut Vec<u8>);
+    fn is_finite(self) -> bool;
+}
+
+macro_rules! element {
+    ($number:ty, $dtype:ident, $is_finite:expr) => {
+        impl Element for $number {
+            const DTYPE: Dtype = Dtype::$dtype;
+
+            fn read(bytes: &[u8]) -> Self {
+                let mut own = [0; size_of::<Self>()];
+                own.copy_from_slice(bytes);
+                Self::from_le_bytes(own)
+            }
+
+            fn write(self, bytes: &mut Vec<u8>) {
+                bytes.extend(self.to_le_bytes());
+            }
+
+            fn is_finite(self) -> bool {
+                $is_finite(self)
+            }
+        }
+    };
+}
+
+fn every_integer(_: u64) -> bool {
+    true
+}
+
+element!(f64, F64, f64::is_finite);
+element!(f32, F32, f32::is_finite);
+element!(u64, U64, every_integer);
 
 fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     let count = match data.dtype() {
@@ -138,28 +223,70 @@ fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     Err(Error::NonFinite { what: format!("tensor `{name}`"), count, total: data.num_elements() })
 }
 
-/// Writes named f32 matrices as a safetensors file: to a temporary file first, synced, then renamed, so that a failure
-/// leaves whatever was there before.
+/// A host array on its way into a file; its bytes are made when they are written, one array at a time.
+pub(crate) struct StoredArray<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Box<dyn Fn() -> Vec<u8> + 'a>,
+}
+
+impl<'a> StoredArray<'a> {
+    pub(crate) fn new<T: Element + 'a, D: Dimension + 'a>(array: ArrayView<'a, T, D>) -> Self {
+        let shape = array.shape().to_vec();
+        let bytes = move || {
+            let mut bytes = Vec::with_capacity(array.len() * size_of::<T>());
+            array.iter().for_each(|v| v.write(&mut bytes));
+            bytes
+        };
+        Self { dtype: T::DTYPE, shape, bytes: Box::new(bytes) }
+    }
+}
+
+impl View for StoredArray<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        (self.bytes)().into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+/// Writes named arrays as a safetensors file: to a temporary file first, synced, then renamed, so that a failure leaves
+/// whatever was there before.
 ///
 /// # Errors
-/// If the directory cannot be written.
+/// If the header would be too long or the directory cannot be written.
+pub(crate) fn write_arrays(
+    path: &Path,
+    arrays: Vec<(String, StoredArray)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
+    let content = safetensors::serialize(arrays, metadata).map_err(|e| Error::format(path.display(), e))?;
+    write_atomic(path, &content)
+}
+
+/// Writes named f32 matrices as a safetensors file in one step, as [`write_atomic`] does.
+///
+/// # Errors
+/// If a matrix has another number of values than its shape, or the directory cannot be written.
 pub fn write_matrices(
     path: impl AsRef<Path>,
     matrices: &[(String, [usize; 2], Vec<f32>)],
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let bytes: Vec<Vec<u8>> =
-        matrices.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let views = matrices
-        .iter()
-        .zip(&bytes)
-        .map(|((name, shape, _), bytes)| {
-            TensorView::new(Dtype::F32, shape.to_vec(), bytes)
-                .map(|view| (name.clone(), view))
-                .map_err(|e| Error::format(path.display(), e))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let content = safetensors::serialize(views, metadata).map_err(|e| Error::format(path.display(), e))?;
-    write_atomic(path, &content)
+    let stored = matrices.iter().map(|(name, shape, values)| {
+        let matrix = ArrayView2::from_shape(*shape, values).map_err(|e| Error::format(path.display(), e))?;
+        Ok((name.clone(), StoredArray::new(matrix)))
+    });
+    write_arrays(path, stored.collect::<Result<_>>()?, metadata)
 }

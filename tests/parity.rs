@@ -7,10 +7,11 @@
 mod support;
 
 use bayes_lora::curvature::{
-    Cotangents, Curvature, CurvatureConfig, CurvatureSums, FactorSum, KroneckerFactors, TokenTreatment, fit_curvature,
-    probe,
+    Cotangents, Curvature, CurvatureConfig, CurvatureSums, FactorSum, KroneckerFactors, TokenTreatment,
+    adapter_fingerprint, fit_curvature, probe,
 };
 use bayes_lora::data::{BatchLimits, BatchOrder};
+use bayes_lora::lora::read_adapter;
 use bayes_lora::models::{Classifier, ClassifierInput, Dataset};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::prior::PriorPrecision;
@@ -21,6 +22,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::DType;
 use ndarray::{Array2, Array3, Array4};
+use std::collections::BTreeSet;
 use support::{FIXTURES, Fixture, flat, has_f64, relative_error};
 
 /// Element types to test with the tolerance each deserves.
@@ -219,6 +221,8 @@ fn host_algebra_on_given_factors_equals_that_of_pytorch_to_1e_9() {
                 config: CurvatureConfig { treatment, ..CurvatureConfig::default() },
                 n_data: fixture.train.len(),
                 log_likelihood: Some(-fixture.scalar("train_nll_sum")),
+                item_hashes: BTreeSet::new(),
+                adapter_fingerprint: adapter_fingerprint(&read_adapter(&model).unwrap()),
             };
             let fixed =
                 LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };

@@ -12,7 +12,7 @@ use bayes_lora::likelihood::{Likelihood, categorical_fisher};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, Spectrum};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, Spectrum};
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
@@ -228,7 +228,7 @@ fn linear_regression_has_its_closed_form() {
         // at B = 0 nothing depends on A: Laplace is exact Bayesian regression
         let curvature = fit(&fresh, &data, CurvatureConfig { likelihood, ..CurvatureConfig::default() });
         let laplace = Laplace::new(&fresh, &curvature, &fixed(lambda)).unwrap();
-        let belief = predict_linearized(&fresh, &laplace, &test, true, &LIMITS, &Control::silent()).unwrap();
+        let belief = predict_linearized(&fresh, &laplace, &test, LogitGauge::Raw, &LIMITS, &Control::silent()).unwrap();
         assert!(relative_error(&belief.moments().1, &expected) < ALGEBRA);
         let log_det = c as f64 * log_det_ratio(&gram, lambda);
         assert!((laplace.log_det_ratio(laplace.prior_precisions()).unwrap() / log_det - 1.0).abs() < ALGEBRA);

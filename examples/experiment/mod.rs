@@ -1,5 +1,6 @@
 //! What `quickstart` and `multiple_choice` share: train, fit the posterior, predict in five ways, compare, report.
 
+use crate::splits::Splits;
 use bayes_lora::BayesLora;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
@@ -15,14 +16,6 @@ use serde::Serialize;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// The data of one run.
-pub struct Splits {
-    pub task: String,
-    pub train: EncodedDataset,
-    pub validation: EncodedDataset,
-    pub test: EncodedDataset,
-}
 
 #[derive(Serialize)]
 struct Method {

@@ -179,25 +179,10 @@ fn laplace_bridge(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<
     Ok(alpha / sum)
 }
 
-/// The covariance of `f − mean_c f_c` over the classes present (finite mean), zero elsewhere: `PΣP`, `P = I − 11ᵀ/C`.
-pub fn centre_covariance(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Array2<f64> {
-    let present: Vec<usize> = (0..mean.len()).filter(|&c| mean[c].is_finite()).collect();
-    let n = present.len().max(1) as f64;
-    let row_mean = |a: usize| present.iter().map(|&b| covariance[[a, b]]).sum::<f64>() / n;
-    let means: Vec<f64> = (0..mean.len()).map(row_mean).collect();
-    let total = present.iter().map(|&a| means[a]).sum::<f64>() / n;
-    let mut out = Array2::zeros(covariance.dim());
-    for &a in &present {
-        for &b in &present {
-            out[[a, b]] = covariance[[a, b]] - means[a] - means[b] + total;
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::belief::centre_covariance;
     use ndarray::{arr1, arr2};
     use proptest::prelude::*;
 

@@ -18,11 +18,14 @@
 //! ```
 
 mod entropy;
+mod gauge;
 mod link;
 mod softmax;
 
 pub use entropy::Decomposition;
-pub use link::{LinkApprox, centre_covariance};
+pub(crate) use gauge::pad_classes;
+pub use gauge::{centre_covariance, contrasts_to_classes};
+pub use link::LinkApprox;
 pub use softmax::{log_softmax, softmax};
 
 use crate::error::{Error, Result};
@@ -122,6 +125,22 @@ impl LogitBelief {
             Self::Gaussian { mean, covariance } => {
                 Self::Gaussian { mean: mean * beta, covariance: covariance * (beta * beta) }
             }
+        }
+    }
+
+    /// The belief with its covariance multiplied by `factor > 0`: a Gaussian only.
+    ///
+    /// # Errors
+    /// If it is not a Gaussian, or the factor is not positive and finite.
+    pub fn widened(&self, factor: f64) -> Result<Self> {
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(Error::config("covariance factor", "positive and finite", factor));
+        }
+        match self {
+            Self::Gaussian { mean, covariance } => {
+                Ok(Self::Gaussian { mean: mean.clone(), covariance: covariance * factor })
+            }
+            _ => Err(Error::Incompatible("only a Gaussian belief has a covariance to widen".into())),
         }
     }
 

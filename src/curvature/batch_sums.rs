@@ -1,9 +1,11 @@
 //! Reduces one batch's inputs and gradients to what the sums of every structure take.
 
 use super::config::CurvatureConfig;
+use super::fingerprint::fnv1a;
 use super::fisher::TokenTreatment;
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
+use super::structure::CurvatureStructure;
 use crate::belief::{log_softmax, softmax};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
@@ -18,10 +20,11 @@ use std::f64::consts::TAU;
 
 /// What one batch adds.
 pub(super) struct BatchSums {
-    pub(super) n_data: usize,
+    /// One hash an item, of its identifier.
+    pub(super) item_hashes: Vec<u64>,
     pub(super) log_likelihood: Option<f64>,
-    /// For Kronecker factors; empty where none are summed.
-    pub(super) factors: Vec<SiteIncrement>,
+    /// For Kronecker factors, one list a configuration; empty for other structures.
+    pub(super) factors: Vec<Vec<SiteIncrement>>,
     /// For structures that read whole Jacobians; empty where none is summed.
     pub(super) rows: Vec<SiteRows>,
 }
@@ -52,26 +55,17 @@ impl Increment {
     }
 }
 
-/// What a batch is asked for.
-pub(super) struct Wanted {
-    /// The adapted matrices that the curvature is over.
-    pub(super) sites: BTreeSet<Site>,
-    /// Increments of Kronecker factors.
-    pub(super) factors: bool,
-    /// Weighted Jacobians.
-    pub(super) rows: bool,
-}
-
-/// Runs the pass over one batch.
+/// Runs the pass over one batch, for configurations that share it, over the adapted matrices in `sites`.
 pub(super) fn batch_sums<M: Classifier>(
     model: &M,
     input: &M::Input,
     ids: &[String],
     labels: &[Option<usize>],
-    config: &CurvatureConfig,
-    wanted: &Wanted,
+    configs: &[CurvatureConfig],
+    sites: &BTreeSet<Site>,
 ) -> Result<BatchSums> {
-    let CurvatureConfig { fisher, likelihood, .. } = *config;
+    let shared = &configs[0];
+    let CurvatureConfig { fisher, likelihood, .. } = *shared;
     let n_classes = model.n_classes();
     check_labels(labels, n_classes, input.class_mask(), |k| ids[k].clone())?;
     let count = fisher.n_columns(likelihood, n_classes);
@@ -83,17 +77,22 @@ pub(super) fn batch_sums<M: Classifier>(
         Ok(columns)
     };
     let mut pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
-    pass.sites.retain(|probed| wanted.sites.contains(&probed.site));
+    pass.sites.retain(|probed| sites.contains(&probed.site));
     // where a row is an item, its combinations were weighed by the choice above
     let curvatures = match pass.rows {
         RowMeaning::Item => None,
-        RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, ids, labels, config)?),
+        RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, ids, labels, shared)?),
     };
+    let factors = |config: &CurvatureConfig| match config.structure {
+        CurvatureStructure::Kronecker => increments(&pass, curvatures.as_ref(), config),
+        _ => Ok(Vec::new()),
+    };
+    let reads_jacobians = configs.iter().any(|config| config.structure.reads_jacobians());
     Ok(BatchSums {
-        n_data: ids.len(),
+        item_hashes: ids.iter().map(|id| fnv1a(id.bytes())).collect(),
         log_likelihood: log_likelihood(&pass.logits, labels, likelihood),
-        factors: if wanted.factors { increments(&pass, curvatures.as_ref(), config)? } else { Vec::new() },
-        rows: if wanted.rows { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },
+        factors: configs.iter().map(factors).collect::<Result<_>>()?,
+        rows: if reads_jacobians { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },
     })
 }
 

@@ -58,6 +58,12 @@ impl CurvatureConfig {
         width <= self.dense_limit.max(other)
     }
 
+    /// True if one forward and backward pass serves both settings.
+    pub(super) fn shares_passes_with(&self, other: &Self) -> bool {
+        let passes = |c: &Self| (c.fisher, c.likelihood, c.subset.clone(), c.limits);
+        passes(self) == passes(other)
+    }
+
     /// Checks that sums fitted with `other` can join sums fitted with these settings; batch sizes and memory do not matter.
     ///
     /// # Errors

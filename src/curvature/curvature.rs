@@ -6,6 +6,7 @@ use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::structure::CurvatureStructure;
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
 
 /// What one pass over the training data gathers, all of it **summed** over the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,13 @@ pub struct Curvature {
     pub n_data: usize,
     /// Σ log p(y | x, θ*) over the items in nats; `None` if a label is unknown.
     pub log_likelihood: Option<f64>,
+    /// 64-bit FNV-1a hashes of the identifiers of the items seen, by which [`Curvature::merge`] refuses to count one twice.
+    ///
+    /// Empty it where identifiers do not name the same item in every data set: those of [`crate::models::Points`] are
+    /// positions.
+    pub item_hashes: BTreeSet<u64>,
+    /// The adapter θ* that it was fitted at, by [`super::adapter_fingerprint`].
+    pub adapter_fingerprint: u64,
 }
 
 /// The sums of a structure.
@@ -32,14 +40,15 @@ pub enum CurvatureSums {
 }
 
 impl Curvature {
-    /// What is known of no item.
-    pub(super) fn empty(config: CurvatureConfig) -> Self {
+    /// What is known of no item, at the adapter of a fingerprint.
+    pub(super) fn empty(config: CurvatureConfig, adapter_fingerprint: u64) -> Self {
         let sums = match config.structure {
             CurvatureStructure::Kronecker => CurvatureSums::Kronecker(Vec::new()),
             CurvatureStructure::Diagonal | CurvatureStructure::Ekfac => CurvatureSums::Diagonal(Vec::new()),
             _ => CurvatureSums::Joint(Vec::new()),
         };
-        Self { config, sums, n_data: 0, log_likelihood: Some(0.0) }
+        let item_hashes = BTreeSet::new();
+        Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_hashes, adapter_fingerprint }
     }
 
     /// The Kronecker factors, where that is the structure.
@@ -58,9 +67,15 @@ impl Curvature {
         self.config.treatment.normalizer(factors.n_vectors, self.n_data)
     }
 
-    /// Counts a batch's items and their likelihood.
-    pub(super) fn count(&mut self, n_data: usize, log_likelihood: Option<f64>) {
+    /// Counts items and their likelihood.
+    pub(super) fn count(
+        &mut self,
+        n_data: usize,
+        log_likelihood: Option<f64>,
+        item_hashes: impl IntoIterator<Item = u64>,
+    ) {
         self.n_data += n_data;
+        self.item_hashes.extend(item_hashes);
         self.log_likelihood = self.log_likelihood.zip(log_likelihood).map(|(sum, new)| sum + new);
     }
 
@@ -70,10 +85,11 @@ impl Curvature {
     /// the discarded trace. EKFAC sums merge where both are in the same basis (see [`super::correct_eigenvalues`]).
     ///
     /// # Errors
-    /// If the two were fitted with different settings, over different sites or at different adapters; the difference is
-    /// named.
+    /// If the two were fitted with different settings, over different sites or at different adapters, or have seen the same
+    /// item; the difference is named.
     pub fn merge(mut self, other: Self) -> Result<Self> {
         self.config.check_merges_with(&other.config)?;
+        self.check_same_adapter_and_other_items(&other)?;
         match (&mut self.sums, other.sums) {
             (CurvatureSums::Kronecker(a), CurvatureSums::Kronecker(b)) => merge_sites(a, b, KroneckerFactors::merge)?,
             (CurvatureSums::Diagonal(a), CurvatureSums::Diagonal(b)) => merge_sites(a, b, DiagonalSum::merge)?,
@@ -85,8 +101,27 @@ impl Curvature {
             }
             _ => return Err(Error::Incompatible("the two sums are of different structures".into())),
         }
-        self.count(other.n_data, other.log_likelihood);
+        self.count(other.n_data, other.log_likelihood, other.item_hashes);
         Ok(self)
+    }
+
+    fn check_same_adapter_and_other_items(&self, other: &Self) -> Result<()> {
+        if self.adapter_fingerprint != other.adapter_fingerprint {
+            return Err(Error::Incompatible(format!(
+                "the two curvature sums were fitted at different adapters (fingerprints {:016x} and {:016x}): they do not \
+                 merge",
+                self.adapter_fingerprint, other.adapter_fingerprint
+            )));
+        }
+        let common = self.item_hashes.intersection(&other.item_hashes).count();
+        if common > 0 {
+            return Err(Error::Incompatible(format!(
+                "{common} items are in both curvature sums ({} items here, {} there): merging would count them twice (if equal \
+                 identifiers name different items, empty `item_hashes` first)",
+                self.n_data, other.n_data
+            )));
+        }
+        Ok(())
     }
 
     /// Bytes that the sums hold.

@@ -47,7 +47,7 @@ fn show_bytes(bytes: u64) -> String {
     }
 }
 
-/// Says what `structure` will take on `data`: bytes of the sums and rows through the network.
+/// Says what the structure of `config` will take on `data`: bytes of the sums and rows through the network.
 ///
 /// The rows of an adapted output head are counted as if the model used all of them.
 ///
@@ -56,9 +56,9 @@ fn show_bytes(bytes: u64) -> String {
 pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    structure: CurvatureStructure,
     config: &CurvatureConfig,
 ) -> Result<CurvatureCost> {
+    let structure = config.structure;
     let adapter = read_adapter(model)?;
     let sites = config.subset.select(&adapted_sites(model))?;
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());

@@ -1,5 +1,6 @@
 //! Chooses which output gradients make up the Fisher information.
 
+use super::fingerprint::fnv1a;
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::linalg::semidefinite_cholesky;
@@ -123,7 +124,7 @@ impl FisherKind {
         };
         self.require_categorical(likelihood)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(fnv1a(item_id));
+        rng.set_stream(fnv1a(item_id.bytes()));
         Ok((0..n)
             .map(|_| {
                 let u: f64 = rng.random();
@@ -163,11 +164,6 @@ fn score(probabilities: ArrayView1<f64>, label: usize) -> Array1<f64> {
     let mut score = probabilities.to_owned();
     score[label] -= 1.0;
     score
-}
-
-/// 64-bit FNV-1a hash: the same on every machine and version.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

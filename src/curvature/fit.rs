@@ -1,12 +1,13 @@
 //! Runs the passes over the training data that sum curvature.
 
-use super::batch_sums::{BatchSums, Wanted, batch_sums};
+use super::batch_sums::{BatchSums, SiteIncrement, batch_sums};
 use super::config::CurvatureConfig;
 use super::coordinates::{Coordinates, SiteSpace};
 use super::core_space::CoreSpace;
 use super::curvature::{Curvature, CurvatureSums};
 use super::diagonal::DiagonalSum;
 use super::estimate::{CurvatureCost, estimate_cost};
+use super::fingerprint::adapter_fingerprint;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::kron_basis::KroneckerBasis;
@@ -34,43 +35,47 @@ pub fn fit_curvature<M: Classifier, D: Dataset<Input = M::Input>>(
     config: &CurvatureConfig,
     control: &Control,
 ) -> Result<Curvature> {
-    let mut all = fit_curvatures(model, data, &[config.structure], config, control)?;
+    let mut all = fit_curvatures(model, data, std::slice::from_ref(config), control)?;
     Ok(all.swap_remove(0))
 }
 
-/// The same for several structures at once, which share every forward and backward pass.
+/// The same for several settings at once: those with the same Fisher information, likelihood, subset and batches share
+/// every forward and backward pass.
 ///
 /// # Errors
-/// As [`fit_curvature`].
+/// As [`fit_curvature`]; the smallest of the memory limits holds for all sums together.
 pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    structures: &[CurvatureStructure],
-    config: &CurvatureConfig,
+    configs: &[CurvatureConfig],
     control: &Control,
 ) -> Result<Vec<Curvature>> {
-    for &structure in structures {
-        CurvatureConfig { structure, ..config.clone() }.validate()?;
-    }
-    let costs: Vec<CurvatureCost> =
-        structures.iter().map(|&s| estimate_cost(model, data, s, config)).collect::<Result<_>>()?;
-    check_memory(&costs, config.memory_limit)?;
-    let corrects = structures.contains(&CurvatureStructure::Ekfac);
-    let mut first: Vec<CurvatureStructure> = Vec::new();
-    for &structure in structures {
-        let structure = if structure == CurvatureStructure::Ekfac { CurvatureStructure::Kronecker } else { structure };
-        if !first.contains(&structure) {
-            first.push(structure);
+    configs.iter().try_for_each(CurvatureConfig::validate)?;
+    let costs = configs.iter().map(|config| estimate_cost(model, data, config)).collect::<Result<Vec<_>>>()?;
+    check_memory(&costs, configs.iter().filter_map(|config| config.memory_limit).min())?;
+    // EKFAC starts from Kronecker factors
+    let first = |config: &CurvatureConfig| match config.structure {
+        CurvatureStructure::Ekfac => CurvatureConfig { structure: CurvatureStructure::Kronecker, ..config.clone() },
+        _ => config.clone(),
+    };
+    let mut jobs: Vec<Job> = Vec::new();
+    for config in configs.iter().map(first) {
+        if jobs.iter().all(|job| job.config != config) {
+            jobs.push(Job { config, bases: BTreeMap::new() });
         }
     }
-    let mut fitted = one_pass(model, data, &first, config, &BTreeMap::new(), control)?;
-    if corrects {
-        let kronecker = fitted.iter().find(|c| c.config.structure == CurvatureStructure::Kronecker);
-        let kronecker = kronecker.ok_or_else(|| Error::empty("Kronecker curvature"))?;
-        fitted.push(correct_eigenvalues(model, data, kronecker, control)?);
+    let mut fitted = passes(model, data, jobs, control)?;
+    let mut corrections = Vec::new();
+    for config in configs.iter().filter(|config| config.structure == CurvatureStructure::Ekfac) {
+        let kronecker = fitted.iter().find(|c| c.config == first(config));
+        corrections.push(Job::correction(kronecker.ok_or_else(|| Error::empty("Kronecker curvature"))?)?);
     }
-    let find = |structure| fitted.iter().find(|c| c.config.structure == structure).cloned();
-    structures.iter().map(|&s| find(s).ok_or_else(|| Error::empty(format!("{s} curvature")))).collect()
+    fitted.extend(passes(model, data, corrections, control)?);
+    let find = |config: &CurvatureConfig| {
+        let found = fitted.iter().find(|c| c.config == *config);
+        found.cloned().ok_or_else(|| Error::empty(format!("{} curvature", config.structure)))
+    };
+    configs.iter().map(find).collect()
 }
 
 /// Second pass of EKFAC: the true second moments of the data in the eigenbases of `kronecker`.
@@ -85,12 +90,7 @@ pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     kronecker: &Curvature,
     control: &Control,
 ) -> Result<Curvature> {
-    let bases = kronecker
-        .kronecker_factors()?
-        .iter()
-        .map(|factors| Ok((factors.site.clone(), KroneckerBasis::new(factors, kronecker.normalizer(factors))?)));
-    let bases = bases.collect::<Result<BTreeMap<_, _>>>()?;
-    let mut fitted = one_pass(model, data, &[CurvatureStructure::Ekfac], &kronecker.config, &bases, control)?;
+    let mut fitted = passes(model, data, vec![Job::correction(kronecker)?], control)?;
     Ok(fitted.swap_remove(0))
 }
 
@@ -105,40 +105,75 @@ fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {
     }
 }
 
-/// Sums all `structures` in one pass.
+/// One curvature to be summed.
+#[derive(Clone)]
+struct Job {
+    config: CurvatureConfig,
+    /// The eigenbases of EKFAC.
+    bases: BTreeMap<Site, KroneckerBasis>,
+}
+
+impl Job {
+    fn correction(kronecker: &Curvature) -> Result<Self> {
+        let basis = |factors: &KroneckerFactors| {
+            Ok((factors.site.clone(), KroneckerBasis::new(factors, kronecker.normalizer(factors))?))
+        };
+        Ok(Self {
+            config: CurvatureConfig { structure: CurvatureStructure::Ekfac, ..kronecker.config.clone() },
+            bases: kronecker.kronecker_factors()?.iter().map(basis).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Sums all jobs, those that differentiate the same logits in the same batches in one pass.
+fn passes<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    mut jobs: Vec<Job>,
+    control: &Control,
+) -> Result<Vec<Curvature>> {
+    let mut fitted = Vec::new();
+    while let Some(first) = jobs.first().map(|job| job.config.clone()) {
+        let (together, rest) = jobs.into_iter().partition(|job| job.config.shares_passes_with(&first));
+        fitted.extend(one_pass(model, data, together, control)?);
+        jobs = rest;
+    }
+    Ok(fitted)
+}
+
 fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    structures: &[CurvatureStructure],
-    config: &CurvatureConfig,
-    bases: &BTreeMap<Site, KroneckerBasis>,
+    jobs: Vec<Job>,
     control: &Control,
 ) -> Result<Vec<Curvature>> {
     let model = model.valid();
     let adapter = read_adapter(&model)?;
-    let wanted = Wanted {
-        sites: config.subset.select(&adapted_sites(&model))?.into_iter().collect(),
-        factors: structures.contains(&CurvatureStructure::Kronecker),
-        rows: structures.iter().any(|s| s.reads_jacobians()),
-    };
-    let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
+    let configs: Vec<CurvatureConfig> = jobs.iter().map(|job| job.config.clone()).collect();
+    let shared = &configs[0];
+    let sites = shared.subset.select(&adapted_sites(&model))?.into_iter().collect();
+    let columns = shared.fisher.n_columns(shared.likelihood, model.n_classes());
     let spaces = Spaces {
         adapter: &adapter,
-        bases,
         n_rows: data.n_items() * if data.rows_are_choices() { model.n_classes() } else { columns },
         in_f64: model.dtype() == DType::F64,
     };
+    let fingerprint = adapter_fingerprint(&adapter);
     let mut curvatures: Vec<Curvature> =
-        structures.iter().map(|&structure| Curvature::empty(CurvatureConfig { structure, ..config.clone() })).collect();
-    let batches = data.plan(config.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
+        configs.iter().map(|config| Curvature::empty(config.clone(), fingerprint)).collect();
+    let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
         let ids: Vec<String> = indices.iter().map(|&i| data.item_id(i)).collect();
         let labels: Vec<Option<usize>> = indices.iter().map(|&i| data.label(i)).collect();
-        batch_sums(&model, &input, &ids, &labels, config, &wanted)
+        batch_sums(&model, &input, &ids, &labels, &configs, &sites)
     };
     for_each_batch("curvature", &batches, control, work, |_, mut batch| {
-        curvatures.iter_mut().try_for_each(|curvature| spaces.add(curvature, &mut batch))
+        for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {
+            let increments = std::mem::take(&mut batch.factors[index]);
+            spaces.add(curvature, &job.bases, &batch, increments)?;
+        }
+        Ok(())
     })?;
     Ok(curvatures)
 }
@@ -154,19 +189,22 @@ pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
 /// What the first batch's sums are made from.
 struct Spaces<'a> {
     adapter: &'a AdapterWeights,
-    bases: &'a BTreeMap<Site, KroneckerBasis>,
     /// Weighted Jacobians that all batches will give.
     n_rows: usize,
     in_f64: bool,
 }
 
 impl Spaces<'_> {
-    fn add(&self, curvature: &mut Curvature, batch: &mut BatchSums) -> Result<()> {
+    fn add(
+        &self,
+        curvature: &mut Curvature,
+        bases: &BTreeMap<Site, KroneckerBasis>,
+        batch: &BatchSums,
+        increments: Vec<SiteIncrement>,
+    ) -> Result<()> {
         let structure = curvature.config.structure;
         match &mut curvature.sums {
             CurvatureSums::Kronecker(factors) => {
-                // the only structure that takes them
-                let increments = std::mem::take(&mut batch.factors);
                 if factors.is_empty() {
                     let low_rank = curvature.config.low_rank;
                     let start = |new| KroneckerFactors::start(new, low_rank);
@@ -177,7 +215,7 @@ impl Spaces<'_> {
             }
             CurvatureSums::Diagonal(sums) => {
                 if sums.is_empty() {
-                    let spaces = self.of(structure, &batch.rows)?;
+                    let spaces = self.of(structure, bases, &batch.rows)?;
                     *sums = spaces.into_iter().map(DiagonalSum::new).collect();
                 }
                 sums.iter_mut().zip(&batch.rows).try_for_each(|(sum, rows)| sum.add(rows))?;
@@ -189,12 +227,17 @@ impl Spaces<'_> {
                 blocks.iter_mut().try_for_each(|block| block.add(&batch.rows, self.in_f64))?;
             }
         }
-        curvature.count(batch.n_data, batch.log_likelihood);
+        curvature.count(batch.item_hashes.len(), batch.log_likelihood, batch.item_hashes.iter().copied());
         Ok(())
     }
 
     /// The coordinates of every site that the structure speaks of.
-    fn of(&self, structure: CurvatureStructure, rows: &[SiteRows]) -> Result<Vec<SiteSpace>> {
+    fn of(
+        &self,
+        structure: CurvatureStructure,
+        bases: &BTreeMap<Site, KroneckerBasis>,
+        rows: &[SiteRows],
+    ) -> Result<Vec<SiteSpace>> {
         let space = |rows: &SiteRows, coordinates| {
             let (_, d_out, d_in) = rows.rows.dim();
             SiteSpace {
@@ -206,7 +249,7 @@ impl Spaces<'_> {
         };
         let coordinates = |rows: &SiteRows| match structure {
             CurvatureStructure::Ekfac => {
-                let basis = self.bases.get(&rows.site);
+                let basis = bases.get(&rows.site);
                 let basis = basis.ok_or_else(|| Error::empty(format!("Kronecker basis of `{}`", rows.site)))?;
                 Ok(Coordinates::Kronecker(basis.clone()))
             }
@@ -218,7 +261,7 @@ impl Spaces<'_> {
     }
 
     fn blocks(&self, structure: CurvatureStructure, rows: &[SiteRows]) -> Result<Vec<JointSum>> {
-        let spaces = self.of(structure, rows)?;
+        let spaces = self.of(structure, &BTreeMap::new(), rows)?;
         let groups: Vec<Vec<SiteSpace>> = match structure {
             CurvatureStructure::SiteBlock => spaces.into_iter().map(|space| vec![space]).collect(),
             _ => vec![spaces],

@@ -13,7 +13,7 @@
 //! | [`aurc`], [`RiskCoverage`] | lower | share of wrong answers |
 //! | [`auroc`] | higher | probability of a right ranking |
 //!
-//! [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
+//! [`Dispersion`] says whether a posterior is too wide or too narrow. [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
 //! **same** items, which is far sharper than laying two intervals side by side.
 //!
 //! ```
@@ -39,6 +39,7 @@ mod accuracy;
 mod auroc;
 mod bootstrap;
 mod brier;
+mod dispersion;
 mod ece;
 mod interval;
 mod nll;
@@ -53,6 +54,7 @@ pub use accuracy::accuracy;
 pub use auroc::{auroc, auroc_estimate};
 pub use bootstrap::BayesianBootstrap;
 pub use brier::brier;
+pub use dispersion::{Dispersion, DispersionVerdict};
 pub use ece::{adaptive_ece, debiased_ece, ece, mce};
 pub use interval::{Estimate, beta_interval, wilson_interval};
 pub use nll::nll;

@@ -129,6 +129,20 @@ pub(crate) fn check_labels(
     Ok(())
 }
 
+/// All labels, each known and in range.
+///
+/// # Errors
+/// Names the first item whose label is missing or no class.
+pub(crate) fn known_labels<D: Dataset>(data: &D, n_classes: usize) -> Result<Vec<usize>> {
+    (0..data.n_items())
+        .map(|i| match data.label(i) {
+            Some(label) if label < n_classes => Ok(label),
+            Some(label) => Err(Error::LabelOutOfRange { item: data.item_id(i), label, n_classes }),
+            None => Err(Error::Incompatible(format!("item `{}` has no label", data.item_id(i)))),
+        })
+        .collect()
+}
+
 /// Builds the batch of the items at `indices` for `model`, on its device and in its element type, and checks it.
 ///
 /// # Errors

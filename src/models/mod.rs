@@ -14,9 +14,8 @@ mod rope;
 mod token_batch;
 
 pub use causal_lm::CausalLm;
-pub(crate) use classifier::batch_for;
-pub(crate) use classifier::check_labels;
 pub use classifier::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
+pub(crate) use classifier::{batch_for, check_labels, known_labels};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;

@@ -36,17 +36,17 @@ impl Rect {
 pub(super) struct Stroke {
     pub color: Rgb,
     pub width: f64,
-    /// Lengths of dash and gap.
-    pub dash: Option<(f64, f64)>,
+    /// Lengths of dashes and gaps in turn; none for a solid line.
+    pub dash: &'static [f64],
 }
 
 impl Stroke {
     pub fn solid(color: Rgb, width: f64) -> Self {
-        Self { color, width, dash: None }
+        Self { color, width, dash: &[] }
     }
 
     pub fn dashed(color: Rgb, width: f64) -> Self {
-        Self { color, width, dash: Some((5.0, 4.0)) }
+        Self { color, width, dash: &[5.0, 4.0] }
     }
 }
 
@@ -99,21 +99,32 @@ impl Canvas {
         self.scene.add(Primitive::GroupEnd);
     }
 
-    /// Dashes are cut here: kuva's rasteriser measures them in pixels instead of drawing units.
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: Stroke) {
-        let Some((dash, gap)) = stroke.dash else {
-            return self.segment(from, to, stroke);
-        };
-        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-        let length = dx.hypot(dy);
-        let at = |distance: f64| {
-            let t = (distance / length).min(1.0);
-            (from.0 + t * dx, from.1 + t * dy)
-        };
-        let n_dashes = (length / (dash + gap)).ceil() as usize;
-        for i in 0..n_dashes {
-            let start = i as f64 * (dash + gap);
-            self.segment(at(start), at(start + dash), stroke);
+        self.polyline(&[from, to], stroke);
+    }
+
+    /// Joins the points by straight lines, over whose corners dashes continue.
+    ///
+    /// Dashes are cut here: kuva's rasteriser measures them in pixels instead of drawing units.
+    pub fn polyline(&mut self, points: &[(f64, f64)], stroke: Stroke) {
+        if stroke.dash.is_empty() {
+            return self.stretch(points, stroke);
+        }
+        for dash in dashes(points, stroke.dash) {
+            self.stretch(&dash, stroke);
+        }
+    }
+
+    /// Draws a line that is not interrupted.
+    fn stretch(&mut self, points: &[(f64, f64)], stroke: Stroke) {
+        match *points {
+            [from, to] => self.segment(from, to, stroke),
+            _ => self.scene.add(Primitive::PolyLine {
+                points: points.to_vec(),
+                stroke: color(stroke.color),
+                stroke_width: stroke.width,
+                stroke_dasharray: None,
+            }),
         }
     }
 
@@ -177,6 +188,42 @@ fn color(Rgb(r, g, b): Rgb) -> Color {
     Color::Rgb(r, g, b)
 }
 
+/// Cuts a line through points into the dashes of a pattern, which starts with a dash at the first point.
+fn dashes(points: &[(f64, f64)], pattern: &[f64]) -> Vec<Vec<(f64, f64)>> {
+    let mut lengths = pattern.iter().copied().cycle();
+    let mut left = lengths.next().unwrap_or(f64::INFINITY);
+    let mut dash: Option<Vec<(f64, f64)>> = points.first().map(|&start| vec![start]);
+    let mut cut = Vec::new();
+    for pair in points.windows(2) {
+        let (from, to) = (pair[0], pair[1]);
+        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+        let length = dx.hypot(dy);
+        if length == 0.0 {
+            continue;
+        }
+        let mut gone = 0.0;
+        while length - gone > left {
+            gone += left;
+            let turn = (from.0 + gone / length * dx, from.1 + gone / length * dy);
+            dash = match dash.take() {
+                Some(mut finished) => {
+                    finished.push(turn);
+                    cut.push(finished);
+                    None
+                }
+                None => Some(vec![turn]),
+            };
+            left = lengths.next().unwrap_or(f64::INFINITY);
+        }
+        left -= length - gone;
+        if let Some(open) = &mut dash {
+            open.push(to);
+        }
+    }
+    cut.extend(dash.filter(|open| open.len() > 1));
+    cut
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Figure;
@@ -201,6 +248,25 @@ mod tests {
     fn a_dashed_line_without_length_draws_nothing() {
         let svg = svg(|c| c.line((5.0, 5.0), (5.0, 5.0), Stroke::dashed(INK, 1.0)));
         assert!(!svg.contains("<line") && !svg.contains("NaN"));
+    }
+
+    #[test]
+    fn dashes_run_on_round_corners_and_follow_their_pattern() {
+        // Along an L of twice 10 units with a period of 11: dashes at 0–6, 8–9, 11–17 and 19–20.
+        let ell = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)];
+        let ends = |dash: &Vec<(f64, f64)>| (dash[0], dash[dash.len() - 1]);
+        let found: Vec<_> = dashes(&ell, &[6.0, 2.0, 1.0, 2.0]).iter().map(ends).collect();
+        let expected = [(0.0, 0.0, 6.0, 0.0), (8.0, 0.0, 9.0, 0.0), (10.0, 1.0, 10.0, 7.0), (10.0, 9.0, 10.0, 10.0)];
+        assert_eq!(found, expected.map(|(x0, y0, x1, y1)| ((x0, y0), (x1, y1))));
+        // At 0–7 and 9–16, which turns.
+        assert_eq!(dashes(&ell, &[7.0, 2.0])[1], [(9.0, 0.0), (10.0, 0.0), (10.0, 6.0)]);
+    }
+
+    #[test]
+    fn a_solid_line_through_points_is_one_path() {
+        let svg = svg(|c| c.polyline(&[(0.0, 0.0), (9.0, 3.0), (20.0, 1.0)], Stroke::solid(INK, 1.0)));
+        assert_eq!(svg.matches("<path").count(), 1, "{svg}");
+        assert!(!svg.contains("<line"), "{svg}");
     }
 
     #[test]

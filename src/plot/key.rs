@@ -1,7 +1,7 @@
 //! Draws the symbols of a figure and the key that explains them.
 
 use super::canvas::{Canvas, Rect, Stroke};
-use super::palette::{BLUE, CLASSES, INK, PALE_BLUE, WHITE};
+use super::palette::{BLUE, CLASSES, CURVES, INK, PALE_BLUE, WHITE};
 use super::text::{TextStyle, fit, width};
 
 /// Height of one row of a key.
@@ -9,6 +9,9 @@ pub(super) const ROW: f64 = 17.0;
 const SIZE: u32 = 10;
 const SPACE: f64 = 5.0;
 const BETWEEN: f64 = 16.0;
+/// Dashes of the curves, so short that the key shows each pattern whole, with gaps that PNG's round ends leave open.
+const DASHES: [&[f64]; CURVES.len()] =
+    [&[], &[6.5, 3.8], &[1.2, 3.6], &[10.0, 3.8, 1.2, 3.8], &[14.0, 4.5], &[7.0, 3.6, 1.2, 3.6, 1.2, 3.6]];
 
 /// What is drawn before an explanation.
 #[derive(Debug, Clone, Copy)]
@@ -17,12 +20,14 @@ pub(super) enum Symbol {
     Bar,
     PointWithInterval,
     Class(usize),
+    Curve(usize),
 }
 
 impl Symbol {
     fn width(self) -> f64 {
         match self {
             Self::Line(_) => 22.0,
+            Self::Curve(_) => 38.0,
             Self::Bar | Self::PointWithInterval | Self::Class(_) => 12.0,
         }
     }
@@ -95,6 +100,7 @@ fn draw_symbol(canvas: &mut Canvas, symbol: Symbol, x: f64, y: f64) {
     let middle = x + symbol.width() / 2.0;
     match symbol {
         Symbol::Line(stroke) => canvas.line((x, y), (x + symbol.width(), y), stroke),
+        Symbol::Curve(curve) => canvas.line((x, y), (x + symbol.width(), y), curve_stroke(curve)),
         Symbol::Bar => draw_bar(canvas, Rect { x: middle - 6.0, y: y - 5.0, width: 12.0, height: 10.0 }),
         Symbol::PointWithInterval => draw_interval(canvas, middle, y, Some((y - 6.0, y + 6.0))),
         Symbol::Class(class) => draw_class_mark(canvas, class, (middle, y)),
@@ -116,6 +122,11 @@ pub(super) fn draw_interval(canvas: &mut Canvas, x: f64, y: f64, whiskers: Optio
         }
     }
     canvas.circle((x, y), 3.0, BLUE, Some(Stroke::solid(INK, 0.8)));
+}
+
+/// The line of a curve: colour and dashes both tell it, so that grey print keeps it apart.
+pub(super) fn curve_stroke(curve: usize) -> Stroke {
+    Stroke { color: CURVES[curve % CURVES.len()], width: 1.7, dash: DASHES[curve % DASHES.len()] }
 }
 
 /// Draws the mark of a class: colour and shape both tell it, and a white rim sets it off from any ground.
@@ -151,6 +162,14 @@ mod tests {
         assert_eq!(Key::new(&entries(3), 1000.0).height(), ROW);
         assert_eq!(Key::new(&entries(3), 80.0).height(), 3.0 * ROW);
         assert_eq!(Key::new(&[], 80.0).height(), 0.0);
+    }
+
+    #[test]
+    fn the_key_shows_the_dashes_of_every_curve_whole() {
+        for (i, pattern) in DASHES.iter().enumerate() {
+            assert!(!DASHES[..i].contains(pattern), "{pattern:?}");
+            assert!(pattern.iter().sum::<f64>() <= Symbol::Curve(i).width(), "{pattern:?}");
+        }
     }
 
     #[test]

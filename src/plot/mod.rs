@@ -1,9 +1,10 @@
 //! Draws what calibration and uncertainty look like, as SVG, PNG and the numbers behind them.
 //!
 //! - [`reliability_diagram`]: accuracy against confidence, up to four methods side by side;
-//! - [`RegionMaps`]: confidence or entropy over a two-dimensional input, with the training points.
+//! - [`RegionMaps`]: confidence or entropy over a two-dimensional input, with the training points;
+//! - [`CurveChart`]: curves over a logarithmic axis, such as the log evidence over the prior precision.
 //!
-//! Both make a [`Figure`], which [`Figure::save`] writes as `stem.svg` (with its font inside), `stem.png` and
+//! All make a [`Figure`], which [`Figure::save`] writes as `stem.svg` (with its font inside), `stem.png` and
 //! `stem.json` (the drawn data). Colours are safe for colour-blind readers (Okabe and Ito; viridis) and the background
 //! is white, for print. No window, browser or installed font is needed.
 //!
@@ -23,12 +24,14 @@
 
 mod axes;
 mod canvas;
+pub mod curves;
 mod key;
 mod palette;
 pub mod regions;
 pub mod reliability;
 mod text;
 
+pub use curves::{Curve, CurveChart, Mark};
 pub use regions::{Grid, LabelledPoint, RegionMap, RegionMaps};
 pub use reliability::reliability_diagram;
 
@@ -159,6 +162,15 @@ fn check_panels(found: usize) -> Result<()> {
         1..=MAX_PANELS => Ok(()),
         _ => Err(Error::config("panels", format!("at most {MAX_PANELS}"), found)),
     }
+}
+
+/// Refuses a range of numbers that no axis or scale spans.
+fn check_range(field: &str, (low, high): (f64, f64)) -> Result<()> {
+    let span = high - low;
+    if span > 0.0 && span.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(field, "a finite ascending range", format!("{low} to {high}")))
 }
 
 #[cfg(test)]

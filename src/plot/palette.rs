@@ -32,6 +32,11 @@ pub(super) const CLASSES: [Rgb; 8] = [
     Rgb(0, 158, 115),
 ];
 
+/// Okabe and Ito's palette, ordered so that the first curves stand out best from white, without the colours too light
+/// for a line.
+pub(super) const CURVES: [Rgb; 6] =
+    [BLUE, VERMILLION, Rgb(0, 158, 115), Rgb(204, 121, 167), Rgb(230, 159, 0), Rgb(0, 0, 0)];
+
 /// The colour of `t` ∈ [0, 1] on the viridis scale (dark blue to yellow); values outside take the nearest end.
 pub(super) fn viridis(t: f64) -> Rgb {
     let (r, g, b) = ColorMap::Viridis.map_rgb(t.clamp(0.0, 1.0)).unwrap_or_default();
@@ -59,6 +64,15 @@ mod tests {
     fn class_colours_differ() {
         for (i, a) in CLASSES.iter().enumerate() {
             assert!(!CLASSES[..i].contains(a), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn curve_colours_differ_from_each_other_and_from_white() {
+        for (i, a) in CURVES.iter().enumerate() {
+            assert!(!CURVES[..i].contains(a), "{a:?}");
+            assert!(CLASSES.contains(a), "{a:?}");
+            assert!(luminance(*a) < 0.7 * luminance(WHITE), "{a:?}");
         }
     }
 }

@@ -27,8 +27,9 @@
 
 mod draw;
 
+use super::axes::range_of;
 use super::palette::CLASSES;
-use super::{Figure, check_panels};
+use super::{Figure, check_panels, check_range};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -181,17 +182,10 @@ impl RegionMaps {
                 });
             }
         }
-        let scale = self.scale.unwrap_or_else(|| self.value_range());
+        let values = self.maps.iter().flat_map(|m| m.values.iter().copied());
+        let scale = self.scale.unwrap_or_else(|| range_of(values));
         check_range("scale", scale)?;
         Ok(scale)
-    }
-
-    /// Smallest and largest value, apart also where all are equal.
-    fn value_range(&self) -> (f64, f64) {
-        let values = || self.maps.iter().flat_map(|m| m.values.iter().copied());
-        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-        let margin = if low < high { 0.0 } else { 0.5 * low.abs().max(1e-3) };
-        (low - margin, high + margin)
     }
 }
 
@@ -201,14 +195,6 @@ struct Data<'a> {
     kind: &'static str,
     #[serde(flatten)]
     maps: &'a RegionMaps,
-}
-
-fn check_range(field: &str, (low, high): (f64, f64)) -> Result<()> {
-    let span = high - low;
-    if span > 0.0 && span.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(field, "a finite ascending range", format!("{low} to {high}")))
 }
 
 fn check_finite(what: String, values: impl Iterator<Item = f64>) -> Result<()> {

@@ -54,12 +54,17 @@ const ADVANCES: [u16; 95] = [
     337, 636, 838,
 ];
 
-/// Width of a line of text in drawing units; other than ASCII characters count as a full em, which reserves enough.
+/// Width of a line of text in drawing units; characters that are neither ASCII nor in tick labels count as a full em,
+/// which reserves enough.
 pub(super) fn width(text: &str, size: u32) -> f64 {
-    let thousandths: u64 = text
-        .chars()
-        .map(|c| (c as usize).checked_sub(32).and_then(|i| ADVANCES.get(i)).map_or(1000, |&advance| u64::from(advance)))
-        .sum();
+    let advance = |c: char| match c {
+        '·' => 318,
+        '−' => 838,
+        '⁻' => 528,
+        '⁰' | '¹' | '²' | '³' | '⁴'..='⁹' => 401,
+        c => (c as usize).checked_sub(32).and_then(|i| ADVANCES.get(i)).map_or(1000, |&advance| u64::from(advance)),
+    };
+    let thousandths: u64 = text.chars().map(advance).sum();
     thousandths as f64 * f64::from(size) / 1000.0
 }
 
@@ -96,6 +101,7 @@ mod tests {
         assert_eq!(width("", 10), 0.0);
         assert_eq!(width("0.5", 1000), 636.0 + 318.0 + 636.0);
         assert_eq!(width("~", 1000), 838.0);
+        assert_eq!(width("2·10⁻³", 1000), 636.0 + 318.0 + 2.0 * 636.0 + 528.0 + 401.0);
         assert_eq!(width("₁", 1000), 1000.0);
     }
 

@@ -3,8 +3,14 @@
 
 mod block;
 mod evidence;
+mod held_out;
+mod jacobians;
 mod laplace;
+mod sample_then_optimize;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
+pub use held_out::{HeldOut, TunedPrior};
+pub use jacobians::{LogitGauge, LogitJacobians};
 pub use laplace::{Group, Laplace, LaplaceConfig};
+pub use sample_then_optimize::{SampleThenOptimize, SolverReport};

@@ -1,19 +1,17 @@
 //! Predicts with the network linearised around the trained adapter: `f* ~ N(f_MAP, J Σ Jᵀ)`.
 
 use crate::batches::for_each_batch;
-use crate::belief::{LogitBelief, centre_covariance};
-use crate::curvature::{Cotangents, probe, repetitions};
+use crate::belief::LogitBelief;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
-use crate::posterior::Laplace;
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{Laplace, LogitGauge, LogitJacobians};
 use crate::progress::Control;
-use ndarray::{Array2, Array3, ArrayView3, Axis};
+use ndarray::{Array2, Array3, Axis};
 
-/// Gaussian belief about every item's logits, in the data's order.
+/// Gaussian belief about every item's logits, in the data's order and in the wanted gauge.
 ///
-/// With `raw` the covariance is that of the raw logits and all C Jacobians are computed; otherwise it is in the centred
-/// gauge, and the C − 1 contrasts suffice. `limits` count the repetitions of a batch for its several Jacobians.
+/// `limits` count the repetitions of a batch for its several Jacobians.
 ///
 /// # Errors
 /// If the data are empty, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
@@ -21,7 +19,7 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
     data: &D,
-    raw: bool,
+    gauge: LogitGauge,
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<LogitBelief> {
@@ -29,53 +27,19 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     let (n, c) = (data.n_items(), model.n_classes());
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));
-    let cotangents = || if raw { Cotangents::Classes } else { Cotangents::Contrasts };
-    let copies = repetitions(data, cotangents().count(c));
-    let batches = data.plan(limits.shared_by(copies), BatchOrder::ByLength)?;
+    let batches = data.plan(limits.shared_by(gauge.repetitions(data, c)), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
-        let input = batch_for(&model, data, indices)?;
-        let pass = probe(&model, &input, cotangents())?;
-        let of_probed = laplace.covariance(&laplace.project(&pass)?, laplace.prior_precisions())?;
-        let of_classes = match pass.rows {
-            RowMeaning::Item if !raw => contrasts_to_classes(of_probed.view()),
-            _ => pad_classes(of_probed, c),
-        };
-        Ok((pass.logits, of_classes))
+        let batch = LogitJacobians::new(&model, data, indices, gauge)?;
+        let projections = laplace.project_jacobians(&batch.sites)?;
+        let of_classes = batch.to_classes(laplace.covariance(&projections, laplace.prior_precisions())?);
+        Ok((batch.logits, of_classes))
     };
     for_each_batch("predict", &batches, control, work, |indices, (logits, of_classes)| {
         for (k, &item) in indices.iter().enumerate() {
-            let (logits, sigma) = (logits.row(k), of_classes.index_axis(Axis(0), k));
-            mean.row_mut(item).assign(&logits);
-            let sigma = if raw { sigma.to_owned() } else { centre_covariance(logits, sigma) };
-            covariance.index_axis_mut(Axis(0), item).assign(&sigma);
+            mean.row_mut(item).assign(&logits.row(k));
+            covariance.index_axis_mut(Axis(0), item).assign(&of_classes.index_axis(Axis(0), k));
         }
         Ok(())
     })?;
     Ok(LogitBelief::Gaussian { mean, covariance })
-}
-
-/// Covariance of the logits with the first one held at zero, from that of the differences to it:
-/// `[n, C − 1, C − 1]` to `[n, C, C]`.
-pub fn contrasts_to_classes(contrasts: ArrayView3<f64>) -> Array3<f64> {
-    let (n, k, _) = contrasts.dim();
-    Array3::from_shape_fn(
-        (n, k + 1, k + 1),
-        |(i, a, b)| {
-            if a == 0 || b == 0 { 0.0 } else { contrasts[[i, a - 1, b - 1]] }
-        },
-    )
-}
-
-/// Fills up with zeros where a batch's items have fewer choices than there are classes.
-fn pad_classes(covariance: Array3<f64>, n_classes: usize) -> Array3<f64> {
-    let (n, k, _) = covariance.dim();
-    if k == n_classes {
-        return covariance;
-    }
-    Array3::from_shape_fn(
-        (n, n_classes, n_classes),
-        |(i, a, b)| {
-            if a < k && b < k { covariance[[i, a, b]] } else { 0.0 }
-        },
-    )
 }

@@ -5,7 +5,7 @@ mod map;
 mod prediction;
 mod sampled;
 
-pub use linearized::{contrasts_to_classes, predict_linearized};
+pub use linearized::predict_linearized;
 pub use map::predict_map;
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;

@@ -5,7 +5,7 @@ use crate::belief::{Decomposition, LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::Laplace;
+use crate::posterior::{Laplace, LogitGauge};
 use crate::progress::Control;
 use ndarray::Array2;
 
@@ -73,8 +73,8 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
             (belief, LinkApprox::default())
         }
         Predictive::Linearized(link) => {
-            let raw = link.needs_raw_covariance();
-            (predict_linearized(model, laplace, data, raw, limits, control)?, link)
+            let gauge = if link.needs_raw_covariance() { LogitGauge::Raw } else { LogitGauge::Centred };
+            (predict_linearized(model, laplace, data, gauge, limits, control)?, link)
         }
     };
     Prediction::new(belief, link)

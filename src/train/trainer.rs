@@ -10,7 +10,7 @@ use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, mask_absent};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, known_labels, mask_absent};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
@@ -161,7 +161,7 @@ impl Trainer {
         control: &Control,
     ) -> Result<TrainOutcome<M>> {
         let config = &self.config;
-        let labels = labels_of(data, model.n_classes())?;
+        let labels = known_labels(data, model.n_classes())?;
         let mut model = set_trainable(model, &config.mode)?.train();
         let centre = config.objective.centre(&model)?;
         let plan =
@@ -279,7 +279,7 @@ impl Trainer {
         control: &Control,
     ) -> Result<(f64, f64)> {
         let model = model.valid();
-        let labels = labels_of(data, model.n_classes())?;
+        let labels = known_labels(data, model.n_classes())?;
         let (mut nll, mut right) = (0.0, 0usize);
         let batches = data.plan(self.config.limits, BatchOrder::ByLength)?;
         let work = |index: usize| {
@@ -297,17 +297,6 @@ impl Trainer {
         })?;
         Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
     }
-}
-
-/// All labels, each known and in range.
-fn labels_of<D: Dataset>(data: &D, n_classes: usize) -> Result<Vec<usize>> {
-    (0..data.n_items())
-        .map(|i| match data.label(i) {
-            Some(label) if label < n_classes => Ok(label),
-            Some(label) => Err(Error::LabelOutOfRange { item: data.item_id(i), label, n_classes }),
-            None => Err(Error::Incompatible(format!("item `{}` has no label", data.item_id(i)))),
-        })
-        .collect()
 }
 
 /// The labels of a batch, each a class that its item has.

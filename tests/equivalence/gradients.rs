@@ -3,8 +3,9 @@
 use super::{ROUNDING, at_rank, batches_of, cases, covariance, dense, difference, exact, question_cases};
 use crate::support::relative_error;
 use bayes_lora::belief::LinkApprox;
+use bayes_lora::belief::contrasts_to_classes;
 use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment};
-use bayes_lora::predict::{Predictive, contrasts_to_classes};
+use bayes_lora::predict::Predictive;
 use ndarray::{Array1, Array2, Array3, s};
 
 #[test]
@@ -66,7 +67,7 @@ fn classes_that_an_item_lacks_have_no_probability_and_no_say() {
     });
     let Some(case) = lacking.next() else { return };
     let (data, config) = (&case.fixture.train, exact(TokenTreatment::Expand));
-    let alone = case.fit(&CurvatureConfig { limits: batches_of(1), ..config });
+    let alone = case.fit(&CurvatureConfig { limits: batches_of(1), ..config.clone() });
     let curvature = case.fit(&config);
     assert!(difference(&alone, &curvature) < ROUNDING);
     let posterior = case.laplace(&curvature, 1.0);

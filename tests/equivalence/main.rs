@@ -152,7 +152,7 @@ fn difference(a: &Curvature, b: &Curvature) -> f64 {
 fn check_sums(case: &Case, config: &CurvatureConfig) {
     let Fixture { name, train, .. } = &case.fixture;
     let (reference, what) = (case.fit(config), format!("{name} {:?} {:?}", config.treatment, config.fisher));
-    let [alone, together] = [1, 12].map(|items| CurvatureConfig { limits: batches_of(items), ..*config });
+    let [alone, together] = [1, 12].map(|items| CurvatureConfig { limits: batches_of(items), ..config.clone() });
     for (how, other) in [
         ("batches of one", case.fit(&alone)),
         ("one batch", case.fit(&together)),

@@ -100,7 +100,8 @@ fn ekfac_has_the_trace_of_the_exact_matrix_and_is_closer_to_it_than_kfac() {
                 let config = CurvatureConfig { dense_limit, low_rank, limits: LIMITS, ..CurvatureConfig::default() };
                 let structures =
                     [CurvatureStructure::Ekfac, CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock];
-                let fits = fit_curvatures(&model, &data, &structures, &config, &Control::silent()).unwrap();
+                let configs = structures.map(|structure| CurvatureConfig { structure, ..config.clone() });
+                let fits = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();
                 let CurvatureSums::Diagonal(corrected) = &fits[0].sums else { panic!("EKFAC is a diagonal") };
                 let CurvatureSums::Joint(exact) = &fits[2].sums else { panic!("blocks are joint") };
                 for ((ekfac, kron), block) in corrected.iter().zip(fits[1].kronecker_factors().unwrap()).zip(exact) {

@@ -7,6 +7,7 @@ mod exactness;
 mod gauge;
 mod merging;
 mod prior;
+mod storage;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,7 +2,9 @@
 
 use super::{RegionMap, RegionMaps};
 use crate::plot::PNG_SCALE;
-use crate::plot::axes::{Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, ticks, widest_label};
+use crate::plot::axes::{
+    Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, shortened, ticks, widest_label,
+};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, Symbol, draw_class_mark};
 use crate::plot::palette::{INK, Rgb, viridis};
@@ -116,8 +118,4 @@ fn draw_bar(canvas: &mut Canvas, bar: Rect, scale: (f64, f64), quantity: &str, p
     let style = TextStyle::plain(NAME_SIZE).anchored(Anchor::End);
     let name = shortened(quantity, page / 2.0);
     canvas.text(page - MARGIN, bar.y - NAME_DROP, &name, style);
-}
-
-fn shortened(name: &str, room: f64) -> String {
-    fit(name, NAME_SIZE, NAME_SIZE, room).0
 }

@@ -1,0 +1,335 @@
+//! Which approximation of the curvature is worth its cost? Every structure, token treatment and kind of Fisher information
+//! around one trained adapter, against the exact matrix, each at its own prior precision.
+//!
+//! ```sh
+//! cargo run --release --example curvature_study -- --model assets/stories260K --prompt area --classes A,B,C,D \
+//!   --train assets/mmlu_areas/train.jsonl.gz --test assets/mmlu_areas/test.jsonl.gz --max-tokens 64 \
+//!   --targets q_proj,k_proj,v_proj,o_proj --learning-rate 2e-3 --epochs 8 --batch 16 \
+//!   --n-train 256 --n-validation 200 --n-test 500 --out target/curvature_study
+//! ```
+
+#[path = "experiment/splits.rs"]
+mod splits;
+#[path = "experiment/task.rs"]
+mod task;
+
+use bayes_lora::atomic_file::write_atomic;
+use bayes_lora::belief::{LinkApprox, LogitBelief};
+use bayes_lora::curvature::{
+    Curvature, CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
+};
+use bayes_lora::lora::{attach, summarize};
+use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
+use bayes_lora::plot::CurveChart;
+use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig};
+use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
+use bayes_lora::progress::Control;
+use bayes_lora::train::Trainer;
+use clap::Parser;
+use ndarray::Axis;
+use serde::Serialize;
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+use task::{Form, TaskArguments};
+
+#[derive(Parser)]
+#[command(about = "Compare structures of curvature around one trained adapter")]
+struct Arguments {
+    #[command(flatten)]
+    task: TaskArguments,
+    /// Also the sampled (one label) and the empirical Fisher information.
+    #[arg(long)]
+    all_fishers: bool,
+    /// Centre of the prior at zero instead of the adapter's random start.
+    #[arg(long)]
+    zero_mean: bool,
+    #[arg(long, default_value = "target/curvature_study")]
+    out: PathBuf,
+}
+
+/// One approximation, around the same adapter.
+struct Candidate {
+    name: String,
+    curvature: Curvature,
+    laplace: Laplace,
+}
+
+#[derive(Serialize)]
+struct At {
+    prior_precision: f64,
+    accuracy: Estimate,
+    nll: Estimate,
+    ece: Estimate,
+    mean_confidence: f64,
+    p_better_nll_than_mle: f64,
+    p_better_ece_than_mle: f64,
+}
+
+/// How a predictive covariance compares with an exact one at the same prior precision.
+#[derive(Serialize)]
+struct Against {
+    median_variance_ratio: f64,
+    log_variance_correlation: f64,
+    mean_kl: f64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    log_evidence: f64,
+    effective_dimension: f64,
+    by_evidence: At,
+    by_held_out: At,
+    against_exact: Option<Against>,
+    against_site_block: Option<Against>,
+    dispersion: Dispersion,
+    decomposition_seconds: f64,
+    sums_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Study {
+    task: String,
+    seed: u64,
+    n_train: usize,
+    n_validation: usize,
+    n_test: usize,
+    n_adapter: usize,
+    mle: (Estimate, Estimate, Estimate),
+    train_seconds: f64,
+    curvature_seconds: f64,
+    held_out_seconds: f64,
+    yardstick_precision: f64,
+    rows: Vec<Row>,
+}
+
+const LINK: LinkApprox = LinkApprox::MonteCarlo { n_samples: 1000, seed: 0 };
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let Arguments { task, out, .. } = &arguments;
+    let control = Control::with_bars().with_workers(2)?;
+    let splits = task.splits()?;
+    let model = attach(task.model(&splits.train)?, &task.lora(), task.seed)?;
+    println!("{}", summarize(&model));
+    let outcome = Trainer::new(task.trainer())?.fit(model, &splits.train, None, &control)?;
+    let model = outcome.model;
+
+    let configs = arguments.configs();
+    for config in &configs {
+        println!("{}", estimate_cost(&model, &splits.train, config)?);
+    }
+    let clock = Instant::now();
+    let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
+    let curvature_seconds = clock.elapsed().as_secs_f64();
+    let prior_mean = if arguments.zero_mean { PriorMean::Zero } else { PriorMean::default() };
+    let mut seconds = Vec::new();
+    let mut candidates = Vec::new();
+    for curvature in curvatures {
+        let clock = Instant::now();
+        let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_mean, ..LaplaceConfig::default() })?;
+        seconds.push(clock.elapsed().as_secs_f64());
+        candidates.push(Candidate { name: name(&curvature.config), curvature, laplace });
+    }
+    let clock = Instant::now();
+    let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
+    let limits = task.limits();
+    let validation = HeldOut::for_all(&model, &laplaces, &splits.validation, &limits, &control)?;
+    let test = HeldOut::for_all(&model, &laplaces, &splits.test, &limits, &control)?;
+    let held_out_seconds = clock.elapsed().as_secs_f64();
+
+    let labels = test[0].labels().to_vec();
+    let options = ScoreOptions::default();
+    let means = test[0].belief(&PriorPrecision::new(1.0)?.into())?.moments().0;
+    let mle = LogitBelief::Point { logits: means }.probabilities(LINK)?;
+    let mle_scores = Scores::new(mle.view(), &labels, &options)?;
+    let exact = |structure| candidates.iter().position(|c| is_exact(&c.curvature.config, structure));
+    let yardsticks = [CurvatureStructure::FunctionSpace, CurvatureStructure::SiteBlock].map(exact);
+    // the same prior for all weight-space structures: the one at which the exact posterior has the most evidence
+    let yardstick = match yardsticks[0] {
+        Some(index) => candidates[index].laplace.prior_precisions().clone(),
+        None => PriorPrecision::new(1.0)?.into(),
+    };
+    let mut rows = Vec::new();
+    for (k, candidate) in candidates.iter().enumerate() {
+        let Candidate { name, curvature, laplace } = candidate;
+        let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
+        let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
+            let p = test[k].belief(precisions)?.probabilities(LINK)?;
+            let scores = Scores::new(p.view(), &labels, &options)?;
+            let paired = PairedScores::new(p.view(), mle.view(), &labels, &options)?;
+            Ok(At {
+                prior_precision: precisions.of(0).value(),
+                accuracy: scores.accuracy,
+                nll: scores.nll,
+                ece: scores.ece,
+                mean_confidence: p.map_axis(Axis(1), |p| p.fold(0.0f64, |a, b| a.max(*b))).mean().unwrap_or(f64::NAN),
+                p_better_nll_than_mle: paired.nll.p_better,
+                p_better_ece_than_mle: paired.ece.p_better,
+            })
+        };
+        let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
+            // a core's prior is in other units
+            match index.filter(|_| curvature.config.structure != CurvatureStructure::Core) {
+                Some(index) => Ok(Some(compare(&test[k].belief(&yardstick)?, &test[index].belief(&yardstick)?)?)),
+                None => Ok(None),
+            }
+        };
+        let belief = validation[k].belief(laplace.prior_precisions())?;
+        let dispersion = Dispersion::diagnose(&belief, validation[k].labels(), LINK, &BayesianBootstrap::default())?;
+        let row = Row {
+            name: name.clone(),
+            log_evidence: laplace.log_marginal_likelihood(laplace.prior_precisions())?,
+            effective_dimension: laplace.effective_dimension(),
+            by_evidence: score(laplace.prior_precisions())?,
+            by_held_out: score(&tuned.precisions)?,
+            against_exact: against(yardsticks[0])?,
+            against_site_block: against(yardsticks[1])?,
+            dispersion,
+            decomposition_seconds: seconds[k],
+            sums_bytes: curvature.bytes(),
+        };
+        print_row(&row);
+        rows.push(row);
+    }
+    std::fs::create_dir_all(out)?;
+    evidence_chart(&candidates)?.figure()?.save(out, "evidence")?;
+    let study = Study {
+        task: splits.task.clone(),
+        seed: task.seed,
+        n_train: splits.train.len(),
+        n_validation: splits.validation.len(),
+        n_test: labels.len(),
+        n_adapter: summarize(&model).n_adapter,
+        mle: (mle_scores.accuracy, mle_scores.nll, mle_scores.ece),
+        train_seconds: outcome.report.seconds,
+        curvature_seconds,
+        held_out_seconds,
+        yardstick_precision: yardstick.of(0).value(),
+        rows,
+    };
+    println!(
+        "maximum likelihood: accuracy {:.3}, NLL {:.3}, ECE {:.3}; wrote {}",
+        study.mle.0.value,
+        study.mle.1.value,
+        study.mle.2.value,
+        out.join("study.json").display()
+    );
+    write_atomic(out.join("study.json"), &serde_json::to_vec_pretty(&study)?)?;
+    Ok(())
+}
+
+impl Arguments {
+    /// Every combination that has a meaning on the task.
+    fn configs(&self) -> Vec<CurvatureConfig> {
+        use CurvatureStructure::{Core, Diagonal, Ekfac, FunctionSpace, Kronecker, SiteBlock};
+        let seed = self.task.seed;
+        let base = CurvatureConfig { limits: self.task.limits(), ..CurvatureConfig::default() };
+        let treatments: &[TokenTreatment] = match self.task.form {
+            Form::Tokens => &[TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last],
+            Form::Continuation => &[TokenTreatment::Expand, TokenTreatment::Reduce],
+        };
+        let mut fishers = vec![FisherKind::Exact];
+        if self.all_fishers {
+            fishers.extend([FisherKind::Sampled { n: 1, seed }, FisherKind::Empirical]);
+        }
+        let mut configs = Vec::new();
+        for fisher in fishers {
+            let of = |structure, treatment| CurvatureConfig { structure, treatment, fisher, ..base.clone() };
+            for structure in [FunctionSpace, SiteBlock, Core, Diagonal] {
+                configs.push(of(structure, TokenTreatment::Expand));
+            }
+            for &treatment in treatments {
+                configs.extend([of(Kronecker, treatment), of(Ekfac, treatment)]);
+            }
+            configs.push(CurvatureConfig { dense_limit: 0, ..of(Kronecker, TokenTreatment::Expand) });
+        }
+        configs
+    }
+}
+
+fn is_exact(config: &CurvatureConfig, structure: CurvatureStructure) -> bool {
+    config.structure == structure && config.fisher == FisherKind::Exact
+}
+
+fn name(config: &CurvatureConfig) -> String {
+    let mut name = config.structure.to_string();
+    if matches!(config.structure, CurvatureStructure::Kronecker | CurvatureStructure::Ekfac) {
+        name += &format!(", {:?}", config.treatment).to_lowercase();
+    }
+    if config.dense_limit == 0 {
+        name += &format!(", rank {}", config.low_rank);
+    }
+    match config.fisher {
+        FisherKind::Exact => name,
+        FisherKind::Sampled { n, .. } => format!("{name}, {n} sampled label"),
+        FisherKind::Empirical => format!("{name}, empirical"),
+    }
+}
+
+/// Variances of all logits (centred) and predictive distributions of two posteriors over the same items.
+fn compare(found: &LogitBelief, exact: &LogitBelief) -> Result<Against, Box<dyn Error>> {
+    let (mean, of_found) = found.moments();
+    let of_exact = exact.moments().1;
+    let (mut ratios, mut logs) = (Vec::new(), Vec::new());
+    for ((item, class), logit) in mean.indexed_iter() {
+        let (a, b) = (of_found[[item, class, class]], of_exact[[item, class, class]]);
+        if logit.is_finite() && a > 0.0 && b > 0.0 {
+            ratios.push(a / b);
+            logs.push((a.ln(), b.ln()));
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (p, q) = (exact.probabilities(LINK)?, found.probabilities(LINK)?);
+    let kl = |(p, q): (&f64, &f64)| if *p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    Ok(Against {
+        median_variance_ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN),
+        log_variance_correlation: correlation(&logs),
+        mean_kl: p.iter().zip(&q).map(kl).sum::<f64>() / mean.nrows() as f64,
+    })
+}
+
+fn correlation(pairs: &[(f64, f64)]) -> f64 {
+    let n = pairs.len() as f64;
+    let (mx, my) = pairs.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+    let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|p| f(p.0 - mx, p.1 - my)).sum::<f64>();
+    sum(&|x, y| x * y) / (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt()
+}
+
+/// Log evidence over λ of the exact structures and the factored ones with the exact Fisher information.
+fn evidence_chart(candidates: &[Candidate]) -> Result<CurveChart, Box<dyn Error>> {
+    let mut chart = CurveChart::new("prior precision", "log evidence (nats)");
+    let shown = candidates.iter().filter(|c| c.curvature.config.fisher == FisherKind::Exact).take(6);
+    for Candidate { name, laplace, .. } in shown {
+        let best = laplace.prior_precisions();
+        let points = (-40..=40)
+            .map(|step| {
+                let precisions = best.scaled((0.1 * f64::from(step)).exp())?;
+                Ok((precisions.of(0).value(), laplace.log_marginal_likelihood(&precisions)?))
+            })
+            .collect::<Result<Vec<_>, bayes_lora::Error>>()?;
+        chart = chart.with_curve(name.clone(), points);
+    }
+    Ok(chart)
+}
+
+fn print_row(row: &Row) {
+    let at = |at: &At| {
+        format!(
+            "λ {:>9.3} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
+            at.prior_precision, at.nll.value, at.ece.value, at.accuracy.value, at.mean_confidence
+        )
+    };
+    let against = row.against_exact.as_ref().map_or(String::new(), |a| {
+        format!(" | ratio {:.2} corr {:.2} KL {:.4}", a.median_variance_ratio, a.log_variance_correlation, a.mean_kl)
+    });
+    println!(
+        "{:<42} evidence {:>9.1} | {} | held out: {}{against} | {}",
+        row.name,
+        row.log_evidence,
+        at(&row.by_evidence),
+        at(&row.by_held_out),
+        row.dispersion
+    );
+}

@@ -1,0 +1,108 @@
+//! Saves curvature sums as one safetensors file, and reads them back bit by bit.
+//!
+//! Arrays are tensors with plain names, such as `0.activation` for the first site's; everything else is a JSON header in the
+//! file's metadata, from which the shapes follow that the tensors must have.
+
+mod header;
+mod read;
+mod write;
+
+use super::coordinates::{Coordinates, SiteSpace};
+use super::curvature::{Curvature, CurvatureSums};
+use super::structure::CurvatureStructure;
+use crate::error::{Error, Result};
+use crate::tensor_file::{TensorFile, write_arrays};
+use header::{Header, KEY, SumsForm};
+use ndarray::Array1;
+use read::Reader;
+use std::collections::HashMap;
+use std::path::Path;
+use write::Writer;
+
+/// The one array that belongs to no site.
+const ITEM_HASHES: &str = "item_hashes";
+
+impl Curvature {
+    /// Saves the sums as one safetensors file in one step, so that a failure leaves whatever was there before.
+    ///
+    /// # Errors
+    /// If a value is not finite, the sums are not those of the structure, or the directory cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        check_structure(self, path)?;
+        let item_hashes: Array1<u64> = self.item_hashes.iter().copied().collect();
+        let mut writer = Writer::default();
+        writer.put(ITEM_HASHES.into(), item_hashes.view())?;
+        let sums = match &self.sums {
+            CurvatureSums::Kronecker(all) => SumsForm::Kronecker(writer.each("", all, Writer::factors)?),
+            CurvatureSums::Diagonal(all) => SumsForm::Diagonal(writer.each("", all, Writer::diagonal)?),
+            CurvatureSums::Joint(all) => SumsForm::Joint(writer.each("", all, Writer::joint)?),
+        };
+        let header = serde_json::to_string(&Header::new(self, sums)?).map_err(|e| Error::format(path.display(), e))?;
+        write_arrays(path, writer.arrays, Some(HashMap::from([(KEY.into(), header)])))
+    }
+
+    /// Reads what [`Curvature::save`] wrote, equal to what was saved, bit by bit.
+    ///
+    /// The file need not be trusted: its lengths are compared before anything is allocated, and every tensor with the shape
+    /// and element type that the header implies.
+    ///
+    /// # Errors
+    /// If the file cannot be read, holds no curvature or one of another format version, or a tensor is missing, unexpected,
+    /// of another shape or element type, or not finite.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = TensorFile::open(path)?;
+        let header = Header::parse(file.metadata(KEY), path)?;
+        let mut reader = Reader::new(file, path);
+        let item_hashes: Array1<u64> = reader.take(ITEM_HASHES, header.n_item_hashes)?;
+        let sums = match header.sums {
+            SumsForm::Kronecker(all) => CurvatureSums::Kronecker(reader.each("", all, Reader::factors)?),
+            SumsForm::Diagonal(all) => CurvatureSums::Diagonal(reader.each("", all, Reader::diagonal)?),
+            SumsForm::Joint(all) => CurvatureSums::Joint(reader.each("", all, Reader::joint)?),
+        };
+        reader.finish()?;
+        let curvature = Self {
+            config: header.config,
+            sums,
+            n_data: header.n_data,
+            log_likelihood: header.log_likelihood.map(header::Exact::value),
+            item_hashes: item_hashes.into_iter().collect(),
+            adapter_fingerprint: header.adapter_fingerprint,
+        };
+        let distinct = curvature.item_hashes.len();
+        if distinct != header.n_item_hashes || distinct > curvature.n_data {
+            return Err(Error::Count {
+                what: format!("{}: distinct item hashes of {} items", path.display(), curvature.n_data),
+                expected: header.n_item_hashes.min(curvature.n_data),
+                found: distinct,
+            });
+        }
+        check_structure(&curvature, path)?;
+        Ok(curvature)
+    }
+}
+
+/// Checks that the sums are of the kind, and in the coordinates, of the structure that the settings name.
+fn check_structure(curvature: &Curvature, path: &Path) -> Result<()> {
+    use CurvatureStructure as Structure;
+    let structure = curvature.config.structure;
+    let holds = |space: &SiteSpace| match space.coordinates {
+        Coordinates::Weights => !matches!(structure, Structure::Ekfac | Structure::Core),
+        Coordinates::Kronecker(_) => structure == Structure::Ekfac,
+        Coordinates::Core(_) => structure == Structure::Core,
+    };
+    let fits = match (&curvature.sums, structure) {
+        (CurvatureSums::Kronecker(_), Structure::Kronecker) => true,
+        (CurvatureSums::Diagonal(sums), Structure::Diagonal | Structure::Ekfac) => sums.iter().all(|s| holds(&s.space)),
+        (
+            CurvatureSums::Joint(blocks),
+            Structure::Full | Structure::SiteBlock | Structure::Core | Structure::FunctionSpace,
+        ) => blocks.iter().flat_map(|block| &block.spaces).all(holds),
+        _ => false,
+    };
+    if !fits {
+        return Err(Error::format(path.display(), format!("the sums are not of the structure {structure}")));
+    }
+    Ok(())
+}

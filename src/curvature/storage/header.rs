@@ -1,0 +1,216 @@
+//! Describes what a file of curvature sums holds: all but the arrays themselves, as JSON in the file's metadata.
+
+use crate::curvature::{Curvature, CurvatureConfig};
+use crate::error::{Error, Result};
+use crate::likelihood::Likelihood;
+use crate::tape::Site;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// The version that this crate writes and reads; any change of the header or of a name needs another.
+pub(super) const FORMAT_VERSION: u64 = 1;
+/// Where the header is among the metadata.
+pub(super) const KEY: &str = "bayes_lora_curvature";
+
+/// Everything but the arrays, and with it the name and shape of each array.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    format_version: u64,
+    crate_version: String,
+    pub(super) config: CurvatureConfig,
+    /// That of a Gaussian likelihood, exactly.
+    noise_variance: Option<Exact>,
+    pub(super) n_data: usize,
+    pub(super) n_item_hashes: usize,
+    pub(super) adapter_fingerprint: u64,
+    pub(super) log_likelihood: Option<Exact>,
+    pub(super) sums: SumsForm,
+}
+
+/// The sums of a structure, in order.
+#[derive(Serialize, Deserialize)]
+pub(super) enum SumsForm {
+    Kronecker(Vec<FactorsForm>),
+    Diagonal(Vec<SpaceForm>),
+    Joint(Vec<JointForm>),
+}
+
+/// Both factors of a site: `N.activation`, `N.gradient`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FactorsForm {
+    pub(super) site: Site,
+    pub(super) output_rows: Option<Vec<usize>>,
+    pub(super) n_vectors: usize,
+    pub(super) activation: FactorForm,
+    pub(super) gradient: FactorForm,
+}
+
+/// A factor: the matrix `[width, width]`, or the columns `[width, columns]` that low rank keeps.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum FactorForm {
+    Dense { width: usize },
+    LowRank { width: usize, columns: usize, rank: usize, discarded_trace: Exact },
+}
+
+/// The coordinates of a site.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpaceForm {
+    pub(super) site: Site,
+    pub(super) output_rows: Option<Vec<usize>>,
+    pub(super) shape: [usize; 2],
+    pub(super) coordinates: CoordinatesForm,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum CoordinatesForm {
+    Weights,
+    /// `N.basis.wide` `[wide, kept]` and `N.basis.narrow`, with `_values`.
+    Kronecker {
+        wide_is_input: bool,
+        kept: usize,
+        wide_residual: Exact,
+        narrow_residual: Exact,
+    },
+    /// `N.core.column_basis` `[d_out, rank_b]`, `N.core.row_basis` `[d_in, rank_a]`, `N.core.from_a`, `N.core.map`.
+    Core {
+        module: String,
+        d_out: usize,
+        rank_b: usize,
+        rank_a: usize,
+    },
+}
+
+/// A block of sites; its coordinates are at `N.0`, `N.1`, …
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JointForm {
+    pub(super) spaces: Vec<SpaceForm>,
+    pub(super) sum: GramForm,
+}
+
+/// The matrix at `N.sum`, or blocks of rows at `N.rows.0`, `N.rows.1`, …
+#[derive(Serialize, Deserialize)]
+pub(super) enum GramForm {
+    Matrix,
+    Rows(Vec<BlockForm>),
+}
+
+/// How many rows a block has, and in which precision.
+#[derive(Serialize, Deserialize)]
+pub(super) enum BlockForm {
+    F32(usize),
+    F64(usize),
+}
+
+/// A finite f64, written as text: serde_json's parser of numbers may miss the last bit, Rust's does not.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(super) struct Exact(f64);
+
+impl Exact {
+    pub(super) fn new(what: impl std::fmt::Display, value: f64) -> Result<Self> {
+        if value.is_finite() {
+            Ok(Self(value))
+        } else {
+            Err(Error::NonFinite { what: what.to_string(), count: 1, total: 1 })
+        }
+    }
+
+    pub(super) fn value(self) -> f64 {
+        self.0
+    }
+}
+
+impl From<Exact> for String {
+    fn from(exact: Exact) -> Self {
+        // the shortest text that is read back as the same bits
+        format!("{:e}", exact.0)
+    }
+}
+
+impl TryFrom<String> for Exact {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let value = text.parse().ok().filter(|v: &f64| v.is_finite());
+        value.map(Self).ok_or_else(|| format!("`{text}` is not a finite number"))
+    }
+}
+
+impl Header {
+    pub(super) fn new(curvature: &Curvature, sums: SumsForm) -> Result<Self> {
+        let noise_variance = match curvature.config.likelihood {
+            Likelihood::Gaussian { noise_variance } => Some(Exact::new("noise_variance", noise_variance)?),
+            Likelihood::Categorical => None,
+        };
+        Ok(Self {
+            format_version: FORMAT_VERSION,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            config: curvature.config.clone(),
+            noise_variance,
+            n_data: curvature.n_data,
+            n_item_hashes: curvature.item_hashes.len(),
+            adapter_fingerprint: curvature.adapter_fingerprint,
+            log_likelihood: curvature.log_likelihood.map(|l| Exact::new("log-likelihood", l)).transpose()?,
+            sums,
+        })
+    }
+
+    /// Reads the header of the file at `path`: the version before anything else, for another one may differ in all the rest.
+    ///
+    /// # Errors
+    /// If there is none, it is malformed, of another version, or a setting is out of bounds.
+    pub(super) fn parse(text: Option<&str>, path: &Path) -> Result<Self> {
+        let format =
+            |reason: &dyn std::fmt::Display| Error::format(path.display(), format!("curvature header: {reason}"));
+        let text = text.ok_or_else(|| format(&format_args!("the metadata have no key `{KEY}`")))?;
+        let value: Value = serde_json::from_str(text).map_err(|e| format(&e))?;
+        let version = &value["format_version"];
+        if *version != FORMAT_VERSION {
+            return Err(Error::Unsupported {
+                what: format!("{}: curvature format version", path.display()),
+                found: version.to_string(),
+                supported: FORMAT_VERSION.to_string(),
+            });
+        }
+        let mut header: Self = serde_json::from_value(value).map_err(|e| format(&e))?;
+        match (&mut header.config.likelihood, header.noise_variance) {
+            (Likelihood::Gaussian { noise_variance }, Some(exact)) => *noise_variance = exact.value(),
+            (Likelihood::Categorical, None) => {}
+            (likelihood, _) => return Err(format(&format_args!("the noise variance does not fit {likelihood:?}"))),
+        }
+        header.config.validate().map_err(|e| format(&e))?;
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_finite_number_survives_its_text(bits in any::<u64>()) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            let text = serde_json::to_string(&Exact::new("value", value).unwrap()).unwrap();
+            let back: Exact = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(back.value().to_bits(), bits, "{}", text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_neither_written_nor_read() {
+        assert!(Exact::new("log-likelihood", f64::NAN).is_err_and(|e| e.to_string().contains("log-likelihood")));
+        for text in ["\"NaN\"", "\"inf\"", "\"1e999\"", "\"\"", "1.5"] {
+            assert!(serde_json::from_str::<Exact>(text).is_err(), "{text}");
+        }
+    }
+}

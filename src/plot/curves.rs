@@ -1,0 +1,142 @@
+//! Draws curves over a logarithmic axis: the log evidence over the prior precision, a loss over a factor.
+//!
+//! A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
+//! chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
+//!
+//! ```
+//! use bayes_lora::plot::CurveChart;
+//!
+//! let precisions = (-8..=8).map(|i| 10f64.powf(f64::from(i) / 2.0));
+//! let evidence = precisions.map(|p| (p, -410.0 - 12.0 * (p / 20.0).ln().powi(2) / (1.0 + p.sqrt()))).collect();
+//! let figure = CurveChart::new("prior precision λ", "log evidence in nats")
+//!     .with_curve("Kronecker-factored Laplace", evidence)
+//!     .with_mark(20.0, "chosen λ = 20")
+//!     .figure()?;
+//!
+//! let dir = std::env::temp_dir().join(format!("bayes-lora-curves-{}", std::process::id()));
+//! figure.save(&dir, "evidence")?;
+//! # std::fs::remove_dir_all(&dir).ok();
+//! # Ok::<(), bayes_lora::error::Error>(())
+//! ```
+
+mod draw;
+
+use super::Figure;
+use super::palette::CURVES;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Most marks whose labels fit above the curves.
+const MAX_MARKS: usize = 6;
+
+/// A line through points, which are joined in ascending order of x.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Written in the key.
+    pub name: String,
+    /// At least two pairs of x, positive, and y, in any order.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A vertical line at a value of x that deserves attention.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Where it stands.
+    pub x: f64,
+    /// Written beside its upper end.
+    pub label: String,
+}
+
+/// Draws one to six curves of the same quantity over the same logarithmic axis, and up to six marks.
+///
+/// The vertical axis is linear. Both axes span all curves, the horizontal one also the marks. A curve of at most twenty
+/// points has a dot at each, so that it shows where it was evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurveChart {
+    /// Name of the horizontal axis.
+    pub x_label: String,
+    /// Name of the vertical axis.
+    pub y_label: String,
+    /// Each with a colour and a dash pattern of its own.
+    pub curves: Vec<Curve>,
+    /// Drawn under the curves, dashed and grey.
+    pub marks: Vec<Mark>,
+}
+
+impl CurveChart {
+    /// Starts a chart without curves or marks.
+    pub fn new(x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
+        Self { x_label: x_label.into(), y_label: y_label.into(), curves: Vec::new(), marks: Vec::new() }
+    }
+
+    /// Adds a curve through pairs of x and y.
+    pub fn with_curve(mut self, name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        let name = name.into();
+        self.curves.push(Curve { name, points });
+        self
+    }
+
+    /// Adds a vertical line with a short label.
+    pub fn with_mark(mut self, x: f64, label: impl Into<String>) -> Self {
+        let label = label.into();
+        self.marks.push(Mark { x, label });
+        self
+    }
+
+    /// Draws the curves.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond six curves or six marks,
+    /// for a curve of one point, for an x that is not positive and finite, for a y that is not finite, and where the
+    /// largest and the smallest y are further apart than a number can say.
+    pub fn figure(&self) -> Result<Figure> {
+        self.check()?;
+        Figure::new(draw::figure(self)?, &Data { kind: "curves", chart: self })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.curves.is_empty() {
+            return Err(Error::empty("list of curves"));
+        }
+        if self.curves.len() > CURVES.len() {
+            let bound = format!("at most {} (a colour and a dash pattern each)", CURVES.len());
+            return Err(Error::config("curves", bound, self.curves.len()));
+        }
+        if self.marks.len() > MAX_MARKS {
+            return Err(Error::config("marks", format!("at most {MAX_MARKS}"), self.marks.len()));
+        }
+        for Curve { name, points } in &self.curves {
+            match points.len() {
+                0 => return Err(Error::empty(format!("curve `{name}`"))),
+                1 => return Err(Error::config(format!("points of curve `{name}`"), "at least 2", 1)),
+                _ => {}
+            }
+            for (i, &(x, y)) in points.iter().enumerate() {
+                check_x(x, || format!("curve `{name}`, point {i}"))?;
+                if !y.is_finite() {
+                    return Err(Error::config(format!("curve `{name}`, point {i}, y"), "finite", y));
+                }
+            }
+        }
+        self.marks.iter().try_for_each(|mark| check_x(mark.x, || format!("mark `{}`", mark.label)))
+    }
+}
+
+/// The numbers written beside the picture.
+#[derive(Serialize)]
+struct Data<'a> {
+    kind: &'static str,
+    #[serde(flatten)]
+    chart: &'a CurveChart,
+}
+
+/// Refuses what has no place on a logarithmic axis.
+fn check_x(x: f64, place: impl Fn() -> String) -> Result<()> {
+    if x > 0.0 && x.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(format!("{}, x", place()), "positive and finite on a logarithmic axis", x))
+}
+
+#[cfg(test)]
+mod tests;

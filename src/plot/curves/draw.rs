@@ -1,0 +1,135 @@
+//! Lays out the curves, the marks with their labels, and the key.
+
+use super::{Curve, CurveChart, Mark};
+use crate::error::Result;
+use crate::plot::axes::{Axes, BELOW, MARGIN, TICK_SIZE, range_of, room_beside, shortened};
+use crate::plot::canvas::{Canvas, Rect, Stroke};
+use crate::plot::check_range;
+use crate::plot::key::{Entry, Key, Symbol, curve_stroke};
+use crate::plot::palette::{GREY, WHITE};
+use crate::plot::text::{TextStyle, fit, width};
+
+const WIDTH: f64 = 420.0;
+/// Height of the frame without the rows of labels.
+const HEIGHT: f64 = 280.0;
+const TOP: f64 = 36.0;
+const RIGHT: f64 = 26.0;
+const X_TICKS: usize = 8;
+const Y_TICKS: usize = 5;
+/// Decades that the horizontal axis extends at least on either side of every point.
+const X_AROUND: f64 = 0.05;
+/// Share of an axis' range left free at either end.
+const FREE: f64 = 0.03;
+/// Most points of a curve that get a dot each.
+const MAX_DOTS: usize = 20;
+/// Height of a row of labels.
+const LABEL_ROW: f64 = 14.0;
+/// Room between a label and a line.
+const SPACE: f64 = 4.0;
+
+/// Draws a checked chart.
+pub(super) fn figure(chart: &CurveChart) -> Result<Canvas> {
+    let points = || chart.curves.iter().flat_map(|curve| &curve.points);
+    let places = points().map(|point| point.0).chain(chart.marks.iter().map(|mark| mark.x)).map(f64::log10);
+    let x = freed(range_of(places.flat_map(|at| [at - X_AROUND, at + X_AROUND])));
+    let labels = place_labels(&chart.marks, x);
+    let rows = labels.iter().map(|label| label.row + 1).max().unwrap_or(0);
+    let headroom = rows as f64 * LABEL_ROW;
+    let (low, high) = freed(range_of(points().map(|point| point.1)));
+    let y = (low, high + (high - low) * headroom / HEIGHT);
+    check_range("y of the curves", y)?;
+
+    let left = room_beside(y, Y_TICKS);
+    let page = left + WIDTH + RIGHT;
+    let frame = Rect { x: left, y: TOP, width: WIDTH, height: HEIGHT + headroom };
+    let axes = Axes { frame, x, y };
+    let names = chart.curves.iter().enumerate().map(|(i, curve)| Entry::new(Symbol::Curve(i), &curve.name));
+    let key = Key::new(&names.collect::<Vec<_>>(), page - 2.0 * MARGIN);
+    let key_top = frame.bottom() + BELOW + 4.0;
+    let mut canvas = Canvas::new(page, key_top + key.height() + 8.0);
+    axes.draw_grid(&mut canvas, Y_TICKS);
+    draw_marks(&mut canvas, &axes, &labels);
+    for (i, curve) in chart.curves.iter().enumerate() {
+        draw_curve(&mut canvas, &axes, curve, i);
+    }
+    axes.draw_frame(&mut canvas);
+    axes.draw_log_x(&mut canvas, X_TICKS, Some(&shortened(&chart.x_label, WIDTH)));
+    axes.draw_y(&mut canvas, Y_TICKS, Some(&shortened(&chart.y_label, page - 2.0 * MARGIN)));
+    key.draw(&mut canvas, page / 2.0, key_top);
+    Ok(canvas)
+}
+
+/// Widens a range by some room at either end.
+fn freed((low, high): (f64, f64)) -> (f64, f64) {
+    let free = FREE * (high - low);
+    (low - free, high + free)
+}
+
+fn draw_curve(canvas: &mut Canvas, axes: &Axes, curve: &Curve, index: usize) {
+    let mut points = curve.points.clone();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let points: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (axes.px(x.log10()), axes.py(y))).collect();
+    let stroke = curve_stroke(index);
+    canvas.polyline(&points, stroke);
+    if points.len() <= MAX_DOTS {
+        for point in points {
+            canvas.circle(point, 2.4, stroke.color, None);
+        }
+    }
+}
+
+/// Places a mark and its label, horizontally from the frame's left edge.
+pub(super) struct Label {
+    /// Where the line stands.
+    at: f64,
+    text: String,
+    size: u32,
+    pub start: f64,
+    pub end: f64,
+    /// From the top of the frame.
+    pub row: usize,
+}
+
+/// Sets every label beside its line: to the right, or to the left where the frame ends; in the first row in which it
+/// meets no other label, and its line none below.
+pub(super) fn place_labels(marks: &[Mark], (low, high): (f64, f64)) -> Vec<Label> {
+    let mut marks: Vec<(f64, &str)> =
+        marks.iter().map(|m| ((m.x.log10() - low) / (high - low) * WIDTH, m.label.as_str())).collect();
+    marks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // How far each row is taken.
+    let mut taken: Vec<f64> = Vec::new();
+    marks
+        .into_iter()
+        .map(|(at, label)| {
+            let (text, size) = fit(label, TICK_SIZE, TICK_SIZE - 2, at.max(WIDTH - at) - 2.0 * SPACE);
+            let long = width(&text, size);
+            let to_the_right = at <= WIDTH / 2.0 || at + long + 2.0 * SPACE <= WIDTH;
+            let start = if to_the_right { at + SPACE } else { at - SPACE - long };
+            let end = start + long;
+            let free = |row: usize| taken[row..].iter().all(|&taken| taken + SPACE <= start.min(at));
+            let row = (0..taken.len()).find(|&row| free(row)).unwrap_or(taken.len());
+            if row == taken.len() {
+                taken.push(0.0);
+            }
+            taken[row] = end.max(at);
+            Label { at, text, size, start, end, row }
+        })
+        .collect()
+}
+
+/// Draws the lines, each from its label's row downward, then the labels on white, for a line may pass behind one.
+fn draw_marks(canvas: &mut Canvas, axes: &Axes, labels: &[Label]) {
+    let frame = axes.frame;
+    let top = |label: &Label| frame.y + label.row as f64 * LABEL_ROW;
+    for label in labels {
+        let x = frame.x + label.at;
+        canvas.line((x, top(label)), (x, frame.bottom()), Stroke::dashed(GREY, 1.2));
+    }
+    for label in labels {
+        let (start, long) = (frame.x + label.start, label.end - label.start);
+        let ground = Rect { x: start - 1.0, y: top(label) + 2.0, width: long + 2.0, height: LABEL_ROW - 2.0 };
+        canvas.rect(ground, Some(WHITE), None);
+        let style = TextStyle::plain(label.size);
+        canvas.text(start, ground.center().1 + style.middle_to_baseline(), &label.text, style);
+    }
+}

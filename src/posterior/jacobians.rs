@@ -1,0 +1,82 @@
+//! Runs the network on a batch and keeps the logits and their Jacobians on the host.
+
+use crate::belief::{centre_covariance, contrasts_to_classes, pad_classes};
+use crate::curvature::{Cotangents, probe, repetitions};
+use crate::error::Result;
+use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
+use crate::tape::Site;
+use ndarray::{Array2, Array3, Array4, Axis};
+use std::collections::BTreeMap;
+
+/// Which covariance of an item's logits is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitGauge {
+    /// That of `f − mean_c f_c`: the C − 1 contrasts suffice, and softmax needs no more.
+    Centred,
+    /// That of the logits as they are, from all C Jacobians.
+    Raw,
+}
+
+impl LogitGauge {
+    fn cotangents(self) -> Cotangents<'static> {
+        match self {
+            Self::Centred => Cotangents::Contrasts,
+            Self::Raw => Cotangents::Classes,
+        }
+    }
+
+    /// How often a batch of `data` is repeated for its several Jacobians.
+    pub(crate) fn repetitions<D: Dataset>(self, data: &D, n_classes: usize) -> usize {
+        repetitions(data, self.cotangents().count(n_classes))
+    }
+}
+
+/// One batch's logits and the Jacobians of K combinations of them; no posterior has entered yet.
+#[derive(Debug, Clone)]
+pub struct LogitJacobians {
+    /// `[n_items, n_classes]`; −∞ for classes that an item does not have.
+    pub logits: Array2<f64>,
+    /// `[n_items, K, d_out, d_in]` of every adapted matrix.
+    pub sites: BTreeMap<Site, Array4<f64>>,
+    gauge: LogitGauge,
+    are_contrasts: bool,
+}
+
+impl LogitJacobians {
+    /// One forward and one backward pass over the items at `indices`.
+    ///
+    /// # Errors
+    /// If a logit is not finite or the model has no adapter.
+    pub fn new<M: Classifier, D: Dataset<Input = M::Input>>(
+        model: &M,
+        data: &D,
+        indices: &[usize],
+        gauge: LogitGauge,
+    ) -> Result<Self> {
+        let input = batch_for(model, data, indices)?;
+        let pass = probe(model, &input, gauge.cotangents())?;
+        let sites = pass.sites.iter().map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
+        Ok(Self {
+            sites: sites.collect::<Result<_>>()?,
+            logits: pass.logits,
+            gauge,
+            are_contrasts: pass.rows == RowMeaning::Item && gauge == LogitGauge::Centred,
+        })
+    }
+
+    /// Covariance of the class logits `[n_items, C, C]` in the batch's gauge, from that of the K combinations.
+    pub fn to_classes(&self, of_combinations: Array3<f64>) -> Array3<f64> {
+        let mut covariance = if self.are_contrasts {
+            contrasts_to_classes(of_combinations.view())
+        } else {
+            pad_classes(of_combinations, self.logits.ncols())
+        };
+        if self.gauge == LogitGauge::Centred {
+            for (logits, mut item) in self.logits.outer_iter().zip(covariance.axis_iter_mut(Axis(0))) {
+                let centred = centre_covariance(logits, item.view());
+                item.assign(&centred);
+            }
+        }
+        covariance
+    }
+}
