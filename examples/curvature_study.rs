@@ -8,23 +8,25 @@
 //!   --n-train 256 --n-validation 200 --n-test 500 --out target/curvature_study
 //! ```
 
+#[path = "experiment/adapter.rs"]
+mod adapter;
 #[path = "experiment/splits.rs"]
 mod splits;
 #[path = "experiment/task.rs"]
 mod task;
 
+use adapter::train_or_load;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::curvature::{
     Curvature, CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
 };
-use bayes_lora::lora::{attach, summarize};
+use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
 use bayes_lora::plot::CurveChart;
 use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig};
 use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
-use bayes_lora::train::Trainer;
 use clap::Parser;
 use ndarray::Axis;
 use serde::Serialize;
@@ -46,6 +48,9 @@ struct Arguments {
     zero_mean: bool,
     #[arg(long, default_value = "target/curvature_study")]
     out: PathBuf,
+    /// Take the adapter that an earlier run with the same flags left in this directory.
+    #[arg(long)]
+    trained: Option<PathBuf>,
 }
 
 /// One approximation, around the same adapter.
@@ -111,10 +116,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { task, out, .. } = &arguments;
     let control = Control::with_bars().with_workers(2)?;
     let splits = task.splits()?;
-    let model = attach(task.model(&splits.train)?, &task.lora(), task.seed)?;
-    println!("{}", summarize(&model));
-    let outcome = Trainer::new(task.trainer())?.fit(model, &splits.train, None, &control)?;
+    let model = task.model(&splits.train)?;
+    let trained = arguments.trained.as_deref();
+    let outcome = train_or_load(model, (&splits.train, None), &task.lora(), &task.trainer(), trained, out, &control)?;
     let model = outcome.model;
+    println!("{}", summarize(&model));
 
     let configs = arguments.configs();
     for config in &configs {

@@ -5,6 +5,8 @@
 //!   --train arc_easy/train.jsonl.gz --test arc_easy/test.jsonl.gz --form continuation --n-train 1000 --n-test 500
 //! ```
 
+#[path = "experiment/adapter.rs"]
+mod adapter;
 mod experiment;
 #[path = "experiment/splits.rs"]
 mod splits;
@@ -34,10 +36,13 @@ struct Arguments {
     draws: usize,
     #[arg(long, default_value = "target/multiple_choice")]
     out: PathBuf,
+    /// Take the adapter that an earlier run with the same flags left in this directory.
+    #[arg(long)]
+    trained: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { task, fisher_samples, draws, out } = Arguments::parse();
+    let Arguments { task, fisher_samples, draws, out, trained } = Arguments::parse();
     let splits = task.splits()?;
     let (limits, seed) = (task.limits(), task.seed);
     let fisher = match fisher_samples {
@@ -45,11 +50,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         n => FisherKind::Sampled { n, seed },
     };
     std::fs::create_dir_all(&out)?;
-    let bayes = BayesLoraConfig::new(task.lora())
+    let config = BayesLoraConfig::new(task.lora())
         .with_trainer(TrainerConfig { log: Some(out.join("train.jsonl")), ..task.trainer() })
         .with_curvature(CurvatureConfig { fisher, limits, ..CurvatureConfig::default() })
         .with_limits(limits)
         .with_seed(seed);
     let model = task.model(&splits.train)?;
-    experiment::run(model, &splits, &bayes.init()?, limits, draws, seed, &out)
+    let options = experiment::Options { config, n_draws: draws, trained: trained.as_deref(), out: &out };
+    experiment::run(model, &splits, options)
 }

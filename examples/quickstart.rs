@@ -7,6 +7,8 @@
 //! cargo run --release --example quickstart -- --seed 0 --out target/quickstart
 //! ```
 
+#[path = "experiment/adapter.rs"]
+mod adapter;
 mod experiment;
 #[path = "experiment/splits.rs"]
 mod splits;
@@ -61,5 +63,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
     let model = PromptClassifier::new(lm, &splits.train)?;
     println!("{}", summarize(&attach(model.clone(), &bayes.lora, seed)?));
-    experiment::run(model, &splits, &bayes.init()?, limits, 10, seed, &out)
+    experiment::run(model, &splits, experiment::Options { config: bayes, n_draws: 10, trained: None, out: &out })
 }

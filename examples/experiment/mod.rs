@@ -1,7 +1,8 @@
 //! What `quickstart` and `multiple_choice` share: train, fit the posterior, predict in five ways, compare, report.
 
+use crate::adapter::train_or_load;
 use crate::splits::Splits;
-use bayes_lora::BayesLora;
+use bayes_lora::BayesLoraConfig;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::calibrate::Temperature;
@@ -54,16 +55,21 @@ struct Report {
     methods: Vec<Method>,
 }
 
-/// Runs the experiment, with `n_draws` draws for the sampled predictive, and writes `report.json` and `reliability.{svg,png,json}` under `out`.
-pub fn run(
-    model: PromptClassifier,
-    splits: &Splits,
-    bayes: &BayesLora,
-    limits: BatchLimits,
-    n_draws: usize,
-    seed: u64,
-    out: &Path,
-) -> Result<(), Box<dyn Error>> {
+/// How to run.
+pub struct Options<'a> {
+    pub config: BayesLoraConfig,
+    /// Draws for the sampled predictive.
+    pub n_draws: usize,
+    /// A directory of an earlier run, whose adapter is taken instead of training another.
+    pub trained: Option<&'a Path>,
+    pub out: &'a Path,
+}
+
+/// Runs the experiment, and writes the adapter (as PEFT does), `report.json` and `reliability.{svg,png,json}` under `out`.
+pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(), Box<dyn Error>> {
+    let Options { config, n_draws, trained, out } = run;
+    let (limits, seed) = (config.limits, config.seed);
+    let bayes = config.clone().init()?;
     let start = Instant::now();
     let control = Control::with_bars().with_workers(2)?;
     let Splits { task, train, validation, test } = splits;
@@ -78,8 +84,10 @@ pub fn run(
         train.n_truncated + validation.n_truncated + test.n_truncated
     );
 
-    let fitted = bayes.fit_with(model, train, Some(validation), &control)?;
-    let report = fitted.report.as_ref().ok_or("no training report")?;
+    let outcome =
+        train_or_load(model, (train, Some(validation)), &config.lora, &config.trainer, trained, out, &control)?;
+    let fitted = bayes.fit_laplace_with(outcome.model, train, &control)?;
+    let report = outcome.report;
     for epoch in &report.epochs {
         println!(
             "  epoch {}: training NLL {:.3}, validation NLL {:.3}, validation accuracy {:.3}",
@@ -100,8 +108,10 @@ pub fn run(
     let clock = Instant::now();
     let mle = point_logits(&fitted.model, test, &limits, &control)?;
     let predict_mle = clock.elapsed().as_secs_f64();
-    let best = fitted.best_validation.as_ref().ok_or("no validation")?;
-    let best = point_logits(best, test, &limits, &control)?;
+    let best = match &outcome.best {
+        Some(best) => point_logits(best, test, &limits, &control)?,
+        None => mle.clone(),
+    };
     let held_out = point_logits(&fitted.model, validation, &limits, &control)?;
     let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.temperature;
     let clock = Instant::now();
@@ -145,7 +155,7 @@ pub fn run(
     ];
     let panels: Vec<(&str, &Reliability)> = diagrams.iter().map(|(t, r)| (*t, r)).collect();
     reliability_diagram(&panels)?.save(out, "reliability")?;
-    let train_seconds = report.seconds;
+    let (train_seconds, train_tokens) = (report.seconds, report.tokens);
     let report = Report {
         task: task.clone(),
         seed,
@@ -162,7 +172,7 @@ pub fn run(
             predict_linearized,
             predict_sampled,
         },
-        train_tokens_per_second: report.tokens as f64 / train_seconds,
+        train_tokens_per_second: train_tokens as f64 / f64::max(train_seconds, f64::MIN_POSITIVE),
         prior_precision: fitted.laplace.prior_precisions().of(0).value(),
         effective_dimension: fitted.laplace.effective_dimension(),
         temperature: 1.0 / temperature.beta,

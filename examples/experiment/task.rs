@@ -132,11 +132,16 @@ impl TaskArguments {
         let encode = |task: &Task| -> Result<EncodedDataset, Box<dyn Error>> { Ok(encoding.encode(task, &tokenizer)?) };
         let (train, rest) = self.task(&self.train)?.split(self.n_train, self.seed)?;
         let test = self.task(&self.test)?.sample(self.n_test, self.seed)?;
+        let all = [train, rest.sample(self.n_validation, self.seed)?, test].each_ref().map(encode);
+        let [train, validation, test] = all;
+        let (train, validation, test) = (train?, validation?, test?);
+        // the largest items may lie in one split only
+        let n_classes = train.n_classes.max(validation.n_classes).max(test.n_classes);
         let splits = Splits {
             task: format!("{} with {}", test.name, self.model.display()),
-            train: encode(&train)?,
-            validation: encode(&rest.sample(self.n_validation, self.seed)?)?,
-            test: encode(&test)?,
+            train: train.with_classes(n_classes)?,
+            validation: validation.with_classes(n_classes)?,
+            test: test.with_classes(n_classes)?,
         };
         println!("{}\n", splits.train.example(0, &tokenizer)?);
         Ok(splits)

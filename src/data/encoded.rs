@@ -79,6 +79,28 @@ pub struct EncodedDataset {
 }
 
 impl EncodedDataset {
+    /// The same items with `n_classes` classes, so that splits whose largest items differ suit one model; an item lacks the
+    /// classes that it has no choice for.
+    ///
+    /// # Errors
+    /// If the answers are class tokens, whose number is fixed, or an item has more choices.
+    pub fn with_classes(mut self, n_classes: usize) -> Result<Self> {
+        if let ResolvedAnswers::ClassTokens(ids) = &self.answers
+            && ids.len() != n_classes
+        {
+            return Err(Error::Count { what: "class tokens".into(), expected: ids.len(), found: n_classes });
+        }
+        if let Some(item) = self.items.iter().find(|item| item.n_choices > n_classes) {
+            return Err(Error::config(
+                "n_classes",
+                format!("at least the {} choices of item `{}`", item.n_choices, item.id),
+                n_classes,
+            ));
+        }
+        self.n_classes = n_classes;
+        Ok(self)
+    }
+
     /// The number of items.
     pub fn len(&self) -> usize {
         self.items.len()

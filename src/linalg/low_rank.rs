@@ -38,14 +38,22 @@ impl LowRankSum {
     /// If a value is not finite.
     pub fn add(&mut self, rows: ArrayView2<f64>) -> Result<()> {
         let columns = concatenate![Axis(1), self.factor, rows.t()];
-        let gram = matmul(columns.t(), columns.view());
+        // the smaller of the two Gram matrices has all eigenvalues that are not zero
+        let (d, n_columns) = columns.dim();
+        let outer = n_columns > d;
+        let gram = if outer { matmul(columns.view(), columns.t()) } else { matmul(columns.t(), columns.view()) };
         let eigen = eigh(gram.view())?;
         let n = eigen.values.len();
         // below this an eigenvalue is rounding, and its column points anywhere
         let noise = NOISE * eigen.values.last().copied().unwrap_or(0.0);
         let keep = eigen.values.iter().filter(|v| **v > noise).count().min(self.rank);
         self.discarded_trace += eigen.values.slice(s![..n - keep]).iter().map(|v| v.max(0.0)).sum::<f64>();
-        self.factor = matmul(columns.view(), eigen.vectors.slice(s![.., n - keep..]));
+        let vectors = eigen.vectors.slice(s![.., n - keep..]);
+        self.factor = if outer {
+            &vectors * &eigen.values.slice(s![n - keep..]).mapv(f64::sqrt)
+        } else {
+            matmul(columns.view(), vectors)
+        };
         Ok(())
     }
 

@@ -83,7 +83,7 @@ impl Classifier for PromptClassifier {
     fn check(&self, batch: &TokenBatch) -> Result<()> {
         if batch.n_classes() != self.n_classes {
             return Err(Error::Count {
-                what: "classes of the data".into(),
+                what: "classes of the data (see `EncodedDataset::with_classes`)".into(),
                 expected: self.n_classes,
                 found: batch.n_classes(),
             });

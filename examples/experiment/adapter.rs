@@ -1,0 +1,34 @@
+//! Trains an adapter and keeps it, or takes the one that an earlier run kept.
+
+use bayes_lora::data::EncodedDataset;
+use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
+use bayes_lora::models::PromptClassifier;
+use bayes_lora::progress::Control;
+use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig};
+use std::error::Error;
+use std::path::Path;
+
+/// The folder of a run's adapter, in PEFT's format.
+const FOLDER: &str = "adapter";
+
+/// Trains on `train` and saves the adapter under `out` before anything else can fail; or, where `trained` is the directory
+/// of an earlier run, loads that one's, with the start that its seed gives.
+pub fn train_or_load(
+    model: PromptClassifier,
+    (train, validation): (&EncodedDataset, Option<&EncodedDataset>),
+    lora: &LoraConfig,
+    trainer: &TrainerConfig,
+    trained: Option<&Path>,
+    out: &Path,
+    control: &Control,
+) -> Result<TrainOutcome<PromptClassifier>, Box<dyn Error>> {
+    let start = attach(model.clone(), lora, trainer.seed)?;
+    let Some(dir) = trained else {
+        let outcome = Trainer::new(trainer.clone())?.fit(start, train, validation, control)?;
+        save_peft(&outcome.model, lora, &train.name, out.join(FOLDER))?;
+        return Ok(outcome);
+    };
+    let weights = read_adapter(&load_peft(model, dir.join(FOLDER))?.0)?;
+    let report = TrainReport { epochs: vec![], best_epoch: None, steps: 0, items: 0, tokens: 0, seconds: 0.0 };
+    Ok(TrainOutcome { model: write_adapter(start, &weights)?, best: None, report })
+}
