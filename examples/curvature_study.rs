@@ -24,7 +24,7 @@ use bayes_lora::curvature::{
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
 use bayes_lora::plot::CurveChart;
-use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig};
+use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, Stationarity, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
 use clap::Parser;
@@ -89,6 +89,7 @@ struct Row {
     against_exact: Option<Against>,
     against_site_block: Option<Against>,
     dispersion: Dispersion,
+    stationarity: Stationarity,
     decomposition_seconds: f64,
     sums_bytes: usize,
 }
@@ -138,6 +139,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         seconds.push(clock.elapsed().as_secs_f64());
         candidates.push(Candidate { name: name(&curvature.config), curvature, laplace });
     }
+    let gradient = log_likelihood_gradient(&model, &splits.train, &task.limits(), &control)?;
     let clock = Instant::now();
     let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
     let limits = task.limits();
@@ -193,6 +195,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             against_exact: against(yardsticks[0])?,
             against_site_block: against(yardsticks[1])?,
             dispersion,
+            stationarity: laplace.stationarity(&gradient)?,
             decomposition_seconds: seconds[k],
             sums_bytes: curvature.bytes(),
         };
@@ -331,9 +334,10 @@ fn print_row(row: &Row) {
         format!(" | ratio {:.2} corr {:.2} KL {:.4}", a.median_variance_ratio, a.log_variance_correlation, a.mean_kl)
     });
     println!(
-        "{:<42} evidence {:>9.1} | {} | held out: {}{against} | {}",
+        "{:<42} evidence {:>9.1} (Newton gain {:.1}) | {} | held out: {}{against} | {}",
         row.name,
         row.log_evidence,
+        row.stationarity.newton_gain,
         at(&row.by_evidence),
         at(&row.by_held_out),
         row.dispersion

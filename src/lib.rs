@@ -47,6 +47,7 @@ pub mod calibrate;
 pub mod curvature;
 pub mod data;
 pub mod error;
+mod hash;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;

@@ -8,7 +8,19 @@ use std::path::{Path, PathBuf};
 
 /// A module may import from floors below its own and from its own folder.
 const FLOORS: [&[&str]; 8] = [
-    &["atomic_file", "batches", "belief", "error", "likelihood", "linalg", "prior", "progress", "tape", "tensor_file"],
+    &[
+        "atomic_file",
+        "batches",
+        "belief",
+        "error",
+        "hash",
+        "likelihood",
+        "linalg",
+        "prior",
+        "progress",
+        "tape",
+        "tensor_file",
+    ],
     &["calibrate", "data", "lora", "metrics"],
     &["models"],
     &["curvature", "train"],

@@ -221,7 +221,7 @@ fn host_algebra_on_given_factors_equals_that_of_pytorch_to_1e_9() {
                 config: CurvatureConfig { treatment, ..CurvatureConfig::default() },
                 n_data: fixture.train.len(),
                 log_likelihood: Some(-fixture.scalar("train_nll_sum")),
-                item_hashes: BTreeSet::new(),
+                item_keys: BTreeSet::new(),
                 adapter_fingerprint: adapter_fingerprint(&read_adapter(&model).unwrap()),
             };
             let fixed =

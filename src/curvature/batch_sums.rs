@@ -1,8 +1,7 @@
 //! Reduces one batch's inputs and gradients to what the sums of every structure take.
 
 use super::config::CurvatureConfig;
-use super::fingerprint::fnv1a;
-use super::fisher::TokenTreatment;
+use super::fisher::{LabelledItem, TokenTreatment};
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
 use super::structure::CurvatureStructure;
@@ -20,8 +19,8 @@ use std::f64::consts::TAU;
 
 /// What one batch adds.
 pub(super) struct BatchSums {
-    /// One hash an item, of its identifier.
-    pub(super) item_hashes: Vec<u64>,
+    /// One key an item (see [`crate::models::Dataset::item_key`]).
+    pub(super) item_keys: Vec<u64>,
     pub(super) log_likelihood: Option<f64>,
     /// For Kronecker factors, one list a configuration; empty for other structures.
     pub(super) factors: Vec<Vec<SiteIncrement>>,
@@ -59,20 +58,20 @@ impl Increment {
 pub(super) fn batch_sums<M: Classifier>(
     model: &M,
     input: &M::Input,
-    ids: &[String],
-    labels: &[Option<usize>],
+    items: &[LabelledItem],
     configs: &[CurvatureConfig],
     sites: &BTreeSet<Site>,
 ) -> Result<BatchSums> {
     let shared = &configs[0];
     let CurvatureConfig { fisher, likelihood, .. } = *shared;
     let n_classes = model.n_classes();
-    check_labels(labels, n_classes, input.class_mask(), |k| ids[k].clone())?;
+    let labels: Vec<Option<usize>> = items.iter().map(|item| item.label).collect();
+    check_labels(&labels, n_classes, input.class_mask(), |k| items[k].id.clone())?;
     let count = fisher.n_columns(likelihood, n_classes);
     let mut choose = |p: &Array2<f64>| {
         let mut columns = Array3::zeros((p.nrows(), n_classes, count));
         for (b, mut item) in columns.outer_iter_mut().enumerate() {
-            item.assign(&fisher.columns(likelihood, p.row(b), labels[b], &ids[b])?);
+            item.assign(&fisher.columns(likelihood, p.row(b), &items[b])?);
         }
         Ok(columns)
     };
@@ -81,7 +80,7 @@ pub(super) fn batch_sums<M: Classifier>(
     // where a row is an item, its combinations were weighed by the choice above
     let curvatures = match pass.rows {
         RowMeaning::Item => None,
-        RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, ids, labels, shared)?),
+        RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, items, shared)?),
     };
     let factors = |config: &CurvatureConfig| match config.structure {
         CurvatureStructure::Kronecker => increments(&pass, curvatures.as_ref(), config),
@@ -89,8 +88,8 @@ pub(super) fn batch_sums<M: Classifier>(
     };
     let reads_jacobians = configs.iter().any(|config| config.structure.reads_jacobians());
     Ok(BatchSums {
-        item_hashes: ids.iter().map(|id| fnv1a(id.bytes())).collect(),
-        log_likelihood: log_likelihood(&pass.logits, labels, likelihood),
+        item_keys: items.iter().map(|item| item.key).collect(),
+        log_likelihood: log_likelihood(&pass.logits, &labels, likelihood),
         factors: configs.iter().map(factors).collect::<Result<_>>()?,
         rows: if reads_jacobians { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },
     })
@@ -143,14 +142,13 @@ fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>], likelihood: Li
 fn output_curvatures(
     pass: &Probe,
     choices: usize,
-    ids: &[String],
-    labels: &[Option<usize>],
+    items: &[LabelledItem],
     config: &CurvatureConfig,
 ) -> Result<Array3<f64>> {
     let p = softmax(pass.logits.view());
     let mut curvatures = Array3::zeros((p.nrows(), choices, choices));
     for (b, mut item) in curvatures.outer_iter_mut().enumerate() {
-        let curvature = config.fisher.output_curvature(config.likelihood, p.row(b), labels[b], &ids[b])?;
+        let curvature = config.fisher.output_curvature(config.likelihood, p.row(b), &items[b])?;
         item.assign(&curvature.slice(ndarray::s![..choices, ..choices]));
     }
     Ok(curvatures)

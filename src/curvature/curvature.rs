@@ -19,11 +19,9 @@ pub struct Curvature {
     pub n_data: usize,
     /// Σ log p(y | x, θ*) over the items in nats; `None` if a label is unknown.
     pub log_likelihood: Option<f64>,
-    /// 64-bit FNV-1a hashes of the identifiers of the items seen, by which [`Curvature::merge`] refuses to count one twice.
-    ///
-    /// Empty it where identifiers do not name the same item in every data set: those of [`crate::models::Points`] are
-    /// positions.
-    pub item_hashes: BTreeSet<u64>,
+    /// Keys of the items seen (see [`crate::models::Dataset::item_key`]), by which [`Curvature::merge`] refuses to count
+    /// one twice.
+    pub item_keys: BTreeSet<u64>,
     /// The adapter θ* that it was fitted at, by [`super::adapter_fingerprint`].
     pub adapter_fingerprint: u64,
 }
@@ -47,8 +45,8 @@ impl Curvature {
             CurvatureStructure::Diagonal | CurvatureStructure::Ekfac => CurvatureSums::Diagonal(Vec::new()),
             _ => CurvatureSums::Joint(Vec::new()),
         };
-        let item_hashes = BTreeSet::new();
-        Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_hashes, adapter_fingerprint }
+        let item_keys = BTreeSet::new();
+        Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_keys, adapter_fingerprint }
     }
 
     /// The Kronecker factors, where that is the structure.
@@ -72,10 +70,10 @@ impl Curvature {
         &mut self,
         n_data: usize,
         log_likelihood: Option<f64>,
-        item_hashes: impl IntoIterator<Item = u64>,
+        item_keys: impl IntoIterator<Item = u64>,
     ) {
         self.n_data += n_data;
-        self.item_hashes.extend(item_hashes);
+        self.item_keys.extend(item_keys);
         self.log_likelihood = self.log_likelihood.zip(log_likelihood).map(|(sum, new)| sum + new);
     }
 
@@ -101,7 +99,7 @@ impl Curvature {
             }
             _ => return Err(Error::Incompatible("the two sums are of different structures".into())),
         }
-        self.count(other.n_data, other.log_likelihood, other.item_hashes);
+        self.count(other.n_data, other.log_likelihood, other.item_keys);
         Ok(self)
     }
 
@@ -113,11 +111,11 @@ impl Curvature {
                 self.adapter_fingerprint, other.adapter_fingerprint
             )));
         }
-        let common = self.item_hashes.intersection(&other.item_hashes).count();
+        let common = self.item_keys.intersection(&other.item_keys).count();
         if common > 0 {
             return Err(Error::Incompatible(format!(
                 "{common} items are in both curvature sums ({} items here, {} there): merging would count them twice (if equal \
-                 identifiers name different items, empty `item_hashes` first)",
+                 identifiers name different items, empty `item_keys` first)",
                 self.n_data, other.n_data
             )));
         }

@@ -1,6 +1,5 @@
 //! Chooses which output gradients make up the Fisher information.
 
-use super::fingerprint::fnv1a;
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::linalg::semidefinite_cholesky;
@@ -34,6 +33,16 @@ pub enum TokenTreatment {
     Last,
 }
 
+/// An item as the Fisher information sees it.
+pub(super) struct LabelledItem {
+    /// Its name, for errors.
+    pub(super) id: String,
+    /// What its sampled labels depend on (see [`crate::models::Dataset::item_key`]).
+    pub(super) key: u64,
+    /// Its label, if known.
+    pub(super) label: Option<usize>,
+}
+
 impl TokenTreatment {
     /// What a site's activation sum is divided by: input vectors seen for *expand*, items otherwise.
     pub(super) fn normalizer(self, n_vectors: usize, n_data: usize) -> f64 {
@@ -53,13 +62,12 @@ impl FisherKind {
         &self,
         likelihood: Likelihood,
         probabilities: ArrayView1<f64>,
-        label: Option<usize>,
-        item_id: &str,
+        item: &LabelledItem,
     ) -> Result<Array2<f64>> {
         if let Self::Exact = self {
             return Ok(likelihood.fisher(probabilities));
         }
-        let columns = self.columns(likelihood, probabilities, label, item_id)?;
+        let columns = self.columns(likelihood, probabilities, item)?;
         Ok(columns.dot(&columns.t()))
     }
 
@@ -81,8 +89,7 @@ impl FisherKind {
         &self,
         likelihood: Likelihood,
         probabilities: ArrayView1<f64>,
-        label: Option<usize>,
-        item_id: &str,
+        item: &LabelledItem,
     ) -> Result<Array2<f64>> {
         let c = probabilities.len();
         let mut columns = Array2::zeros((c, self.n_columns(likelihood, c)));
@@ -95,15 +102,15 @@ impl FisherKind {
                 }
             }
             Self::Sampled { n, .. } => {
-                let labels = self.sampled_labels(likelihood, probabilities, item_id)?;
+                let labels = self.sampled_labels(likelihood, probabilities, item)?;
                 for (k, label) in labels.into_iter().enumerate() {
                     columns.column_mut(k).assign(&(score(probabilities, label) / (n as f64).sqrt()));
                 }
             }
             Self::Empirical => {
                 self.require_categorical(likelihood)?;
-                let label = label.ok_or_else(|| {
-                    Error::Incompatible(format!("the empirical Fisher needs the label of item `{item_id}`"))
+                let label = item.label.ok_or_else(|| {
+                    Error::Incompatible(format!("the empirical Fisher needs the label of item `{}`", item.id))
                 })?;
                 columns.column_mut(0).assign(&score(probabilities, label));
             }
@@ -111,20 +118,20 @@ impl FisherKind {
         Ok(columns)
     }
 
-    /// Labels drawn from the model, a function of (seed, item id, probabilities) only, so that neither batches nor
+    /// Labels drawn from the model, a function of (seed, item's key, probabilities) only, so that neither batches nor
     /// shards change them.
     fn sampled_labels(
         &self,
         likelihood: Likelihood,
         probabilities: ArrayView1<f64>,
-        item_id: &str,
+        item: &LabelledItem,
     ) -> Result<Vec<usize>> {
         let Self::Sampled { n, seed } = *self else {
             return Ok(Vec::new());
         };
         self.require_categorical(likelihood)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(fnv1a(item_id.bytes()));
+        rng.set_stream(item.key);
         Ok((0..n)
             .map(|_| {
                 let u: f64 = rng.random();
@@ -171,16 +178,20 @@ mod tests {
     use super::*;
     use ndarray::arr1;
 
+    fn item(key: u64) -> LabelledItem {
+        LabelledItem { id: "x".into(), key, label: Some(2) }
+    }
+
     #[test]
     fn columns_rebuild_the_output_curvature() {
         let p = arr1(&[0.2, 0.0, 0.5, 0.3]);
         for kind in [FisherKind::Exact, FisherKind::Sampled { n: 5, seed: 1 }, FisherKind::Empirical] {
-            let r = kind.columns(Likelihood::Categorical, p.view(), Some(2), "x").unwrap();
+            let r = kind.columns(Likelihood::Categorical, p.view(), &item(0)).unwrap();
             let labels = match kind {
                 FisherKind::Exact => (0..4).map(|y| (y, p[y])).collect(),
                 FisherKind::Empirical => vec![(2, 1.0)],
                 FisherKind::Sampled { .. } => {
-                    let drawn = kind.sampled_labels(Likelihood::Categorical, p.view(), "x").unwrap();
+                    let drawn = kind.sampled_labels(Likelihood::Categorical, p.view(), &item(0)).unwrap();
                     drawn.into_iter().map(|y| (y, 0.2)).collect()
                 }
             };
@@ -199,7 +210,7 @@ mod tests {
         let p = arr1(&[0.2, 0.5, 0.3]);
         let n = 20_000;
         let sampled =
-            FisherKind::Sampled { n, seed: 7 }.output_curvature(Likelihood::Categorical, p.view(), None, "x").unwrap();
+            FisherKind::Sampled { n, seed: 7 }.output_curvature(Likelihood::Categorical, p.view(), &item(0)).unwrap();
         let exact = Likelihood::Categorical.fisher(p.view());
         // each entry is a mean of n terms of size < 1: five standard errors
         assert!((&sampled - &exact).iter().all(|d| d.abs() < 5.0 / (n as f64).sqrt()));
@@ -208,11 +219,11 @@ mod tests {
     #[test]
     fn labels_depend_on_the_item_and_the_seed_only() {
         let p = arr1(&[0.25, 0.25, 0.25, 0.25]);
-        let draw = |seed, id| {
-            FisherKind::Sampled { n: 16, seed }.sampled_labels(Likelihood::Categorical, p.view(), id).unwrap()
+        let draw = |seed, key| {
+            FisherKind::Sampled { n: 16, seed }.sampled_labels(Likelihood::Categorical, p.view(), &item(key)).unwrap()
         };
-        assert_eq!(draw(1, "a"), draw(1, "a"));
-        assert_ne!(draw(1, "a"), draw(1, "b"));
-        assert_ne!(draw(1, "a"), draw(2, "a"));
+        assert_eq!(draw(1, 7), draw(1, 7));
+        assert_ne!(draw(1, 7), draw(1, 8));
+        assert_ne!(draw(1, 7), draw(2, 7));
     }
 }

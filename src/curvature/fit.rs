@@ -8,6 +8,7 @@ use super::curvature::{Curvature, CurvatureSums};
 use super::diagonal::DiagonalSum;
 use super::estimate::{CurvatureCost, estimate_cost};
 use super::fingerprint::adapter_fingerprint;
+use super::fisher::LabelledItem;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::kron_basis::KroneckerBasis;
@@ -164,9 +165,9 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
-        let ids: Vec<String> = indices.iter().map(|&i| data.item_id(i)).collect();
-        let labels: Vec<Option<usize>> = indices.iter().map(|&i| data.label(i)).collect();
-        batch_sums(&model, &input, &ids, &labels, &configs, &sites)
+        let item = |&i: &usize| LabelledItem { id: data.item_id(i), key: data.item_key(i), label: data.label(i) };
+        let items: Vec<LabelledItem> = indices.iter().map(item).collect();
+        batch_sums(&model, &input, &items, &configs, &sites)
     };
     for_each_batch("curvature", &batches, control, work, |_, mut batch| {
         for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {
@@ -227,7 +228,7 @@ impl Spaces<'_> {
                 blocks.iter_mut().try_for_each(|block| block.add(&batch.rows, self.in_f64))?;
             }
         }
-        curvature.count(batch.item_hashes.len(), batch.log_likelihood, batch.item_hashes.iter().copied());
+        curvature.count(batch.item_keys.len(), batch.log_likelihood, batch.item_keys.iter().copied());
         Ok(())
     }
 

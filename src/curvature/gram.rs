@@ -2,7 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::linalg::matmul;
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{ArcArray2, Array2, ArrayView2, Axis, s};
+
+fn append<T: Clone + Default>(held: &mut ArcArray2<T>, rows: ArrayView2<T>) -> Result<()> {
+    let mut owned = std::mem::take(held).into_owned();
+    owned.append(Axis(0), rows).map_err(|e| Error::numerical("row sum", e))?;
+    *held = owned.into_shared();
+    Ok(())
+}
 
 /// Rows gathered in one block, so that products over blocks are large.
 const BLOCK_ROWS: usize = 256;
@@ -16,26 +23,26 @@ pub enum GramSum {
     Rows(Vec<RowBlock>),
 }
 
-/// Some rows, in the precision in which the network computed them.
+/// Some rows, in the precision in which the network computed them; clones share them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RowBlock {
     /// Rows of a network in f32 or less.
-    F32(Array2<f32>),
+    F32(ArcArray2<f32>),
     /// Rows of a network in f64.
-    F64(Array2<f64>),
+    F64(ArcArray2<f64>),
 }
 
 impl RowBlock {
     /// Stores rows in f64, or rounded to f32.
     pub fn new(rows: Array2<f64>, in_f64: bool) -> Self {
-        if in_f64 { Self::F64(rows) } else { Self::F32(rows.mapv(|v| v as f32)) }
+        if in_f64 { Self::F64(rows.into_shared()) } else { Self::F32(rows.mapv(|v| v as f32).into_shared()) }
     }
 
     /// The rows in f64, `[m, n]`.
     pub fn to_f64(&self) -> Array2<f64> {
         match self {
             Self::F32(rows) => rows.mapv(f64::from),
-            Self::F64(rows) => rows.clone(),
+            Self::F64(rows) => rows.to_owned(),
         }
     }
 
@@ -48,11 +55,10 @@ impl RowBlock {
     }
 
     fn append(&mut self, rows: &Array2<f64>) -> Result<()> {
-        let joined = match self {
-            Self::F32(held) => held.append(Axis(0), rows.mapv(|v| v as f32).view()),
-            Self::F64(held) => held.append(Axis(0), rows.view()),
-        };
-        joined.map_err(|e| Error::numerical("row sum", e))
+        match self {
+            Self::F32(held) => append(held, rows.mapv(|v| v as f32).view()),
+            Self::F64(held) => append(held, rows.view()),
+        }
     }
 
     fn bytes(&self) -> usize {

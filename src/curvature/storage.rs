@@ -20,7 +20,7 @@ use std::path::Path;
 use write::Writer;
 
 /// The one array that belongs to no site.
-const ITEM_HASHES: &str = "item_hashes";
+const ITEM_KEYS: &str = "item_keys";
 
 impl Curvature {
     /// Saves the sums as one safetensors file in one step, so that a failure leaves whatever was there before.
@@ -30,9 +30,9 @@ impl Curvature {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         check_structure(self, path)?;
-        let item_hashes: Array1<u64> = self.item_hashes.iter().copied().collect();
+        let item_keys: Array1<u64> = self.item_keys.iter().copied().collect();
         let mut writer = Writer::default();
-        writer.put(ITEM_HASHES.into(), item_hashes.view())?;
+        writer.put(ITEM_KEYS.into(), item_keys.view())?;
         let sums = match &self.sums {
             CurvatureSums::Kronecker(all) => SumsForm::Kronecker(writer.each("", all, Writer::factors)?),
             CurvatureSums::Diagonal(all) => SumsForm::Diagonal(writer.each("", all, Writer::diagonal)?),
@@ -55,7 +55,7 @@ impl Curvature {
         let file = TensorFile::open(path)?;
         let header = Header::parse(file.metadata(KEY), path)?;
         let mut reader = Reader::new(file, path);
-        let item_hashes: Array1<u64> = reader.take(ITEM_HASHES, header.n_item_hashes)?;
+        let item_keys: Array1<u64> = reader.take(ITEM_KEYS, header.n_item_keys)?;
         let sums = match header.sums {
             SumsForm::Kronecker(all) => CurvatureSums::Kronecker(reader.each("", all, Reader::factors)?),
             SumsForm::Diagonal(all) => CurvatureSums::Diagonal(reader.each("", all, Reader::diagonal)?),
@@ -67,14 +67,14 @@ impl Curvature {
             sums,
             n_data: header.n_data,
             log_likelihood: header.log_likelihood.map(header::Exact::value),
-            item_hashes: item_hashes.into_iter().collect(),
+            item_keys: item_keys.into_iter().collect(),
             adapter_fingerprint: header.adapter_fingerprint,
         };
-        let distinct = curvature.item_hashes.len();
-        if distinct != header.n_item_hashes || distinct > curvature.n_data {
+        let distinct = curvature.item_keys.len();
+        if distinct != header.n_item_keys || distinct > curvature.n_data {
             return Err(Error::Count {
                 what: format!("{}: distinct item hashes of {} items", path.display(), curvature.n_data),
-                expected: header.n_item_hashes.min(curvature.n_data),
+                expected: header.n_item_keys.min(curvature.n_data),
                 found: distinct,
             });
         }

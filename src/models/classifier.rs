@@ -2,6 +2,7 @@
 
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
+use crate::hash::fnv1a;
 use crate::lora::Adaptable;
 use crate::tape::Tape;
 use burn::tensor::{DType, Device, Tensor};
@@ -95,6 +96,13 @@ pub trait Dataset: Send + Sync {
 
     /// A name of an item, for errors.
     fn item_id(&self, item: usize) -> String;
+
+    /// What names an item in every data set that holds it: draws of its labels depend on it, and merged sums count it once.
+    ///
+    /// A hash of [`Dataset::item_id`] unless that is a mere position.
+    fn item_key(&self, item: usize) -> u64 {
+        fnv1a(self.item_id(item).bytes())
+    }
 
     /// Cuts all items into batches of similar cost.
     ///

@@ -3,6 +3,7 @@
 use super::classifier::{Classifier, ClassifierInput, Dataset};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::error::{Error, Result};
+use crate::hash::fnv1a;
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
@@ -187,6 +188,11 @@ impl Dataset for Points {
 
     fn item_id(&self, item: usize) -> String {
         format!("point {item}")
+    }
+
+    /// A point is its features.
+    fn item_key(&self, item: usize) -> u64 {
+        fnv1a(self.features.row(item).iter().flat_map(|v| v.to_bits().to_le_bytes()))
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::evidence::{EvidenceOptimum, Spectrum};
-use crate::curvature::{Coordinates, Curvature, Probe, Projection, SiteSpace};
+use crate::curvature::{Coordinates, Curvature, Probe, Projection, SiteSpace, adapter_fingerprint};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
@@ -48,6 +48,7 @@ pub struct Laplace {
     group_of: Vec<usize>,
     groups: Vec<Group>,
     map: AdapterWeights,
+    centre: AdapterWeights,
     precisions: PriorPrecisions,
     temperature: f64,
     log_likelihood: Option<f64>,
@@ -68,13 +69,20 @@ impl Laplace {
     /// Decomposes the curvature once, and sets the prior precision as configured.
     ///
     /// # Errors
-    /// If the model has no adapter, the prior's centre is unknown, the structure couples weights of different prior groups,
-    /// or the evidence has no optimum.
+    /// If the model has no adapter or another than the curvature, the prior's centre is unknown, the structure couples weights
+    /// of different prior groups, or the evidence has no optimum.
     pub fn new<M: Adaptable>(model: &M, curvature: &Curvature, config: &LaplaceConfig) -> Result<Self> {
         if !(config.temperature > 0.0 && config.temperature.is_finite()) {
             return Err(Error::config("temperature", "positive and finite", config.temperature));
         }
         let map = read_adapter(model)?;
+        if adapter_fingerprint(&map) != curvature.adapter_fingerprint {
+            return Err(Error::Incompatible(format!(
+                "the curvature was fitted at another adapter than the model's (fingerprints {:016x} and {:016x})",
+                curvature.adapter_fingerprint,
+                adapter_fingerprint(&map)
+            )));
+        }
         let centre = prior_centre(model, config.prior_mean)?;
         let blocks = Block::all(curvature, !config.without_residual)?;
         let (mut groups, mut group_of): (Vec<Group>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -105,6 +113,7 @@ impl Laplace {
             group_of,
             groups,
             map,
+            centre,
             precisions: config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
             temperature: config.temperature,
             log_likelihood: curvature.log_likelihood,
@@ -155,6 +164,11 @@ impl Laplace {
     /// The trained adapter θ*.
     pub fn map(&self) -> &AdapterWeights {
         &self.map
+    }
+
+    /// The centre μ of the prior.
+    pub(super) fn centre(&self) -> &AdapterWeights {
+        &self.centre
     }
 
     /// The curvature, block by block.

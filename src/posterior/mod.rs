@@ -7,6 +7,7 @@ mod held_out;
 mod jacobians;
 mod laplace;
 mod sample_then_optimize;
+mod stationarity;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
@@ -14,3 +15,4 @@ pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::{LogitGauge, LogitJacobians};
 pub use laplace::{Group, Laplace, LaplaceConfig};
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
+pub use stationarity::{Stationarity, log_likelihood_gradient};

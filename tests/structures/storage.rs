@@ -55,7 +55,7 @@ fn what_is_loaded_equals_what_was_saved() {
             if config.structure != CurvatureStructure::Ekfac {
                 let merged = here.clone().merge(there.clone()).unwrap();
                 assert_eq!(back(&here).merge(back(&there)).unwrap(), merged, "{dtype:?} {config:?}");
-                assert_eq!((merged.n_data, &merged.item_hashes), (whole.n_data, &whole.item_hashes));
+                assert_eq!((merged.n_data, &merged.item_keys), (whole.n_data, &whole.item_keys));
             }
         }
     }
@@ -204,6 +204,6 @@ fn an_item_that_is_twice_in_the_data_counts_twice_in_one_fit() {
         let mut twice = fixture.train.clone();
         twice.items.extend(fixture.train.items.iter().cloned());
         let [one, two] = [&fixture.train, &twice].map(|data| fit(&model, data, &config(CurvatureStructure::Diagonal)));
-        assert_eq!((two.n_data, &two.item_hashes), (2 * one.n_data, &one.item_hashes));
+        assert_eq!((two.n_data, &two.item_keys), (2 * one.n_data, &one.item_keys));
     }
 }

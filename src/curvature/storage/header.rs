@@ -23,7 +23,7 @@ pub(super) struct Header {
     /// That of a Gaussian likelihood, exactly.
     noise_variance: Option<Exact>,
     pub(super) n_data: usize,
-    pub(super) n_item_hashes: usize,
+    pub(super) n_item_keys: usize,
     pub(super) adapter_fingerprint: u64,
     pub(super) log_likelihood: Option<Exact>,
     pub(super) sums: SumsForm,
@@ -155,7 +155,7 @@ impl Header {
             config: curvature.config.clone(),
             noise_variance,
             n_data: curvature.n_data,
-            n_item_hashes: curvature.item_hashes.len(),
+            n_item_keys: curvature.item_keys.len(),
             adapter_fingerprint: curvature.adapter_fingerprint,
             log_likelihood: curvature.log_likelihood.map(|l| Exact::new("log-likelihood", l)).transpose()?,
             sums,

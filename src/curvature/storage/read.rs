@@ -121,8 +121,8 @@ impl Reader {
             GramForm::Rows(blocks) => {
                 let take = |reader: &mut Self, name: &str, form| {
                     Ok(match form {
-                        BlockForm::F32(rows) => RowBlock::F32(reader.take(name, [rows, width])?),
-                        BlockForm::F64(rows) => RowBlock::F64(reader.take(name, [rows, width])?),
+                        BlockForm::F32(rows) => RowBlock::F32(reader.take(name, [rows, width])?.into_shared()),
+                        BlockForm::F64(rows) => RowBlock::F64(reader.take(name, [rows, width])?.into_shared()),
                     })
                 };
                 GramSum::Rows(self.each(&format!("{name}.rows."), blocks, take)?)
