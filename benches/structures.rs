@@ -4,10 +4,11 @@
 mod common;
 
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::models::{Classifier, Dataset};
+use bayes_lora::models::Dataset;
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, LogitJacobians};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
+use burn::module::Module;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 
