@@ -322,7 +322,7 @@ mod tests {
             let found = minimize(|x| Ok((x - target).powi(2))).unwrap();
             assert!((found - target).abs() < 1e-4); // the width at which the search ends
         }
-        assert_eq!(minimize(|x| Ok(x)).unwrap(), -SPAN);
+        assert_eq!(minimize(Ok).unwrap(), -SPAN);
         assert_eq!(minimize(|x| Ok(-x)).unwrap(), SPAN);
     }
 }
