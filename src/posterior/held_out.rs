@@ -154,6 +154,7 @@ impl HeldOut {
         control: &Control,
     ) -> Result<Vec<Self>> {
         let model = model.valid();
+        laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
         let n_classes = model.n_classes();
         let labels = known_labels(data, n_classes)?;
         let levels: Vec<Levels> = laplaces.iter().map(|laplace| Levels::new(laplace)).collect();

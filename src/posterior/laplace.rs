@@ -1,13 +1,15 @@
 //! The Laplace approximation: a Gaussian around the trained adapter.
 
+use super::agreement::check_fits;
 use super::block::Block;
-use super::evidence::{EvidenceOptimum, Spectrum};
-use crate::curvature::{Coordinates, Curvature, Probe, Projection, SiteSpace, adapter_fingerprint};
+use super::evidence::EvidenceOptimum;
+use super::groups::{Group, group_blocks};
+use crate::curvature::{Curvature, Probe, Projection};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
-use ndarray::{Array2, Array3, Array4};
+use ndarray::{Array3, Array4};
 use std::collections::BTreeMap;
 
 /// How the posterior is built from the curvature.
@@ -54,17 +56,6 @@ pub struct Laplace {
     log_likelihood: Option<f64>,
 }
 
-/// The weights that share one prior precision.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Group {
-    /// What they have in common, such as `model.layers.3` or `lora_A`.
-    pub name: String,
-    /// Eigenvalues of their curvature.
-    pub spectrum: Spectrum,
-    /// `‖θ* − μ‖²` of them.
-    pub scatter: f64,
-}
-
 impl Laplace {
     /// Decomposes the curvature once, and sets the prior precision as configured.
     ///
@@ -72,42 +63,12 @@ impl Laplace {
     /// If the model has no adapter or another than the curvature, the prior's centre is unknown, the structure couples weights
     /// of different prior groups, or the evidence has no optimum.
     pub fn new<M: Adaptable>(model: &M, curvature: &Curvature, config: &LaplaceConfig) -> Result<Self> {
-        if !(config.temperature > 0.0 && config.temperature.is_finite()) {
-            return Err(Error::config("temperature", "positive and finite", config.temperature));
-        }
         let map = read_adapter(model)?;
-        if adapter_fingerprint(&map) != curvature.adapter_fingerprint {
-            return Err(Error::Incompatible(format!(
-                "the curvature was fitted at another adapter than the model's (fingerprints {:016x} and {:016x})",
-                curvature.adapter_fingerprint,
-                adapter_fingerprint(&map)
-            )));
-        }
         let centre = prior_centre(model, config.prior_mean)?;
         let blocks = Block::all(curvature, !config.without_residual)?;
-        let (mut groups, mut group_of): (Vec<Group>, Vec<usize>) = (Vec::new(), Vec::new());
-        for block in &blocks {
-            let mut name = None;
-            for space in block.spaces() {
-                check_fits(space, map.get(&space.site))?;
-                let own = group_name(config.prior_grouping, space)?;
-                if name.as_ref().is_some_and(|name| *name != own) {
-                    return Err(Error::Incompatible(format!(
-                        "a {} posterior couples all its weights, so it takes one prior precision, not {:?}",
-                        curvature.config.structure, config.prior_grouping
-                    )));
-                }
-                name = Some(own);
-            }
-            let name = name.unwrap_or_default();
-            let index = groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
-                groups.push(Group { name, spectrum: Spectrum::default(), scatter: 0.0 });
-                groups.len() - 1
-            });
-            block.extend(&mut groups[index].spectrum);
-            groups[index].scatter += block.spaces().iter().map(|space| scatter(space, &map, &centre)).sum::<f64>();
-            group_of.push(index);
-        }
+        check_fits(curvature, &blocks, &map)?;
+        let (groups, group_of) =
+            group_blocks(&blocks, config.prior_grouping, curvature.config.structure, &map, &centre)?;
         let mut laplace = Self {
             blocks,
             group_of,
@@ -115,9 +76,10 @@ impl Laplace {
             map,
             centre,
             precisions: config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
-            temperature: config.temperature,
+            temperature: 1.0,
             log_likelihood: curvature.log_likelihood,
-        };
+        }
+        .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {
             let optima = laplace.optimize_prior()?;
             laplace.precisions = PriorPrecisions::new(optima.into_iter().map(|o| o.precision).collect())?;
@@ -249,7 +211,15 @@ impl Laplace {
         for block in &self.blocks {
             for space in block.spaces() {
                 let probed = probe.sites.iter().find(|probed| probed.site == space.site);
-                let probed = probed.ok_or_else(|| missing_site(&space.site))?;
+                let probed = probed.ok_or_else(|| {
+                    let seen: Vec<String> = probe.sites.iter().take(3).map(|s| format!("`{}`", s.site)).collect();
+                    Error::Incompatible(format!(
+                        "the posterior is about `{}`, the batch about {} sites such as {}",
+                        space.site,
+                        probe.sites.len(),
+                        seen.join(", ")
+                    ))
+                })?;
                 jacobians.insert(space.site.clone(), probed.jacobians()?);
             }
         }
@@ -261,7 +231,10 @@ impl Laplace {
     /// # Errors
     /// As [`Laplace::project`].
     pub fn project_jacobians(&self, jacobians: &BTreeMap<Site, Array4<f64>>) -> Result<Vec<Projection>> {
-        let find = |site: &Site| jacobians.get(site).map(|j| j.view()).ok_or_else(|| missing_site(site));
+        let find = |site: &Site| {
+            let missing = || Error::Incompatible(format!("the posterior is about `{site}`, which the Jacobians lack"));
+            jacobians.get(site).map(|j| j.view()).ok_or_else(missing)
+        };
         self.blocks.iter().map(|block| block.project(find)).collect()
     }
 
@@ -294,50 +267,4 @@ impl Laplace {
         }
         weights
     }
-}
-
-fn missing_site(site: &Site) -> Error {
-    Error::Incompatible(format!("the posterior is about `{site}`, which the batch lacks"))
-}
-
-/// Name of a site's group; a core belongs to its module's layer, but to neither A nor B.
-fn group_name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
-    match (&space.coordinates, grouping) {
-        (Coordinates::Core(_), PriorGrouping::PerMatrix | PriorGrouping::PerSite) => Err(Error::Incompatible(format!(
-            "core space has no separate A and B, so a prior {grouping:?} has no meaning there"
-        ))),
-        _ => Ok(grouping.name(&space.site)),
-    }
-}
-
-/// `‖θ* − μ‖²` of one site, or `‖R‖²` of a core (whose value at the adapter's start is zero, as B is).
-fn scatter(space: &SiteSpace, map: &AdapterWeights, centre: &AdapterWeights) -> f64 {
-    let square = |w: &Array2<f64>| w.iter().map(|v| v * v).sum::<f64>();
-    match &space.coordinates {
-        Coordinates::Core(core) => square(&core.map),
-        _ => match (map.get(&space.site), centre.get(&space.site)) {
-            (Some(map), Some(centre)) => square(&(map - centre)),
-            _ => 0.0,
-        },
-    }
-}
-
-/// Checks that the model's `weight` at this site is the one the curvature was fitted for.
-fn check_fits(space: &SiteSpace, weight: Option<&Array2<f64>>) -> Result<()> {
-    let Some(weight) = weight else {
-        return Err(Error::Incompatible(format!("the curvature is about `{}`, which the model lacks", space.site)));
-    };
-    let [rows, columns] = space.shape;
-    let fits = match &space.output_rows {
-        None => weight.nrows() == rows,
-        Some(selected) => selected.len() == rows && selected.iter().all(|&row| row < weight.nrows()),
-    };
-    if !fits || weight.ncols() != columns {
-        return Err(Error::Shape {
-            what: format!("curvature at `{}`", space.site),
-            expected: weight.shape().to_vec(),
-            found: vec![rows, columns],
-        });
-    }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Turns curvature and a prior into a Gaussian over the adapter's weights: its evidence, its covariance of logits, and
 //! draws from it.
 
+mod agreement;
 mod block;
 mod evidence;
+mod groups;
 mod held_out;
 mod jacobians;
 mod laplace;
@@ -11,8 +13,9 @@ mod stationarity;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
+pub use groups::Group;
 pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::{LogitGauge, LogitJacobians};
-pub use laplace::{Group, Laplace, LaplaceConfig};
+pub use laplace::{Laplace, LaplaceConfig};
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
 pub use stationarity::{Stationarity, log_likelihood_gradient};

@@ -24,6 +24,7 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<LogitBelief> {
     let model = model.valid();
+    laplace.check_is_about(&model)?;
     let (n, c) = (data.n_items(), model.n_classes());
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));

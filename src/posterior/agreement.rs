@@ -1,0 +1,83 @@
+//! Checks that a posterior, its curvature and a model are about the same adapter.
+
+use super::block::Block;
+use super::laplace::Laplace;
+use crate::curvature::{Coordinates, Curvature, SiteSpace, adapter_fingerprint};
+use crate::error::{Error, Result};
+use crate::lora::{Adaptable, AdapterWeights, read_adapter};
+use crate::tape::{LoraMatrix, Site};
+
+/// Checks that the curvature was fitted at the adapter `map`.
+///
+/// # Errors
+/// Names a matrix that differs in shape or is missing, or both fingerprints.
+pub(super) fn check_fits(curvature: &Curvature, blocks: &[Block], map: &AdapterWeights) -> Result<()> {
+    blocks.iter().flat_map(Block::spaces).try_for_each(|space| check_shape(space, map))?;
+    let (expected, found) = (curvature.adapter_fingerprint, adapter_fingerprint(map));
+    if expected != found {
+        return Err(Error::Incompatible(format!(
+            "the curvature was fitted at another adapter than the model's (fingerprints {expected:016x} and {found:016x})"
+        )));
+    }
+    Ok(())
+}
+
+fn check_shape(space: &SiteSpace, map: &AdapterWeights) -> Result<()> {
+    let Some(weight) = map.get(&space.site) else {
+        return Err(Error::Incompatible(format!("the curvature is about `{}`, which the model lacks", space.site)));
+    };
+    let [rows, columns] = space.shape;
+    let fits = match &space.output_rows {
+        None => weight.nrows() == rows,
+        Some(selected) => selected.len() == rows && selected.iter().all(|&row| row < weight.nrows()),
+    };
+    if !fits || weight.ncols() != columns {
+        return Err(Error::Shape {
+            what: format!("curvature at `{}`", space.site),
+            expected: weight.shape().to_vec(),
+            found: vec![rows, columns],
+        });
+    }
+    if let Coordinates::Core(core) = &space.coordinates {
+        let of_b = Site { module: core.module.clone(), matrix: LoraMatrix::B };
+        let (d_out, d_in) = (map.get(&of_b).map_or(0, |b| b.nrows()), weight.ncols());
+        let (expected, found) = ([d_out, d_in], [core.column_basis.nrows(), core.row_basis.nrows()]);
+        if expected != found || core.module != space.site.module || core.map.ncols() > weight.nrows() {
+            return Err(Error::Shape {
+                what: format!("core of `{}`", core.module),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Laplace {
+    /// Checks that `model` carries the adapter that the posterior is about.
+    ///
+    /// # Errors
+    /// Names what differs: the number of matrices, one of them, a shape, or the weights.
+    pub fn check_is_about<M: Adaptable>(&self, model: &M) -> Result<()> {
+        let found = read_adapter(model)?;
+        if found.len() != self.map().len() {
+            let what = "adapted sites of the model".into();
+            return Err(Error::Count { what, expected: self.map().len(), found: found.len() });
+        }
+        for ((site, map), (other, weight)) in self.map().iter().zip(&found) {
+            if site != other {
+                return Err(Error::Incompatible(format!("the posterior is about `{site}`, the model about `{other}`")));
+            }
+            if map.dim() != weight.dim() {
+                let (expected, found) = (map.shape().to_vec(), weight.shape().to_vec());
+                return Err(Error::Shape { what: site.to_string(), expected, found });
+            }
+            if map != weight {
+                return Err(Error::Incompatible(format!(
+                    "the model's `{site}` has other weights than the adapter that the posterior was fitted around"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! Gathers the blocks of a posterior whose weights share a prior precision.
+
+use super::block::Block;
+use super::evidence::Spectrum;
+use crate::curvature::{Coordinates, CurvatureStructure, SiteSpace};
+use crate::error::{Error, Result};
+use crate::lora::AdapterWeights;
+use crate::prior::PriorGrouping;
+use ndarray::Array2;
+
+/// The weights that share one prior precision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// What they have in common, such as `model.layers.3` or `lora_A`.
+    pub name: String,
+    /// Eigenvalues of their curvature.
+    pub spectrum: Spectrum,
+    /// `‖θ* − μ‖²` of them.
+    pub scatter: f64,
+}
+
+/// The groups of `blocks`, and the group of each block.
+///
+/// # Errors
+/// If a block couples weights of different groups, or the grouping has no meaning in its coordinates.
+pub(super) fn group_blocks(
+    blocks: &[Block],
+    grouping: PriorGrouping,
+    structure: CurvatureStructure,
+    map: &AdapterWeights,
+    centre: &AdapterWeights,
+) -> Result<(Vec<Group>, Vec<usize>)> {
+    let (mut groups, mut group_of): (Vec<Group>, Vec<usize>) = (Vec::new(), Vec::new());
+    for block in blocks {
+        let mut names = block.spaces().iter().map(|space| name(grouping, space)).collect::<Result<Vec<_>>>()?;
+        names.dedup();
+        let [name] = names.as_slice() else {
+            return Err(Error::Incompatible(format!(
+                "a {structure} posterior couples all its weights, so it takes one prior precision, not {grouping:?}"
+            )));
+        };
+        let index = groups.iter().position(|group| group.name == *name).unwrap_or_else(|| {
+            groups.push(Group { name: name.clone(), spectrum: Spectrum::default(), scatter: 0.0 });
+            groups.len() - 1
+        });
+        block.extend(&mut groups[index].spectrum);
+        groups[index].scatter += block.spaces().iter().map(|space| scatter(space, map, centre)).sum::<f64>();
+        group_of.push(index);
+    }
+    Ok((groups, group_of))
+}
+
+/// Name of a site's group; a core belongs to its module's layer, but to neither A nor B.
+fn name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
+    match (&space.coordinates, grouping) {
+        (Coordinates::Core(_), PriorGrouping::PerMatrix | PriorGrouping::PerSite) => Err(Error::Incompatible(format!(
+            "core space has no separate A and B, so a prior {grouping:?} has no meaning there"
+        ))),
+        _ => Ok(grouping.name(&space.site)),
+    }
+}
+
+/// `‖θ* − μ‖²` of one site, or `‖R‖²` of a core (whose value at the adapter's start is zero, as B is).
+fn scatter(space: &SiteSpace, map: &AdapterWeights, centre: &AdapterWeights) -> f64 {
+    let square = |w: &Array2<f64>| w.iter().map(|v| v * v).sum::<f64>();
+    match &space.coordinates {
+        Coordinates::Core(core) => square(&core.map),
+        _ => match (map.get(&space.site), centre.get(&space.site)) {
+            (Some(map), Some(centre)) => square(&(map - centre)),
+            _ => 0.0,
+        },
+    }
+}
