@@ -252,7 +252,7 @@ impl Arguments {
             for &treatment in treatments {
                 configs.extend([of(Kronecker, treatment), of(Ekfac, treatment)]);
             }
-            configs.push(CurvatureConfig { dense_limit: 0, ..of(Kronecker, TokenTreatment::Expand) });
+            configs.push(CurvatureConfig { dense_limit: Some(0), ..of(Kronecker, TokenTreatment::Expand) });
         }
         configs
     }
@@ -267,7 +267,7 @@ fn name(config: &CurvatureConfig) -> String {
     if matches!(config.structure, CurvatureStructure::Kronecker | CurvatureStructure::Ekfac) {
         name += &format!(", {:?}", config.treatment).to_lowercase();
     }
-    if config.dense_limit == 0 {
+    if config.dense_limit == Some(0) {
         name += &format!(", rank {}", config.low_rank);
     }
     match config.fisher {

@@ -333,14 +333,14 @@ fn covariance_and_log_determinant_equal_those_of_dense_matrices_at_any_prior() {
     let model = disturbed(network(&[7, 6, 4], 3, DType::F64));
     let data = (&points(30, 7, 4), &points(5, 7, 4));
     for (dense_limit, low_rank, with_residual) in KEPT {
-        let config = CurvatureConfig { dense_limit, low_rank, ..CurvatureConfig::default() };
+        let config = CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..CurvatureConfig::default() };
         let name = format!("{low_rank} kept of those above {dense_limit}, residual {with_residual}");
         check_against_dense(&name, &model, data, config, with_residual);
     }
     // items and tokens are not the same number here
     let fixture = Fixture::load(FIXTURES[0]);
     for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last] {
-        let config = CurvatureConfig { treatment, dense_limit: 16, low_rank: 5, ..CurvatureConfig::default() };
+        let config = CurvatureConfig { treatment, dense_limit: Some(16), low_rank: 5, ..CurvatureConfig::default() };
         let data = (&fixture.train, &fixture.test);
         check_against_dense(&format!("{treatment:?}"), &fixture.model(DType::F64), data, config, true);
     }
@@ -355,7 +355,11 @@ fn draws_have_the_mean_and_the_covariance_of_the_posterior() {
     let model = disturbed(network(&[7, 6, 4], 3, dtype));
     let data = points(30, 7, 4);
     for (dense_limit, low_rank, with_residual) in KEPT {
-        let curvature = fit(&model, &data, CurvatureConfig { dense_limit, low_rank, ..CurvatureConfig::default() });
+        let curvature = fit(
+            &model,
+            &data,
+            CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..CurvatureConfig::default() },
+        );
         let config = LaplaceConfig { without_residual: !with_residual, ..fixed(0.2) };
         let laplace = Laplace::new(&model, &curvature, &config).unwrap();
         // linear functionals aᵀ(θ − θ*): one a site, one along its flattest direction, and the sum over all sites

@@ -5,11 +5,13 @@ use super::core_space::CoreSpace;
 use super::fit::adapted_sites;
 use super::probe::repetitions;
 use super::structure::CurvatureStructure;
+use crate::data::BatchOrder;
 use crate::error::Result;
 use crate::lora::read_adapter;
-use crate::models::{Classifier, Dataset};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::tape::LoraMatrix;
 use burn::tensor::DType;
+use std::collections::BTreeMap;
 
 /// What one structure will take.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +60,7 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     data: &D,
     config: &CurvatureConfig,
 ) -> Result<CurvatureCost> {
+    let config = &with_dense_limit(model, data, config)?;
     let structure = config.structure;
     let adapter = read_adapter(model)?;
     let sites = config.subset.select(&adapted_sites(model))?;
@@ -93,4 +96,52 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     let rows_per_item = if data.rows_are_choices() { model.n_classes() } else { 1 };
     let network_rows = (data.n_items() * rows_per_item * copies) as u64 * passes;
     Ok(CurvatureCost { structure, bytes, n_unknowns, n_rows, network_rows })
+}
+
+/// Operations of a decomposition of width d are about this times d³: 0.04 s at 576, 0.5 s at 1,536 and 18 s at 4,096, where
+/// 10¹¹ operations of the pass take a second.
+const DECOMPOSITION_OPERATIONS: f64 = 25.0;
+
+/// Share of the pass that the decompositions may take.
+const DECOMPOSITION_SHARE: f64 = 0.1;
+
+/// Operations that they may take in any case, a tenth of a second.
+const DECOMPOSITION_ALLOWANCE: f64 = 1e10;
+
+/// The settings with a limit on dense factors: theirs, or the widest factor whose decomposition, with all narrower ones, takes
+/// a tenth of the pass (or of a second).
+///
+/// # Errors
+/// If the model has no adapter, the subset selects nothing or the data are empty.
+pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    config: &CurvatureConfig,
+) -> Result<CurvatureConfig> {
+    if config.dense_limit.is_some() {
+        return Ok(config.clone());
+    }
+    let adapter = read_adapter(model)?;
+    let sites = config.subset.select(&adapted_sites(model))?;
+    let mut widths: BTreeMap<usize, usize> = BTreeMap::new();
+    for weight in sites.iter().filter_map(|site| adapter.get(site)) {
+        *widths.entry(weight.nrows().max(weight.ncols())).or_default() += 1;
+    }
+    // a batch of middle length stands for all
+    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
+    let middle = &batches[batches.len() / 2];
+    let mask = batch_for(model, data, middle)?.token_mask();
+    let tokens = mask.iter().filter(|real| **real).count() as f64 / middle.len() as f64 * data.n_items() as f64;
+    let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
+    // two operations a weight and token, forward and backward
+    let pass = 4.0 * model.num_params() as f64 * tokens * repetitions(data, columns) as f64;
+    let (mut spent, mut limit) = (0.0, 0);
+    for (width, count) in widths {
+        spent += DECOMPOSITION_OPERATIONS * (width as f64).powi(3) * count as f64;
+        if spent > DECOMPOSITION_ALLOWANCE.max(DECOMPOSITION_SHARE * pass) {
+            break;
+        }
+        limit = width;
+    }
+    Ok(CurvatureConfig { dense_limit: Some(limit), ..config.clone() })
 }

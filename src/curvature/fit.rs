@@ -6,7 +6,7 @@ use super::coordinates::{Coordinates, SiteSpace};
 use super::core_space::CoreSpace;
 use super::curvature::{Curvature, CurvatureSums};
 use super::diagonal::DiagonalSum;
-use super::estimate::{CurvatureCost, estimate_cost};
+use super::estimate::{CurvatureCost, estimate_cost, with_dense_limit};
 use super::fingerprint::adapter_fingerprint;
 use super::fisher::LabelledItem;
 use super::joint::JointSum;
@@ -52,6 +52,7 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<Vec<Curvature>> {
     configs.iter().try_for_each(CurvatureConfig::validate)?;
+    let configs = configs.iter().map(|config| with_dense_limit(model, data, config)).collect::<Result<Vec<_>>>()?;
     let costs = configs.iter().map(|config| estimate_cost(model, data, config)).collect::<Result<Vec<_>>>()?;
     check_memory(&costs, configs.iter().filter_map(|config| config.memory_limit).min())?;
     // EKFAC starts from Kronecker factors

@@ -42,7 +42,7 @@ fn exact(treatment: TokenTreatment) -> CurvatureConfig {
 }
 
 fn at_rank(treatment: TokenTreatment, dense_limit: usize, low_rank: usize) -> CurvatureConfig {
-    CurvatureConfig { dense_limit, low_rank, ..exact(treatment) }
+    CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..exact(treatment) }
 }
 
 fn fixed(lambda: f64) -> LaplaceConfig {

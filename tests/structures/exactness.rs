@@ -97,7 +97,12 @@ fn ekfac_has_the_trace_of_the_exact_matrix_and_is_closer_to_it_than_kfac() {
         for data in [fixture.train.clone(), continuation_dataset()] {
             let model = adapted_for(&fixture, &data);
             for (dense_limit, low_rank) in [(1000, 10), (0, 5)] {
-                let config = CurvatureConfig { dense_limit, low_rank, limits: LIMITS, ..CurvatureConfig::default() };
+                let config = CurvatureConfig {
+                    dense_limit: Some(dense_limit),
+                    low_rank,
+                    limits: LIMITS,
+                    ..CurvatureConfig::default()
+                };
                 let structures =
                     [CurvatureStructure::Ekfac, CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock];
                 let configs = structures.map(|structure| CurvatureConfig { structure, ..config.clone() });

@@ -31,7 +31,7 @@ fn half(data: &EncodedDataset, remainder: usize) -> EncodedDataset {
 fn what_is_loaded_equals_what_was_saved() {
     let fixture = Fixture::load(FIXTURES[0]);
     let dir = tempfile::tempdir().unwrap();
-    let cut = |structure| CurvatureConfig { dense_limit: 0, low_rank: 3, ..config(structure) };
+    let cut = |structure| CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..config(structure) };
     // 0.1 + 0.2 has digits that a careless reader of numbers loses
     let gaussian = Likelihood::Gaussian { noise_variance: 0.1 + 0.2 };
     let configs = CurvatureStructure::ALL.map(config).into_iter().chain([
