@@ -17,10 +17,11 @@ fn structures(criterion: &mut Criterion) {
     let control = Control::silent();
     for subject in common::subjects() {
         let (model, data, limits) = (subject.model.valid(), &subject.data, subject.limits);
+        let sites = subject.laplace().unwrap().sites();
         let all: Vec<usize> = (0..data.n_items()).collect();
         let jacobians: Vec<LogitJacobians> = all
             .chunks(limits.max_items)
-            .map(|batch| LogitJacobians::new(&model, data, batch, LogitGauge::Centred).unwrap())
+            .map(|batch| LogitJacobians::new(&model, data, batch, LogitGauge::Centred, &sites).unwrap())
             .collect();
         // the full matrix is for tiny adapters
         for structure in CurvatureStructure::ALL.into_iter().filter(|s| *s != CurvatureStructure::Full) {

@@ -90,6 +90,7 @@ impl BayesLoraConfig {
     pub fn init(self) -> Result<BayesLora> {
         self.lora.validate()?;
         self.curvature.validate()?;
+        self.laplace.validate()?;
         let trainer = Trainer::new(self.trainer.clone())?;
         Ok(BayesLora { config: self, trainer })
     }

@@ -108,10 +108,7 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
     let clock = Instant::now();
     let mle = point_logits(&fitted.model, test, &limits, &control)?;
     let predict_mle = clock.elapsed().as_secs_f64();
-    let best = match &outcome.best {
-        Some(best) => point_logits(best, test, &limits, &control)?,
-        None => mle.clone(),
-    };
+    let best = outcome.best.as_ref().map(|best| point_logits(best, test, &limits, &control)).transpose()?;
     let held_out = point_logits(&fitted.model, validation, &limits, &control)?;
     let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.temperature;
     let clock = Instant::now();
@@ -124,13 +121,16 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
     let of_point = |logits: Array2<f64>| LogitBelief::Point { logits }.probabilities(LinkApprox::default());
     let tempered = of_point(&mle * temperature.beta)?;
     let mle = of_point(mle)?;
-    let rows: Vec<(&'static str, &str, Array2<f64>)> = vec![
-        ("mle", "maximum likelihood (MLE)", mle.clone()),
-        ("mle_best_validation", "MLE, best validation epoch", of_point(best)?),
+    let mut rows: Vec<(&'static str, &str, Array2<f64>)> = vec![("mle", "maximum likelihood (MLE)", mle.clone())];
+    // an adapter that was loaded has no epochs
+    if let Some(best) = best {
+        rows.push(("mle_best_validation", "MLE, best validation epoch", of_point(best)?));
+    }
+    rows.extend([
         ("mle_temperature", "MLE + temperature", tempered),
         ("laplace_sampled", "Laplace, sampled weights", sampled.probabilities),
         ("laplace_linearized", "Laplace, linearised", linearized.probabilities.clone()),
-    ];
+    ]);
     let options = ScoreOptions::default();
     println!("\n{:<28} {:>23} {:>23} {:>23} {:>23}", "", "accuracy", "NLL", "ECE", "Brier");
     let mut methods = Vec::new();

@@ -73,15 +73,20 @@ impl CurvatureConfig {
     /// Names the first setting that differs, and both its values.
     pub(super) fn check_merges_with(&self, other: &Self) -> Result<()> {
         let settings = |c: &Self| {
-            [
+            let mut settings = vec![
                 ("structure", c.structure.to_string()),
                 ("subset", format!("{:?}", c.subset)),
                 ("fisher", format!("{:?}", c.fisher)),
-                ("treatment", format!("{:?}", c.treatment)),
                 ("likelihood", format!("{:?}", c.likelihood)),
-                ("dense_limit", format!("{:?}", c.dense_limit)),
-                ("low_rank", c.low_rank.to_string()),
-            ]
+            ];
+            if self.structure.has_factors() {
+                settings.extend([
+                    ("treatment", format!("{:?}", c.treatment)),
+                    ("dense_limit", format!("{:?}", c.dense_limit)),
+                    ("low_rank", c.low_rank.to_string()),
+                ]);
+            }
+            settings
         };
         for ((name, here), (_, there)) in settings(self).into_iter().zip(settings(other)) {
             if here != there {

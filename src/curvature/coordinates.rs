@@ -151,6 +151,14 @@ impl SiteSpace {
         }
     }
 
+    /// The rows of a matrix of the site's whole shape that the model uses.
+    pub(crate) fn used_rows(&self, whole: &Array2<f64>) -> Array2<f64> {
+        match &self.output_rows {
+            Some(rows) => whole.select(Axis(0), rows),
+            None => whole.clone(),
+        }
+    }
+
     /// Adds `deviation` `[d_out, d_in]` to the rows of the site's weight that the model uses.
     pub(crate) fn add(&self, deviation: &Array2<f64>, weights: &mut AdapterWeights) {
         let Some(weight) = weights.get_mut(&self.site) else { return };

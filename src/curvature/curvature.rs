@@ -2,10 +2,12 @@
 
 use super::config::CurvatureConfig;
 use super::diagonal::DiagonalSum;
+use super::fingerprint::adapter_fingerprint;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::structure::CurvatureStructure;
 use crate::error::{Error, Result};
+use crate::lora::AdapterWeights;
 use std::collections::BTreeSet;
 
 /// What one pass over the training data gathers, all of it **summed** over the data.
@@ -47,6 +49,20 @@ impl Curvature {
         };
         let item_keys = BTreeSet::new();
         Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_keys, adapter_fingerprint }
+    }
+
+    /// Checks that it was fitted at the adapter `weights`.
+    ///
+    /// # Errors
+    /// Names both fingerprints.
+    pub fn check_fitted_at(&self, weights: &AdapterWeights) -> Result<()> {
+        let (expected, found) = (self.adapter_fingerprint, adapter_fingerprint(weights));
+        if expected != found {
+            return Err(Error::Incompatible(format!(
+                "the curvature was fitted at another adapter than the model's (fingerprints {expected:016x} and {found:016x})"
+            )));
+        }
+        Ok(())
     }
 
     /// The Kronecker factors, where that is the structure.

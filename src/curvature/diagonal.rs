@@ -35,6 +35,12 @@ impl DiagonalSum {
 
     /// Adds weighted Jacobians.
     pub(super) fn add(&mut self, rows: &SiteRows) -> Result<()> {
+        if rows.site != self.space.site {
+            return Err(Error::Incompatible(format!(
+                "the sums at `{}` and `{}` cannot be joined",
+                self.space.site, rows.site
+            )));
+        }
         let projection = self.space.project(rows.rows.view().insert_axis(Axis(1)))?;
         self.kept += &projection.coefficients.mapv(|v| v * v).sum_axis(Axis(0)).sum_axis(Axis(0));
         if let Some(outside) = &projection.outside {

@@ -6,7 +6,7 @@ use super::fit::adapted_sites;
 use super::probe::repetitions;
 use super::structure::CurvatureStructure;
 use crate::data::BatchOrder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::tape::LoraMatrix;
@@ -118,7 +118,7 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
     data: &D,
     config: &CurvatureConfig,
 ) -> Result<CurvatureConfig> {
-    if config.dense_limit.is_some() {
+    if config.dense_limit.is_some() || !config.structure.has_factors() {
         return Ok(config.clone());
     }
     let adapter = read_adapter(model)?;
@@ -129,7 +129,7 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
     }
     // a batch of middle length stands for all
     let batches = data.plan(config.limits, BatchOrder::ByLength)?;
-    let middle = &batches[batches.len() / 2];
+    let middle = batches.get(batches.len() / 2).ok_or_else(|| Error::empty("plan of batches"))?;
     let mask = batch_for(model, data, middle)?.token_mask();
     let tokens = mask.iter().filter(|real| **real).count() as f64 / middle.len() as f64 * data.n_items() as f64;
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());

@@ -73,11 +73,16 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
         corrections.push(Job::correction(kronecker.ok_or_else(|| Error::empty("Kronecker curvature"))?)?);
     }
     fitted.extend(passes(model, data, corrections, control)?);
-    let find = |config: &CurvatureConfig| {
-        let found = fitted.iter().find(|c| c.config == *config);
-        found.cloned().ok_or_else(|| Error::empty(format!("{} curvature", config.structure)))
-    };
-    configs.iter().map(find).collect()
+    let mut fitted: Vec<Option<Curvature>> = fitted.into_iter().map(Some).collect();
+    let mut ordered = Vec::new();
+    for (index, config) in configs.iter().enumerate() {
+        let found = fitted.iter_mut().find(|slot| slot.as_ref().is_some_and(|c| c.config == *config));
+        let slot = found.ok_or_else(|| Error::empty(format!("{} curvature", config.structure)))?;
+        // asked for again later: keep it
+        let again = configs[index + 1..].contains(config);
+        ordered.extend(if again { slot.clone() } else { slot.take() });
+    }
+    Ok(ordered)
 }
 
 /// Second pass of EKFAC: the true second moments of the data in the eigenbases of `kronecker`.
@@ -85,13 +90,14 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
 /// Shards of the data are corrected in the bases of their merged factors, and their sums then merge.
 ///
 /// # Errors
-/// As [`fit_curvature`]; if `kronecker` is of another structure.
+/// As [`fit_curvature`]; if `kronecker` is of another structure or adapter.
 pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
     kronecker: &Curvature,
     control: &Control,
 ) -> Result<Curvature> {
+    kronecker.check_fitted_at(&read_adapter(model)?)?;
     let mut fitted = passes(model, data, vec![Job::correction(kronecker)?], control)?;
     Ok(fitted.swap_remove(0))
 }
@@ -180,6 +186,14 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(curvatures)
 }
 
+/// Checks that every batch passes the same sites.
+fn check_count(expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Count { what: "adapted matrices that a batch passed".into(), expected, found })
+}
+
 /// Every adapted matrix, in forward order.
 pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
     let adapted = model.linears().into_iter().filter(|linear| linear.adapter.is_some());
@@ -212,6 +226,7 @@ impl Spaces<'_> {
                     let start = |new| KroneckerFactors::start(new, low_rank);
                     *factors = increments.into_iter().map(start).collect::<Result<_>>()?;
                 } else {
+                    check_count(factors.len(), increments.len())?;
                     factors.iter_mut().zip(increments).try_for_each(|(sum, new)| sum.add(new))?;
                 }
             }
@@ -220,6 +235,7 @@ impl Spaces<'_> {
                     let spaces = self.of(structure, bases, &batch.rows)?;
                     *sums = spaces.into_iter().map(DiagonalSum::new).collect();
                 }
+                check_count(sums.len(), batch.rows.len())?;
                 sums.iter_mut().zip(&batch.rows).try_for_each(|(sum, rows)| sum.add(rows))?;
             }
             CurvatureSums::Joint(blocks) => {

@@ -152,19 +152,15 @@ impl GramSum {
     }
 
     /// `W Φ` for weights W `[w, m]`: combinations of the rows, `[w, n]`.
-    pub(crate) fn combine_rows(blocks: &[RowBlock], weights: ArrayView2<f64>) -> Array2<f64> {
+    pub(crate) fn combine_rows(blocks: &[RowBlock], weights: ArrayView2<f64>, width: usize) -> Array2<f64> {
         let mut start = 0;
-        let mut total: Option<Array2<f64>> = None;
+        let mut total = Array2::zeros((weights.nrows(), width));
         for block in blocks {
             let rows = block.to_f64();
-            let part = matmul(weights.slice(s![.., start..start + rows.nrows()]), rows.view());
+            total += &matmul(weights.slice(s![.., start..start + rows.nrows()]), rows.view());
             start += rows.nrows();
-            total = Some(match total {
-                None => part,
-                Some(sum) => sum + part,
-            });
         }
-        total.unwrap_or_else(|| Array2::zeros((weights.nrows(), 0)))
+        total
     }
 
     /// Bytes held.

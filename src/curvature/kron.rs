@@ -107,21 +107,24 @@ impl KroneckerFactors {
     }
 
     pub(super) fn add(&mut self, increment: SiteIncrement) -> Result<()> {
+        self.check_is(&increment.site, &increment.output_rows)?;
         self.n_vectors += increment.n_vectors;
         self.activation.add(increment.activation)?;
         self.gradient.add(increment.gradient)
     }
 
     pub(super) fn merge(&mut self, other: Self) -> Result<()> {
-        if (&self.site, &self.output_rows) != (&other.site, &other.output_rows) {
-            return Err(Error::Incompatible(format!(
-                "the sums at `{}` and `{}` cannot be joined",
-                self.site, other.site
-            )));
-        }
+        self.check_is(&other.site, &other.output_rows)?;
         self.n_vectors += other.n_vectors;
         self.activation.merge(other.activation)?;
         self.gradient.merge(other.gradient)
+    }
+
+    fn check_is(&self, site: &Site, output_rows: &Option<Vec<usize>>) -> Result<()> {
+        if (&self.site, &self.output_rows) != (site, output_rows) {
+            return Err(Error::Incompatible(format!("the sums at `{}` and `{site}` cannot be joined", self.site)));
+        }
+        Ok(())
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -104,7 +104,9 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
             let ([n_in, d_in], d_out) = (record.input.dims(), record.gradient.dims()[1]);
             // the output head sees the last token of every row instead of all tokens
             let seen = n_in / (copies * n_items * m);
-            if n_in != copies * n_items * m * seen || (seen != tokens && seen != 1) {
+            // where rows are choices, a head sees scored tokens of several rows, whose number says nothing
+            let fits = seen == tokens || (seen == 1 && rows == RowMeaning::Item);
+            if n_in != copies * n_items * m * seen || !fits {
                 return Err(Error::Incompatible(format!(
                     "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
                      posterior only where answers are class tokens",

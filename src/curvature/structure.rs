@@ -33,6 +33,11 @@ impl CurvatureStructure {
     pub const ALL: [Self; 7] =
         [Self::Full, Self::SiteBlock, Self::Diagonal, Self::Kronecker, Self::Ekfac, Self::Core, Self::FunctionSpace];
 
+    /// True if it starts from Kronecker factors.
+    pub(super) fn has_factors(self) -> bool {
+        matches!(self, Self::Kronecker | Self::Ekfac)
+    }
+
     /// True if it is summed from whole Jacobians of items, not from the inputs and gradients of tokens.
     pub(super) fn reads_jacobians(self) -> bool {
         self != Self::Kronecker

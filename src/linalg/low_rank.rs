@@ -8,6 +8,9 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 /// orthogonal to 1e-4 only, larger ones to better.
 const NOISE: f64 = 1e-12;
 
+/// Rows added at once: the cost of a decomposition grows with the cube of their number.
+const CHUNK: usize = 256;
+
 /// The sum `Σ x xᵀ` over rows x seen so far, held as `D Dᵀ` with at most `rank` columns, and the trace that the
 /// truncation discarded.
 ///
@@ -37,6 +40,10 @@ impl LowRankSum {
     /// # Errors
     /// If a value is not finite.
     pub fn add(&mut self, rows: ArrayView2<f64>) -> Result<()> {
+        rows.axis_chunks_iter(Axis(0), CHUNK).try_for_each(|chunk| self.add_chunk(chunk))
+    }
+
+    fn add_chunk(&mut self, rows: ArrayView2<f64>) -> Result<()> {
         let columns = concatenate![Axis(1), self.factor, rows.t()];
         // the smaller of the two Gram matrices has all eigenvalues that are not zero
         let (d, n_columns) = columns.dim();

@@ -15,18 +15,35 @@ pub fn matmul(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Array2<f64> {
     if m * n * k == 0 {
         return out;
     }
-    let (a, b) = (a.as_standard_layout(), b.as_standard_layout());
-    if let (Some(av), Some(bv), Some(ov)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
+    let (own_a, own_b) = (owned_unless_contiguous(a), owned_unless_contiguous(b));
+    let a = own_a.as_ref().map_or(a, |own| own.view());
+    let b = own_b.as_ref().map_or(b, |own| own.view());
+    if let (Some(a), Some(b), Some(ov)) = (borrowed(a), borrowed(b), out.as_slice_mut()) {
         faer::linalg::matmul::matmul(
             MatMut::from_row_major_slice_mut(ov, m, n),
             Accum::Replace,
-            MatRef::from_row_major_slice(av, m, k),
-            MatRef::from_row_major_slice(bv, k, n),
+            a,
+            b,
             1.0,
             if m * n * k > 1 << 18 { Par::rayon(0) } else { Par::Seq },
         );
     }
     out
+}
+
+/// The matrix as it lies in memory, row by row or column by column.
+fn borrowed(matrix: ArrayView2<'_, f64>) -> Option<MatRef<'_, f64>> {
+    let (rows, columns) = matrix.dim();
+    match matrix.to_slice() {
+        Some(values) => Some(MatRef::from_row_major_slice(values, rows, columns)),
+        None => Some(MatRef::from_column_major_slice(matrix.reversed_axes().to_slice()?, rows, columns)),
+    }
+}
+
+/// A copy where the matrix lies in memory with gaps.
+fn owned_unless_contiguous(matrix: ArrayView2<f64>) -> Option<Array2<f64>> {
+    let contiguous = matrix.is_standard_layout() || matrix.t().is_standard_layout();
+    (!contiguous).then(|| matrix.as_standard_layout().into_owned())
 }
 
 #[cfg(test)]

@@ -57,6 +57,13 @@ impl Dispersion {
         if let Some((item, &label)) = labels.iter().enumerate().find(|(_, label)| **label >= n_classes) {
             return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
         }
+        let means = belief.moments().0;
+        if let Some((item, &label)) =
+            labels.iter().enumerate().find(|(item, label)| !means[[*item, **label]].is_finite())
+        {
+            let n_classes = means.row(item).iter().filter(|v| v.is_finite()).count();
+            return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
+        }
         let count = (2.0 * OCTAVES * PER_OCTAVE) as usize + 1;
         let log2: Vec<f64> = (0..count).map(|i| i as f64 / PER_OCTAVE - OCTAVES).collect();
         let losses = |belief: &LogitBelief| -> Result<Vec<f64>> {
@@ -67,10 +74,13 @@ impl Dispersion {
         for (log2, mut row) in log2.iter().zip(all.outer_iter_mut()) {
             row.assign(&ndarray::Array1::from(losses(&belief.widened(log2.exp2())?)?));
         }
-        let point = losses(&LogitBelief::Point { logits: belief.moments().0 })?;
+        let point = losses(&LogitBelief::Point { logits: means })?;
         let least = |weights: &[f64]| {
             let means = all.dot(&ndarray::ArrayView1::from(weights));
-            let best = (0..count).min_by(|&a, &b| means[a].total_cmp(&means[b])).unwrap_or(0);
+            // of equals, the one that changes least
+            let order =
+                |&a: &usize, &b: &usize| means[a].total_cmp(&means[b]).then(log2[a].abs().total_cmp(&log2[b].abs()));
+            let best = (0..count).min_by(order).unwrap_or(0);
             log2[best]
         };
         let best_log2 = bootstrap.estimate(n, least)?;

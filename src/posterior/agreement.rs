@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::laplace::Laplace;
-use crate::curvature::{Coordinates, Curvature, SiteSpace, adapter_fingerprint};
+use crate::curvature::{Coordinates, Curvature, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, read_adapter};
 use crate::tape::{LoraMatrix, Site};
@@ -13,13 +13,7 @@ use crate::tape::{LoraMatrix, Site};
 /// Names a matrix that differs in shape or is missing, or both fingerprints.
 pub(super) fn check_fits(curvature: &Curvature, blocks: &[Block], map: &AdapterWeights) -> Result<()> {
     blocks.iter().flat_map(Block::spaces).try_for_each(|space| check_shape(space, map))?;
-    let (expected, found) = (curvature.adapter_fingerprint, adapter_fingerprint(map));
-    if expected != found {
-        return Err(Error::Incompatible(format!(
-            "the curvature was fitted at another adapter than the model's (fingerprints {expected:016x} and {found:016x})"
-        )));
-    }
-    Ok(())
+    curvature.check_fitted_at(map)
 }
 
 fn check_shape(space: &SiteSpace, map: &AdapterWeights) -> Result<()> {

@@ -222,7 +222,7 @@ impl Block {
                 let rest = missing.first().copied().unwrap_or(0.0);
                 let on_rows = GramSum::times_rows(rows, z.view().insert_axis(Axis(0)));
                 let inside = on_rows.dot(from_rows) * (kept - rest);
-                let back = GramSum::combine_rows(rows, inside.dot(&from_rows.t()).view());
+                let back = GramSum::combine_rows(rows, inside.dot(&from_rows.t()).view(), z.len());
                 z * rest + back.row(0)
             }
         };

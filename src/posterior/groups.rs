@@ -60,13 +60,13 @@ fn name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
     }
 }
 
-/// `‖θ* − μ‖²` of one site, or `‖R‖²` of a core (whose value at the adapter's start is zero, as B is).
+/// `‖θ* − μ‖²` of the rows of one site that the model uses, or `‖R‖²` of a core (whose value at the adapter's start is zero, as B is).
 fn scatter(space: &SiteSpace, map: &AdapterWeights, centre: &AdapterWeights) -> f64 {
     let square = |w: &Array2<f64>| w.iter().map(|v| v * v).sum::<f64>();
     match &space.coordinates {
         Coordinates::Core(core) => square(&core.map),
         _ => match (map.get(&space.site), centre.get(&space.site)) {
-            (Some(map), Some(centre)) => square(&(map - centre)),
+            (Some(map), Some(centre)) => square(&space.used_rows(&(map - centre))),
             _ => 0.0,
         },
     }

@@ -15,8 +15,8 @@ use ndarray::{Array2, Array3, Array4, Axis, s};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Ratio of neighbouring eigenvalue levels is `e^LEVEL_WIDTH`. A covariance read off the levels is exact to less than half
-/// of this, and to its square where eigenvalues spread evenly within a level.
+/// Ratio of neighbouring eigenvalue levels is `e^LEVEL_WIDTH`. A covariance read off the levels is exact to less than
+/// this, and to its square where eigenvalues spread evenly within a level.
 const LEVEL_WIDTH: f64 = 0.02;
 
 /// The search spans `e^±SPAN` around its start.
@@ -159,9 +159,21 @@ impl HeldOut {
         let labels = known_labels(data, n_classes)?;
         let levels: Vec<Levels> = laplaces.iter().map(|laplace| Levels::new(laplace)).collect();
         let gauge = LogitGauge::Centred;
+        let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
         let plan = data.plan(limits.shared_by(gauge.repetitions(data, n_classes)), BatchOrder::ByLength)?;
         let work = |indices: &[usize]| {
-            let mut batch = LogitJacobians::new(&model, data, indices, gauge)?;
+            let mut batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
+            for (row, &item) in indices.iter().enumerate() {
+                let present = |c: &usize| batch.logits[[row, *c]].is_finite();
+                if !present(&labels[item]) {
+                    let (item, label) = (data.item_id(item), labels[item]);
+                    return Err(Error::LabelOutOfRange {
+                        item,
+                        label,
+                        n_classes: (0..n_classes).filter(present).count(),
+                    });
+                }
+            }
             let energies = laplaces
                 .iter()
                 .zip(&levels)
@@ -187,6 +199,14 @@ impl HeldOut {
         Ok(all)
     }
 
+    fn check_count(&self, precisions: &PriorPrecisions) -> Result<()> {
+        let found = precisions.len();
+        if found != 1 && found != self.n_groups {
+            return Err(Error::Count { what: "prior precisions".into(), expected: self.n_groups, found });
+        }
+        Ok(())
+    }
+
     /// The items' labels, in the data's order.
     pub fn labels(&self) -> &[usize] {
         &self.labels
@@ -197,13 +217,7 @@ impl HeldOut {
     /// # Errors
     /// If there is neither one precision nor one for each group.
     pub fn belief(&self, precisions: &PriorPrecisions) -> Result<LogitBelief> {
-        if precisions.len() != 1 && precisions.len() != self.n_groups {
-            return Err(Error::Count {
-                what: "prior precisions".into(),
-                expected: self.n_groups,
-                found: precisions.len(),
-            });
-        }
+        self.check_count(precisions)?;
         let n = self.labels.len();
         let mut mean = Array2::zeros((n, self.n_classes));
         let mut covariance = Array3::zeros((n, self.n_classes, self.n_classes));
@@ -231,6 +245,11 @@ impl HeldOut {
     /// # Errors
     /// As [`HeldOut::belief`], and those of the link.
     pub fn mean_nll(&self, precisions: &PriorPrecisions, link: LinkApprox) -> Result<f64> {
+        if link.needs_raw_covariance() {
+            return Err(Error::Incompatible(format!(
+                "{link:?} reads raw variances, but held-out items keep those of centred logits: tune with another link"
+            )));
+        }
         let probabilities = self.belief(precisions)?.probabilities(link)?;
         let sum: f64 = self.labels.iter().enumerate().map(|(item, &label)| -probabilities[[item, label]].ln()).sum();
         Ok(sum / self.labels.len() as f64)
@@ -245,6 +264,7 @@ impl HeldOut {
     /// # Errors
     /// As [`HeldOut::mean_nll`].
     pub fn tune(&self, start: &PriorPrecisions, link: LinkApprox) -> Result<TunedPrior> {
+        self.check_count(start)?;
         let precisions_at = |logs: &[f64]| {
             PriorPrecisions::new(logs.iter().map(|log| PriorPrecision::new(log.exp())).collect::<Result<_>>()?)
         };
@@ -291,6 +311,9 @@ fn minimize(mut f: impl FnMut(f64) -> Result<f64>) -> Result<f64> {
         if value < best.1 {
             best = (i, value);
         }
+    }
+    if !best.1.is_finite() {
+        return Err(Error::numerical("tuning of the prior", "the likelihood is zero at every prior precision"));
     }
     if best.0 == 0 || best.0 == n {
         return Ok(grid[best.0]);

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::tape::Site;
 use ndarray::{Array2, Array3, Array4, Axis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which covariance of an item's logits is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +36,14 @@ impl LogitGauge {
 pub struct LogitJacobians {
     /// `[n_items, n_classes]`; −∞ for classes that an item does not have.
     pub logits: Array2<f64>,
-    /// `[n_items, K, d_out, d_in]` of every adapted matrix.
+    /// `[n_items, K, d_out, d_in]` of every matrix asked for.
     pub sites: BTreeMap<Site, Array4<f64>>,
     gauge: LogitGauge,
     are_contrasts: bool,
 }
 
 impl LogitJacobians {
-    /// One forward and one backward pass over the items at `indices`.
+    /// One forward and one backward pass over the items at `indices`, for the Jacobians of `sites`.
     ///
     /// # Errors
     /// If a logit is not finite or the model has no adapter.
@@ -52,10 +52,12 @@ impl LogitJacobians {
         data: &D,
         indices: &[usize],
         gauge: LogitGauge,
+        sites: &BTreeSet<Site>,
     ) -> Result<Self> {
         let input = batch_for(model, data, indices)?;
         let pass = probe(model, &input, gauge.cotangents())?;
-        let sites = pass.sites.iter().map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
+        let wanted = pass.sites.iter().filter(|probed| sites.contains(&probed.site));
+        let sites = wanted.map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
         Ok(Self {
             sites: sites.collect::<Result<_>>()?,
             logits: pass.logits,
@@ -66,10 +68,15 @@ impl LogitJacobians {
 
     /// Covariance of the class logits `[n_items, C, C]` in the batch's gauge, from that of the K combinations.
     pub fn to_classes(&self, of_combinations: Array3<f64>) -> Array3<f64> {
+        let (n, n_classes) = self.logits.dim();
+        if n_classes == 1 && self.gauge == LogitGauge::Centred {
+            // a single logit has no contrast
+            return Array3::zeros((n, 1, 1));
+        }
         let mut covariance = if self.are_contrasts {
             contrasts_to_classes(of_combinations.view())
         } else {
-            pad_classes(of_combinations, self.logits.ncols())
+            pad_classes(of_combinations, n_classes)
         };
         if self.gauge == LogitGauge::Centred {
             for (logits, mut item) in self.logits.outer_iter().zip(covariance.axis_iter_mut(Axis(0))) {

@@ -10,7 +10,7 @@ use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
 use ndarray::{Array3, Array4};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How the posterior is built from the curvature.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +40,19 @@ impl Default for LaplaceConfig {
     }
 }
 
+impl LaplaceConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return Err(Error::config("temperature", "positive and finite", self.temperature));
+        }
+        Ok(())
+    }
+}
+
 /// The posterior `N(θ*, T·(H + λI)⁻¹)` over the weights of an adapter, with `H` in any structure.
 ///
 /// Yang et al. (2023), arXiv 2308.13111; Daxberger et al. (2021), arXiv 2106.14806.
@@ -66,6 +79,9 @@ impl Laplace {
         let map = read_adapter(model)?;
         let centre = prior_centre(model, config.prior_mean)?;
         let blocks = Block::all(curvature, !config.without_residual)?;
+        if blocks.is_empty() {
+            return Err(Error::empty("curvature"));
+        }
         check_fits(curvature, &blocks, &map)?;
         let (groups, group_of) =
             group_blocks(&blocks, config.prior_grouping, curvature.config.structure, &map, &centre)?;
@@ -108,9 +124,7 @@ impl Laplace {
     /// # Errors
     /// If it is not positive and finite.
     pub fn with_temperature(mut self, temperature: f64) -> Result<Self> {
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(Error::config("temperature", "positive and finite", temperature));
-        }
+        LaplaceConfig { temperature, ..LaplaceConfig::default() }.validate()?;
         self.temperature = temperature;
         Ok(self)
     }
@@ -136,6 +150,11 @@ impl Laplace {
     /// The curvature, block by block.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
+    }
+
+    /// The matrices whose Jacobians the posterior reads.
+    pub fn sites(&self) -> BTreeSet<Site> {
+        self.blocks.iter().flat_map(Block::spaces).map(|space| space.site.clone()).collect()
     }
 
     /// The groups of weights that share a prior precision.

@@ -43,11 +43,13 @@ impl<'a> SampleThenOptimize<'a> {
     /// Draws around the model's present adapter, with relative residual 1e-8 in at most 1,000 steps.
     ///
     /// # Errors
-    /// If the curvature is not in function space or the model has no adapter.
+    /// If the curvature is not in function space, or the model has no adapter or another.
     pub fn new<M: Adaptable>(model: &M, curvature: &'a Curvature, precision: PriorPrecision) -> Result<Self> {
         let CurvatureSums::Joint(blocks) = &curvature.sums else { return Err(wrong(curvature)) };
         let [JointSum { spaces, sum: GramSum::Rows(rows) }] = blocks.as_slice() else { return Err(wrong(curvature)) };
-        Ok(Self { spaces, rows, map: read_adapter(model)?, precision, tolerance: 1e-8, max_steps: 1000 })
+        let map = read_adapter(model)?;
+        curvature.check_fitted_at(&map)?;
+        Ok(Self { spaces, rows, map, precision, tolerance: 1e-8, max_steps: 1000 })
     }
 
     /// Draw number `index`, a function of (seed, index) alone, and how well its system was solved.
@@ -111,7 +113,8 @@ impl<'a> SampleThenOptimize<'a> {
 
     /// `Φᵀ u`
     fn transposed(&self, u: &Array1<f64>) -> Array1<f64> {
-        GramSum::combine_rows(self.rows, u.view().insert_axis(Axis(0))).row(0).to_owned()
+        let width = self.spaces.iter().map(SiteSpace::width).sum();
+        GramSum::combine_rows(self.rows, u.view().insert_axis(Axis(0)), width).row(0).to_owned()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::curvature::Coordinates;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterWeights, to_array};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, known_labels};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, known_labels};
 use crate::progress::Control;
 use crate::tape::{LoraMatrix, Site, Tape};
 use crate::train::{TrainingMode, nll_sum, set_trainable};
@@ -26,7 +26,7 @@ pub struct Stationarity {
     pub newton_gain: f64,
 }
 
-/// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data.
+/// `∇ Σ log p(y | x, θ)` under the categorical likelihood at the adapter's present weights, **summed** over the data.
 ///
 /// # Errors
 /// If a label is missing, the model has no adapter, or the caller cancels.
@@ -43,6 +43,8 @@ pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
         let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
         let input = batch_for(&model, data, indices)?;
         let labels: Vec<usize> = indices.iter().map(|&item| labels[item]).collect();
+        let known: Vec<Option<usize>> = labels.iter().copied().map(Some).collect();
+        check_labels(&known, model.n_classes(), input.class_mask(), |k| data.item_id(indices[k]))?;
         let loss = nll_sum(model.logits(&input, &mut Tape::off()), &labels, input.class_mask());
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let mut all = AdapterWeights::new();
@@ -90,6 +92,10 @@ impl Laplace {
                 let missing = || Error::Incompatible(format!("the gradient lacks `{}`", space.site));
                 let whole = gradient.get(&space.site).ok_or_else(missing)?;
                 let (map, centre) = (&self.map()[&space.site], &self.centre()[&space.site]);
+                if whole.dim() != map.dim() {
+                    let (expected, found) = (map.shape().to_vec(), whole.shape().to_vec());
+                    return Err(Error::Shape { what: format!("gradient at `{}`", space.site), expected, found });
+                }
                 let (of_likelihood, of_joint) = match &space.coordinates {
                     Coordinates::Core(core) => {
                         // the Jacobian of A whose projection is R: Bᵀ U R Vᵀ
@@ -103,13 +109,9 @@ impl Laplace {
                     }
                     _ => (Some(whole.clone()), whole - &((map - centre) * lambda)),
                 };
-                let used = |w: Array2<f64>| match &space.output_rows {
-                    Some(rows) => w.select(Axis(0), rows),
-                    None => w,
-                };
-                let of_joint = used(of_joint);
+                let of_joint = space.used_rows(&of_joint);
                 if let Some(of_likelihood) = of_likelihood {
-                    likelihood += square(&used(of_likelihood));
+                    likelihood += square(&space.used_rows(&of_likelihood));
                     joint += square(&of_joint);
                 }
                 as_jacobians.insert(space.site.clone(), of_joint.insert_axis(Axis(0)).insert_axis(Axis(0)));

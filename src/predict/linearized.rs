@@ -29,8 +29,9 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut mean = Array2::zeros((n, c));
     let mut covariance = Array3::zeros((n, c, c));
     let batches = data.plan(limits.shared_by(gauge.repetitions(data, c)), BatchOrder::ByLength)?;
+    let sites = laplace.sites();
     let work = |indices: &[usize]| {
-        let batch = LogitJacobians::new(&model, data, indices, gauge)?;
+        let batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
         let projections = laplace.project_jacobians(&batch.sites)?;
         let of_classes = batch.to_classes(laplace.covariance(&projections, laplace.prior_precisions())?);
         Ok((batch.logits, of_classes))

@@ -8,7 +8,7 @@ use bayes_lora::curvature::{
 };
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::likelihood::Likelihood;
-use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{MlpConfig, Points, PromptClassifier};
 use bayes_lora::posterior::Laplace;
 use bayes_lora::progress::Control;
@@ -160,4 +160,17 @@ fn low_rank_takes_over_where_decompositions_would_outlast_the_pass() {
     // three points: 25·d³ operations against a tenth of 4·4d·3·3, or of a second
     assert!(fit_of(64));
     assert!(!fit_of(1000));
+}
+
+#[test]
+fn a_second_pass_at_another_adapter_is_refused() {
+    for (fixture, model) in cases("other adapter").take(1) {
+        let kronecker = fit(&model, &fixture.train, &config(CurvatureStructure::Kronecker));
+        let mut weights = read_adapter(&model).unwrap();
+        weights.values_mut().for_each(|w| w[[0, 0]] += 0.5);
+        let other = write_adapter(model, &weights).unwrap();
+        let error =
+            correct_eigenvalues(&other, &fixture.train, &kronecker, &Control::silent()).unwrap_err().to_string();
+        assert!(error.contains("another adapter"), "{error}");
+    }
 }

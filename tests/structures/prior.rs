@@ -221,3 +221,23 @@ fn a_newton_step_gains_what_stationarity_foretells() {
         assert!((found / expected - 1.0).abs() < 1e-5); // see tests/parity.rs
     }
 }
+
+#[test]
+fn tuning_refuses_raw_links_wrong_counts_and_labels_that_an_item_lacks() {
+    for (fixture, _) in cases("refused tuning").take(1) {
+        let data = continuation_dataset();
+        let model = adapted_for(&fixture, &data);
+        let laplace = Laplace::new(&model, &fit(&model, &data, CurvatureStructure::Kronecker), &fixed(1.0)).unwrap();
+        let held_out = HeldOut::new(&model, &laplace, &data, &LIMITS, &Control::silent()).unwrap();
+        let precision = PriorPrecision::new(1.0).unwrap();
+        let raw = held_out.tune(&precision.into(), LinkApprox::RawProbit).unwrap_err().to_string();
+        assert!(raw.contains("RawProbit"), "{raw}");
+        let two = PriorPrecisions::new(vec![precision; 2]).unwrap();
+        let count = held_out.tune(&two, LinkApprox::PairwiseProbit).unwrap_err().to_string();
+        assert!(count.contains("expected 1, found 2"), "{count}");
+        let mut wrong = data.clone();
+        wrong.items[0].label = Some(3); // of three choices
+        let label = HeldOut::new(&model, &laplace, &wrong, &LIMITS, &Control::silent()).unwrap_err().to_string();
+        assert!(label.contains("continuation-0") && label.contains("label 3"), "{label}");
+    }
+}
