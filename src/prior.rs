@@ -101,6 +101,18 @@ impl PriorPrecisions {
         if self.0.len() == 1 { self.0[0] } else { self.0[group] }
     }
 
+    /// Checks that there is one, or one for each of `n_groups` groups.
+    ///
+    /// # Errors
+    /// Names both counts.
+    pub(crate) fn check_count(&self, n_groups: usize) -> Result<()> {
+        match self.len() {
+            1 => Ok(()),
+            found if found == n_groups => Ok(()),
+            found => Err(Error::Count { what: "prior precisions".into(), expected: n_groups, found }),
+        }
+    }
+
     /// Number of precisions.
     pub fn len(&self) -> usize {
         self.0.len()

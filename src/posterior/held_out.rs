@@ -199,14 +199,6 @@ impl HeldOut {
         Ok(all)
     }
 
-    fn check_count(&self, precisions: &PriorPrecisions) -> Result<()> {
-        let found = precisions.len();
-        if found != 1 && found != self.n_groups {
-            return Err(Error::Count { what: "prior precisions".into(), expected: self.n_groups, found });
-        }
-        Ok(())
-    }
-
     /// The items' labels, in the data's order.
     pub fn labels(&self) -> &[usize] {
         &self.labels
@@ -217,7 +209,7 @@ impl HeldOut {
     /// # Errors
     /// If there is neither one precision nor one for each group.
     pub fn belief(&self, precisions: &PriorPrecisions) -> Result<LogitBelief> {
-        self.check_count(precisions)?;
+        precisions.check_count(self.n_groups)?;
         let n = self.labels.len();
         let mut mean = Array2::zeros((n, self.n_classes));
         let mut covariance = Array3::zeros((n, self.n_classes, self.n_classes));
@@ -264,7 +256,7 @@ impl HeldOut {
     /// # Errors
     /// As [`HeldOut::mean_nll`].
     pub fn tune(&self, start: &PriorPrecisions, link: LinkApprox) -> Result<TunedPrior> {
-        self.check_count(start)?;
+        start.check_count(self.n_groups)?;
         let precisions_at = |logs: &[f64]| {
             PriorPrecisions::new(logs.iter().map(|log| PriorPrecision::new(log.exp())).collect::<Result<_>>()?)
         };

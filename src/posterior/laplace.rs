@@ -114,7 +114,7 @@ impl Laplace {
     /// If there is neither one nor one for each group.
     pub fn with_prior_precisions(mut self, precisions: impl Into<PriorPrecisions>) -> Result<Self> {
         let precisions = precisions.into();
-        self.check_count(&precisions)?;
+        precisions.check_count(self.groups.len())?;
         self.precisions = precisions;
         Ok(self)
     }
@@ -127,14 +127,6 @@ impl Laplace {
         LaplaceConfig { temperature, ..LaplaceConfig::default() }.validate()?;
         self.temperature = temperature;
         Ok(self)
-    }
-
-    fn check_count(&self, precisions: &PriorPrecisions) -> Result<()> {
-        let found = precisions.len();
-        if found != 1 && found != self.groups.len() {
-            return Err(Error::Count { what: "prior precisions".into(), expected: self.groups.len(), found });
-        }
-        Ok(())
     }
 
     /// The trained adapter θ*.
@@ -178,7 +170,7 @@ impl Laplace {
     /// If there is neither one precision nor one for each group.
     pub fn log_det_ratio(&self, precisions: impl Into<PriorPrecisions>) -> Result<f64> {
         let precisions = precisions.into();
-        self.check_count(&precisions)?;
+        precisions.check_count(self.groups.len())?;
         Ok(self.over_groups(&precisions, |group, precision| group.spectrum.log_det_ratio(precision)))
     }
 
@@ -267,7 +259,7 @@ impl Laplace {
         precisions: impl Into<PriorPrecisions>,
     ) -> Result<Array3<f64>> {
         let precisions = precisions.into();
-        self.check_count(&precisions)?;
+        precisions.check_count(self.groups.len())?;
         let mut covariance = projections.first().map_or_else(|| Array3::zeros((0, 0, 0)), |p| p.gram() * 0.0);
         for ((block, projection), &group) in self.blocks.iter().zip(projections).zip(&self.group_of) {
             block.add_covariance(projection, precisions.of(group), &mut covariance);
