@@ -46,6 +46,9 @@ struct Arguments {
     /// Centre of the prior at zero instead of the adapter's random start.
     #[arg(long)]
     zero_mean: bool,
+    /// Only these structures, by the names that the table shows ("function space,core space,Kronecker").
+    #[arg(long, value_delimiter = ',')]
+    structures: Vec<String>,
     #[arg(long, default_value = "target/curvature_study")]
     out: PathBuf,
     /// Take the adapter that an earlier run with the same flags left in this directory.
@@ -58,6 +61,8 @@ struct Candidate {
     name: String,
     curvature: Curvature,
     laplace: Laplace,
+    /// The same with the evidence at the mode of the quadratic model, where the curvature is exact.
+    quadratic: Option<Laplace>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +90,8 @@ struct Row {
     log_evidence: f64,
     effective_dimension: f64,
     by_evidence: At,
+    /// Log evidence at the mode of the quadratic model, and the prior precision with the most of it.
+    quadratic: Option<(f64, At)>,
     by_held_out: At,
     against_exact: Option<Against>,
     against_site_block: Option<Against>,
@@ -130,16 +137,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
     let curvature_seconds = clock.elapsed().as_secs_f64();
+    let gradient = log_likelihood_gradient(&model, &splits.train, &task.limits(), &control)?;
     let prior_mean = if arguments.zero_mean { PriorMean::Zero } else { PriorMean::default() };
     let mut seconds = Vec::new();
     let mut candidates = Vec::new();
     for curvature in curvatures {
         let clock = Instant::now();
         let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_mean, ..LaplaceConfig::default() })?;
+        let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
+        let quadratic = curvature.config.structure.is_exact().then(|| at_mode(&laplace)).transpose()?;
         seconds.push(clock.elapsed().as_secs_f64());
-        candidates.push(Candidate { name: name(&curvature.config), curvature, laplace });
+        candidates.push(Candidate { name: name(&curvature.config), curvature, laplace, quadratic });
     }
-    let gradient = log_likelihood_gradient(&model, &splits.train, &task.limits(), &control)?;
     let clock = Instant::now();
     let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
     let limits = task.limits();
@@ -161,7 +170,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut rows = Vec::new();
     for (k, candidate) in candidates.iter().enumerate() {
-        let Candidate { name, curvature, laplace } = candidate;
+        let Candidate { name, curvature, laplace, quadratic } = candidate;
         let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
         let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
             let p = test[k].belief(precisions)?.probabilities(LINK)?;
@@ -177,6 +186,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 p_better_ece_than_mle: paired.ece.p_better,
             })
         };
+        let at_mode = |laplace: &Laplace| -> Result<(f64, At), Box<dyn Error>> {
+            let precisions = laplace.prior_precisions();
+            Ok((laplace.log_marginal_likelihood(precisions)?, score(precisions)?))
+        };
         let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
             // a core's prior is in other units
             match index.filter(|_| curvature.config.structure != CurvatureStructure::Core) {
@@ -191,6 +204,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             log_evidence: laplace.log_marginal_likelihood(laplace.prior_precisions())?,
             effective_dimension: laplace.effective_dimension(),
             by_evidence: score(laplace.prior_precisions())?,
+            quadratic: quadratic.as_ref().map(at_mode).transpose()?,
             by_held_out: score(&tuned.precisions)?,
             against_exact: against(yardsticks[0])?,
             against_site_block: against(yardsticks[1])?,
@@ -254,6 +268,7 @@ impl Arguments {
             }
             configs.push(CurvatureConfig { dense_limit: Some(0), ..of(Kronecker, TokenTreatment::Expand) });
         }
+        configs.retain(|c| self.structures.is_empty() || self.structures.contains(&c.structure.to_string()));
         configs
     }
 }
@@ -333,8 +348,12 @@ fn print_row(row: &Row) {
     let against = row.against_exact.as_ref().map_or(String::new(), |a| {
         format!(" | ratio {:.2} corr {:.2} KL {:.4}", a.median_variance_ratio, a.log_variance_correlation, a.mean_kl)
     });
+    let quadratic = row
+        .quadratic
+        .as_ref()
+        .map_or(String::new(), |(evidence, found)| format!(" | at the quadratic mode {evidence:.1} {}", at(found)));
     println!(
-        "{:<42} evidence {:>9.1} (Newton gain {:.1}) | {} | held out: {}{against} | {}",
+        "{:<42} evidence {:>9.1} (Newton gain {:.1}) | {}{quadratic} | held out: {}{against} | {}",
         row.name,
         row.log_evidence,
         row.stationarity.newton_gain,

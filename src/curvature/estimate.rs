@@ -7,6 +7,7 @@ use super::probe::repetitions;
 use super::structure::CurvatureStructure;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
+use crate::linalg::LowRankSum;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::tape::LoraMatrix;
@@ -108,8 +109,21 @@ const DECOMPOSITION_SHARE: f64 = 0.1;
 /// Operations that they may take in any case, a tenth of a second.
 const DECOMPOSITION_ALLOWANCE: f64 = 1e10;
 
+fn decomposition(width: f64) -> f64 {
+    DECOMPOSITION_OPERATIONS * width.powi(3)
+}
+
+/// Operations that keep a factor of `width` at low rank over `n_vectors` vectors in `n_batches` batches: a decomposition and
+/// two products a chunk.
+fn low_rank_updates(width: f64, rank: f64, n_vectors: f64, n_batches: f64) -> f64 {
+    let chunk = LowRankSum::CHUNK as f64;
+    let columns = chunk.min(n_vectors / n_batches) + rank;
+    (n_vectors / chunk).max(n_batches)
+        * (decomposition(columns.min(width)) + 4.0 * columns * columns.min(width) * width)
+}
+
 /// The settings with a limit on dense factors: theirs, or the widest factor whose decomposition, with all narrower ones, takes
-/// a tenth of the pass (or of a second).
+/// less than keeping them at low rank would, or than a tenth of the pass (or of a second).
 ///
 /// # Errors
 /// If the model has no adapter, the subset selects nothing or the data are empty.
@@ -135,10 +149,12 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
     // two operations a weight and token, forward and backward
     let pass = 4.0 * model.num_params() as f64 * tokens * repetitions(data, columns) as f64;
-    let (mut spent, mut limit) = (0.0, 0);
+    let (mut dense, mut low_rank, mut limit) = (0.0, 0.0, 0);
     for (width, count) in widths {
-        spent += DECOMPOSITION_OPERATIONS * (width as f64).powi(3) * count as f64;
-        if spent > DECOMPOSITION_ALLOWANCE.max(DECOMPOSITION_SHARE * pass) {
+        let (d, count) = (width as f64, count as f64);
+        dense += count * decomposition(d);
+        low_rank += count * low_rank_updates(d, config.low_rank as f64, tokens, batches.len() as f64);
+        if dense > low_rank.max(DECOMPOSITION_ALLOWANCE).max(DECOMPOSITION_SHARE * pass) {
             break;
         }
         limit = width;

@@ -33,6 +33,11 @@ impl CurvatureStructure {
     pub const ALL: [Self; 7] =
         [Self::Full, Self::SiteBlock, Self::Diagonal, Self::Kronecker, Self::Ekfac, Self::Core, Self::FunctionSpace];
 
+    /// True if it holds H itself, with all correlations, over the weights or cores that it speaks of.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Full | Self::FunctionSpace | Self::Core)
+    }
+
     /// True if it starts from Kronecker factors.
     pub(super) fn has_factors(self) -> bool {
         matches!(self, Self::Kronecker | Self::Ekfac)

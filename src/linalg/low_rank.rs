@@ -8,9 +8,6 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 /// orthogonal to 1e-4 only, larger ones to better.
 const NOISE: f64 = 1e-12;
 
-/// Rows added at once: the cost of a decomposition grows with the cube of their number.
-const CHUNK: usize = 256;
-
 /// The sum `Σ x xᵀ` over rows x seen so far, held as `D Dᵀ` with at most `rank` columns, and the trace that the
 /// truncation discarded.
 ///
@@ -27,6 +24,9 @@ pub struct LowRankSum {
 }
 
 impl LowRankSum {
+    /// Rows added at once: the cost of a decomposition grows with the cube of their number.
+    pub(crate) const CHUNK: usize = 256;
+
     /// Starts with the zero matrix of width `d`.
     pub fn new(d: usize, rank: usize) -> Self {
         Self { factor: Array2::zeros((d, 0)), rank, discarded_trace: 0.0 }
@@ -40,7 +40,7 @@ impl LowRankSum {
     /// # Errors
     /// If a value is not finite.
     pub fn add(&mut self, rows: ArrayView2<f64>) -> Result<()> {
-        rows.axis_chunks_iter(Axis(0), CHUNK).try_for_each(|chunk| self.add_chunk(chunk))
+        rows.axis_chunks_iter(Axis(0), Self::CHUNK).try_for_each(|chunk| self.add_chunk(chunk))
     }
 
     fn add_chunk(&mut self, rows: ArrayView2<f64>) -> Result<()> {

@@ -42,11 +42,11 @@ impl Spectrum {
     pub fn maximize(&self, scatter: f64) -> Result<EvidenceOptimum> {
         let total: f64 = self.values.iter().map(|(e, n)| e * n).sum();
         if !(total > 0.0 && total.is_finite()) {
-            return Err(Error::numerical("evidence maximisation", format!("trace of the curvature is {total}")));
+            return Err(Error::numerical(WHAT, format!("trace of the curvature is {total}")));
         }
         if !(scatter > 0.0 && scatter.is_finite()) {
             return Err(Error::numerical(
-                "evidence maximisation",
+                WHAT,
                 format!("‖θ* − μ‖² is {scatter}: train the adapter first, or fix the prior precision"),
             ));
         }
@@ -61,32 +61,56 @@ impl Spectrum {
             }
             (0.5 * g, 0.5 * h)
         };
-        // λ·scatter = Σ e/(λ+e) < rank bounds λ above; below, e/(λ+e) > share of the largest eigenvalue
-        let (mut low, mut high) = (-60.0f64, 60.0f64);
+        // the derivative is positive far below the optimum and negative far above
+        let (low, high) = (-60.0f64, 60.0f64);
         if slope(low).0 <= 0.0 || slope(high).0 >= 0.0 {
-            return Err(Error::numerical("evidence maximisation", "no optimum for λ between e⁻⁶⁰ and e⁶⁰"));
+            return Err(Error::numerical(WHAT, "no optimum for λ between e⁻⁶⁰ and e⁶⁰"));
         }
-        let mut log = (total / scatter).sqrt().ln().clamp(low, high);
-        for iteration in 1..=200 {
-            let (g, h) = slope(log);
-            if g > 0.0 {
-                low = log
-            } else {
-                high = log
-            }
-            let newton = log - g / h;
-            let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
-            if (next - log).abs() <= 1e-12 * (1.0 + log.abs()) {
-                return Ok(EvidenceOptimum {
-                    precision: PriorPrecision::new(next.exp())?,
-                    log_sd: (-slope(next).1).sqrt().recip(),
-                    iterations: iteration,
-                });
-            }
-            log = next;
-        }
-        Err(Error::numerical("evidence maximisation", "no convergence in 200 steps"))
+        rise_to_top(slope, (total / scatter).sqrt().ln().clamp(low, high), (low, high))
     }
+
+    /// The largest and the smallest positive eigenvalue.
+    ///
+    /// # Errors
+    /// If none is positive.
+    pub(super) fn range(&self) -> Result<(f64, f64)> {
+        let positive = self.values.iter().map(|(e, _)| *e).filter(|e| *e > 0.0);
+        let (largest, smallest) = positive.fold((0.0f64, f64::INFINITY), |(l, s), e| (l.max(e), s.min(e)));
+        if !(largest > 0.0 && largest.is_finite()) {
+            return Err(Error::numerical(WHAT, format!("largest eigenvalue of the curvature is {largest}")));
+        }
+        Ok((largest, smallest))
+    }
+}
+
+const WHAT: &str = "evidence maximisation";
+
+/// Newton steps on log λ inside a bracket, to a relative 1e-12; `slope` gives the first and second derivative of the evidence.
+pub(super) fn rise_to_top(
+    slope: impl Fn(f64) -> (f64, f64),
+    start: f64,
+    (mut low, mut high): (f64, f64),
+) -> Result<EvidenceOptimum> {
+    let mut log = start;
+    for iteration in 1..=200 {
+        let (g, h) = slope(log);
+        if g > 0.0 {
+            low = log
+        } else {
+            high = log
+        }
+        let newton = log - g / h;
+        let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
+        if (next - log).abs() <= 1e-12 * (1.0 + log.abs()) {
+            return Ok(EvidenceOptimum {
+                precision: PriorPrecision::new(next.exp())?,
+                log_sd: (-slope(next).1).sqrt().recip(),
+                iterations: iteration,
+            });
+        }
+        log = next;
+    }
+    Err(Error::numerical(WHAT, "no convergence in 200 steps"))
 }
 
 #[cfg(test)]

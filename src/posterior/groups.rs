@@ -1,11 +1,12 @@
 //! Gathers the blocks of a posterior whose weights share a prior precision.
 
 use super::block::Block;
-use super::evidence::Spectrum;
+use super::evidence::{EvidenceOptimum, Spectrum};
+use super::quadratic::QuadraticModel;
 use crate::curvature::{Coordinates, CurvatureStructure, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
-use crate::prior::PriorGrouping;
+use crate::prior::{PriorGrouping, PriorPrecision};
 use ndarray::Array2;
 
 /// The weights that share one prior precision.
@@ -17,6 +18,31 @@ pub struct Group {
     pub spectrum: Spectrum,
     /// `‖θ* − μ‖²` of them.
     pub scatter: f64,
+    /// The log-likelihood to second order around θ*, where its gradient is known (see [`super::Laplace::with_gradient`]).
+    pub quadratic: Option<QuadraticModel>,
+}
+
+impl Group {
+    /// This group's part of the log evidence less that of the likelihood at the adapter:
+    /// `−½λ‖θ* − μ‖² − ½ log det(H/λ + I)`, or with the mode of the quadratic model in place of θ*.
+    pub fn log_evidence(&self, precision: PriorPrecision) -> f64 {
+        let log_joint = match &self.quadratic {
+            Some(model) => model.log_joint(&self.spectrum, precision),
+            None => -0.5 * precision.value() * self.scatter,
+        };
+        log_joint - 0.5 * self.spectrum.log_det_ratio(precision)
+    }
+
+    /// The precision with the most evidence.
+    ///
+    /// # Errors
+    /// If there is none: zero curvature, or θ* = μ.
+    pub fn optimize(&self) -> Result<EvidenceOptimum> {
+        match &self.quadratic {
+            Some(model) => model.maximize(&self.spectrum),
+            None => self.spectrum.maximize(self.scatter),
+        }
+    }
 }
 
 /// The groups of `blocks`, and the group of each block.
@@ -40,7 +66,7 @@ pub(super) fn group_blocks(
             )));
         };
         let index = groups.iter().position(|group| group.name == *name).unwrap_or_else(|| {
-            groups.push(Group { name: name.clone(), spectrum: Spectrum::default(), scatter: 0.0 });
+            groups.push(Group { name: name.clone(), spectrum: Spectrum::default(), scatter: 0.0, quadratic: None });
             groups.len() - 1
         });
         block.extend(&mut groups[index].spectrum);

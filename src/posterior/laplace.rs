@@ -4,7 +4,8 @@ use super::agreement::check_fits;
 use super::block::Block;
 use super::evidence::EvidenceOptimum;
 use super::groups::{Group, group_blocks};
-use crate::curvature::{Curvature, Probe, Projection};
+use super::quadratic::QuadraticModel;
+use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
@@ -58,6 +59,7 @@ impl LaplaceConfig {
 /// Yang et al. (2023), arXiv 2308.13111; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone)]
 pub struct Laplace {
+    structure: CurvatureStructure,
     blocks: Vec<Block>,
     /// The group of each block, an index into `groups`.
     group_of: Vec<usize>,
@@ -86,6 +88,7 @@ impl Laplace {
         let (groups, group_of) =
             group_blocks(&blocks, config.prior_grouping, curvature.config.structure, &map, &centre)?;
         let mut laplace = Self {
+            structure: curvature.config.structure,
             blocks,
             group_of,
             groups,
@@ -97,8 +100,7 @@ impl Laplace {
         }
         .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {
-            let optima = laplace.optimize_prior()?;
-            laplace.precisions = PriorPrecisions::new(optima.into_iter().map(|o| o.precision).collect())?;
+            laplace = laplace.with_optimal_prior()?;
         }
         Ok(laplace)
     }
@@ -119,6 +121,16 @@ impl Laplace {
         Ok(self)
     }
 
+    /// The same posterior under the prior precisions with the most evidence.
+    ///
+    /// # Errors
+    /// As [`Laplace::optimize_prior`].
+    pub fn with_optimal_prior(self) -> Result<Self> {
+        let optima = self.optimize_prior()?;
+        let precisions = PriorPrecisions::new(optima.into_iter().map(|o| o.precision).collect())?;
+        self.with_prior_precisions(precisions)
+    }
+
     /// The same posterior with its covariance multiplied by `temperature`.
     ///
     /// # Errors
@@ -127,6 +139,11 @@ impl Laplace {
         LaplaceConfig { temperature, ..LaplaceConfig::default() }.validate()?;
         self.temperature = temperature;
         Ok(self)
+    }
+
+    /// How the curvature is held.
+    pub fn structure(&self) -> CurvatureStructure {
+        self.structure
     }
 
     /// The trained adapter θ*.
@@ -154,6 +171,12 @@ impl Laplace {
         &self.groups
     }
 
+    pub(super) fn set_quadratic(&mut self, models: Vec<QuadraticModel>) {
+        for (group, model) in self.groups.iter_mut().zip(models) {
+            group.quadratic = Some(model);
+        }
+    }
+
     /// The group of each block, an index into [`Laplace::groups`].
     pub(super) fn group_of(&self) -> &[usize] {
         &self.group_of
@@ -179,18 +202,18 @@ impl Laplace {
         self.over_groups(&self.precisions, |group, precision| group.spectrum.effective_dimension(precision))
     }
 
-    /// `log Z(λ) = Σ log p(y | x, θ*) − ½ Σ_groups λ‖θ* − μ‖² − ½ log det(H/λ + I)` in nats, over the training data.
+    /// `log Z(λ) = Σ log p(y | x, θ*) − ½ Σ_groups λ‖θ* − μ‖² − ½ log det(H/λ + I)` in nats, over the training data; with a
+    /// gradient ([`Laplace::with_gradient`]) the first two terms are those of the quadratic model's mode.
     ///
     /// # Errors
     /// If the curvature was fitted without labels, or there is neither one precision nor one for each group.
     pub fn log_marginal_likelihood(&self, precisions: impl Into<PriorPrecisions>) -> Result<f64> {
         let precisions = precisions.into();
-        let log_det_ratio = self.log_det_ratio(&precisions)?;
+        precisions.check_count(self.groups.len())?;
         let fit = self
             .log_likelihood
             .ok_or_else(|| Error::Incompatible("the evidence needs the labels of the training data".into()))?;
-        let scatter = self.over_groups(&precisions, |group, precision| precision.value() * group.scatter);
-        Ok(fit - 0.5 * scatter - 0.5 * log_det_ratio)
+        Ok(fit + self.over_groups(&precisions, Group::log_evidence))
     }
 
     fn over_groups(&self, precisions: &PriorPrecisions, term: impl Fn(&Group, PriorPrecision) -> f64) -> f64 {
@@ -203,7 +226,7 @@ impl Laplace {
     /// If a group has no optimum: zero curvature, or θ* = μ.
     pub fn optimize_prior(&self) -> Result<Vec<EvidenceOptimum>> {
         let optimum = |group: &Group| {
-            group.spectrum.maximize(group.scatter).map_err(|e| match e {
+            group.optimize().map_err(|e| match e {
                 Error::Numerical { what, reason } if self.groups.len() > 1 => {
                     Error::Numerical { what, reason: format!("group `{}`: {reason}", group.name) }
                 }

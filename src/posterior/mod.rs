@@ -4,18 +4,20 @@
 mod agreement;
 mod block;
 mod evidence;
+mod gradient;
 mod groups;
 mod held_out;
 mod jacobians;
 mod laplace;
+mod quadratic;
 mod sample_then_optimize;
-mod stationarity;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
+pub use gradient::log_likelihood_gradient;
 pub use groups::Group;
 pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::{LogitGauge, LogitJacobians};
 pub use laplace::{Laplace, LaplaceConfig};
+pub use quadratic::{QuadraticModel, Stationarity};
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
-pub use stationarity::{Stationarity, log_likelihood_gradient};

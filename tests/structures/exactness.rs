@@ -1,15 +1,12 @@
 //! What must be exact is.
 
-use super::{ALGEBRA, LIMITS, adapted_for, cases, covariance, dense_covariance, fit, fixed, full_matrix, jacobians};
+use super::{ALGEBRA, adapted_for, cases, covariance, dense_covariance, fit, fixed, full_matrix, jacobians};
 use crate::support::{continuation_dataset, logits, relative_error};
 use bayes_lora::belief::softmax;
-use bayes_lora::curvature::{
-    Coordinates, CurvatureConfig, CurvatureStructure, CurvatureSums, KroneckerBasis, fit_curvatures,
-};
+use bayes_lora::curvature::{CurvatureStructure, CurvatureSums};
 use bayes_lora::linalg::eigh;
 use bayes_lora::posterior::Laplace;
 use bayes_lora::prior::PriorPrecision;
-use bayes_lora::progress::Control;
 use bayes_lora::tape::Site;
 use ndarray::{Array1, Array2, Axis, s};
 
@@ -88,57 +85,6 @@ fn site_blocks_are_the_diagonal_blocks_of_the_full_matrix() {
             let expected = dense_covariance(&blocks, &order, &test, lambda);
             assert!(relative_error(&covariance(&laplace, &test, lambda), &expected) < ALGEBRA);
         }
-    }
-}
-
-#[test]
-fn ekfac_has_the_trace_of_the_exact_matrix_and_is_closer_to_it_than_kfac() {
-    for (fixture, _) in cases("EKFAC") {
-        for data in [fixture.train.clone(), continuation_dataset()] {
-            let model = adapted_for(&fixture, &data);
-            for (dense_limit, low_rank) in [(1000, 10), (0, 5)] {
-                let config = CurvatureConfig {
-                    dense_limit: Some(dense_limit),
-                    low_rank,
-                    limits: LIMITS,
-                    ..CurvatureConfig::default()
-                };
-                let structures =
-                    [CurvatureStructure::Ekfac, CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock];
-                let configs = structures.map(|structure| CurvatureConfig { structure, ..config.clone() });
-                let fits = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();
-                let CurvatureSums::Diagonal(corrected) = &fits[0].sums else { panic!("EKFAC is a diagonal") };
-                let CurvatureSums::Joint(exact) = &fits[2].sums else { panic!("blocks are joint") };
-                for ((ekfac, kron), block) in corrected.iter().zip(fits[1].kronecker_factors().unwrap()).zip(exact) {
-                    let h = block.sum.to_matrix(ekfac.space.shape.iter().product());
-                    let trace = ekfac.kept.sum() + ekfac.missing.sum();
-                    let error = (trace / h.diag().sum() - 1.0).abs();
-                    assert!(error < 1e-10, "{} {}: {error:e}", fixture.name, ekfac.space.site); // rounding of sums
-                    let Coordinates::Kronecker(basis) = &ekfac.space.coordinates else { panic!("a Kronecker basis") };
-                    if basis.n_missing() > 0 {
-                        continue;
-                    }
-                    // the diagonal of H in this basis against the products of K-FAC: H is rotated into it
-                    let directions = (0..h.nrows()).map(|index| direction(basis, index));
-                    let diagonal: Array1<f64> = directions.map(|d| d.dot(&h.dot(&d))).collect();
-                    assert!(relative_error(&ekfac.kept, &diagonal) < ALGEBRA);
-                    let kfac = basis.eigenvalues().0;
-                    let distance = |values: &Array1<f64>| (values - &diagonal).mapv(|v| v * v).sum();
-                    assert!(distance(&ekfac.kept) <= distance(&kfac), "{}", kron.site);
-                }
-            }
-        }
-    }
-}
-
-/// One direction of a Kronecker basis as a weight, row by row.
-fn direction(basis: &KroneckerBasis, index: usize) -> Array1<f64> {
-    let n_wide = basis.wide.values.len();
-    let (narrow, wide) = (basis.narrow.basis.column(index / n_wide), basis.wide.basis.column(index % n_wide));
-    if basis.wide_is_input {
-        narrow.iter().flat_map(|a| wide.iter().map(move |b| a * b)).collect()
-    } else {
-        wide.iter().flat_map(|a| narrow.iter().map(move |b| a * b)).collect()
     }
 }
 

@@ -5,8 +5,10 @@
 mod draws;
 mod exactness;
 mod gauge;
+mod kronecker;
 mod merging;
 mod prior;
+mod quadratic;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
@@ -55,6 +57,13 @@ fn jacobians<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D) -
     let input = data.batch(&items, &model.device(), model.dtype()).unwrap();
     let pass = probe(model, &input, Cotangents::Classes).unwrap();
     pass.sites.iter().map(|site| (site.site.clone(), site.jacobians().unwrap())).collect()
+}
+
+/// Logits `[n, C]` of all items.
+fn probed_logits<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D) -> Array2<f64> {
+    let items: Vec<usize> = (0..data.n_items()).collect();
+    let input = data.batch(&items, &model.device(), model.dtype()).unwrap();
+    probe(model, &input, Cotangents::Classes).unwrap().logits
 }
 
 fn covariance(laplace: &Laplace, jacobians: &BTreeMap<Site, Array4<f64>>, lambda: f64) -> Array3<f64> {

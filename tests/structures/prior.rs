@@ -8,7 +8,7 @@ use bayes_lora::likelihood::Likelihood;
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{MlpConfig, Points};
-use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, Spectrum, log_likelihood_gradient};
+use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, Spectrum};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
@@ -196,30 +196,6 @@ fn the_laplace_interval_of_log_lambda_covers_the_truth() {
     }
     println!("{covered} of 20 intervals cover the λ that made the data");
     assert!(covered >= 15, "{covered} of 20");
-}
-
-#[test]
-fn a_newton_step_gains_what_stationarity_foretells() {
-    for (fixture, model) in cases("stationarity") {
-        let gradient = log_likelihood_gradient(&model, &fixture.train, &LIMITS, &Control::silent()).unwrap();
-        for structure in [CurvatureStructure::FunctionSpace, CurvatureStructure::Core] {
-            // a strong prior leaves a step so small that the quadratic model holds
-            let lambda = 1e5;
-            let config = LaplaceConfig { prior_mean: PriorMean::Zero, ..fixed(lambda) };
-            let laplace = Laplace::new(&model, &fit(&model, &fixture.train, structure), &config).unwrap();
-            let found = laplace.stationarity(&gradient).unwrap();
-            // with λ far above the curvature: gain = ½‖∇ log joint‖²/λ
-            let expected = 0.5 * found.joint_gradient.powi(2) / lambda;
-            assert!((found.newton_gain / expected - 1.0).abs() < 0.01, "{} {structure}: {found:?}", fixture.name);
-            // and the gradient of the joint is −λ(θ − μ) but for the likelihood's
-            let prior = lambda * laplace.groups()[0].scatter.sqrt();
-            assert!((found.joint_gradient / prior - 1.0).abs() < 0.01, "{} {structure}: {found:?}", fixture.name);
-        }
-        let norm = |gradient: &Array2<f64>| gradient.iter().map(|v| v * v).sum::<f64>();
-        let expected = fixture.expected("mean_nll_gradient").iter().map(|v| v * v).sum::<f64>().sqrt();
-        let found = gradient.values().map(norm).sum::<f64>().sqrt() / fixture.train.len() as f64;
-        assert!((found / expected - 1.0).abs() < 1e-5); // see tests/parity.rs
-    }
 }
 
 #[test]

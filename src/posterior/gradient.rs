@@ -1,0 +1,62 @@
+//! Sums the gradient of the log-likelihood over labelled data.
+
+use crate::batches::for_each_batch;
+use crate::data::{BatchLimits, BatchOrder};
+use crate::error::Result;
+use crate::lora::{AdapterWeights, to_array};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, known_labels};
+use crate::progress::Control;
+use crate::tape::{LoraMatrix, Site, Tape};
+use crate::train::{TrainingMode, nll_sum, set_trainable};
+use burn::optim::GradientsParams;
+use ndarray::Array2;
+
+/// `∇ Σ log p(y | x, θ)` under the categorical likelihood at the adapter's present weights, **summed** over the data.
+///
+/// # Errors
+/// If a label is missing, the model has no adapter, or the caller cancels.
+pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<AdapterWeights> {
+    let plain = model.valid();
+    let labels = known_labels(data, model.n_classes())?;
+    let work = |indices: &[usize]| {
+        // leaves of its own, so that several batches can be differentiated at once
+        let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
+        let input = batch_for(&model, data, indices)?;
+        let labels: Vec<usize> = indices.iter().map(|&item| labels[item]).collect();
+        let known: Vec<Option<usize>> = labels.iter().copied().map(Some).collect();
+        check_labels(&known, model.n_classes(), input.class_mask(), |k| data.item_id(indices[k]))?;
+        let loss = nll_sum(model.logits(&input, &mut Tape::off()), &labels, input.class_mask());
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut all = AdapterWeights::new();
+        for linear in model.linears() {
+            let Some(adapter) = &linear.adapter else { continue };
+            for (matrix, param) in [(LoraMatrix::A, &adapter.a), (LoraMatrix::B, &adapter.b)] {
+                let gradient = match gradients.get::<2>(param.id) {
+                    Some(gradient) => -to_array(gradient)?,
+                    None => Array2::zeros(param.val().dims()),
+                };
+                all.insert(Site { module: linear.path.clone(), matrix }, gradient);
+            }
+        }
+        Ok(all)
+    };
+    let mut total = AdapterWeights::new();
+    let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    for_each_batch("gradient", &batches, control, work, |_, gradient| {
+        for (site, new) in gradient {
+            match total.get_mut(&site) {
+                Some(sum) => *sum += &new,
+                None => {
+                    total.insert(site, new);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(total)
+}
