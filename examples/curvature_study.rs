@@ -21,6 +21,7 @@ use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::curvature::{
     Curvature, CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
 };
+use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
 use bayes_lora::plot::CurveChart;
@@ -137,7 +138,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
     let curvature_seconds = clock.elapsed().as_secs_f64();
-    let gradient = log_likelihood_gradient(&model, &splits.train, &task.limits(), &control)?;
+    let gradient = log_likelihood_gradient(&model, &splits.train, Likelihood::Categorical, &task.limits(), &control)?;
     let prior_mean = if arguments.zero_mean { PriorMean::Zero } else { PriorMean::default() };
     let mut seconds = Vec::new();
     let mut candidates = Vec::new();

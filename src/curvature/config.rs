@@ -1,6 +1,7 @@
 //! Says how curvature is fitted.
 
 use super::fisher::{FisherKind, TokenTreatment};
+use super::sketch::RandomProjection;
 use super::structure::{AdapterSubset, CurvatureStructure};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct CurvatureConfig {
     pub dense_limit: Option<usize>,
     /// Rank of factors wider than `dense_limit`.
     pub low_rank: usize,
+    /// Random projection of the Jacobians of function space; `None` keeps them whole.
+    pub projection: Option<RandomProjection>,
     /// Most bytes that the sums may take; a larger plan is refused before anything runs.
     pub memory_limit: Option<u64>,
     /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in.
@@ -44,6 +47,7 @@ impl Default for CurvatureConfig {
             likelihood: Likelihood::Categorical,
             dense_limit: None,
             low_rank: 10,
+            projection: None,
             memory_limit: None,
             limits: BatchLimits { max_items: 8, max_tokens: 2048 },
         }
@@ -78,6 +82,7 @@ impl CurvatureConfig {
                 ("subset", format!("{:?}", c.subset)),
                 ("fisher", format!("{:?}", c.fisher)),
                 ("likelihood", format!("{:?}", c.likelihood)),
+                ("projection", format!("{:?}", c.projection)),
             ];
             if self.structure.has_factors() {
                 settings.extend([
@@ -107,6 +112,17 @@ impl CurvatureConfig {
         self.likelihood.check()?;
         if self.low_rank == 0 {
             return Err(Error::config("low_rank", "at least 1", 0));
+        }
+        if let Some(RandomProjection { width, .. }) = self.projection {
+            if width == 0 {
+                return Err(Error::config("projection width", "at least 1", 0));
+            }
+            if self.structure != CurvatureStructure::FunctionSpace {
+                return Err(Error::Incompatible(format!(
+                    "a random projection is for function space; {} holds no Jacobians of all weights",
+                    self.structure
+                )));
+            }
         }
         if self.structure == CurvatureStructure::Core
             && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB)

@@ -1,10 +1,10 @@
 //! Describes the coordinates in which a structure holds the curvature of a site.
 
-use super::{core_space::CoreSpace, kron_basis::KroneckerBasis};
+use super::{core_space::CoreSpace, kron_basis::KroneckerBasis, sketch::Sketch};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::tape::Site;
-use ndarray::{Array1, Array2, Array3, Array4, ArrayView4, Axis, s};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView2, ArrayView4, Axis, s};
 
 /// Linear coordinates of one site's weight space (of a module's core): orthonormal, so that an isotropic prior on the
 /// weights is one on the coordinates.
@@ -14,6 +14,8 @@ pub enum Coordinates {
     Weights,
     /// The eigenbases of its two Kronecker factors.
     Kronecker(KroneckerBasis),
+    /// Random sums of the weight's entries: orthonormal on average only.
+    Sketch(Sketch),
     /// The core between the adapter's own column and row spaces; the site is the module's A.
     Core(CoreSpace),
 }
@@ -64,7 +66,24 @@ impl SiteSpace {
         match &self.coordinates {
             Coordinates::Weights => self.shape[0] * self.shape[1],
             Coordinates::Kronecker(basis) => basis.n_kept(),
+            Coordinates::Sketch(sketch) => sketch.width,
             Coordinates::Core(core) => core.n_unknowns(),
+        }
+    }
+
+    /// Number of directions that the coordinates leave out.
+    pub(crate) fn n_missing(&self) -> usize {
+        match &self.coordinates {
+            Coordinates::Kronecker(basis) => basis.n_missing(),
+            _ => 0,
+        }
+    }
+
+    /// Number of parts of [`Projection`]'s rest, one a narrow direction of an incomplete Kronecker basis.
+    pub(crate) fn n_parts_missing(&self) -> usize {
+        match &self.coordinates {
+            Coordinates::Kronecker(basis) if basis.n_missing() > 0 => basis.narrow.values.len(),
+            _ => 0,
         }
     }
 
@@ -73,6 +92,7 @@ impl SiteSpace {
         match &self.coordinates {
             Coordinates::Weights => 0,
             Coordinates::Kronecker(basis) => basis.bytes(),
+            Coordinates::Sketch(sketch) => sketch.bytes(),
             Coordinates::Core(core) => core.bytes(),
         }
     }
@@ -101,15 +121,9 @@ impl SiteSpace {
                 let (coefficients, outside) = basis.project(jacobians);
                 Projection { coefficients, outside }
             }
+            Coordinates::Sketch(sketch) => one_by_one(jacobians, width, |jacobian| sketch.project(jacobian)),
             Coordinates::Core(core) => {
-                let mut coefficients = Array3::zeros((b, k, width));
-                for i in 0..b {
-                    for c in 0..k {
-                        let projected = core.project(jacobians.slice(s![i, c, .., ..]));
-                        coefficients.slice_mut(s![i, c, ..]).iter_mut().zip(&projected).for_each(|(o, v)| *o = *v);
-                    }
-                }
-                Projection { coefficients, outside: None }
+                one_by_one(jacobians, width, |jacobian| core.project(jacobian).into_iter().collect())
             }
         })
     }
@@ -118,6 +132,7 @@ impl SiteSpace {
     pub(crate) fn latent_shape(&self) -> [usize; 2] {
         match &self.coordinates {
             Coordinates::Core(core) => [core.map.nrows(), core.map.ncols()],
+            Coordinates::Sketch(sketch) => [1, sketch.width],
             _ => self.shape,
         }
     }
@@ -142,12 +157,14 @@ impl SiteSpace {
 
     /// Moves the weights by a deviation given in these coordinates.
     pub(crate) fn apply(&self, deviation: &Array1<f64>, weights: &mut AdapterWeights) {
-        let matrix =
-            |[rows, columns]: [usize; 2]| Array2::from_shape_fn((rows, columns), |(i, j)| deviation[i * columns + j]);
+        let matrix = |[rows, columns]: [usize; 2], entries: &Array1<f64>| {
+            Array2::from_shape_fn((rows, columns), |(i, j)| entries[i * columns + j])
+        };
         match &self.coordinates {
-            Coordinates::Weights => self.add(&matrix(self.shape), weights),
+            Coordinates::Weights => self.add(&matrix(self.shape, deviation), weights),
+            Coordinates::Sketch(sketch) => self.add(&matrix(self.shape, &sketch.lift(deviation)), weights),
             Coordinates::Kronecker(basis) => self.add(&basis.lift(deviation), weights),
-            Coordinates::Core(core) => core.write(&matrix(self.latent_shape()), weights),
+            Coordinates::Core(core) => core.write(&matrix(self.latent_shape(), deviation), weights),
         }
     }
 
@@ -172,4 +189,20 @@ impl SiteSpace {
             }
         }
     }
+}
+
+/// Projects every Jacobian by itself.
+fn one_by_one(
+    jacobians: ArrayView4<f64>,
+    width: usize,
+    project: impl Fn(ArrayView2<f64>) -> Array1<f64>,
+) -> Projection {
+    let (b, k, _, _) = jacobians.dim();
+    let mut coefficients = Array3::zeros((b, k, width));
+    for i in 0..b {
+        for c in 0..k {
+            coefficients.slice_mut(s![i, c, ..]).assign(&project(jacobians.slice(s![i, c, .., ..])));
+        }
+    }
+    Projection { coefficients, outside: None }
 }

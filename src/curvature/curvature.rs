@@ -56,13 +56,7 @@ impl Curvature {
     /// # Errors
     /// Names both fingerprints.
     pub fn check_fitted_at(&self, weights: &AdapterWeights) -> Result<()> {
-        let (expected, found) = (self.adapter_fingerprint, adapter_fingerprint(weights));
-        if expected != found {
-            return Err(Error::Incompatible(format!(
-                "the curvature was fitted at another adapter than the model's (fingerprints {expected:016x} and {found:016x})"
-            )));
-        }
-        Ok(())
+        check_same_adapter(self.adapter_fingerprint, adapter_fingerprint(weights))
     }
 
     /// The Kronecker factors, where that is the structure.
@@ -120,13 +114,7 @@ impl Curvature {
     }
 
     fn check_same_adapter_and_other_items(&self, other: &Self) -> Result<()> {
-        if self.adapter_fingerprint != other.adapter_fingerprint {
-            return Err(Error::Incompatible(format!(
-                "the two curvature sums were fitted at different adapters (fingerprints {:016x} and {:016x}): they do not \
-                 merge",
-                self.adapter_fingerprint, other.adapter_fingerprint
-            )));
-        }
+        check_same_adapter(self.adapter_fingerprint, other.adapter_fingerprint)?;
         let common = self.item_keys.intersection(&other.item_keys).count();
         if common > 0 {
             return Err(Error::Incompatible(format!(
@@ -146,6 +134,16 @@ impl Curvature {
             CurvatureSums::Joint(sums) => sums.iter().map(|s| s.sum.bytes()).sum(),
         }
     }
+}
+
+fn check_same_adapter(expected: u64, found: u64) -> Result<()> {
+    if expected != found {
+        return Err(Error::Incompatible(format!(
+            "a curvature is about the adapter at which it was fitted, and the two here differ (fingerprints {expected:016x} \
+             and {found:016x})"
+        )));
+    }
+    Ok(())
 }
 
 /// Merges two lists of sums, entry by entry.

@@ -26,11 +26,7 @@ pub struct DiagonalSum {
 
 impl DiagonalSum {
     pub(super) fn new(space: SiteSpace) -> Self {
-        let missing = match &space.coordinates {
-            super::Coordinates::Kronecker(basis) if basis.n_missing() > 0 => basis.narrow.values.len(),
-            _ => 0,
-        };
-        Self { kept: Array1::zeros(space.width()), missing: Array1::zeros(missing), space }
+        Self { kept: Array1::zeros(space.width()), missing: Array1::zeros(space.n_parts_missing()), space }
     }
 
     /// Adds weighted Jacobians.

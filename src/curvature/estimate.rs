@@ -3,7 +3,7 @@
 use super::config::CurvatureConfig;
 use super::core_space::CoreSpace;
 use super::fit::adapted_sites;
-use super::probe::repetitions;
+use super::probe::{jacobians_per_item, repetitions};
 use super::structure::CurvatureStructure;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
@@ -21,9 +21,10 @@ pub struct CurvatureCost {
     pub structure: CurvatureStructure,
     /// Bytes of its sums at the end of the pass.
     pub bytes: u64,
-    /// Unknowns: weights, or entries of cores.
+    /// Unknowns: weights, random sums of them, or entries of cores.
     pub n_unknowns: u64,
-    /// Weighted Jacobians that the data give, N·(C − 1) for the exact Fisher.
+    /// Weighted Jacobians that the data give, N·(C − 1) for the exact Fisher of class tokens; at most N·C where rows are
+    /// choices.
     pub n_rows: u64,
     /// Rows of the network that are run forward and backward once each, repetitions and passes counted in.
     pub network_rows: u64,
@@ -67,8 +68,7 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     let sites = config.subset.select(&adapted_sites(model))?;
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
     let copies = repetitions(data, columns);
-    let per_item = if data.rows_are_choices() { model.n_classes() } else { columns };
-    let n_rows = (data.n_items() * per_item) as u64;
+    let n_rows = (data.n_items() * jacobians_per_item(data, model.n_classes(), columns)) as u64;
     let element = if model.dtype() == DType::F64 { 8 } else { 4 };
     let shapes: Vec<(u64, u64)> =
         sites.iter().filter_map(|s| adapter.get(s)).map(|w| (w.nrows() as u64, w.ncols() as u64)).collect();
@@ -86,7 +86,14 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
         CurvatureStructure::Diagonal => (8 * n_weights, n_weights, 1),
         CurvatureStructure::Kronecker => (factors(), n_weights, 1),
         CurvatureStructure::Ekfac => (factors() + 8 * n_weights, n_weights, 2),
-        CurvatureStructure::FunctionSpace => (element * n_rows * n_weights, n_weights, 1),
+        CurvatureStructure::FunctionSpace => {
+            let share = |(rows, columns): &(u64, u64)| match config.projection {
+                Some(projection) => projection.share((rows * columns) as usize, n_weights as usize) as u64,
+                None => rows * columns,
+            };
+            let n: u64 = shapes.iter().map(share).sum();
+            (element * n_rows * n, n, 1)
+        }
         CurvatureStructure::Core => {
             let cores = sites.iter().filter(|site| site.matrix == LoraMatrix::A);
             let n = cores.map(|site| Ok(CoreSpace::new(&adapter, &site.module)?.n_unknowns() as u64));

@@ -12,8 +12,9 @@ use super::fisher::LabelledItem;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::kron_basis::KroneckerBasis;
-use super::probe::repetitions;
+use super::probe::{jacobians_per_item, repetitions};
 use super::site_rows::SiteRows;
+use super::sketch::Sketch;
 use super::structure::CurvatureStructure;
 use crate::batches::for_each_batch;
 use crate::data::BatchOrder;
@@ -23,6 +24,7 @@ use crate::models::{Classifier, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::{LoraMatrix, Site};
 use burn::tensor::DType;
+use ndarray::Axis;
 use std::collections::BTreeMap;
 
 /// Sums the curvature of the adapter on `data` in the structure of `config`; dropout is off, pads count for nothing.
@@ -114,7 +116,6 @@ fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {
 }
 
 /// One curvature to be summed.
-#[derive(Clone)]
 struct Job {
     config: CurvatureConfig,
     /// The eigenbases of EKFAC.
@@ -163,7 +164,7 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let columns = shared.fisher.n_columns(shared.likelihood, model.n_classes());
     let spaces = Spaces {
         adapter: &adapter,
-        n_rows: data.n_items() * if data.rows_are_choices() { model.n_classes() } else { columns },
+        n_rows: data.n_items() * jacobians_per_item(data, model.n_classes(), columns),
         in_f64: model.dtype() == DType::F64,
     };
     let fingerprint = adapter_fingerprint(&adapter);
@@ -218,7 +219,6 @@ impl Spaces<'_> {
         batch: &BatchSums,
         increments: Vec<SiteIncrement>,
     ) -> Result<()> {
-        let structure = curvature.config.structure;
         match &mut curvature.sums {
             CurvatureSums::Kronecker(factors) => {
                 if factors.is_empty() {
@@ -232,7 +232,7 @@ impl Spaces<'_> {
             }
             CurvatureSums::Diagonal(sums) => {
                 if sums.is_empty() {
-                    let spaces = self.of(structure, bases, &batch.rows)?;
+                    let spaces = self.of(&curvature.config, bases, &batch.rows)?;
                     *sums = spaces.into_iter().map(DiagonalSum::new).collect();
                 }
                 check_count(sums.len(), batch.rows.len())?;
@@ -240,7 +240,7 @@ impl Spaces<'_> {
             }
             CurvatureSums::Joint(blocks) => {
                 if blocks.is_empty() {
-                    *blocks = self.blocks(structure, &batch.rows)?;
+                    *blocks = self.blocks(&curvature.config, &batch.rows)?;
                 }
                 blocks.iter_mut().try_for_each(|block| block.add(&batch.rows, self.in_f64))?;
             }
@@ -252,7 +252,7 @@ impl Spaces<'_> {
     /// The coordinates of every site that the structure speaks of.
     fn of(
         &self,
-        structure: CurvatureStructure,
+        config: &CurvatureConfig,
         bases: &BTreeMap<Site, KroneckerBasis>,
         rows: &[SiteRows],
     ) -> Result<Vec<SiteSpace>> {
@@ -265,6 +265,9 @@ impl Spaces<'_> {
                 coordinates,
             }
         };
+        let structure = config.structure;
+        let n_weights = |rows: &SiteRows| rows.rows.len() / rows.rows.len_of(Axis(0)).max(1);
+        let n_total = rows.iter().map(n_weights).sum();
         let coordinates = |rows: &SiteRows| match structure {
             CurvatureStructure::Ekfac => {
                 let basis = bases.get(&rows.site);
@@ -272,14 +275,21 @@ impl Spaces<'_> {
                 Ok(Coordinates::Kronecker(basis.clone()))
             }
             CurvatureStructure::Core => Ok(Coordinates::Core(CoreSpace::new(self.adapter, &rows.site.module)?)),
-            _ => Ok(Coordinates::Weights),
+            _ => Ok(match config.projection {
+                Some(projection) => {
+                    let n = n_weights(rows);
+                    Coordinates::Sketch(Sketch::new(projection.share(n, n_total), projection.seed, &rows.site, n))
+                }
+                None => Coordinates::Weights,
+            }),
         };
         let speaks = |rows: &&SiteRows| structure != CurvatureStructure::Core || rows.site.matrix == LoraMatrix::A;
         rows.iter().filter(speaks).map(|rows| Ok(space(rows, coordinates(rows)?))).collect()
     }
 
-    fn blocks(&self, structure: CurvatureStructure, rows: &[SiteRows]) -> Result<Vec<JointSum>> {
-        let spaces = self.of(structure, &BTreeMap::new(), rows)?;
+    fn blocks(&self, config: &CurvatureConfig, rows: &[SiteRows]) -> Result<Vec<JointSum>> {
+        let spaces = self.of(config, &BTreeMap::new(), rows)?;
+        let structure = config.structure;
         let groups: Vec<Vec<SiteSpace>> = match structure {
             CurvatureStructure::SiteBlock => spaces.into_iter().map(|space| vec![space]).collect(),
             _ => vec![spaces],

@@ -30,9 +30,8 @@ impl FactorSum {
     fn add(&mut self, increment: Increment) -> Result<()> {
         match (self, increment) {
             (Self::Dense(sum), Increment::Outer(new)) => *sum += &new,
-            (Self::Dense(sum), Increment::Rows(rows)) => *sum += &rows.t().dot(&rows),
             (Self::LowRank(sum), Increment::Rows(rows)) => sum.add(rows.view())?,
-            (Self::LowRank(_), Increment::Outer(_)) => return Err(different_forms()),
+            _ => return Err(different_forms()),
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ mod kron;
 mod kron_basis;
 mod probe;
 mod site_rows;
+mod sketch;
 mod storage;
 mod structure;
 
@@ -39,4 +40,5 @@ pub use kron::{FactorSum, KroneckerFactors};
 pub use kron_basis::{FactorEigen, KroneckerBasis};
 pub use probe::{Cotangents, Probe, SiteProbe, probe};
 pub(crate) use probe::{host_logits, repetitions};
+pub use sketch::{RandomProjection, Sketch};
 pub use structure::{AdapterSubset, CurvatureStructure};

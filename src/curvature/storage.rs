@@ -88,7 +88,10 @@ fn check_structure(curvature: &Curvature, path: &Path) -> Result<()> {
     use CurvatureStructure as Structure;
     let structure = curvature.config.structure;
     let holds = |space: &SiteSpace| match space.coordinates {
-        Coordinates::Weights => !matches!(structure, Structure::Ekfac | Structure::Core),
+        Coordinates::Weights => {
+            !matches!(structure, Structure::Ekfac | Structure::Core) && curvature.config.projection.is_none()
+        }
+        Coordinates::Sketch(_) => structure == Structure::FunctionSpace && curvature.config.projection.is_some(),
         Coordinates::Kronecker(_) => structure == Structure::Ekfac,
         Coordinates::Core(_) => structure == Structure::Core,
     };

@@ -127,12 +127,13 @@ pub fn merge<M: Adaptable>(mut model: M) -> M {
     model
 }
 
-/// Counts the adapter's parameters, as PEFT's `print_trainable_parameters` does.
+/// Counts the adapter's parameters, as PEFT's `print_trainable_parameters` does: a head tied to the embedding counts once.
 pub fn summarize<M: Adaptable>(model: &M) -> AdapterSummary {
+    let tied = model.linears().into_iter().filter(|l| l.is_tied).map(|l| l.d_in() * l.d_out());
     let adapters: Vec<_> = model.linears().into_iter().filter_map(|l| l.adapter.as_ref()).collect();
     AdapterSummary {
         n_modules: adapters.len(),
         n_adapter: adapters.iter().map(|a| a.num_params()).sum(),
-        n_total: model.num_params(),
+        n_total: model.num_params() - tied.sum::<usize>(),
     }
 }

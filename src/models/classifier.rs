@@ -151,6 +151,22 @@ pub(crate) fn known_labels<D: Dataset>(data: &D, n_classes: usize) -> Result<Vec
         .collect()
 }
 
+/// The labels of a batch, each a class that its item has; `labels` are all of the data's.
+///
+/// # Errors
+/// As [`check_labels`].
+pub(crate) fn batch_labels<D: Dataset>(
+    data: &D,
+    indices: &[usize],
+    input: &D::Input,
+    labels: &[usize],
+    n_classes: usize,
+) -> Result<Vec<usize>> {
+    let known: Vec<Option<usize>> = indices.iter().map(|&i| Some(labels[i])).collect();
+    check_labels(&known, n_classes, input.class_mask(), |k| data.item_id(indices[k]))?;
+    Ok(known.into_iter().flatten().collect())
+}
+
 /// Builds the batch of the items at `indices` for `model`, on its device and in its element type, and checks it.
 ///
 /// # Errors

@@ -26,7 +26,8 @@ const NOISE: f64 = 1e-13;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
     spaces: Vec<SiteSpace>,
-    rotation: Rotation,
+    /// How the coordinates of the sites turn into directions; `None` where they are the directions (one site).
+    rotation: Option<Rotation>,
     /// Eigenvalues e of the directions held, `[width]`.
     kept: Array1<f64>,
     /// Eigenvalues e' of the directions left out, one a part of [`Projection::gram`]'s rest; empty for complete bases.
@@ -35,11 +36,9 @@ pub struct Block {
     n_missing: usize,
 }
 
-/// How the coordinates of the sites turn into directions.
+/// Turns the joined coordinates of the sites into directions.
 #[derive(Debug, Clone, PartialEq)]
 enum Rotation {
-    /// They are the directions (one site).
-    Identity,
     /// Eigenvectors `[n, n]` of the joint matrix.
     Vectors(Array2<f64>),
     /// Right singular vectors `Q = Φᵀ·from_rows` of the rows Φ `[m, n]`, never formed; from_rows `[m, k]`.
@@ -70,25 +69,22 @@ impl Block {
     fn kronecker(factors: &KroneckerFactors, normalizer: f64) -> Result<Self> {
         let basis = KroneckerBasis::new(factors, normalizer)?;
         let (kept, rest) = basis.eigenvalues();
-        let n_missing = basis.n_missing();
         let space = SiteSpace {
             site: factors.site.clone(),
             output_rows: factors.output_rows.clone(),
             shape: [factors.gradient.width(), factors.activation.width()],
             coordinates: Coordinates::Kronecker(basis),
         };
+        let n_missing = space.n_missing();
         let missing = if n_missing > 0 { rest } else { Array1::zeros(0) };
-        Ok(Self { spaces: vec![space], rotation: Rotation::Identity, kept, missing, n_missing })
+        Ok(Self { spaces: vec![space], rotation: None, kept, missing, n_missing })
     }
 
     fn diagonal(sum: &DiagonalSum) -> Self {
-        let n_missing = match &sum.space.coordinates {
-            Coordinates::Kronecker(basis) => basis.n_missing(),
-            _ => 0,
-        };
+        let n_missing = sum.space.n_missing();
         Self {
             spaces: vec![sum.space.clone()],
-            rotation: Rotation::Identity,
+            rotation: None,
             kept: sum.kept.clone(),
             missing: sum.missing.mapv(|v| v.max(0.0)) / n_missing.max(1) as f64,
             n_missing,
@@ -102,7 +98,7 @@ impl Block {
                 let eigen = eigh(matrix.view())?;
                 Ok(Self {
                     spaces,
-                    rotation: Rotation::Vectors(eigen.vectors),
+                    rotation: Some(Rotation::Vectors(eigen.vectors)),
                     kept: eigen.values.mapv(|v| v.max(0.0)),
                     missing: Array1::zeros(0),
                     n_missing: 0,
@@ -116,7 +112,7 @@ impl Block {
                 let from_rows = eigen.vectors.select(Axis(1), &held) / kept.mapv(f64::sqrt);
                 let width: usize = spaces.iter().map(SiteSpace::width).sum();
                 let n_missing = width.saturating_sub(held.len());
-                let rotation = Rotation::Rows { rows: rows.clone(), from_rows };
+                let rotation = Some(Rotation::Rows { rows: rows.clone(), from_rows });
                 Ok(Self { spaces, rotation, kept, missing: Array1::zeros(1), n_missing })
             }
         }
@@ -163,20 +159,19 @@ impl Block {
     pub fn project<'a>(&self, find: impl Fn(&Site) -> Result<ArrayView4<'a, f64>>) -> Result<Projection> {
         let parts = self.spaces.iter().map(|space| space.project(find(&space.site)?));
         let mut parts = parts.collect::<Result<Vec<_>>>()?;
-        if let Rotation::Identity = self.rotation {
+        let Some(rotation) = &self.rotation else {
             return Ok(parts.swap_remove(0));
-        }
+        };
         let views: Vec<_> = parts.iter().map(|part| part.coefficients.view()).collect();
         let layout = |e| Error::numerical("layout of projections", e);
         let joined = ndarray::concatenate(Axis(2), &views).map_err(layout)?;
         let (b, k, n) = joined.dim();
         let flat = joined.as_standard_layout().into_owned().into_shape_with_order((b * k, n)).map_err(layout)?;
-        let rotated = match &self.rotation {
+        let rotated = match rotation {
             Rotation::Rows { rows, from_rows } => {
                 matmul(GramSum::times_rows(rows, flat.view()).view(), from_rows.view())
             }
             Rotation::Vectors(vectors) => matmul(flat.view(), vectors.view()),
-            Rotation::Identity => flat.clone(),
         };
         let coefficients = rotated.into_shape_with_order((b, k, self.kept.len())).map_err(layout)?;
         let outside = (!self.missing.is_empty()).then(|| {
@@ -224,17 +219,16 @@ impl Block {
         let lambda = precision.value();
         let sd = |e: &f64| (temperature / (lambda + e)).sqrt();
         let (kept, missing) = (self.kept.mapv(|e| sd(&e)), self.missing.mapv(|e| sd(&e)));
-        if let Rotation::Identity = self.rotation {
+        let Some(rotation) = &self.rotation else {
             let [rows, columns] = self.spaces[0].latent_shape();
             let values = normals(0, rows * columns);
             let z = Array2::from_shape_fn((rows, columns), |(i, j)| values[i * columns + j]);
             self.spaces[0].apply_scaled(&z, &kept, &missing, weights);
             return;
-        }
+        };
         let z: Array1<f64> =
             self.spaces.iter().enumerate().flat_map(|(offset, space)| normals(offset, space.width())).collect();
-        let deviation = match &self.rotation {
-            Rotation::Identity => z,
+        let deviation = match rotation {
             Rotation::Vectors(vectors) => vectors.dot(&(z * kept)),
             // σ'z + Q((σ − σ')∘Qᵀz), with Q = Φᵀ·from_rows
             Rotation::Rows { rows, from_rows } => {
@@ -255,9 +249,9 @@ impl Block {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let rotation = match &self.rotation {
-            Rotation::Identity => self.spaces.iter().map(SiteSpace::bytes).sum(),
-            Rotation::Vectors(vectors) => 8 * vectors.len(),
-            Rotation::Rows { rows, from_rows } => 8 * from_rows.len() + GramSum::Rows(rows.clone()).bytes(),
+            None => self.spaces.iter().map(SiteSpace::bytes).sum(),
+            Some(Rotation::Vectors(vectors)) => 8 * vectors.len(),
+            Some(Rotation::Rows { rows, from_rows }) => 8 * from_rows.len() + GramSum::Rows(rows.clone()).bytes(),
         };
         8 * (self.kept.len() + self.missing.len()) + rotation
     }

@@ -3,21 +3,23 @@
 use crate::batches::for_each_batch;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
+use crate::likelihood::Likelihood;
 use crate::lora::{AdapterWeights, to_array};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, known_labels};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels};
 use crate::progress::Control;
 use crate::tape::{LoraMatrix, Site, Tape};
-use crate::train::{TrainingMode, nll_sum, set_trainable};
+use crate::train::{TrainingMode, nll_sum, set_trainable, squared_error_sum};
 use burn::optim::GradientsParams;
 use ndarray::Array2;
 
-/// `∇ Σ log p(y | x, θ)` under the categorical likelihood at the adapter's present weights, **summed** over the data.
+/// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data; a Gaussian likelihood has one-hot targets.
 ///
 /// # Errors
 /// If a label is missing, the model has no adapter, or the caller cancels.
 pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
+    likelihood: Likelihood,
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<AdapterWeights> {
@@ -27,10 +29,14 @@ pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
         // leaves of its own, so that several batches can be differentiated at once
         let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
         let input = batch_for(&model, data, indices)?;
-        let labels: Vec<usize> = indices.iter().map(|&item| labels[item]).collect();
-        let known: Vec<Option<usize>> = labels.iter().copied().map(Some).collect();
-        check_labels(&known, model.n_classes(), input.class_mask(), |k| data.item_id(indices[k]))?;
-        let loss = nll_sum(model.logits(&input, &mut Tape::off()), &labels, input.class_mask());
+        let labels = batch_labels(data, indices, &input, &labels, model.n_classes())?;
+        let logits = model.logits(&input, &mut Tape::off());
+        let loss = match likelihood {
+            Likelihood::Categorical => nll_sum(logits, &labels, input.class_mask()),
+            Likelihood::Gaussian { noise_variance } => {
+                squared_error_sum(logits, &labels, input.class_mask()).mul_scalar(0.5 / noise_variance)
+            }
+        };
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let mut all = AdapterWeights::new();
         for linear in model.linears() {

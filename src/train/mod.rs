@@ -9,6 +9,6 @@ mod trainer;
 
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
-pub use objective::{Objective, nll_sum};
+pub use objective::{Objective, nll_sum, squared_error_sum};
 pub use schedule::{Decay, Schedule};
 pub use trainer::{EpochRecord, TrainOutcome, TrainReport, Trainer, TrainerConfig};

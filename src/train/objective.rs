@@ -32,19 +32,43 @@ const ABSENT: f64 = -1e9;
 /// # Shapes
 /// - logits: `[n_items, n_classes]`, labels: `[n_items]`; output `[1]`
 pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
-    let [n, c] = logits.dims();
-    let options = (&logits.device().without_autodiff(), logits.dtype());
-    let one_hot: Vec<f32> = labels.iter().flat_map(|&y| (0..c).map(move |k| f32::from(u8::from(k == y)))).collect();
-    let one_hot = Tensor::<2>::from_data(TensorData::new(one_hot, [n, c]), options);
+    let one_hot = one_hot(&logits, labels);
     let logits = match class_mask {
         None => logits,
         Some(mask) => {
-            let keep: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
-            let keep = Tensor::<2>::from_data(TensorData::new(keep, [n, c]), options);
+            let keep = as_factors(mask, &logits);
             logits * keep.clone() + keep.sub_scalar(1.0).mul_scalar(-ABSENT)
         }
     };
     (activation::log_softmax(logits, 1) * one_hot).sum().neg()
+}
+
+/// `Σ_n ‖f(x_n) − e_{y_n}‖²` over the classes that the items have.
+///
+/// # Shapes
+/// As [`nll_sum`].
+pub fn squared_error_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
+    let one_hot = one_hot(&logits, labels);
+    let keep = class_mask.map(|mask| as_factors(mask, &logits));
+    let error = logits - one_hot;
+    let error = match keep {
+        None => error,
+        Some(keep) => error * keep,
+    };
+    error.powi_scalar(2).sum()
+}
+
+/// 1 at each item's label, 0 elsewhere, like `logits`.
+fn one_hot(logits: &Tensor<2>, labels: &[usize]) -> Tensor<2> {
+    let n_classes = logits.dims()[1];
+    as_factors(&Array2::from_shape_fn((labels.len(), n_classes), |(i, k)| labels[i] == k), logits)
+}
+
+/// 1 for true and 0 for false, on the device and in the element type of `like`.
+fn as_factors(mask: &Array2<bool>, like: &Tensor<2>) -> Tensor<2> {
+    let values: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
+    let options = (&like.device().without_autodiff(), like.dtype());
+    Tensor::from_data(TensorData::new(values, [mask.nrows(), mask.ncols()]), options)
 }
 
 impl Objective {

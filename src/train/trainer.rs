@@ -10,7 +10,7 @@ use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, check_labels, known_labels, mask_absent};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels, mask_absent};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
@@ -297,17 +297,4 @@ impl Trainer {
         })?;
         Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
     }
-}
-
-/// The labels of a batch, each a class that its item has.
-fn batch_labels<D: Dataset>(
-    data: &D,
-    indices: &[usize],
-    input: &D::Input,
-    labels: &[usize],
-    n_classes: usize,
-) -> Result<Vec<usize>> {
-    let known: Vec<Option<usize>> = indices.iter().map(|&i| Some(labels[i])).collect();
-    check_labels(&known, n_classes, input.class_mask(), |k| data.item_id(indices[k]))?;
-    Ok(known.into_iter().flatten().collect())
 }

@@ -3,7 +3,8 @@
 use super::{config, covariance, fixed};
 use crate::support::{FIXTURES, Fixture, relative_error};
 use bayes_lora::curvature::{
-    AdapterSubset, CoreSpace, Curvature, CurvatureConfig, CurvatureStructure, CurvatureSums, fit_curvature,
+    AdapterSubset, CoreSpace, Curvature, CurvatureConfig, CurvatureStructure, CurvatureSums, RandomProjection,
+    fit_curvature,
 };
 use bayes_lora::posterior::{Laplace, LaplaceConfig, SampleThenOptimize};
 use bayes_lora::prior::PriorPrecision;
@@ -37,8 +38,13 @@ fn as_jacobians(functional: &BTreeMap<Site, Array2<f64>>) -> BTreeMap<Site, Arra
 fn draws_have_the_covariance_of_the_posterior_in_every_structure() {
     let fixture = Fixture::load(FIXTURES[0]);
     let model = fixture.model(DType::F32); // draws are made on the host
-    for structure in CurvatureStructure::ALL {
-        let curvature = fit_curvature(&model, &fixture.train, &config(structure), &Control::silent()).unwrap();
+    let sketched = CurvatureConfig {
+        projection: Some(RandomProjection { width: 200, seed: 5 }),
+        ..config(CurvatureStructure::FunctionSpace)
+    };
+    for config in CurvatureStructure::ALL.map(config).into_iter().chain([sketched]) {
+        let structure = config.structure;
+        let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
         for temperature in [1.0, 0.25] {
             let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { temperature, ..fixed(2.0) }).unwrap();
             let functional = functional(&laplace);

@@ -9,6 +9,7 @@ mod kronecker;
 mod merging;
 mod prior;
 mod quadratic;
+mod sketch;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

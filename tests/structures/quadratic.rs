@@ -5,7 +5,7 @@ use crate::support::{device, f64_or_skip};
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::linalg::eigh;
-use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
+use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
@@ -47,16 +47,13 @@ impl Regression {
 
     /// The library's posterior over B, expanded around `b`, with the gradient there.
     fn posterior(&self, b: Array2<f64>) -> Laplace {
-        let residual = &self.residual_at_zero - &self.hidden.dot(&b.t());
-        let gradient = AdapterWeights::from([(B(), residual.t().dot(&self.hidden) / self.noise_variance)]);
         let mut weights = read_adapter(&self.base).unwrap();
         weights.insert(B(), b);
         let model = write_adapter(self.base.clone(), &weights).unwrap();
-        let curvature = CurvatureConfig {
-            subset: AdapterSubset::OnlyB,
-            likelihood: Likelihood::Gaussian { noise_variance: self.noise_variance },
-            ..config(CurvatureStructure::Full)
-        };
+        let likelihood = Likelihood::Gaussian { noise_variance: self.noise_variance };
+        let gradient = log_likelihood_gradient(&model, &self.data, likelihood, &LIMITS, &Control::silent()).unwrap();
+        let curvature =
+            CurvatureConfig { subset: AdapterSubset::OnlyB, likelihood, ..config(CurvatureStructure::Full) };
         let curvature = fit_curvature(&model, &self.data, &curvature, &Control::silent()).unwrap();
         let zero = LaplaceConfig { prior_mean: PriorMean::Zero, ..fixed(1.0) };
         Laplace::new(&model, &curvature, &zero).unwrap().with_gradient(&gradient).unwrap()
@@ -103,7 +100,9 @@ fn a_linear_model_has_its_exact_evidence_around_any_adapter() {
 #[test]
 fn an_approximate_curvature_or_a_lacking_site_is_refused() {
     for (fixture, model) in cases("refused gradients").take(1) {
-        let gradient = log_likelihood_gradient(&model, &fixture.train, &LIMITS, &Control::silent()).unwrap();
+        let gradient =
+            log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent())
+                .unwrap();
         let of = |structure| Laplace::new(&model, &fit(&model, &fixture.train, structure), &fixed(1.0)).unwrap();
         let error = of(CurvatureStructure::Kronecker).with_gradient(&gradient).unwrap_err().to_string();
         assert!(error.contains("exact curvature") && error.contains("Kronecker"), "{error}");
@@ -121,7 +120,9 @@ fn an_approximate_curvature_or_a_lacking_site_is_refused() {
 #[test]
 fn a_newton_step_gains_what_stationarity_foretells() {
     for (fixture, model) in cases("stationarity") {
-        let gradient = log_likelihood_gradient(&model, &fixture.train, &LIMITS, &Control::silent()).unwrap();
+        let gradient =
+            log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent())
+                .unwrap();
         for structure in [CurvatureStructure::FunctionSpace, CurvatureStructure::Core] {
             // a strong prior leaves a step so small that the quadratic model holds
             let lambda = 1e5;

@@ -2,7 +2,7 @@
 
 use super::{cases, config};
 use crate::support::{FIXTURES, Fixture, has_f64};
-use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{read_adapter, write_adapter};
@@ -38,6 +38,10 @@ fn what_is_loaded_equals_what_was_saved() {
         cut(CurvatureStructure::Kronecker),
         cut(CurvatureStructure::Ekfac),
         CurvatureConfig { likelihood: gaussian, ..config(CurvatureStructure::Kronecker) },
+        CurvatureConfig {
+            projection: Some(RandomProjection { width: 100, seed: 3 }),
+            ..config(CurvatureStructure::FunctionSpace)
+        },
     ]);
     let configs: Vec<CurvatureConfig> = configs.collect();
     for dtype in [DType::F32, DType::F64].into_iter().filter(|dtype| *dtype == DType::F32 || has_f64()) {
@@ -95,7 +99,7 @@ fn a_damaged_file_is_refused_with_the_name_of_the_damage() {
     let damages: [(&str, Damage, &[&str]); 13] = [
         ("no header", |p| _ = p.metadata.remove(KEY), &[KEY]),
         ("other JSON", |p| p.replace("\"n_data\"", "\"n\""), &["curvature header", "`n`"]),
-        ("version", |p| p.replace("\"format_version\":1", "\"format_version\":2"), &["`2`", "supported: 1"]),
+        ("version", |p| p.replace("\"format_version\":2", "\"format_version\":2"), &["`2`", "supported: 1"]),
         (
             "structure",
             |p| p.replace("\"structure\":\"Diagonal\"", "\"structure\":\"Ekfac\""),
@@ -188,7 +192,7 @@ fn sums_of_the_same_items_or_of_another_adapter_do_not_merge() {
                     fit(&model, &fixture.train, &config),
                     format!("{n} items are in both curvature sums ({n} items here, {all}"),
                 ),
-                (elsewhere, "different adapters".into()),
+                (elsewhere, "at which it was fitted".into()),
             ];
             for (second, expected) in refused {
                 let error = own.clone().merge(second).unwrap_err().to_string();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-pub(super) const FORMAT_VERSION: u64 = 1;
+pub(super) const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
 pub(super) const KEY: &str = "bayes_lora_curvature";
 
@@ -76,6 +76,11 @@ pub(super) enum CoordinatesForm {
         kept: usize,
         wide_residual: Exact,
         narrow_residual: Exact,
+    },
+    /// Drawn again from the seed.
+    Sketch {
+        width: usize,
+        seed: u64,
     },
     /// `N.core.column_basis` `[d_out, rank_b]`, `N.core.row_basis` `[d_in, rank_a]`, `N.core.from_a`, `N.core.map`.
     Core {

@@ -3,7 +3,7 @@
 use super::header::{BlockForm, CoordinatesForm, Exact, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
 use crate::curvature::{
     Coordinates, CoreSpace, DiagonalSum, FactorEigen, FactorSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors,
-    RowBlock, SiteSpace,
+    RowBlock, SiteSpace, Sketch,
 };
 use crate::error::{Error, Result};
 use crate::linalg::LowRankSum;
@@ -12,6 +12,9 @@ use crate::tensor_file::{Element, TensorFile};
 use ndarray::{Array, IntoDimension};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Most weights of one sketched matrix: a file says their number without holding anything of that size.
+const SKETCHED_WEIGHTS: usize = 1 << 28;
 
 /// A file, and the tensors that nothing has asked for yet.
 pub(super) struct Reader {
@@ -104,10 +107,7 @@ impl Reader {
 
     pub(super) fn diagonal(&mut self, name: &str, form: SpaceForm) -> Result<DiagonalSum> {
         let space = self.space(name, form)?;
-        let missing = match &space.coordinates {
-            Coordinates::Kronecker(basis) if basis.n_missing() > 0 => basis.narrow.values.len(),
-            _ => 0,
-        };
+        let missing = space.n_parts_missing();
         let width = self.width(std::slice::from_ref(&space))?;
         let kept = self.take(&format!("{name}.kept"), width)?;
         Ok(DiagonalSum { kept, missing: self.take(&format!("{name}.missing"), missing)?, space })
@@ -138,6 +138,7 @@ impl Reader {
             let [rows, columns] = match &space.coordinates {
                 Coordinates::Weights => space.shape,
                 Coordinates::Kronecker(basis) => [basis.narrow.values.len(), basis.wide.values.len()],
+                Coordinates::Sketch(sketch) => [1, sketch.width],
                 Coordinates::Core(core) => [core.map.nrows(), core.map.ncols()],
             };
             total = rows.checked_mul(columns).and_then(|width| total.checked_add(width)).ok_or_else(|| {
@@ -152,6 +153,12 @@ impl Reader {
         self.check_rows(&site, output_rows.as_ref(), d_out)?;
         let coordinates = match coordinates {
             CoordinatesForm::Weights => Coordinates::Weights,
+            CoordinatesForm::Sketch { width, seed } => {
+                let n = d_out.saturating_mul(d_in);
+                self.at_most(&format!("random sums of `{site}`"), width, n)?;
+                self.at_most(&format!("weights of the sketched `{site}`"), n, SKETCHED_WEIGHTS)?;
+                Coordinates::Sketch(Sketch::new(width, seed, &site, n))
+            }
             CoordinatesForm::Kronecker { wide_is_input, kept, wide_residual, narrow_residual } => {
                 let (wide, narrow) = if wide_is_input { (d_in, d_out) } else { (d_out, d_in) };
                 self.at_most(&format!("directions of `{name}.basis.wide`"), kept, wide)?;

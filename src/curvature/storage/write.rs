@@ -90,6 +90,7 @@ impl<'a> Writer<'a> {
     fn space(&mut self, name: &str, space: &'a SiteSpace) -> Result<SpaceForm> {
         let coordinates = match &space.coordinates {
             Coordinates::Weights => CoordinatesForm::Weights,
+            Coordinates::Sketch(sketch) => CoordinatesForm::Sketch { width: sketch.width, seed: sketch.seed },
             Coordinates::Kronecker(basis) => {
                 for (side, factor) in [("wide", &basis.wide), ("narrow", &basis.narrow)] {
                     self.put(format!("{name}.basis.{side}"), factor.basis.view())?;

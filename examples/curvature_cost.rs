@@ -1,0 +1,126 @@
+//! How the cost of every structure of curvature grows with the number of items, classes, ranks, tokens and widths, one
+//! changed at a time: seconds of the pass, seconds of the decomposition with the prior, and bytes of the sums.
+//!
+//! ```sh
+//! cargo run --release --example curvature_cost
+//! ```
+
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::data::{
+    AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer, Truncation,
+};
+use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
+use bayes_lora::models::{Classifier, Dataset, MlpConfig, Points, Pretrained, PromptClassifier};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::progress::Control;
+use burn::tensor::Device;
+use ndarray::Array2;
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+/// The full matrix is for tiny adapters.
+const STRUCTURES: [CurvatureStructure; 6] = [
+    CurvatureStructure::Diagonal,
+    CurvatureStructure::Kronecker,
+    CurvatureStructure::Ekfac,
+    CurvatureStructure::Core,
+    CurvatureStructure::SiteBlock,
+    CurvatureStructure::FunctionSpace,
+];
+
+/// What one measurement is about.
+#[derive(Clone, Copy)]
+struct Setting {
+    n_items: usize,
+    n_classes: usize,
+    rank: usize,
+    tokens: usize,
+}
+
+const BASE: Setting = Setting { n_items: 64, n_classes: 4, rank: 8, tokens: 64 };
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut cells = vec!["what".to_string(), "weights".into()];
+    cells.extend(STRUCTURES.iter().map(|s| format!("{s} (s + s, MB)")));
+    println!("| {} |\n|{}", cells.join(" | "), "---|".repeat(cells.len()));
+    language_model("warm-up", BASE)?;
+    for n_items in [32, 64, 128] {
+        language_model(&format!("N = {n_items}"), Setting { n_items, ..BASE })?;
+    }
+    for n_classes in [2, 4, 8] {
+        language_model(&format!("C = {n_classes}"), Setting { n_classes, ..BASE })?;
+    }
+    for rank in [4, 8, 16] {
+        language_model(&format!("r = {rank}"), Setting { rank, ..BASE })?;
+    }
+    for tokens in [32, 64, 128] {
+        language_model(&format!("at most {tokens} tokens"), Setting { tokens, ..BASE })?;
+    }
+    for width in [256, 1024, 4096] {
+        perceptron(width)?;
+    }
+    Ok(())
+}
+
+/// The shipped model, with adapters on q and v.
+fn language_model(what: &str, setting: Setting) -> Result<(), Box<dyn Error>> {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let (data, limits) = prompts(&assets, setting)?;
+    let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
+    let lora = LoraConfig::new(setting.rank).with_target_modules(["q_proj", "v_proj"]);
+    measure(what, attach(PromptClassifier::new(lm, &data)?, &lora, 0)?, &data, limits)
+}
+
+fn prompts(assets: &Path, setting: Setting) -> Result<(EncodedDataset, BatchLimits), Box<dyn Error>> {
+    let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
+    let mut task = Task::from_jsonl(assets.join("mmlu_areas/train.jsonl.gz"))?.sample(setting.n_items, 0)?;
+    task.items.iter_mut().for_each(|item| item.answer = item.answer.map(|label| label % setting.n_classes));
+    let classes = &["A", "B", "C", "D", "E", "F", "G", "H"][..setting.n_classes];
+    let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(classes.iter().copied()))
+        .with_max_tokens(setting.tokens)
+        .with_truncation(Truncation::End);
+    Ok((encoding.encode(&task, &tokenizer)?, BatchLimits { max_items: 16, max_tokens: 4096 }))
+}
+
+/// Two hidden layers of a width, adapted with rank 8.
+fn perceptron(width: usize) -> Result<(), Box<dyn Error>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let features = Array2::from_shape_fn((64, 32), |_| rng.random_range(-1.0..1.0));
+    let data = Points::new(features, (0..64).map(|i| i % 4).collect())?;
+    let model = MlpConfig::new([32, width, width, 4]).init(&Device::flex())?;
+    measure(
+        &format!("d = {width}"),
+        attach(model, &LoraConfig::new(8), 0)?,
+        &data,
+        BatchLimits { max_items: 64, max_tokens: 4096 },
+    )
+}
+
+fn measure<M: Classifier, D: Dataset<Input = M::Input>>(
+    what: &str,
+    model: M,
+    data: &D,
+    limits: BatchLimits,
+) -> Result<(), Box<dyn Error>> {
+    // a core needs an adapter that has left its start
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut weights = read_adapter(&model)?;
+    let n_weights: usize = weights.values().map(Array2::len).sum();
+    weights.values_mut().for_each(|w| w.mapv_inplace(|v| v + rng.random_range(-0.05..0.05)));
+    let model = write_adapter(model, &weights)?;
+    let mut cells = vec![what.to_string(), n_weights.to_string()];
+    for structure in STRUCTURES {
+        let config = CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
+        let clock = Instant::now();
+        let curvature = fit_curvature(&model, data, &config, &Control::silent().with_workers(2)?)?;
+        let pass = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
+        let decomposition = clock.elapsed().as_secs_f64();
+        cells.push(format!("{pass:.2} + {decomposition:.3}, {:.1}", curvature.bytes() as f64 / 1e6));
+    }
+    println!("| {} |", cells.join(" | "));
+    Ok(())
+}
