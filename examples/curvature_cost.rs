@@ -21,11 +21,12 @@ use std::path::Path;
 use std::time::Instant;
 
 /// The full matrix is for tiny adapters.
-const STRUCTURES: [CurvatureStructure; 6] = [
+const STRUCTURES: [CurvatureStructure; 7] = [
     CurvatureStructure::Diagonal,
     CurvatureStructure::Kronecker,
     CurvatureStructure::Ekfac,
     CurvatureStructure::Core,
+    CurvatureStructure::CoreBlock,
     CurvatureStructure::SiteBlock,
     CurvatureStructure::FunctionSpace,
 ];

@@ -49,7 +49,7 @@ struct Arguments {
     zero_mean: bool,
     /// Only these structures, by the names that the table shows ("function space,core space,Kronecker").
     #[arg(long, value_delimiter = ',')]
-    structures: Vec<String>,
+    structures: Vec<CurvatureStructure>,
     #[arg(long, default_value = "target/curvature_study")]
     out: PathBuf,
     /// Take the adapter that an earlier run with the same flags left in this directory.
@@ -192,8 +192,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok((laplace.log_marginal_likelihood(precisions)?, score(precisions)?))
         };
         let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
-            // a core's prior is in other units
-            match index.filter(|_| curvature.config.structure != CurvatureStructure::Core) {
+            // the prior of a core is in other units
+            match index.filter(|_| !curvature.config.structure.is_of_cores()) {
                 Some(index) => Ok(Some(compare(&test[k].belief(&yardstick)?, &test[index].belief(&yardstick)?)?)),
                 None => Ok(None),
             }
@@ -247,7 +247,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 impl Arguments {
     /// Every combination that has a meaning on the task.
     fn configs(&self) -> Vec<CurvatureConfig> {
-        use CurvatureStructure::{Core, Diagonal, Ekfac, FunctionSpace, Kronecker, SiteBlock};
+        use CurvatureStructure::{Core, CoreBlock, Diagonal, Ekfac, FunctionSpace, Kronecker, SiteBlock};
         let seed = self.task.seed;
         let base = CurvatureConfig { limits: self.task.limits(), ..CurvatureConfig::default() };
         let treatments: &[TokenTreatment] = match self.task.form {
@@ -261,7 +261,7 @@ impl Arguments {
         let mut configs = Vec::new();
         for fisher in fishers {
             let of = |structure, treatment| CurvatureConfig { structure, treatment, fisher, ..base.clone() };
-            for structure in [FunctionSpace, SiteBlock, Core, Diagonal] {
+            for structure in [FunctionSpace, SiteBlock, Core, CoreBlock, Diagonal] {
                 configs.push(of(structure, TokenTreatment::Expand));
             }
             for &treatment in treatments {
@@ -269,7 +269,7 @@ impl Arguments {
             }
             configs.push(CurvatureConfig { dense_limit: Some(0), ..of(Kronecker, TokenTreatment::Expand) });
         }
-        configs.retain(|c| self.structures.is_empty() || self.structures.contains(&c.structure.to_string()));
+        configs.retain(|c| self.structures.is_empty() || self.structures.contains(&c.structure));
         configs
     }
 }

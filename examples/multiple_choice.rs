@@ -14,7 +14,7 @@ mod splits;
 mod task;
 
 use bayes_lora::BayesLoraConfig;
-use bayes_lora::curvature::{CurvatureConfig, FisherKind};
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
 use bayes_lora::train::TrainerConfig;
 use clap::Parser;
 use std::error::Error;
@@ -31,6 +31,9 @@ struct Arguments {
     /// Labels drawn an item for the Fisher information; 0 takes the exact one.
     #[arg(long, default_value_t = 0)]
     fisher_samples: usize,
+    /// How the curvature is held: "Kronecker", "EKFAC", "core space", "function space" …
+    #[arg(long, default_value_t = CurvatureStructure::Kronecker)]
+    structure: CurvatureStructure,
     /// Draws of the weights for the sampled predictive.
     #[arg(long, default_value_t = 10)]
     draws: usize,
@@ -42,7 +45,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { task, fisher_samples, draws, out, trained } = Arguments::parse();
+    let Arguments { task, fisher_samples, structure, draws, out, trained } = Arguments::parse();
     let splits = task.splits()?;
     let (limits, seed) = (task.limits(), task.seed);
     let fisher = match fisher_samples {
@@ -52,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&out)?;
     let config = BayesLoraConfig::new(task.lora())
         .with_trainer(TrainerConfig { log: Some(out.join("train.jsonl")), ..task.trainer() })
-        .with_curvature(CurvatureConfig { fisher, limits, ..CurvatureConfig::default() })
+        .with_curvature(CurvatureConfig { fisher, limits, ..CurvatureConfig::with_structure(structure) })
         .with_limits(limits)
         .with_seed(seed);
     let model = task.model(&splits.train)?;

@@ -124,11 +124,9 @@ impl CurvatureConfig {
                 )));
             }
         }
-        if self.structure == CurvatureStructure::Core
-            && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB)
-        {
+        if self.structure.is_of_cores() && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB) {
             return Err(Error::Incompatible(format!(
-                "core space has no separate A and B, so the subset {:?} has no meaning there",
+                "a core has no separate A and B, so the subset {:?} has no meaning there",
                 self.subset
             )));
         }

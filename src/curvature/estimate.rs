@@ -94,11 +94,13 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
             let n: u64 = shapes.iter().map(share).sum();
             (element * n_rows * n, n, 1)
         }
-        CurvatureStructure::Core => {
+        CurvatureStructure::Core | CurvatureStructure::CoreBlock => {
             let cores = sites.iter().filter(|site| site.matrix == LoraMatrix::A);
-            let n = cores.map(|site| Ok(CoreSpace::new(&adapter, &site.module)?.n_unknowns() as u64));
-            let n: u64 = n.sum::<Result<u64>>()?;
-            (joint(n), n, 1)
+            let unknowns = cores.map(|site| Ok(CoreSpace::new(&adapter, &site.module)?.n_unknowns() as u64));
+            let unknowns = unknowns.collect::<Result<Vec<u64>>>()?;
+            let n = unknowns.iter().sum();
+            let is_one_block = structure == CurvatureStructure::Core;
+            (if is_one_block { joint(n) } else { unknowns.into_iter().map(joint).sum() }, n, 1)
         }
     };
     let rows_per_item = if data.rows_are_choices() { model.n_classes() } else { 1 };

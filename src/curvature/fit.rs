@@ -274,7 +274,9 @@ impl Spaces<'_> {
                 let basis = basis.ok_or_else(|| Error::empty(format!("Kronecker basis of `{}`", rows.site)))?;
                 Ok(Coordinates::Kronecker(basis.clone()))
             }
-            CurvatureStructure::Core => Ok(Coordinates::Core(CoreSpace::new(self.adapter, &rows.site.module)?)),
+            CurvatureStructure::Core | CurvatureStructure::CoreBlock => {
+                Ok(Coordinates::Core(CoreSpace::new(self.adapter, &rows.site.module)?))
+            }
             _ => Ok(match config.projection {
                 Some(projection) => {
                     let n = n_weights(rows);
@@ -283,7 +285,7 @@ impl Spaces<'_> {
                 None => Coordinates::Weights,
             }),
         };
-        let speaks = |rows: &&SiteRows| structure != CurvatureStructure::Core || rows.site.matrix == LoraMatrix::A;
+        let speaks = |rows: &&SiteRows| !structure.is_of_cores() || rows.site.matrix == LoraMatrix::A;
         rows.iter().filter(speaks).map(|rows| Ok(space(rows, coordinates(rows)?))).collect()
     }
 
@@ -291,7 +293,9 @@ impl Spaces<'_> {
         let spaces = self.of(config, &BTreeMap::new(), rows)?;
         let structure = config.structure;
         let groups: Vec<Vec<SiteSpace>> = match structure {
-            CurvatureStructure::SiteBlock => spaces.into_iter().map(|space| vec![space]).collect(),
+            CurvatureStructure::SiteBlock | CurvatureStructure::CoreBlock => {
+                spaces.into_iter().map(|space| vec![space]).collect()
+            }
             _ => vec![spaces],
         };
         let sums = groups.into_iter().map(|spaces| {

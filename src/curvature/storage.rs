@@ -89,18 +89,18 @@ fn check_structure(curvature: &Curvature, path: &Path) -> Result<()> {
     let structure = curvature.config.structure;
     let holds = |space: &SiteSpace| match space.coordinates {
         Coordinates::Weights => {
-            !matches!(structure, Structure::Ekfac | Structure::Core) && curvature.config.projection.is_none()
+            structure != Structure::Ekfac && !structure.is_of_cores() && curvature.config.projection.is_none()
         }
         Coordinates::Sketch(_) => structure == Structure::FunctionSpace && curvature.config.projection.is_some(),
         Coordinates::Kronecker(_) => structure == Structure::Ekfac,
-        Coordinates::Core(_) => structure == Structure::Core,
+        Coordinates::Core(_) => structure.is_of_cores(),
     };
     let fits = match (&curvature.sums, structure) {
         (CurvatureSums::Kronecker(_), Structure::Kronecker) => true,
         (CurvatureSums::Diagonal(sums), Structure::Diagonal | Structure::Ekfac) => sums.iter().all(|s| holds(&s.space)),
         (
             CurvatureSums::Joint(blocks),
-            Structure::Full | Structure::SiteBlock | Structure::Core | Structure::FunctionSpace,
+            Structure::Full | Structure::SiteBlock | Structure::Core | Structure::CoreBlock | Structure::FunctionSpace,
         ) => blocks.iter().flat_map(|block| &block.spaces).all(holds),
         _ => false,
     };

@@ -23,6 +23,8 @@ pub enum CurvatureStructure {
     /// The r×r cores between each module's own column and row space, all coupled: gauge-invariant, and no factor is as
     /// wide as the model. It leaves out rotations of the two spaces. See [`super::CoreSpace`].
     Core,
+    /// The same cores, coupled within a module only: for adapters of many modules or high rank.
+    CoreBlock,
     /// Weights' entries, all coupled, held as the weighted Jacobians themselves: the exact H for any number of weights, in
     /// `4·N·(C−1)·P` bytes.
     FunctionSpace,
@@ -30,12 +32,25 @@ pub enum CurvatureStructure {
 
 impl CurvatureStructure {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Full, Self::SiteBlock, Self::Diagonal, Self::Kronecker, Self::Ekfac, Self::Core, Self::FunctionSpace];
+    pub const ALL: [Self; 8] = [
+        Self::Full,
+        Self::SiteBlock,
+        Self::Diagonal,
+        Self::Kronecker,
+        Self::Ekfac,
+        Self::Core,
+        Self::CoreBlock,
+        Self::FunctionSpace,
+    ];
 
     /// True if it holds H itself, with all correlations, over the weights or cores that it speaks of.
     pub fn is_exact(self) -> bool {
         matches!(self, Self::Full | Self::FunctionSpace | Self::Core)
+    }
+
+    /// True if it speaks of modules' cores, not of the weights of A and B.
+    pub fn is_of_cores(self) -> bool {
+        matches!(self, Self::Core | Self::CoreBlock)
     }
 
     /// True if it starts from Kronecker factors.
@@ -58,8 +73,20 @@ impl std::fmt::Display for CurvatureStructure {
             Self::Kronecker => "Kronecker",
             Self::Ekfac => "EKFAC",
             Self::Core => "core space",
+            Self::CoreBlock => "core block",
             Self::FunctionSpace => "function space",
         })
+    }
+}
+
+impl std::str::FromStr for CurvatureStructure {
+    type Err = Error;
+
+    /// Reads a name as it is displayed, in any case.
+    fn from_str(name: &str) -> Result<Self> {
+        let names = || Self::ALL.map(|structure| format!("`{structure}`")).join(", ");
+        let found = Self::ALL.into_iter().find(|structure| structure.to_string().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| Error::config("structure", format!("one of {}", names()), name))
     }
 }
 
@@ -119,6 +146,15 @@ mod tests {
             ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"];
         let of = |module: &str| [LoraMatrix::A, LoraMatrix::B].map(|matrix| Site { module: module.into(), matrix });
         modules.iter().flat_map(|m| of(m)).collect()
+    }
+
+    #[test]
+    fn structures_are_read_by_the_names_they_show() {
+        for structure in CurvatureStructure::ALL {
+            assert_eq!(structure.to_string().to_uppercase().parse::<CurvatureStructure>().unwrap(), structure);
+        }
+        let error = "cor".parse::<CurvatureStructure>().unwrap_err().to_string();
+        assert!(error.contains("`core space`") && error.contains("cor"), "{error}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) fn group_blocks(
 fn name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
     match (&space.coordinates, grouping) {
         (Coordinates::Core(_), PriorGrouping::PerMatrix | PriorGrouping::PerSite) => Err(Error::Incompatible(format!(
-            "core space has no separate A and B, so a prior {grouping:?} has no meaning there"
+            "a core has no separate A and B, so a prior {grouping:?} has no meaning there"
         ))),
         _ => Ok(grouping.name(&space.site)),
     }

@@ -61,7 +61,7 @@ fn coupled_structures_refuse_grouped_priors_and_cores_have_neither_a_nor_b() {
         for (structure, grouping, word) in [
             (CurvatureStructure::Full, PriorGrouping::PerSite, "couples"),
             (CurvatureStructure::FunctionSpace, PriorGrouping::PerMatrix, "couples"),
-            (CurvatureStructure::Core, PriorGrouping::PerMatrix, "core space"),
+            (CurvatureStructure::Core, PriorGrouping::PerMatrix, "a core has no"),
         ] {
             let curvature = fit(&model, &fixture.train, structure);
             let config = LaplaceConfig { prior_grouping: grouping, ..fixed(1.0) };
