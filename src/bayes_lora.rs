@@ -4,13 +4,17 @@ use crate::belief::LinkApprox;
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
 use crate::error::Result;
-use crate::lora::{LoraConfig, attach};
+use crate::lora::{LoraConfig, attach, load_peft, save_peft};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig};
 use crate::predict::{Prediction, Predictive, predict};
 use crate::progress::Control;
 use crate::train::{TrainReport, Trainer, TrainerConfig};
+use std::path::Path;
 use std::time::Instant;
+
+/// Name of the posterior's file beside the adapter's.
+pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 
 /// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +166,7 @@ impl BayesLora {
             laplace,
             curvature_seconds: start.elapsed().as_secs_f64(),
             report: None,
+            lora: self.config.lora.clone(),
             predictive: self.config.predictive,
             limits: self.config.limits,
         })
@@ -177,15 +182,51 @@ pub struct FittedBayesLora<M> {
     pub best_validation: Option<M>,
     /// The posterior over the adapter.
     pub laplace: Laplace,
-    /// Wall-clock seconds that curvature and posterior took.
+    /// Wall-clock seconds that curvature and posterior took; zero for a posterior that was loaded.
     pub curvature_seconds: f64,
     /// What happened during training, where there was any.
     pub report: Option<TrainReport>,
-    predictive: Predictive,
-    limits: BatchLimits,
+    /// The adapter's configuration.
+    pub lora: LoraConfig,
+    /// How [`FittedBayesLora::predict_calibrated`] predicts.
+    pub predictive: Predictive,
+    /// Size of a batch of predictions.
+    pub limits: BatchLimits,
 }
 
 impl<M: Classifier> FittedBayesLora<M> {
+    /// Saves the adapter as PEFT does and the posterior beside it, as [`POSTERIOR_FILE`]; each file in one step. `base_model`
+    /// is the name under which PEFT finds the base.
+    ///
+    /// # Errors
+    /// As [`save_peft`] and [`Laplace::save`].
+    pub fn save(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
+        let dir = dir.as_ref();
+        save_peft(&self.model, &self.lora, base_model, dir)?;
+        self.laplace.save(dir.join(POSTERIOR_FILE))
+    }
+
+    /// Loads an adapter and its posterior from `dir` onto a base model. It predicts bit by bit as what was saved, in the default
+    /// way and with the given batches; no training data are needed.
+    ///
+    /// # Errors
+    /// As [`load_peft`] and [`Laplace::load`].
+    pub fn load(model: M, dir: impl AsRef<Path>, limits: BatchLimits) -> Result<Self> {
+        let dir = dir.as_ref();
+        let (model, lora) = load_peft(model, dir)?;
+        let laplace = Laplace::load(dir.join(POSTERIOR_FILE), &model)?;
+        Ok(Self {
+            model: model.valid(),
+            best_validation: None,
+            laplace,
+            curvature_seconds: 0.0,
+            report: None,
+            lora,
+            predictive: Predictive::default(),
+            limits,
+        })
+    }
+
     /// Predicts with the posterior, in the configured way: probabilities, logit covariance, and the split of the
     /// uncertainty.
     ///

@@ -63,5 +63,5 @@ pub mod tape;
 pub mod tensor_file;
 pub mod train;
 
-pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
+pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
 pub use crate::error::{Error, Result};

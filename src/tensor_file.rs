@@ -2,12 +2,13 @@
 
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
+use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::{Array, ArrayView, ArrayView2, Dimension, IntoDimension};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,15 @@ pub struct TensorFile {
     file: File,
     metadata: Metadata,
     data_start: u64,
+    /// Hash of each tensor, and of each text among the metadata, where the file has them.
+    checksums: Option<BTreeMap<String, String>>,
+}
+
+/// Where the checksums are among the metadata.
+const CHECKSUMS: &str = "checksums";
+
+fn checksum(bytes: impl IntoIterator<Item = u8>) -> String {
+    format!("{:016x}", fnv1a(bytes))
 }
 
 impl TensorFile {
@@ -61,7 +71,10 @@ impl TensorFile {
         if length < needed {
             return Err(truncated(needed));
         }
-        Ok(Self { path, file, metadata, data_start })
+        let checksums = metadata.metadata().as_ref().and_then(|texts| texts.get(CHECKSUMS));
+        let checksums = checksums.map(|text| serde_json::from_str(text)).transpose();
+        let checksums = checksums.map_err(|e| Error::format(path.display(), format!("{CHECKSUMS}: {e}")))?;
+        Ok(Self { path, file, metadata, data_start, checksums })
     }
 
     /// Names of all tensors, sorted.
@@ -76,9 +89,36 @@ impl TensorFile {
         self.metadata.info(name).map(|info| info.shape.clone())
     }
 
-    /// The text under a key of the header's free metadata, if it is there.
-    pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    /// The text under a key of the header's free metadata, which must have a checksum.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub(crate) fn checked_metadata(&self, key: &str) -> Result<&str> {
+        let format = |reason: String| Error::format(self.path.display(), reason);
+        let texts = self.metadata.metadata().as_ref();
+        let text = texts.and_then(|texts| texts.get(key));
+        let text = text.ok_or_else(|| format(format!("the metadata have no key `{key}`")))?;
+        if self.checksums.is_none() {
+            return Err(format(format!("the metadata have no key `{CHECKSUMS}`")));
+        }
+        self.check(key, text.as_bytes())?;
+        Ok(text)
+    }
+
+    /// Compares bytes with their checksum, in a file that has any.
+    fn check(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let Some(checksums) = &self.checksums else { return Ok(()) };
+        let found = checksum(bytes.iter().copied());
+        match checksums.get(name) {
+            Some(expected) if *expected == found => Ok(()),
+            expected => Err(Error::format(
+                self.path.display(),
+                format!(
+                    "`{name}` is damaged: its checksum is {found}, not {}",
+                    expected.map_or("known", String::as_str)
+                ),
+            )),
+        }
     }
 
     /// Reads one tensor of the expected shape as values of `dtype`, all finite.
@@ -118,7 +158,7 @@ impl TensorFile {
                 supported: format!("{:?}", T::DTYPE),
             });
         }
-        let values: Vec<T> = self.bytes(&info)?.chunks_exact(size_of::<T>()).map(T::read).collect();
+        let values: Vec<T> = self.bytes(name, &info)?.chunks_exact(size_of::<T>()).map(T::read).collect();
         let count = values.iter().filter(|v| !v.is_finite()).count();
         if count > 0 {
             return Err(Error::NonFinite { what: place, count, total: values.len() });
@@ -157,17 +197,18 @@ impl TensorFile {
                 });
             }
         };
-        Ok(TensorData::from_bytes_vec(self.bytes(&info)?, info.shape, dtype))
+        Ok(TensorData::from_bytes_vec(self.bytes(name, &info)?, info.shape, dtype))
     }
 
     /// The bytes of a tensor, no more than the file has: [`TensorFile::open`] compared both.
-    fn bytes(&mut self, info: &TensorInfo) -> Result<Vec<u8>> {
+    fn bytes(&mut self, name: &str, info: &TensorInfo) -> Result<Vec<u8>> {
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0u8; end - start];
         self.file
             .seek(SeekFrom::Start(self.data_start + start as u64))
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(|e| Error::io(&self.path, e))?;
+        self.check(name, &bytes)?;
         Ok(bytes)
     }
 }
@@ -260,12 +301,23 @@ impl View for StoredArray<'_> {
     }
 }
 
+/// Writes named arrays with the checksum of each, and a text under a key of the metadata with its own.
+///
+/// # Errors
+/// As [`write_arrays`].
+pub(crate) fn write_checked(path: &Path, arrays: Vec<(String, StoredArray)>, key: &str, text: String) -> Result<()> {
+    let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.data().iter().copied())));
+    let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(text.bytes()))]).collect();
+    let checksums = serde_json::to_string(&checksums).map_err(|e| Error::format(path.display(), e))?;
+    write_arrays(path, arrays, Some(HashMap::from([(key.into(), text), (CHECKSUMS.into(), checksums)])))
+}
+
 /// Writes named arrays as a safetensors file: to a temporary file first, synced, then renamed, so that a failure leaves
 /// whatever was there before.
 ///
 /// # Errors
 /// If the header would be too long or the directory cannot be written.
-pub(crate) fn write_arrays(
+fn write_arrays(
     path: &Path,
     arrays: Vec<(String, StoredArray)>,
     metadata: Option<HashMap<String, String>>,

@@ -2,7 +2,7 @@
 
 use super::config::CurvatureConfig;
 use super::diagonal::DiagonalSum;
-use super::fingerprint::adapter_fingerprint;
+use super::fingerprint::{adapter_fingerprint, check_same_adapter};
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::structure::CurvatureStructure;
@@ -56,7 +56,7 @@ impl Curvature {
     /// # Errors
     /// Names both fingerprints.
     pub fn check_fitted_at(&self, weights: &AdapterWeights) -> Result<()> {
-        check_same_adapter(self.adapter_fingerprint, adapter_fingerprint(weights))
+        check_same_adapter("curvature", self.adapter_fingerprint, adapter_fingerprint(weights))
     }
 
     /// The Kronecker factors, where that is the structure.
@@ -114,7 +114,7 @@ impl Curvature {
     }
 
     fn check_same_adapter_and_other_items(&self, other: &Self) -> Result<()> {
-        check_same_adapter(self.adapter_fingerprint, other.adapter_fingerprint)?;
+        check_same_adapter("curvature", self.adapter_fingerprint, other.adapter_fingerprint)?;
         let common = self.item_keys.intersection(&other.item_keys).count();
         if common > 0 {
             return Err(Error::Incompatible(format!(
@@ -134,16 +134,6 @@ impl Curvature {
             CurvatureSums::Joint(sums) => sums.iter().map(|s| s.sum.bytes()).sum(),
         }
     }
-}
-
-fn check_same_adapter(expected: u64, found: u64) -> Result<()> {
-    if expected != found {
-        return Err(Error::Incompatible(format!(
-            "a curvature is about the adapter at which it was fitted, and the two here differ (fingerprints {expected:016x} \
-             and {found:016x})"
-        )));
-    }
-    Ok(())
 }
 
 /// Merges two lists of sums, entry by entry.

@@ -1,5 +1,6 @@
 //! Names an adapter by a 64-bit hash, so that sums of curvature know what they are about.
 
+use crate::error::{Error, Result};
 use crate::hash::fnv1a;
 use crate::lora::AdapterWeights;
 
@@ -10,6 +11,20 @@ pub fn adapter_fingerprint(weights: &AdapterWeights) -> u64 {
         site.to_string().into_bytes().into_iter().chain(weight.iter().flat_map(|v| v.to_bits().to_le_bytes()))
     });
     fnv1a(bytes)
+}
+
+/// Checks that `what` was fitted at the adapter in hand.
+///
+/// # Errors
+/// Names both fingerprints.
+pub(crate) fn check_same_adapter(what: &str, expected: u64, found: u64) -> Result<()> {
+    if expected != found {
+        return Err(Error::Incompatible(format!(
+            "a {what} is about the adapter at which it was fitted, and the two here differ (fingerprints {expected:016x} \
+             and {found:016x})"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use super::coordinates::{Coordinates, SiteSpace};
 use super::curvature::{Curvature, CurvatureSums};
 use super::structure::CurvatureStructure;
 use crate::error::{Error, Result};
-use crate::tensor_file::{TensorFile, write_arrays};
+use crate::tensor_file::{TensorFile, write_checked};
+pub(crate) use header::{BlockForm, Exact, SpaceForm, check_version};
 use header::{Header, KEY, SumsForm};
 use ndarray::Array1;
-use read::Reader;
-use std::collections::HashMap;
+pub(crate) use read::Reader;
 use std::path::Path;
-use write::Writer;
+pub(crate) use write::Writer;
 
 /// The one array that belongs to no site.
 const ITEM_KEYS: &str = "item_keys";
@@ -39,7 +39,7 @@ impl Curvature {
             CurvatureSums::Joint(all) => SumsForm::Joint(writer.each("", all, Writer::joint)?),
         };
         let header = serde_json::to_string(&Header::new(self, sums)?).map_err(|e| Error::format(path.display(), e))?;
-        write_arrays(path, writer.arrays, Some(HashMap::from([(KEY.into(), header)])))
+        write_checked(path, writer.arrays, KEY, header)
     }
 
     /// Reads what [`Curvature::save`] wrote, equal to what was saved, bit by bit.
@@ -53,7 +53,7 @@ impl Curvature {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
-        let header = Header::parse(file.metadata(KEY), path)?;
+        let header = Header::parse(file.checked_metadata(KEY)?, path)?;
         let mut reader = Reader::new(file, path);
         let item_keys: Array1<u64> = reader.take(ITEM_KEYS, header.n_item_keys)?;
         let sums = match header.sums {

@@ -2,7 +2,7 @@
 
 use super::attach::{Adaptable, adapter_dtype, check_targets, new_adapter};
 use super::weights::to_vec;
-use super::{LoraConfig, TargetModules};
+use super::{LoraAdapter, LoraConfig, TargetModules};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use crate::tensor_file::{TensorFile, write_matrices};
@@ -100,16 +100,29 @@ fn read_config(path: &Path) -> Result<LoraConfig> {
     Ok(config)
 }
 
+/// Checks that a module's adapter has the rank and the scale that `config` says.
+fn check_described(config: &LoraConfig, path: &str, adapter: &LoraAdapter) -> Result<()> {
+    let expected = (config.rank_at(path), config.scale(path));
+    let found = (adapter.a.dims()[0], adapter.scale);
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Incompatible(format!(
+        "the configuration says rank {} and scale {} at `{path}`, the adapter has rank {} and scale {}",
+        expected.0, expected.1, found.0, found.1
+    )))
+}
+
 /// Writes the adapter as PEFT does: `[r, d_in]` and `[d_out, r]` in f32 under PEFT's names, with its configuration.
 ///
 /// # Errors
-/// If the model has no adapter or the directory cannot be written.
+/// If the model has no adapter, another than `config` describes, or the directory cannot be written.
 pub fn save_peft<M: Adaptable>(model: &M, config: &LoraConfig, base_model: &str, dir: impl AsRef<Path>) -> Result<()> {
     let dir = dir.as_ref();
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let mut matrices = Vec::new();
     for linear in model.linears() {
         let Some(adapter) = &linear.adapter else { continue };
+        check_described(config, &linear.path, adapter)?;
         for (matrix, tensor) in [("lora_A", adapter.a.val()), ("lora_B", adapter.b.val())] {
             let shape = tensor.dims();
             let values = to_vec(tensor.cast(DType::F32))?.into_iter().map(|v| v as f32).collect();
@@ -119,6 +132,7 @@ pub fn save_peft<M: Adaptable>(model: &M, config: &LoraConfig, base_model: &str,
     if matrices.is_empty() {
         return Err(Error::empty("adapter"));
     }
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     write_matrices(dir.join(WEIGHTS_FILE), &matrices, Some(metadata))?;
     let targets = match &config.target_modules {

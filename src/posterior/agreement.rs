@@ -12,8 +12,16 @@ use crate::tape::{LoraMatrix, Site};
 /// # Errors
 /// Names a matrix that differs in shape or is missing, or both fingerprints.
 pub(super) fn check_fits(curvature: &Curvature, blocks: &[Block], map: &AdapterWeights) -> Result<()> {
-    blocks.iter().flat_map(Block::spaces).try_for_each(|space| check_shape(space, map))?;
+    check_shapes(blocks, map)?;
     curvature.check_fitted_at(map)
+}
+
+/// Checks that the blocks are about matrices of the adapter `map`.
+///
+/// # Errors
+/// Names a matrix that differs in shape or is missing.
+pub(super) fn check_shapes(blocks: &[Block], map: &AdapterWeights) -> Result<()> {
+    blocks.iter().flat_map(Block::spaces).try_for_each(|space| check_shape(space, map))
 }
 
 fn check_shape(space: &SiteSpace, map: &AdapterWeights) -> Result<()> {

@@ -38,7 +38,7 @@ pub struct Block {
 
 /// Turns the joined coordinates of the sites into directions.
 #[derive(Debug, Clone, PartialEq)]
-enum Rotation {
+pub(super) enum Rotation {
     /// Eigenvectors `[n, n]` of the joint matrix.
     Vectors(Array2<f64>),
     /// Right singular vectors `Q = Φᵀ·from_rows` of the rows Φ `[m, n]`, never formed; from_rows `[m, k]`.
@@ -116,6 +116,21 @@ impl Block {
                 Ok(Self { spaces, rotation, kept, missing: Array1::zeros(1), n_missing })
             }
         }
+    }
+
+    /// Puts a block together again from what [`Block::rotation`] and [`Block::eigenvalues`] gave.
+    pub(super) fn from_parts(
+        spaces: Vec<SiteSpace>,
+        rotation: Option<Rotation>,
+        kept: Array1<f64>,
+        missing: Array1<f64>,
+        n_missing: usize,
+    ) -> Self {
+        Self { spaces, rotation, kept, missing, n_missing }
+    }
+
+    pub(super) fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
     }
 
     /// The sites it speaks of.

@@ -60,6 +60,7 @@ impl LaplaceConfig {
 #[derive(Debug, Clone)]
 pub struct Laplace {
     structure: CurvatureStructure,
+    grouping: PriorGrouping,
     blocks: Vec<Block>,
     /// The group of each block, an index into `groups`.
     group_of: Vec<usize>,
@@ -87,22 +88,40 @@ impl Laplace {
         check_fits(curvature, &blocks, &map)?;
         let (groups, group_of) =
             group_blocks(&blocks, config.prior_grouping, curvature.config.structure, &map, &centre)?;
-        let mut laplace = Self {
-            structure: curvature.config.structure,
-            blocks,
-            group_of,
-            groups,
-            map,
-            centre,
-            precisions: config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
-            temperature: 1.0,
-            log_likelihood: curvature.log_likelihood,
-        }
+        let mut laplace = Self::from_parts(
+            (curvature.config.structure, config.prior_grouping),
+            (blocks, group_of, groups),
+            (map, centre),
+            config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
+            curvature.log_likelihood,
+        )
         .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {
             laplace = laplace.with_optimal_prior()?;
         }
         Ok(laplace)
+    }
+
+    /// A posterior at temperature 1.
+    pub(super) fn from_parts(
+        (structure, grouping): (CurvatureStructure, PriorGrouping),
+        (blocks, group_of, groups): (Vec<Block>, Vec<usize>, Vec<Group>),
+        (map, centre): (AdapterWeights, AdapterWeights),
+        precisions: PriorPrecisions,
+        log_likelihood: Option<f64>,
+    ) -> Self {
+        Self {
+            structure,
+            grouping,
+            blocks,
+            group_of,
+            groups,
+            map,
+            centre,
+            precisions,
+            temperature: 1.0,
+            log_likelihood,
+        }
     }
 
     /// The prior precisions in use, one a group or one for all.
@@ -144,6 +163,16 @@ impl Laplace {
     /// How the curvature is held.
     pub fn structure(&self) -> CurvatureStructure {
         self.structure
+    }
+
+    /// Which weights share a prior precision.
+    pub fn prior_grouping(&self) -> PriorGrouping {
+        self.grouping
+    }
+
+    /// `Σ log p(y | x, θ*)` over the training data in nats; `None` if a label was unknown.
+    pub fn log_likelihood(&self) -> Option<f64> {
+        self.log_likelihood
     }
 
     /// The trained adapter θ*.

@@ -11,6 +11,7 @@ mod jacobians;
 mod laplace;
 mod quadratic;
 mod sample_then_optimize;
+mod storage;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};

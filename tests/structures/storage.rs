@@ -80,7 +80,17 @@ impl Parts {
         Self { tensors: owned.collect(), metadata: header.metadata().clone().unwrap() }
     }
 
-    fn write(&self, path: &Path) {
+    /// Writes them with checksums that fit.
+    fn write(&mut self, path: &Path) {
+        let sum = |bytes: &[u8]| {
+            let hash = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+            format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, hash))
+        };
+        let of_tensors = self.tensors.iter().map(|(name, (_, _, data))| (name.as_str(), sum(data)));
+        let of_header = self.metadata.get(KEY).map(|text| (KEY, sum(text.as_bytes())));
+        let sums: BTreeMap<&str, String> = of_tensors.chain(of_header).collect();
+        let sums = serde_json::to_string(&sums).unwrap();
+        self.metadata.insert("checksums".into(), sums);
         let views = self.tensors.iter().map(|(n, (t, shape, d))| (n, TensorView::new(*t, shape.clone(), d).unwrap()));
         std::fs::write(path, safetensors::serialize(views, Some(self.metadata.clone())).unwrap()).unwrap();
     }

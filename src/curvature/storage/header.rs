@@ -31,7 +31,7 @@ pub(super) struct Header {
 
 /// The sums of a structure, in order.
 #[derive(Serialize, Deserialize)]
-pub(super) enum SumsForm {
+pub(crate) enum SumsForm {
     Kronecker(Vec<FactorsForm>),
     Diagonal(Vec<SpaceForm>),
     Joint(Vec<JointForm>),
@@ -40,18 +40,18 @@ pub(super) enum SumsForm {
 /// Both factors of a site: `N.activation`, `N.gradient`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FactorsForm {
-    pub(super) site: Site,
-    pub(super) output_rows: Option<Vec<usize>>,
-    pub(super) n_vectors: usize,
-    pub(super) activation: FactorForm,
-    pub(super) gradient: FactorForm,
+pub(crate) struct FactorsForm {
+    pub(crate) site: Site,
+    pub(crate) output_rows: Option<Vec<usize>>,
+    pub(crate) n_vectors: usize,
+    pub(crate) activation: FactorForm,
+    pub(crate) gradient: FactorForm,
 }
 
 /// A factor: the matrix `[width, width]`, or the columns `[width, columns]` that low rank keeps.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) enum FactorForm {
+pub(crate) enum FactorForm {
     Dense { width: usize },
     LowRank { width: usize, columns: usize, rank: usize, discarded_trace: Exact },
 }
@@ -59,16 +59,16 @@ pub(super) enum FactorForm {
 /// The coordinates of a site.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SpaceForm {
-    pub(super) site: Site,
-    pub(super) output_rows: Option<Vec<usize>>,
-    pub(super) shape: [usize; 2],
-    pub(super) coordinates: CoordinatesForm,
+pub(crate) struct SpaceForm {
+    pub(crate) site: Site,
+    pub(crate) output_rows: Option<Vec<usize>>,
+    pub(crate) shape: [usize; 2],
+    pub(crate) coordinates: CoordinatesForm,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) enum CoordinatesForm {
+pub(crate) enum CoordinatesForm {
     Weights,
     /// `N.basis.wide` `[wide, kept]` and `N.basis.narrow`, with `_values`.
     Kronecker {
@@ -94,21 +94,21 @@ pub(super) enum CoordinatesForm {
 /// A block of sites; its coordinates are at `N.0`, `N.1`, …
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct JointForm {
-    pub(super) spaces: Vec<SpaceForm>,
-    pub(super) sum: GramForm,
+pub(crate) struct JointForm {
+    pub(crate) spaces: Vec<SpaceForm>,
+    pub(crate) sum: GramForm,
 }
 
 /// The matrix at `N.sum`, or blocks of rows at `N.rows.0`, `N.rows.1`, …
 #[derive(Serialize, Deserialize)]
-pub(super) enum GramForm {
+pub(crate) enum GramForm {
     Matrix,
     Rows(Vec<BlockForm>),
 }
 
 /// How many rows a block has, and in which precision.
 #[derive(Serialize, Deserialize)]
-pub(super) enum BlockForm {
+pub(crate) enum BlockForm {
     F32(usize),
     F64(usize),
 }
@@ -116,10 +116,10 @@ pub(super) enum BlockForm {
 /// A finite f64, written as text: serde_json's parser of numbers may miss the last bit, Rust's does not.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub(super) struct Exact(f64);
+pub(crate) struct Exact(f64);
 
 impl Exact {
-    pub(super) fn new(what: impl std::fmt::Display, value: f64) -> Result<Self> {
+    pub(crate) fn new(what: impl std::fmt::Display, value: f64) -> Result<Self> {
         if value.is_finite() {
             Ok(Self(value))
         } else {
@@ -127,7 +127,7 @@ impl Exact {
         }
     }
 
-    pub(super) fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         self.0
     }
 }
@@ -170,20 +170,12 @@ impl Header {
     /// Reads the header of the file at `path`: the version before anything else, for another one may differ in all the rest.
     ///
     /// # Errors
-    /// If there is none, it is malformed, of another version, or a setting is out of bounds.
-    pub(super) fn parse(text: Option<&str>, path: &Path) -> Result<Self> {
+    /// If it is malformed, of another version, or a setting is out of bounds.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
         let format =
             |reason: &dyn std::fmt::Display| Error::format(path.display(), format!("curvature header: {reason}"));
-        let text = text.ok_or_else(|| format(&format_args!("the metadata have no key `{KEY}`")))?;
         let value: Value = serde_json::from_str(text).map_err(|e| format(&e))?;
-        let version = &value["format_version"];
-        if *version != FORMAT_VERSION {
-            return Err(Error::Unsupported {
-                what: format!("{}: curvature format version", path.display()),
-                found: version.to_string(),
-                supported: FORMAT_VERSION.to_string(),
-            });
-        }
+        check_version(&value, FORMAT_VERSION, "curvature", path)?;
         let mut header: Self = serde_json::from_value(value).map_err(|e| format(&e))?;
         match (&mut header.config.likelihood, header.noise_variance) {
             (Likelihood::Gaussian { noise_variance }, Some(exact)) => *noise_variance = exact.value(),
@@ -193,6 +185,22 @@ impl Header {
         header.config.validate().map_err(|e| format(&e))?;
         Ok(header)
     }
+}
+
+/// Checks the format version of a header.
+///
+/// # Errors
+/// Names both versions.
+pub(crate) fn check_version(header: &Value, supported: u64, what: &str, path: &Path) -> Result<()> {
+    let version = &header["format_version"];
+    if *version == supported {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("{}: {what} format version", path.display()),
+        found: version.to_string(),
+        supported: supported.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -17,25 +17,25 @@ use std::path::{Path, PathBuf};
 const SKETCHED_WEIGHTS: usize = 1 << 28;
 
 /// A file, and the tensors that nothing has asked for yet.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     file: TensorFile,
     path: PathBuf,
     unread: BTreeSet<String>,
 }
 
 impl Reader {
-    pub(super) fn new(file: TensorFile, path: &Path) -> Self {
+    pub(crate) fn new(file: TensorFile, path: &Path) -> Self {
         Self { path: path.to_path_buf(), unread: file.names().into_iter().collect(), file }
     }
 
     /// Reads the tensor of a name and a shape.
-    pub(super) fn take<T: Element, S: IntoDimension>(&mut self, name: &str, shape: S) -> Result<Array<T, S::Dim>> {
+    pub(crate) fn take<T: Element, S: IntoDimension>(&mut self, name: &str, shape: S) -> Result<Array<T, S::Dim>> {
         self.unread.remove(name);
         self.file.read_array(name, shape)
     }
 
     /// Reads each of several values under its number.
-    pub(super) fn each<F, X>(
+    pub(crate) fn each<F, X>(
         &mut self,
         prefix: &str,
         forms: Vec<F>,
@@ -48,23 +48,23 @@ impl Reader {
     ///
     /// # Errors
     /// Names a tensor that the header does not account for.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         match self.unread.first() {
             None => Ok(()),
             Some(name) => Err(self.format(format!(
-                "{} tensors are not in the curvature header, the first is `{name}` {:?}",
+                "{} tensors are not in the header, the first is `{name}` {:?}",
                 self.unread.len(),
                 self.file.shape(name).unwrap_or_default()
             ))),
         }
     }
 
-    fn format(&self, reason: String) -> Error {
+    pub(crate) fn format(&self, reason: String) -> Error {
         Error::format(self.path.display(), reason)
     }
 
     /// Checks a number of the header against its bound.
-    fn at_most(&self, what: &str, value: usize, bound: usize) -> Result<()> {
+    pub(crate) fn at_most(&self, what: &str, value: usize, bound: usize) -> Result<()> {
         if value > bound {
             return Err(self.format(format!("{what} must be at most {bound}, got {value}")));
         }
@@ -82,7 +82,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn factors(&mut self, name: &str, form: FactorsForm) -> Result<KroneckerFactors> {
+    pub(crate) fn factors(&mut self, name: &str, form: FactorsForm) -> Result<KroneckerFactors> {
         let factors = KroneckerFactors {
             site: form.site,
             output_rows: form.output_rows,
@@ -105,7 +105,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn diagonal(&mut self, name: &str, form: SpaceForm) -> Result<DiagonalSum> {
+    pub(crate) fn diagonal(&mut self, name: &str, form: SpaceForm) -> Result<DiagonalSum> {
         let space = self.space(name, form)?;
         let missing = space.n_parts_missing();
         let width = self.width(std::slice::from_ref(&space))?;
@@ -113,26 +113,28 @@ impl Reader {
         Ok(DiagonalSum { kept, missing: self.take(&format!("{name}.missing"), missing)?, space })
     }
 
-    pub(super) fn joint(&mut self, name: &str, form: JointForm) -> Result<JointSum> {
+    pub(crate) fn joint(&mut self, name: &str, form: JointForm) -> Result<JointSum> {
         let spaces = self.each(&format!("{name}."), form.spaces, Self::space)?;
         let width = self.width(&spaces)?;
         let sum = match form.sum {
             GramForm::Matrix => GramSum::Matrix(self.take(&format!("{name}.sum"), [width, width])?),
-            GramForm::Rows(blocks) => {
-                let take = |reader: &mut Self, name: &str, form| {
-                    Ok(match form {
-                        BlockForm::F32(rows) => RowBlock::F32(reader.take(name, [rows, width])?.into_shared()),
-                        BlockForm::F64(rows) => RowBlock::F64(reader.take(name, [rows, width])?.into_shared()),
-                    })
-                };
-                GramSum::Rows(self.each(&format!("{name}.rows."), blocks, take)?)
-            }
+            GramForm::Rows(blocks) => GramSum::Rows(self.rows(name, blocks, width)?),
         };
         Ok(JointSum { spaces, sum })
     }
 
+    /// Blocks of rows of a width, `name.rows.N`.
+    pub(crate) fn rows(&mut self, name: &str, blocks: Vec<BlockForm>, width: usize) -> Result<Vec<RowBlock>> {
+        self.each(&format!("{name}.rows."), blocks, |reader, name, form| {
+            Ok(match form {
+                BlockForm::F32(rows) => RowBlock::F32(reader.take(name, [rows, width])?.into_shared()),
+                BlockForm::F64(rows) => RowBlock::F64(reader.take(name, [rows, width])?.into_shared()),
+            })
+        })
+    }
+
     /// Number of coordinates of several sites together.
-    fn width(&self, spaces: &[SiteSpace]) -> Result<usize> {
+    pub(crate) fn width(&self, spaces: &[SiteSpace]) -> Result<usize> {
         let mut total = 0usize;
         for space in spaces {
             let [rows, columns] = match &space.coordinates {
@@ -148,7 +150,7 @@ impl Reader {
         Ok(total)
     }
 
-    fn space(&mut self, name: &str, form: SpaceForm) -> Result<SiteSpace> {
+    pub(crate) fn space(&mut self, name: &str, form: SpaceForm) -> Result<SiteSpace> {
         let SpaceForm { site, output_rows, shape: [d_out, d_in], coordinates } = form;
         self.check_rows(&site, output_rows.as_ref(), d_out)?;
         let coordinates = match coordinates {

@@ -8,13 +8,13 @@ use ndarray::{ArrayView, Dimension};
 
 /// The arrays so far.
 #[derive(Default)]
-pub(super) struct Writer<'a> {
-    pub(super) arrays: Vec<(String, StoredArray<'a>)>,
+pub(crate) struct Writer<'a> {
+    pub(crate) arrays: Vec<(String, StoredArray<'a>)>,
 }
 
 impl<'a> Writer<'a> {
     /// Adds an array: what [`super::Reader::take`] would refuse is not written.
-    pub(super) fn put<T: Element + 'a, D: Dimension + 'a>(
+    pub(crate) fn put<T: Element + 'a, D: Dimension + 'a>(
         &mut self,
         name: String,
         array: ArrayView<'a, T, D>,
@@ -28,7 +28,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds each of several values under its number.
-    pub(super) fn each<X, F>(
+    pub(crate) fn each<X, F>(
         &mut self,
         prefix: &str,
         all: &'a [X],
@@ -37,7 +37,7 @@ impl<'a> Writer<'a> {
         all.iter().enumerate().map(|(number, value)| put(self, &format!("{prefix}{number}"), value)).collect()
     }
 
-    pub(super) fn factors(&mut self, name: &str, factors: &'a KroneckerFactors) -> Result<FactorsForm> {
+    pub(crate) fn factors(&mut self, name: &str, factors: &'a KroneckerFactors) -> Result<FactorsForm> {
         Ok(FactorsForm {
             site: factors.site.clone(),
             output_rows: factors.output_rows.clone(),
@@ -62,22 +62,27 @@ impl<'a> Writer<'a> {
         })
     }
 
-    pub(super) fn diagonal(&mut self, name: &str, sum: &'a DiagonalSum) -> Result<SpaceForm> {
+    pub(crate) fn diagonal(&mut self, name: &str, sum: &'a DiagonalSum) -> Result<SpaceForm> {
         self.put(format!("{name}.kept"), sum.kept.view())?;
         self.put(format!("{name}.missing"), sum.missing.view())?;
         self.space(name, &sum.space)
     }
 
-    pub(super) fn joint(&mut self, name: &str, sum: &'a JointSum) -> Result<JointForm> {
+    pub(crate) fn joint(&mut self, name: &str, sum: &'a JointSum) -> Result<JointForm> {
         let spaces = self.each(&format!("{name}."), &sum.spaces, Self::space)?;
         let sum = match &sum.sum {
             GramSum::Matrix(sum) => {
                 self.put(format!("{name}.sum"), sum.view())?;
                 GramForm::Matrix
             }
-            GramSum::Rows(blocks) => GramForm::Rows(self.each(&format!("{name}.rows."), blocks, Self::block)?),
+            GramSum::Rows(blocks) => GramForm::Rows(self.rows(name, blocks)?),
         };
         Ok(JointForm { spaces, sum })
+    }
+
+    /// Blocks of rows, `name.rows.N`.
+    pub(crate) fn rows(&mut self, name: &str, blocks: &'a [RowBlock]) -> Result<Vec<BlockForm>> {
+        self.each(&format!("{name}.rows."), blocks, Self::block)
     }
 
     fn block(&mut self, name: &str, block: &'a RowBlock) -> Result<BlockForm> {
@@ -87,7 +92,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn space(&mut self, name: &str, space: &'a SiteSpace) -> Result<SpaceForm> {
+    pub(crate) fn space(&mut self, name: &str, space: &'a SiteSpace) -> Result<SpaceForm> {
         let coordinates = match &space.coordinates {
             Coordinates::Weights => CoordinatesForm::Weights,
             Coordinates::Sketch(sketch) => CoordinatesForm::Sketch { width: sketch.width, seed: sketch.seed },

@@ -1,0 +1,240 @@
+//! Saves a posterior as one safetensors file beside its adapter, and reads it back bit by bit: loading and predicting need
+//! neither training data nor a decomposition.
+
+use super::agreement::check_shapes;
+use super::block::{Block, Rotation};
+use super::groups::{Group, group_blocks};
+use super::laplace::Laplace;
+use super::quadratic::QuadraticModel;
+use crate::curvature::{
+    BlockForm, CurvatureStructure, Exact, Reader, SpaceForm, Writer, adapter_fingerprint, check_same_adapter,
+    check_version,
+};
+use crate::error::{Error, Result};
+use crate::lora::{Adaptable, AdapterWeights, read_adapter};
+use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
+use crate::tape::Site;
+use crate::tensor_file::{TensorFile, write_checked};
+use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The version that this crate writes and reads; any change of the header or of a name needs another.
+const FORMAT_VERSION: u64 = 1;
+/// Where the header is among the metadata.
+const KEY: &str = "bayes_lora_posterior";
+
+/// Everything but the arrays, and with it the name and shape of each array.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format_version: u64,
+    crate_version: String,
+    structure: CurvatureStructure,
+    prior_grouping: PriorGrouping,
+    prior_precisions: Vec<Exact>,
+    temperature: Exact,
+    log_likelihood: Option<Exact>,
+    adapter_fingerprint: u64,
+    /// The prior's centre at `centre.0`, `centre.1`, …; the matrices that are not listed are zero there.
+    centre: Vec<Site>,
+    blocks: Vec<PartForm>,
+    /// One a prior group, with `quadratic.N.pulls`; empty where the gradient is unknown.
+    quadratic: Vec<QuadraticForm>,
+}
+
+/// A block: its coordinates at `N.0`, `N.1`, …, its eigenvalues at `N.kept` and `N.missing`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartForm {
+    spaces: Vec<SpaceForm>,
+    rotation: RotationForm,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RotationForm {
+    /// The coordinates of one site are the directions.
+    None,
+    /// `N.vectors` `[width, width]`
+    Vectors,
+    /// `N.rows.0`, `N.rows.1`, … and `N.from_rows` `[rows, directions]`
+    Rows { blocks: Vec<BlockForm>, directions: usize },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuadraticForm {
+    gradient_square: Exact,
+    gradient_displacement: Exact,
+    curvature_displacement: Exact,
+}
+
+impl Laplace {
+    /// Saves the posterior as one safetensors file in one step, so that a failure leaves whatever was there before.
+    ///
+    /// The adapter itself is not in it (see [`crate::lora::save_peft`]), only its fingerprint: save both.
+    ///
+    /// # Errors
+    /// If a value is not finite, or the directory cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut writer = Writer::default();
+        let centre: Vec<(&Site, &Array2<f64>)> =
+            self.centre().iter().filter(|(_, weight)| weight.iter().any(|v| *v != 0.0)).collect();
+        for (number, (_, weight)) in centre.iter().enumerate() {
+            writer.put(format!("centre.{number}"), weight.view())?;
+        }
+        let header = Header {
+            format_version: FORMAT_VERSION,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            structure: self.structure(),
+            prior_grouping: self.prior_grouping(),
+            prior_precisions: self
+                .prior_precisions()
+                .values()
+                .iter()
+                .map(|precision| Exact::new("prior precision", precision.value()))
+                .collect::<Result<_>>()?,
+            temperature: Exact::new("temperature", self.temperature())?,
+            log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
+            adapter_fingerprint: adapter_fingerprint(self.map()),
+            centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
+            blocks: writer.each("", self.blocks(), put_block)?,
+            quadratic: put_quadratic(&mut writer, self.groups())?,
+        };
+        let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
+        write_checked(path, writer.arrays, KEY, header)
+    }
+
+    /// Reads the posterior that [`Laplace::save`] wrote for the adapter that `model` carries: it predicts and draws as the one
+    /// that was saved, bit by bit.
+    ///
+    /// The file need not be trusted: its lengths are compared before anything is allocated, every tensor with its checksum
+    /// and with the shape and element type that the header implies.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged or of another format version, a tensor is missing, unexpected, of another shape
+    /// or not finite, or the model carries another adapter.
+    pub fn load<M: Adaptable>(path: impl AsRef<Path>, model: &M) -> Result<Self> {
+        let path = path.as_ref();
+        let file = TensorFile::open(path)?;
+        let header = parse(file.checked_metadata(KEY)?, path)?;
+        let map = read_adapter(model)?;
+        check_same_adapter("posterior", header.adapter_fingerprint, adapter_fingerprint(&map))?;
+        let mut reader = Reader::new(file, path);
+        let mut centre: AdapterWeights = map.iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
+        for (number, site) in header.centre.iter().enumerate() {
+            let weight = centre.get_mut(site);
+            let weight = weight.ok_or_else(|| reader.format(format!("`{site}` has a centre, but no adapter")))?;
+            *weight = reader.take(&format!("centre.{number}"), weight.dim())?;
+        }
+        let blocks = reader.each("", header.blocks, take_block)?;
+        check_shapes(&blocks, &map)?;
+        let (mut groups, group_of) = group_blocks(&blocks, header.prior_grouping, header.structure, &map, &centre)?;
+        take_quadratic(&mut reader, header.quadratic, &mut groups)?;
+        reader.finish()?;
+        let precisions = header.prior_precisions.into_iter().map(|p| PriorPrecision::new(p.value()));
+        let precisions = PriorPrecisions::new(precisions.collect::<Result<_>>()?)?;
+        precisions.check_count(groups.len())?;
+        let laplace = Self::from_parts(
+            (header.structure, header.prior_grouping),
+            (blocks, group_of, groups),
+            (map, centre),
+            precisions,
+            header.log_likelihood.map(Exact::value),
+        );
+        laplace.with_temperature(header.temperature.value())
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<Header> {
+    let format = |e: serde_json::Error| Error::format(path.display(), format!("posterior header: {e}"));
+    let value: serde_json::Value = serde_json::from_str(text).map_err(format)?;
+    check_version(&value, FORMAT_VERSION, "posterior", path)?;
+    serde_json::from_value(value).map_err(format)
+}
+
+fn put_block<'a>(writer: &mut Writer<'a>, name: &str, block: &'a Block) -> Result<PartForm> {
+    let (kept, missing) = block.eigenvalues();
+    writer.put(format!("{name}.kept"), kept.view())?;
+    writer.put(format!("{name}.missing"), missing.view())?;
+    let rotation = match block.rotation() {
+        None => RotationForm::None,
+        Some(Rotation::Vectors(vectors)) => {
+            writer.put(format!("{name}.vectors"), vectors.view())?;
+            RotationForm::Vectors
+        }
+        Some(Rotation::Rows { rows, from_rows }) => {
+            writer.put(format!("{name}.from_rows"), from_rows.view())?;
+            RotationForm::Rows { blocks: writer.rows(name, rows)?, directions: from_rows.ncols() }
+        }
+    };
+    Ok(PartForm { spaces: writer.each(&format!("{name}."), block.spaces(), Writer::space)?, rotation })
+}
+
+fn take_block(reader: &mut Reader, name: &str, form: PartForm) -> Result<Block> {
+    let spaces = reader.each(&format!("{name}."), form.spaces, Reader::space)?;
+    let width = reader.width(&spaces)?;
+    let (rotation, n_kept, n_parts, n_missing) = match form.rotation {
+        RotationForm::None => {
+            let [space] = spaces.as_slice() else {
+                return Err(reader.format(format!("block {name} joins {} sites without a rotation", spaces.len())));
+            };
+            (None, width, space.n_parts_missing(), space.n_missing())
+        }
+        RotationForm::Vectors => {
+            let vectors = reader.take(&format!("{name}.vectors"), [width, width])?;
+            (Some(Rotation::Vectors(vectors)), width, 0, 0)
+        }
+        RotationForm::Rows { blocks, directions } => {
+            let rows = reader.rows(name, blocks, width)?;
+            let n_rows = rows.iter().map(|block| block.n_rows()).sum();
+            reader.at_most(&format!("directions of block {name}"), directions, n_rows)?;
+            let from_rows = reader.take(&format!("{name}.from_rows"), [n_rows, directions])?;
+            (Some(Rotation::Rows { rows, from_rows }), directions, 1, width.saturating_sub(directions))
+        }
+    };
+    let eigenvalues = |reader: &mut Reader, part: &str, n: usize| -> Result<Array1<f64>> {
+        let values: Array1<f64> = reader.take(&format!("{name}.{part}"), n)?;
+        match values.iter().find(|v| **v < 0.0) {
+            None => Ok(values),
+            Some(value) => Err(reader.format(format!("`{name}.{part}` must not be negative, got {value}"))),
+        }
+    };
+    let (kept, missing) = (eigenvalues(reader, "kept", n_kept)?, eigenvalues(reader, "missing", n_parts)?);
+    Ok(Block::from_parts(spaces, rotation, kept, missing, n_missing))
+}
+
+fn put_quadratic<'a>(writer: &mut Writer<'a>, groups: &'a [Group]) -> Result<Vec<QuadraticForm>> {
+    let known = groups.iter().filter_map(|group| group.quadratic.as_ref().map(|model| (group, model)));
+    let forms = known.enumerate().map(|(number, (group, model))| {
+        writer.put(format!("quadratic.{number}.pulls"), ndarray::aview1(&model.pulls))?;
+        let exact = |what: &str, value| Exact::new(format_args!("{what} of group `{}`", group.name), value);
+        Ok(QuadraticForm {
+            gradient_square: exact("gradient", model.gradient_square)?,
+            gradient_displacement: exact("gradient", model.gradient_displacement)?,
+            curvature_displacement: exact("displacement", model.curvature_displacement)?,
+        })
+    });
+    forms.collect()
+}
+
+fn take_quadratic(reader: &mut Reader, forms: Vec<QuadraticForm>, groups: &mut [Group]) -> Result<()> {
+    if forms.is_empty() {
+        return Ok(());
+    }
+    if forms.len() != groups.len() {
+        let what = "quadratic models of prior groups".into();
+        return Err(Error::Count { what, expected: groups.len(), found: forms.len() });
+    }
+    for (number, (form, group)) in forms.into_iter().zip(groups).enumerate() {
+        let pulls: Array1<f64> = reader.take(&format!("quadratic.{number}.pulls"), group.spectrum.values.len())?;
+        group.quadratic = Some(QuadraticModel {
+            pulls: pulls.to_vec(),
+            gradient_square: form.gradient_square.value(),
+            gradient_displacement: form.gradient_displacement.value(),
+            curvature_displacement: form.curvature_displacement.value(),
+        });
+    }
+    Ok(())
+}
