@@ -203,7 +203,7 @@ impl<M: Classifier> FittedBayesLora<M> {
     pub fn save(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
         let dir = dir.as_ref();
         save_peft(&self.model, &self.lora, base_model, dir)?;
-        self.laplace.save(dir.join(POSTERIOR_FILE))
+        self.laplace.save(dir.join(POSTERIOR_FILE), &self.model)
     }
 
     /// Loads an adapter and its posterior from `dir` onto a base model. It predicts bit by bit as what was saved, in the default

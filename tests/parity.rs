@@ -7,11 +7,11 @@
 mod support;
 
 use bayes_lora::curvature::{
-    Cotangents, Curvature, CurvatureConfig, CurvatureSums, FactorSum, KroneckerFactors, TokenTreatment,
-    adapter_fingerprint, fit_curvature, probe,
+    Cotangents, Curvature, CurvatureConfig, CurvatureSums, FactorSum, KroneckerFactors, TokenTreatment, fit_curvature,
+    probe,
 };
 use bayes_lora::data::{BatchLimits, BatchOrder};
-use bayes_lora::lora::read_adapter;
+use bayes_lora::lora::{adapter_fingerprint, read_adapter};
 use bayes_lora::models::{Classifier, ClassifierInput, Dataset};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::prior::PriorPrecision;

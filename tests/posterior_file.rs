@@ -6,7 +6,7 @@ use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::Likelihood;
-use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, write_adapter};
+use bayes_lora::lora::{LoraConfig, attach, base_fingerprint, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
 use bayes_lora::predict::{Predictive, predict_linearized};
@@ -57,7 +57,7 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
                 log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent());
             saved = saved.with_gradient(&gradient.unwrap()).unwrap().with_optimal_prior().unwrap();
         }
-        saved.save(&path).unwrap();
+        saved.save(&path, &model).unwrap();
         let loaded = Laplace::load(&path, &model).unwrap();
         let beliefs = [&saved, &loaded].map(|laplace| {
             predict_linearized(&model, laplace, &fixture.test, LogitGauge::Centred, &LIMITS, &Control::silent())
@@ -95,17 +95,32 @@ fn an_adapter_and_its_posterior_share_a_directory() {
 }
 
 #[test]
-fn another_adapter_is_refused() {
+fn another_adapter_or_base_is_refused() {
     let (model, points) = small();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(POSTERIOR_FILE);
     let curvature = fit_curvature(&model, &points, &config(CurvatureStructure::Kronecker), &Control::silent()).unwrap();
-    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path).unwrap();
+    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path, &model).unwrap();
     let mut weights = read_adapter(&model).unwrap();
     weights.values_mut().next().unwrap()[[0, 0]] += 0.5;
-    let other = write_adapter(model, &weights).unwrap();
+    let other = write_adapter(model.clone(), &weights).unwrap();
     let error = Laplace::load(&path, &other).unwrap_err().to_string();
     assert!(error.contains("posterior") && error.contains("fingerprints"), "{error}");
+    // the same adapter on a base with other weights
+    let base =
+        attach(MlpConfig { seed: 9, ..MlpConfig::new([3, 4, 2]) }.init(&device()).unwrap(), &LoraConfig::new(1), 0);
+    let elsewhere = write_adapter(base.unwrap(), &read_adapter(&model).unwrap()).unwrap();
+    let error = Laplace::load(&path, &elsewhere).unwrap_err().to_string();
+    assert!(error.contains("another base model") && error.contains("fingerprints"), "{error}");
+}
+
+#[test]
+fn a_base_is_known_whatever_its_adapter() {
+    let base = |seed| MlpConfig { seed, ..MlpConfig::new([3, 4, 2]) }.init(&device()).unwrap();
+    let plain = base_fingerprint(&base(0)).unwrap();
+    assert_eq!(plain, base_fingerprint(&attach(base(0), &LoraConfig::new(1), 0).unwrap()).unwrap());
+    assert_eq!(plain, base_fingerprint(&attach(base(0), &LoraConfig::new(2), 7).unwrap()).unwrap());
+    assert_ne!(plain, base_fingerprint(&base(1)).unwrap());
 }
 
 #[test]
@@ -114,7 +129,7 @@ fn every_flipped_byte_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(POSTERIOR_FILE);
     let curvature = fit_curvature(&model, &points, &config(CurvatureStructure::Core), &Control::silent()).unwrap();
-    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path).unwrap();
+    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path, &model).unwrap();
     let whole = std::fs::read(&path).unwrap();
     for place in 0..whole.len() {
         for bit in [0x01, 0x10] {

@@ -2,12 +2,11 @@
 
 use super::config::CurvatureConfig;
 use super::diagonal::DiagonalSum;
-use super::fingerprint::{adapter_fingerprint, check_same_adapter};
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::structure::CurvatureStructure;
 use crate::error::{Error, Result};
-use crate::lora::AdapterWeights;
+use crate::lora::{AdapterWeights, adapter_fingerprint, check_same_adapter};
 use std::collections::BTreeSet;
 
 /// What one pass over the training data gathers, all of it **summed** over the data.
@@ -24,7 +23,7 @@ pub struct Curvature {
     /// Keys of the items seen (see [`crate::models::Dataset::item_key`]), by which [`Curvature::merge`] refuses to count
     /// one twice.
     pub item_keys: BTreeSet<u64>,
-    /// The adapter θ* that it was fitted at, by [`super::adapter_fingerprint`].
+    /// The adapter θ* that it was fitted at, by [`adapter_fingerprint`].
     pub adapter_fingerprint: u64,
 }
 

@@ -12,6 +12,7 @@
 mod attach;
 mod canonical;
 mod config;
+mod fingerprint;
 mod linear;
 mod peft;
 mod weights;
@@ -19,6 +20,8 @@ mod weights;
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
 pub use config::{LoraConfig, TargetModules};
+pub(crate) use fingerprint::check_same_adapter;
+pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub use linear::{LoraAdapter, LoraLinear};
 pub use peft::{load_peft, save_peft};
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};

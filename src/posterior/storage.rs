@@ -6,12 +6,9 @@ use super::block::{Block, Rotation};
 use super::groups::{Group, group_blocks};
 use super::laplace::Laplace;
 use super::quadratic::QuadraticModel;
-use crate::curvature::{
-    BlockForm, CurvatureStructure, Exact, Reader, SpaceForm, Writer, adapter_fingerprint, check_same_adapter,
-    check_version,
-};
+use crate::curvature::{BlockForm, CurvatureStructure, Exact, Reader, SpaceForm, Writer, check_version};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, read_adapter};
+use crate::lora::{Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
 use crate::tensor_file::{TensorFile, write_checked};
@@ -36,6 +33,7 @@ struct Header {
     temperature: Exact,
     log_likelihood: Option<Exact>,
     adapter_fingerprint: u64,
+    base_fingerprint: u64,
     /// The prior's centre at `centre.0`, `centre.1`, …; the matrices that are not listed are zero there.
     centre: Vec<Site>,
     blocks: Vec<PartForm>,
@@ -72,12 +70,13 @@ struct QuadraticForm {
 impl Laplace {
     /// Saves the posterior as one safetensors file in one step, so that a failure leaves whatever was there before.
     ///
-    /// The adapter itself is not in it (see [`crate::lora::save_peft`]), only its fingerprint: save both.
+    /// Neither the adapter (see [`crate::lora::save_peft`]) nor its base is in it, only their fingerprints.
     ///
     /// # Errors
-    /// If a value is not finite, or the directory cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    /// If the model carries another adapter, a value is not finite, or the directory cannot be written.
+    pub fn save<M: Adaptable>(&self, path: impl AsRef<Path>, model: &M) -> Result<()> {
         let path = path.as_ref();
+        self.check_is_about(model)?;
         let mut writer = Writer::default();
         let centre: Vec<(&Site, &Array2<f64>)> =
             self.centre().iter().filter(|(_, weight)| weight.iter().any(|v| *v != 0.0)).collect();
@@ -98,6 +97,7 @@ impl Laplace {
             temperature: Exact::new("temperature", self.temperature())?,
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
             adapter_fingerprint: adapter_fingerprint(self.map()),
+            base_fingerprint: base_fingerprint(model)?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,
             quadratic: put_quadratic(&mut writer, self.groups())?,
@@ -106,21 +106,22 @@ impl Laplace {
         write_checked(path, writer.arrays, KEY, header)
     }
 
-    /// Reads the posterior that [`Laplace::save`] wrote for the adapter that `model` carries: it predicts and draws as the one
-    /// that was saved, bit by bit.
+    /// Reads the posterior that [`Laplace::save`] wrote for the base and the adapter of `model`: it predicts and draws as the
+    /// one that was saved, bit by bit.
     ///
     /// The file need not be trusted: its lengths are compared before anything is allocated, every tensor with its checksum
     /// and with the shape and element type that the header implies.
     ///
     /// # Errors
     /// If the file cannot be read, is damaged or of another format version, a tensor is missing, unexpected, of another shape
-    /// or not finite, or the model carries another adapter.
+    /// or not finite, or the model carries another adapter or has other weights below it.
     pub fn load<M: Adaptable>(path: impl AsRef<Path>, model: &M) -> Result<Self> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
         let header = parse(file.checked_metadata(KEY)?, path)?;
         let map = read_adapter(model)?;
         check_same_adapter("posterior", header.adapter_fingerprint, adapter_fingerprint(&map))?;
+        check_same_base(header.base_fingerprint, base_fingerprint(model)?)?;
         let mut reader = Reader::new(file, path);
         let mut centre: AdapterWeights = map.iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
         for (number, site) in header.centre.iter().enumerate() {
@@ -145,6 +146,16 @@ impl Laplace {
         );
         laplace.with_temperature(header.temperature.value())
     }
+}
+
+fn check_same_base(expected: u64, found: u64) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Incompatible(format!(
+        "the posterior was fitted on another base model, or on this one in another element type (fingerprints {expected:016x} \
+         and {found:016x})"
+    )))
 }
 
 fn parse(text: &str, path: &Path) -> Result<Header> {

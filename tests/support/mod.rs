@@ -30,9 +30,11 @@ pub fn device() -> Device {
     }
 }
 
-/// True on the CPU backend, the only one here with f64.
+/// True on burn's CPU backend. A software Vulkan driver says that it has f64 too, but burn 0.22.1's kernels are wrong there
+/// (relative errors above 1 in the logits where f32 is right to 5e-6).
 pub fn has_f64() -> bool {
-    device().supports_dtype(DType::F64)
+    !matches!(std::env::var("BAYES_LORA_TEST_DEVICE"), Ok(name) if name != "flex")
+        && device().supports_dtype(DType::F64)
 }
 
 /// Says so where a test in f64 cannot run.
