@@ -77,8 +77,11 @@ fn language_model(what: &str, setting: Setting) -> Result<(), Box<dyn Error>> {
 fn prompts(assets: &Path, setting: Setting) -> Result<(EncodedDataset, BatchLimits), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
     let mut task = Task::from_jsonl(assets.join("mmlu_areas/train.jsonl.gz"))?.sample(setting.n_items, 0)?;
-    task.items.iter_mut().for_each(|item| item.answer = item.answer.map(|label| label % setting.n_classes));
     let classes = &["A", "B", "C", "D", "E", "F", "G", "H"][..setting.n_classes];
+    for item in &mut task.items {
+        item.choices = classes.iter().map(|class| class.to_string()).collect();
+        item.answer = item.answer.map(|label| label % setting.n_classes);
+    }
     let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(classes.iter().copied()))
         .with_max_tokens(setting.tokens)
         .with_truncation(Truncation::End);
