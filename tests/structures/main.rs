@@ -67,6 +67,13 @@ fn probed_logits<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &
     probe(model, &input, Cotangents::Classes).unwrap().logits
 }
 
+/// The items of one remainder.
+fn half(data: &EncodedDataset, remainder: usize) -> EncodedDataset {
+    let mut half = data.clone();
+    half.items = data.items.iter().skip(remainder).step_by(2).cloned().collect();
+    half
+}
+
 fn covariance(laplace: &Laplace, jacobians: &BTreeMap<Site, Array4<f64>>, lambda: f64) -> Array3<f64> {
     let projections = laplace.project_jacobians(jacobians).unwrap();
     laplace.covariance(&projections, PriorPrecision::new(lambda).unwrap()).unwrap()

@@ -1,6 +1,6 @@
 //! Function space under a random projection.
 
-use super::{ALGEBRA, cases, config, covariance, fixed, jacobians};
+use super::{ALGEBRA, cases, config, covariance, fixed, half, jacobians};
 use crate::support::relative_error;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature};
 use bayes_lora::posterior::Laplace;
@@ -37,9 +37,7 @@ fn a_wider_projection_comes_closer_to_the_exact_covariance() {
 fn shards_in_the_same_projection_merge_and_others_are_refused() {
     for (fixture, model) in cases("sketched shards").take(1) {
         let part = |remainder: usize, config: &CurvatureConfig| {
-            let mut data = fixture.train.clone();
-            data.items = fixture.train.items.iter().skip(remainder).step_by(2).cloned().collect();
-            fit_curvature(&model, &data, config, &Control::silent()).unwrap()
+            fit_curvature(&model, &half(&fixture.train, remainder), config, &Control::silent()).unwrap()
         };
         let jacobians = jacobians(&model, &fixture.test);
         let of = |curvature| covariance(&Laplace::new(&model, &curvature, &fixed(1.0)).unwrap(), &jacobians, 1.0);

@@ -1,6 +1,6 @@
 //! Sums survive the disk bit by bit, a damaged file is refused by name, and only sums that belong together merge.
 
-use super::{cases, config};
+use super::{cases, config, half};
 use crate::support::{FIXTURES, Fixture, has_f64};
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::EncodedDataset;
@@ -18,13 +18,6 @@ const KEY: &str = "bayes_lora_curvature";
 
 fn fit(model: &PromptClassifier, data: &EncodedDataset, config: &CurvatureConfig) -> Curvature {
     fit_curvature(model, data, config, &Control::silent()).unwrap()
-}
-
-/// The items of one remainder.
-fn half(data: &EncodedDataset, remainder: usize) -> EncodedDataset {
-    let mut half = data.clone();
-    half.items = data.items.iter().skip(remainder).step_by(2).cloned().collect();
-    half
 }
 
 #[test]
@@ -158,6 +151,23 @@ fn a_damaged_file_is_refused_with_the_name_of_the_damage() {
         let error = Curvature::load(&path).unwrap_err().to_string();
         assert!(error.contains("truncated") && error.contains(&format!("has {length}")), "{length}: {error}");
     }
+}
+
+#[test]
+fn a_random_projection_to_nothing_is_refused() {
+    let fixture = Fixture::load(FIXTURES[0]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sums.safetensors");
+    let sketched = CurvatureConfig {
+        projection: Some(RandomProjection { width: 1, seed: 3 }),
+        ..config(CurvatureStructure::FunctionSpace)
+    };
+    fit(&fixture.model(DType::F32), &fixture.train, &sketched).save(&path).unwrap();
+    let mut parts = Parts::read(&path);
+    parts.replace("\"Sketch\":{\"width\":1", "\"Sketch\":{\"width\":0");
+    parts.write(&path);
+    let error = Curvature::load(&path).unwrap_err().to_string();
+    assert!(error.contains("random sums") && error.contains("at least 1, got 0"), "{error}");
 }
 
 /// Overwrites one f64 of a tensor.

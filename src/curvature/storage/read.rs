@@ -158,6 +158,9 @@ impl Reader {
             CoordinatesForm::Sketch { width, seed } => {
                 let n = d_out.saturating_mul(d_in);
                 self.at_most(&format!("random sums of `{site}`"), width, n)?;
+                if width == 0 {
+                    return Err(self.format(format!("random sums of `{site}` must be at least 1, got 0")));
+                }
                 self.at_most(&format!("weights of the sketched `{site}`"), n, SKETCHED_WEIGHTS)?;
                 Coordinates::Sketch(Sketch::new(width, seed, &site, n))
             }
