@@ -20,16 +20,10 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-/// The full matrix is for tiny adapters.
-const STRUCTURES: [CurvatureStructure; 7] = [
-    CurvatureStructure::Diagonal,
-    CurvatureStructure::Kronecker,
-    CurvatureStructure::Ekfac,
-    CurvatureStructure::Core,
-    CurvatureStructure::CoreBlock,
-    CurvatureStructure::SiteBlock,
-    CurvatureStructure::FunctionSpace,
-];
+/// All but the full matrix, which is for tiny adapters.
+fn structures() -> impl Iterator<Item = CurvatureStructure> {
+    CurvatureStructure::ALL.into_iter().filter(|structure| *structure != CurvatureStructure::Full)
+}
 
 /// What one measurement is about.
 #[derive(Clone, Copy)]
@@ -44,7 +38,7 @@ const BASE: Setting = Setting { n_items: 64, n_classes: 4, rank: 8, tokens: 64 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut cells = vec!["what".to_string(), "weights".into()];
-    cells.extend(STRUCTURES.iter().map(|s| format!("{s} (s + s, MB)")));
+    cells.extend(structures().map(|s| format!("{s} (s + s, MB)")));
     println!("| {} |\n|{}", cells.join(" | "), "---|".repeat(cells.len()));
     language_model("warm-up", BASE)?;
     for n_items in [32, 64, 128] {
@@ -115,7 +109,7 @@ fn measure<M: Classifier, D: Dataset<Input = M::Input>>(
     weights.values_mut().for_each(|w| w.mapv_inplace(|v| v + rng.random_range(-0.05..0.05)));
     let model = write_adapter(model, &weights)?;
     let mut cells = vec![what.to_string(), n_weights.to_string()];
-    for structure in STRUCTURES {
+    for structure in structures() {
         let config = CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
         let clock = Instant::now();
         let curvature = fit_curvature(&model, data, &config, &Control::silent().with_workers(2)?)?;

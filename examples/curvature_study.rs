@@ -145,9 +145,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for curvature in curvatures {
         let clock = Instant::now();
         let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_mean, ..LaplaceConfig::default() })?;
+        seconds.push(clock.elapsed().as_secs_f64());
         let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
         let quadratic = curvature.config.structure.is_exact().then(|| at_mode(&laplace)).transpose()?;
-        seconds.push(clock.elapsed().as_secs_f64());
         candidates.push(Candidate { name: name(&curvature.config), curvature, laplace, quadratic });
     }
     let clock = Instant::now();

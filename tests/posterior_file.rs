@@ -15,6 +15,7 @@ use bayes_lora::progress::Control;
 use burn::tensor::DType;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use std::path::Path;
 use support::{FIXTURES, Fixture, device};
 
 const LIMITS: BatchLimits = BatchLimits { max_items: 8, max_tokens: 4096 };
@@ -31,6 +32,14 @@ fn small() -> (Mlp, Points) {
     weights.values_mut().for_each(|w| w.mapv_inplace(|_| f64::from(rng.random_range(-1.0f32..1.0))));
     let features = Array2::from_shape_fn((6, 3), |_| rng.random_range(-1.0..1.0));
     (write_adapter(model, &weights).unwrap(), Points::new(features, vec![0, 1, 0, 1, 1, 0]).unwrap())
+}
+
+/// Saves the posterior of that perceptron, and gives the model.
+fn save_small(structure: CurvatureStructure, path: &Path) -> Mlp {
+    let (model, points) = small();
+    let curvature = fit_curvature(&model, &points, &config(structure), &Control::silent()).unwrap();
+    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(path, &model).unwrap();
+    model
 }
 
 #[test]
@@ -96,11 +105,9 @@ fn an_adapter_and_its_posterior_share_a_directory() {
 
 #[test]
 fn another_adapter_or_base_is_refused() {
-    let (model, points) = small();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(POSTERIOR_FILE);
-    let curvature = fit_curvature(&model, &points, &config(CurvatureStructure::Kronecker), &Control::silent()).unwrap();
-    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path, &model).unwrap();
+    let model = save_small(CurvatureStructure::Kronecker, &path);
     let mut weights = read_adapter(&model).unwrap();
     weights.values_mut().next().unwrap()[[0, 0]] += 0.5;
     let other = write_adapter(model.clone(), &weights).unwrap();
@@ -125,11 +132,9 @@ fn a_base_is_known_whatever_its_adapter() {
 
 #[test]
 fn every_flipped_byte_is_noticed() {
-    let (model, points) = small();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(POSTERIOR_FILE);
-    let curvature = fit_curvature(&model, &points, &config(CurvatureStructure::Core), &Control::silent()).unwrap();
-    Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap().save(&path, &model).unwrap();
+    let model = save_small(CurvatureStructure::Core, &path);
     let whole = std::fs::read(&path).unwrap();
     for place in 0..whole.len() {
         for bit in [0x01, 0x10] {
