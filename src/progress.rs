@@ -1,10 +1,12 @@
 //! Lets a caller watch and stop long work.
 
+use crate::checkpoints::{Checkpoints, FailureCount, SaveFailures, Saver};
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Handed to every long call: shows bars on a terminal if asked to, and stops the call when another thread says so.
+/// Handed to every long call: shows bars on a terminal if asked to, stops the call when another thread says so, and says
+/// where unfinished work is kept.
 ///
 /// ```
 /// use bayes_lora::progress::Control;
@@ -18,11 +20,19 @@ pub struct Control {
     cancelled: Arc<AtomicBool>,
     bars: bool,
     workers: usize,
+    checkpoints: Option<Arc<Checkpoints>>,
+    failures: FailureCount,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { cancelled: Arc::default(), bars: false, workers: 1 }
+        Self {
+            cancelled: Arc::default(),
+            bars: false,
+            workers: 1,
+            checkpoints: None,
+            failures: FailureCount::default(),
+        }
     }
 }
 
@@ -56,20 +66,60 @@ impl Control {
         self.workers
     }
 
+    /// Keeps the unfinished work of training and of curvature passes in a directory, and takes it up from there.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::validate`].
+    pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
+        checkpoints.validate()?;
+        self.checkpoints = Some(Arc::new(checkpoints));
+        Ok(self)
+    }
+
+    /// Where unfinished work is kept.
+    pub fn checkpoints(&self) -> Option<&Checkpoints> {
+        self.checkpoints.as_deref()
+    }
+
+    /// Checkpoints and lines of a training log that could not be written, of all calls so far.
+    pub fn save_failures(&self) -> SaveFailures {
+        self.failures.get()
+    }
+
+    /// Counts a save that failed.
+    pub(crate) fn count_save_failure(&self, reason: &Error) {
+        self.failures.add(reason);
+    }
+
+    /// Where unfinished work is kept, with a clock for it.
+    pub(crate) fn saver(&self) -> Option<(&Checkpoints, Saver)> {
+        let checkpoints = self.checkpoints()?;
+        Some((checkpoints, Saver::new(checkpoints.every, self.failures.clone())))
+    }
+
     /// Asks the running call to stop; it answers with [`Error::Cancelled`] after its present batch.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// True after [`Control::cancel`].
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Passes unless the caller asked to stop.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] after [`Control::cancel`].
+    /// [`Error::Cancelled`] after [`Control::cancel`]; it says where the unfinished work is.
     pub fn check(&self, what: &str, done: usize, total: usize) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Error::Cancelled { what: what.into(), done, total });
+        if !self.is_cancelled() {
+            return Ok(());
         }
-        Ok(())
+        let what = match &self.checkpoints {
+            None => what.into(),
+            Some(checkpoints) => format!("{what} (unfinished work is kept in {})", checkpoints.dir.display()),
+        };
+        Err(Error::Cancelled { what, done, total })
     }
 
     /// Opens a bar of `total` units.
@@ -107,6 +157,16 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
+    /// Counts `units` as done before this call.
+    pub(crate) fn skip(&mut self, units: usize) {
+        self.done += units;
+        #[cfg(feature = "progress")]
+        if let Some(bar) = &self.inner {
+            bar.inc(units as u64);
+            bar.reset_eta();
+        }
+    }
+
     /// Counts `units` more as done and says `message`; fails if the caller asked to stop.
     pub(crate) fn advance(&mut self, units: usize, message: impl FnOnce() -> String) -> Result<()> {
         self.done += units;

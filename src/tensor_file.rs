@@ -245,13 +245,10 @@ macro_rules! element {
     };
 }
 
-fn every_integer(_: u64) -> bool {
-    true
-}
-
 element!(f64, F64, f64::is_finite);
 element!(f32, F32, f32::is_finite);
-element!(u64, U64, every_integer);
+element!(u64, U64, |_| true);
+element!(u8, U8, |_| true);
 
 fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     let count = match data.dtype() {
@@ -272,6 +269,28 @@ pub(crate) struct StoredArray<'a> {
 }
 
 impl<'a> StoredArray<'a> {
+    /// A tensor as it is held.
+    ///
+    /// # Errors
+    /// If its elements are no floats, or one is not finite.
+    pub(crate) fn of_tensor(name: &str, data: &'a TensorData) -> Result<Self> {
+        let dtype = match data.dtype() {
+            DType::F64 => Dtype::F64,
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            other => {
+                return Err(Error::Unsupported {
+                    what: format!("element type of tensor `{name}`"),
+                    found: format!("{other:?}"),
+                    supported: "F64, F32, F16, BF16".into(),
+                });
+            }
+        };
+        check_finite(name, data)?;
+        Ok(Self { dtype, shape: data.shape().to_vec(), bytes: Box::new(|| data.as_bytes().to_vec()) })
+    }
+
     pub(crate) fn new<T: Element + 'a, D: Dimension + 'a>(array: ArrayView<'a, T, D>) -> Self {
         let shape = array.shape().to_vec();
         let bytes = move || {

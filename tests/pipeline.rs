@@ -3,121 +3,28 @@
 mod support;
 
 use bayes_lora::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
-use bayes_lora::belief::log_softmax;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder, EncodedDataset};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
-    Adaptable, AdapterWeights, LoraConfig, LoraLinear, attach, initial_weights, load_peft, merge, read_adapter,
-    save_peft, summarize,
+    Adaptable, LoraConfig, LoraLinear, attach, load_peft, merge, read_adapter, save_peft, summarize,
 };
-use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, MlpConfig, Points, PromptClassifier};
+use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, PromptClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
-use bayes_lora::prior::{PriorMean, PriorPrecision};
+use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
-use bayes_lora::train::{
-    Decay, Objective, TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode, nll_sum, set_trainable,
-};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
+use bayes_lora::train::{Trainer, TrainerConfig};
+use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::Array2;
-use rand::{SeedableRng, rngs::ChaCha8Rng};
-use rand_distr::{Distribution, StandardNormal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use support::points::{LIMITS, blobs, changed, distance, mlp, nll, quick, train};
 use support::{Fixture, central_difference, device, has_f64, logits, relative_error};
 
 const NAME: &str = "tiny_llama";
-const LIMITS: BatchLimits = BatchLimits { max_items: 8, max_tokens: 1000 };
-
-// ---- material ---------------------------------------------------------------------------------------------------
-
-/// Two Gaussian blobs of unit variance, 3 apart: about 7 % of the points lie on the wrong side.
-fn blobs(n: usize, seed: u64) -> Points {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let labels: Vec<usize> = (0..n).map(|i| i % 2).collect();
-    let features = Array2::from_shape_fn((n, 2), |(i, _)| {
-        let z: f64 = StandardNormal.sample(&mut rng);
-        z + if labels[i] == 0 { -1.06 } else { 1.06 }
-    });
-    Points::new(features, labels).unwrap()
-}
-
-fn flipped(points: &Points) -> Points {
-    Points { labels: points.labels.iter().map(|y| 1 - y).collect(), ..points.clone() }
-}
-
-fn mlp() -> Mlp {
-    MlpConfig::new([2, 8, 2]).init(&device()).unwrap()
-}
-
-fn adapted(dropout: f64) -> Mlp {
-    attach(mlp(), &LoraConfig::new(2).with_dropout(dropout), 3).unwrap()
-}
-
-fn quick(epochs: usize) -> TrainerConfig {
-    TrainerConfig { epochs, learning_rate: 0.01, limits: LIMITS, ..TrainerConfig::default() }
-}
-
-fn train<M: Classifier, D: Dataset<Input = M::Input>>(
-    config: TrainerConfig,
-    model: M,
-    data: &D,
-    validation: Option<&D>,
-) -> TrainOutcome<M> {
-    Trainer::new(config).unwrap().fit(model, data, validation, &Control::silent()).unwrap()
-}
-
-/// Mean NLL in nats.
-fn nll<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D) -> f64 {
-    let log_p = log_softmax(logits(model, data).view());
-    -(0..data.n_items()).map(|i| log_p[[i, data.label(i).unwrap()]]).sum::<f64>() / data.n_items() as f64
-}
-
-fn distance(a: &AdapterWeights, b: &AdapterWeights) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().map(|(site, w)| (w - &b[site]).mapv(|v| v * v).sum()).sum::<f64>().sqrt()
-}
-
-/// All values of a model by path.
-#[derive(Default)]
-struct Values {
-    path: Vec<String>,
-    found: BTreeMap<String, Vec<f64>>,
-}
-
-impl ModuleVisitor for Values {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let values = param.val().into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
-        self.found.insert(self.path.join("."), values);
-    }
-}
-
-fn values<M: Module>(model: &M) -> BTreeMap<String, Vec<f64>> {
-    let mut visitor = Values::default();
-    model.visit(&mut visitor);
-    visitor.found
-}
-
-fn changed<M: Module>(before: &M, after: &M) -> BTreeSet<String> {
-    let after = values(after);
-    values(before).into_iter().filter(|(path, v)| after[path] != *v).map(|(path, _)| path).collect()
-}
-
-fn log_lines(path: &std::path::Path) -> Vec<serde_json::Value> {
-    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 // ---- three calls -------------------------------------------------------------------------------------------------
 
@@ -188,185 +95,6 @@ fn fitted_objects_are_send_and_sync() {
     let here = fitted.predict_calibrated(&blobs(4, 2)).unwrap();
     let there = std::thread::scope(|s| s.spawn(|| fitted.predict_calibrated(&blobs(4, 2)).unwrap()).join().unwrap());
     assert_eq!(there, here);
-}
-
-// ---- training ----------------------------------------------------------------------------------------------------
-
-#[test]
-fn validation_keeps_the_best_epoch_and_early_stopping_stops() {
-    let data = blobs(40, 1);
-    // against flipped labels every epoch of training is for the worse
-    let validation = flipped(&blobs(20, 2));
-    let run = |patience| train(TrainerConfig { patience, ..quick(10) }, adapted(0.0), &data, Some(&validation));
-    let outcome = run(None);
-    let scores: Vec<f64> = outcome.report.epochs.iter().map(|e| e.validation_nll.unwrap()).collect();
-    assert_eq!((scores.len(), outcome.report.best_epoch), (10, Some(1)));
-    assert!(scores[9] > scores[0]);
-    let best = outcome.best.unwrap();
-    // the trainer's own figures, which it took in other batches in f32
-    assert!((nll(&best, &validation) - scores[0]).abs() < 1e-5);
-    assert!((nll(&outcome.model, &validation) - scores[9]).abs() < 1e-5);
-
-    let stopped = run(Some(3));
-    assert_eq!(stopped.report.epochs.len(), 4);
-    assert_eq!(stopped.report.steps, 4 * 5);
-    assert_eq!(stopped.report.epochs[..], outcome.report.epochs[..4]);
-    assert_eq!(read_adapter(&stopped.best.unwrap()).unwrap(), read_adapter(&best).unwrap());
-
-    // where training helps, the last epochs are the best ones and nothing stops early
-    let helpful = train(TrainerConfig { patience: Some(3), ..quick(10) }, adapted(0.0), &data, Some(&blobs(20, 2)));
-    let scores: Vec<f64> = helpful.report.epochs.iter().map(|e| e.validation_nll.unwrap()).collect();
-    let lowest = (0..scores.len()).min_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
-    assert_eq!(helpful.report.best_epoch, Some(lowest + 1));
-    assert!(lowest > 3);
-}
-
-#[test]
-fn two_batches_of_four_accumulate_to_one_of_eight() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = |max_items, accumulation| {
-        let log = dir.path().join(format!("{max_items}.jsonl"));
-        let config = TrainerConfig {
-            accumulation,
-            limits: BatchLimits { max_items, max_tokens: 100 },
-            log: Some(log.clone()),
-            ..quick(1)
-        };
-        let outcome = train(config, adapted(0.0), &blobs(8, 1), None);
-        assert_eq!(outcome.report.steps, 1);
-        (read_adapter(&outcome.model).unwrap(), log_lines(&log).swap_remove(0))
-    };
-    let ((weights, record), (accumulated, other)) = (run(8, 1), run(4, 2));
-    let start = read_adapter(&adapted(0.0)).unwrap();
-    assert!(distance(&weights, &start) > 0.01);
-    // f32 rounding of sums of eight terms; Adam's first step is the sign of the gradient times the rate
-    assert!(distance(&weights, &accumulated) < 1e-6);
-    for field in ["gradient_norm", "mean_nll"] {
-        let (a, b) = (record[field].as_f64().unwrap(), other[field].as_f64().unwrap());
-        assert!(a > 0.0 && (a / b - 1.0).abs() < 1e-5, "{field}: {a} and {b}");
-    }
-}
-
-#[test]
-fn a_prior_holds_the_adapter_the_nearer_to_its_centre_the_stronger_it_is() {
-    let data = blobs(40, 1);
-    let run = |objective| {
-        let outcome = train(TrainerConfig { objective, ..quick(20) }, adapted(0.0), &data, None);
-        distance(&read_adapter(&outcome.model).unwrap(), &initial_weights(&outcome.model).unwrap())
-    };
-    let map = |lambda| Objective::MaximumAPosteriori {
-        precision: PriorPrecision::new(lambda).unwrap(),
-        mean: PriorMean::Initial,
-    };
-    let free = run(Objective::MaximumLikelihood);
-    let held = [0.1, 10.0, 1e6].map(|lambda| run(map(lambda)));
-    println!("distances: free {free}, held {held:?}");
-    assert!(free > held[0] && held[0] > held[1] && held[1] > held[2]);
-    // AdamW's first step follows the likelihood alone; the prior brings it back, and the overshoot fades with the rate
-    assert!(held[2] < 0.01 * free, "{} of {free}", held[2]);
-}
-
-#[test]
-fn a_maximum_a_posteriori_is_stationary_for_the_sum_over_the_data() {
-    let (data, lambda) = (blobs(40, 1), 2.0);
-    let objective =
-        Objective::MaximumAPosteriori { precision: PriorPrecision::new(lambda).unwrap(), mean: PriorMean::Initial };
-    // two micro-batches a step: the prior must count once
-    let limits = BatchLimits { max_items: 20, max_tokens: 100 };
-    let config =
-        TrainerConfig { objective, accumulation: 2, limits, max_grad_norm: None, decay: Decay::Cosine, ..quick(1500) };
-    let model = train(config, adapted(0.0), &data, None).model;
-    let centre = initial_weights(&model).unwrap();
-    let model = set_trainable(model, &TrainingMode::Lora).unwrap().train();
-    let items: Vec<usize> = (0..data.n_items()).collect();
-    let input = data.batch(&items, &model.device(), model.dtype()).unwrap();
-    let loss = nll_sum(model.logits(&input, &mut Tape::off()), &data.labels, None);
-    let gradients = GradientsParams::from_grads(loss.backward(), &model);
-    let (mut pull, mut rest) = (0.0, 0.0);
-    let weights = read_adapter(&model).unwrap();
-    for linear in model.linears() {
-        let adapter = linear.adapter.as_ref().unwrap();
-        for (site, w) in weights.iter().filter(|(site, _)| site.module == linear.path) {
-            let param = if site.to_string().ends_with('A') { &adapter.a } else { &adapter.b };
-            let gradient = gradients.get::<2>(param.id).unwrap();
-            let gradient = gradient.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
-            let prior = (w - &centre[site]) * lambda;
-            pull += prior.mapv(|v| v * v).sum();
-            rest += prior.iter().zip(&gradient).map(|(p, g)| (p + g).powi(2)).sum::<f64>();
-        }
-    }
-    println!("prior's pull {:.4}, remainder {:.4}", pull.sqrt(), rest.sqrt());
-    // what 1,500 steps of a decaying rate leave; a prior counted twice, or divided by another count, leaves half or more
-    assert!(pull.sqrt() > 0.1 && rest.sqrt() < 0.1 * pull.sqrt());
-}
-
-#[test]
-fn each_training_mode_moves_exactly_its_parameters() {
-    let fixture = Fixture::load(NAME);
-    let targets = LoraConfig::new(2).with_target_modules(["q_proj"]);
-    let model = attach(fixture.bare(DType::F32), &targets, 0).unwrap();
-    let everything: BTreeSet<String> = values(&model).into_keys().collect();
-    let matching = |parts: &[&str]| -> BTreeSet<String> {
-        everything.iter().filter(|path| parts.iter().any(|part| path.contains(part))).cloned().collect()
-    };
-    let adapters = matching(&["adapter"]);
-    assert_eq!((everything.len(), adapters.len()), (3 + 2 * 9 + 4, 4));
-    let partial = |patterns: &[&str]| TrainingMode::Partial(patterns.iter().map(|p| p.to_string()).collect());
-    let cases = [
-        (TrainingMode::Lora, adapters),
-        (TrainingMode::Full, everything.clone()),
-        (partial(&[r"blocks\.1\.up_proj", "embedding"]), matching(&["blocks.1.up_proj", "embedding"])),
-        (partial(&[r"blocks\.0\..*norm"]), matching(&["blocks.0.input_norm", "blocks.0.mlp_norm"])),
-    ];
-    for (mode, expected) in cases {
-        assert!(!expected.is_empty());
-        let outcome = train(TrainerConfig { mode: mode.clone(), ..quick(3) }, model.clone(), &fixture.train, None);
-        assert_eq!(changed(&model, &outcome.model), expected, "{mode:?}");
-        assert!(nll(&outcome.model, &fixture.train) < nll(&model, &fixture.train), "{mode:?} did not learn");
-    }
-}
-
-#[test]
-fn dropout_acts_in_training_and_nowhere_else() {
-    let data = blobs(40, 1);
-    let run = |dropout| train(quick(5), adapted(dropout), &data, None).model;
-    let (with, without) = (run(0.4), run(0.0));
-    assert!(distance(&read_adapter(&with).unwrap(), &read_adapter(&without).unwrap()) > 1e-3);
-    assert_eq!(read_adapter(&run(0.4)).unwrap(), read_adapter(&with).unwrap());
-    assert!(nll(&with, &data) < nll(&adapted(0.4), &data));
-
-    assert_eq!(logits(&with, &data), logits(&with, &data));
-    let mut off = with.clone();
-    off.linears_mut().into_iter().for_each(|linear| linear.adapter.as_mut().unwrap().dropout = 0.0);
-    assert_eq!(logits(&off, &data), logits(&with, &data));
-    let fit = |model: &Mlp| fit_curvature(model, &data, &CurvatureConfig::default(), &Control::silent()).unwrap();
-    assert_eq!(fit(&off), fit(&with));
-}
-
-#[test]
-fn the_log_has_one_line_a_step_and_one_an_epoch() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("train.jsonl");
-    let (data, validation) = (blobs(20, 1), blobs(10, 2));
-    let config = TrainerConfig { log: Some(path.clone()), warmup_fraction: 0.3, ..quick(4) };
-    let TrainReport { steps, epochs, .. } = train(config, adapted(0.0), &data, Some(&validation)).report;
-    let lines = log_lines(&path);
-    let of_steps: Vec<_> = lines.iter().filter(|l| l.get("step").is_some()).collect();
-    assert_eq!((steps, of_steps.len(), lines.len()), (12, 12, 12 + 4)); // 20 points in batches of 8, four times
-    for (i, line) in of_steps.iter().enumerate() {
-        assert_eq!((line["step"].as_u64(), line["epoch"].as_u64()), (Some(i as u64 + 1), Some(i as u64 / 3 + 1)));
-        for field in ["mean_nll", "learning_rate", "gradient_norm", "tokens_per_second"] {
-            assert!(line[field].as_f64().unwrap() > 0.0, "{field} of step {i}");
-        }
-    }
-    // warm-up over 4 of 12 steps, the peak after it
-    let rates: Vec<f64> = of_steps.iter().map(|l| l["learning_rate"].as_f64().unwrap()).collect();
-    assert!(rates[0] < rates[3] && rates[4] == 0.01 && rates[11] < 0.002);
-    let of_epochs: Vec<_> = lines.iter().filter(|l| l.get("step").is_none()).collect();
-    for (line, record) in of_epochs.iter().zip(&epochs) {
-        assert_eq!(line["epoch"].as_u64(), Some(record.epoch as u64));
-        assert_eq!(line["validation_nll"].as_f64(), record.validation_nll);
-    }
 }
 
 // ---- merging and files -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ use super::probe::{jacobians_per_item, repetitions};
 use super::site_rows::SiteRows;
 use super::sketch::Sketch;
 use super::structure::CurvatureStructure;
+use super::unfinished::UnfinishedPass;
 use crate::batches::for_each_batch;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ use ndarray::Axis;
 use std::collections::BTreeMap;
 
 /// Sums the curvature of the adapter on `data` in the structure of `config`; dropout is off, pads count for nothing.
+///
+/// With [`Control::with_checkpoints`] the sums are saved as they grow, and the same call goes on from there to the same bits.
 ///
 /// # Errors
 /// If a setting is out of bounds or makes no sense for the model, the plan exceeds the memory limit, a value is not
@@ -176,10 +179,19 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
         let items: Vec<LabelledItem> = indices.iter().map(item).collect();
         batch_sums(&model, &input, &items, &configs, &sites)
     };
-    for_each_batch("curvature", &batches, control, work, |_, mut batch| {
+    let take_up = |saver| UnfinishedPass::take_up(saver, &model, data, &batches, &mut curvatures);
+    let mut unfinished = control.saver().map(take_up).transpose()?;
+    let mut next = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
+    for_each_batch("curvature", &batches[next..], control, work, |_, mut batch| {
         for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {
-            let increments = std::mem::take(&mut batch.factors[index]);
-            spaces.add(curvature, &job.bases, &batch, increments)?;
+            if !unfinished.as_ref().is_some_and(|pass| pass.has(index, next)) {
+                let increments = std::mem::take(&mut batch.factors[index]);
+                spaces.add(curvature, &job.bases, &batch, increments)?;
+            }
+        }
+        next += 1;
+        if let Some(pass) = &mut unfinished {
+            pass.keep(&curvatures, next, control.is_cancelled());
         }
         Ok(())
     })?;

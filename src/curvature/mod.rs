@@ -23,6 +23,7 @@ mod site_rows;
 mod sketch;
 mod storage;
 mod structure;
+mod unfinished;
 
 pub use config::CurvatureConfig;
 pub use coordinates::{Coordinates, Projection, SiteSpace};
@@ -39,5 +40,5 @@ pub use kron_basis::{FactorEigen, KroneckerBasis};
 pub use probe::{Cotangents, Probe, SiteProbe, probe};
 pub(crate) use probe::{host_logits, repetitions};
 pub use sketch::{RandomProjection, Sketch};
-pub(crate) use storage::{BlockForm, Exact, Reader, SpaceForm, Writer, check_version};
+pub(crate) use storage::{BlockForm, Reader, SpaceForm, Writer};
 pub use structure::{AdapterSubset, CurvatureStructure};

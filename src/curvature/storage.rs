@@ -11,8 +11,9 @@ use super::coordinates::{Coordinates, SiteSpace};
 use super::curvature::{Curvature, CurvatureSums};
 use super::structure::CurvatureStructure;
 use crate::error::{Error, Result};
+use crate::file_header::Exact;
 use crate::tensor_file::{TensorFile, write_checked};
-pub(crate) use header::{BlockForm, Exact, SpaceForm, check_version};
+pub(crate) use header::{BlockForm, SpaceForm};
 use header::{Header, KEY, SumsForm};
 use ndarray::Array1;
 pub(crate) use read::Reader;
@@ -66,7 +67,7 @@ impl Curvature {
             config: header.config,
             sums,
             n_data: header.n_data,
-            log_likelihood: header.log_likelihood.map(header::Exact::value),
+            log_likelihood: header.log_likelihood.map(Exact::value),
             item_keys: item_keys.into_iter().collect(),
             adapter_fingerprint: header.adapter_fingerprint,
         };

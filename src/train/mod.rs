@@ -1,14 +1,20 @@
 //! Fits weights by maximum likelihood, or to a true maximum a posteriori with a Gaussian prior term.
 
+mod checkpoint;
 mod clip;
 mod freeze;
 mod log;
 mod objective;
+mod parameters;
+mod report;
+mod run;
 mod schedule;
+mod step;
 mod trainer;
 
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
 pub use objective::{Objective, nll_sum, squared_error_sum};
+pub use report::{EpochRecord, TrainOutcome, TrainReport};
 pub use schedule::{Decay, Schedule};
-pub use trainer::{EpochRecord, TrainOutcome, TrainReport, Trainer, TrainerConfig};
+pub use trainer::{Trainer, TrainerConfig};

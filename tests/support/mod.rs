@@ -16,6 +16,8 @@ use ndarray::{Array, Array1, Array2, Array4, ArrayD, Axis, Dimension, IxDyn};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 
+pub mod points;
+
 /// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.
 pub fn device() -> Device {
     match std::env::var("BAYES_LORA_TEST_DEVICE").as_deref() {

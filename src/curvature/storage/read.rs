@@ -1,11 +1,12 @@
 //! Takes the arrays of curvature sums out of a file, with every shape derived from the header.
 
-use super::header::{BlockForm, CoordinatesForm, Exact, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
+use super::header::{BlockForm, CoordinatesForm, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
 use crate::curvature::{
     Coordinates, CoreSpace, DiagonalSum, FactorEigen, FactorSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors,
     RowBlock, SiteSpace, Sketch,
 };
 use crate::error::{Error, Result};
+use crate::file_header::Exact;
 use crate::linalg::LowRankSum;
 use crate::tape::Site;
 use crate::tensor_file::{Element, TensorFile};

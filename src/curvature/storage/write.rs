@@ -1,8 +1,9 @@
 //! Gathers the arrays of curvature sums under their names, and describes their forms.
 
-use super::header::{BlockForm, CoordinatesForm, Exact, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
+use super::header::{BlockForm, CoordinatesForm, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
 use crate::curvature::{Coordinates, DiagonalSum, FactorSum, GramSum, JointSum, KroneckerFactors, RowBlock, SiteSpace};
 use crate::error::{Error, Result};
+use crate::file_header::Exact;
 use crate::tensor_file::{Element, StoredArray};
 use ndarray::{ArrayView, Dimension};
 

@@ -1,0 +1,278 @@
+//! Saves a training run after a step, and takes it up again to the same bits.
+
+use super::freeze::{TrainingMode, set_trainable};
+use super::parameters::{self, ParameterForm};
+use super::report::{EpochRecord, TrainReport};
+use super::run::{Place, Run};
+use super::trainer::TrainerConfig;
+use crate::checkpoints::Checkpoints;
+use crate::error::{Error, Result};
+use crate::file_header::check_version;
+use crate::hash::fnv1a_words;
+use crate::lora::{adapter_fingerprint, base_fingerprint, read_adapter};
+use crate::models::{Classifier, Dataset};
+use crate::tensor_file::{StoredArray, TensorFile, write_checked};
+use burn::tensor::Bytes;
+use ndarray::{Array1, Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The version that this crate writes and reads; any change of the header or of a name needs another.
+const FORMAT_VERSION: u64 = 1;
+/// Where the header is among the metadata.
+const KEY: &str = "bayes_lora_training";
+/// Names are `step-00000120.safetensors`: their order is that of the steps.
+const PREFIX: &str = "step-";
+const SUFFIX: &str = ".safetensors";
+/// Tensors that belong to no parameter.
+const OPTIMIZER: &str = "optimizer";
+const EPOCHS: &str = "epochs";
+const SUMS: &str = "sums";
+
+/// All settings, weights and data that a run's result depends on, by name.
+pub(super) type Identity = BTreeMap<String, String>;
+
+pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
+    config: &TrainerConfig,
+    start: &M,
+    data: &D,
+    validation: Option<&D>,
+) -> Result<Identity> {
+    let of_data = |data: &D| {
+        let items = (0..data.n_items()).flat_map(|i| [data.item_key(i), data.label(i).map_or(0, |l| l as u64 + 1)]);
+        format!("{} items, hash {:016x}", data.n_items(), fnv1a_words(items))
+    };
+    let adapter = match read_adapter(start) {
+        Ok(weights) => format!("{:016x}", adapter_fingerprint(&weights)),
+        Err(Error::Empty { .. }) => "none".into(),
+        Err(other) => return Err(other),
+    };
+    Ok(Identity::from(
+        [
+            ("epochs", config.epochs.to_string()),
+            ("learning_rate", config.learning_rate.to_string()),
+            ("weight_decay", config.weight_decay.to_string()),
+            ("warmup_fraction", config.warmup_fraction.to_string()),
+            ("decay", format!("{:?}", config.decay)),
+            ("limits", format!("{:?}", config.limits)),
+            ("accumulation", config.accumulation.to_string()),
+            ("max_grad_norm", format!("{:?}", config.max_grad_norm)),
+            ("patience", format!("{:?}", config.patience)),
+            ("mode", format!("{:?}", config.mode)),
+            ("objective", format!("{:?}", config.objective)),
+            ("seed", config.seed.to_string()),
+            ("training data", of_data(data)),
+            ("validation data", validation.map_or("none".into(), of_data)),
+            ("adapter at the start", adapter),
+            ("weights below the adapter", format!("{:016x}", base_fingerprint(start)?)),
+        ]
+        .map(|(name, value)| (name.to_string(), value)),
+    ))
+}
+
+/// Everything but the numbers in tensors: `parameters.PATH`, `best.PATH`, the optimiser's bytes, the epochs' figures.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format_version: u64,
+    crate_version: String,
+    run: Identity,
+    epoch: usize,
+    steps_of_epoch: usize,
+    items_of_epoch: usize,
+    log_bytes: u64,
+    steps: usize,
+    skipped_steps: usize,
+    items: usize,
+    tokens: usize,
+    best_epoch: Option<usize>,
+    n_epochs: usize,
+    validated: bool,
+    optimizer_bytes: usize,
+    parameters: Vec<ParameterForm>,
+    /// Those of the best epoch, where another epoch than the present one may still be it.
+    best: Option<Vec<ParameterForm>>,
+}
+
+/// The files of one run.
+pub(super) struct RunFiles {
+    dir: PathBuf,
+    keep: usize,
+    identity: Identity,
+}
+
+impl RunFiles {
+    pub(super) fn new(checkpoints: &Checkpoints, identity: Identity) -> Self {
+        Self { dir: checkpoints.dir.join("train"), keep: checkpoints.keep, identity }
+    }
+
+    /// Where a checkpoint after `steps` steps is.
+    fn path(&self, steps: usize) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{steps:08}{SUFFIX}"))
+    }
+
+    /// The checkpoints that are there, oldest first; what a killed writer left half done is not one.
+    fn all(&self) -> Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| Error::io(&self.dir, e))?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io(&self.dir, e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The newest checkpoint.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(super) fn newest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.all()?.pop())
+    }
+
+    /// Saves the run and removes checkpoints that are older than the newest `keep`.
+    ///
+    /// # Errors
+    /// If a value is not finite, or the disk refuses; older checkpoints are then untouched.
+    pub(super) fn save<M: Classifier>(&self, run: &Run<M>) -> Result<()> {
+        let path = self.path(run.place.report.steps);
+        let parameters = parameters::read(&run.model, None)?;
+        let best = run.best.as_ref().map(|best| parameters::read(best, Some(&parameters))).transpose()?;
+        let optimizer = run.optimizer.into_bytes().map_err(|e| Error::format(path.display(), e))?;
+        let place = &run.place;
+        let report = &place.report;
+        let validated = report.epochs.iter().any(|epoch| epoch.validation_nll.is_some());
+        let epochs = figures(&report.epochs, validated);
+        let sums = Array1::from_vec(vec![place.epoch_nll, report.seconds]);
+        let mut arrays = vec![
+            (OPTIMIZER.to_string(), StoredArray::new(ArrayView1::from(&optimizer[..]))),
+            (EPOCHS.to_string(), StoredArray::new(epochs.view())),
+            (SUMS.to_string(), StoredArray::new(sums.view())),
+        ];
+        for (prefix, all) in [("parameters.", Some(&parameters)), ("best.", best.as_ref())] {
+            for (name, (_, data)) in all.into_iter().flatten() {
+                arrays.push((format!("{prefix}{name}"), StoredArray::of_tensor(name, data)?));
+            }
+        }
+        let header = Header {
+            format_version: FORMAT_VERSION,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            run: self.identity.clone(),
+            epoch: place.epoch,
+            steps_of_epoch: place.steps_of_epoch,
+            items_of_epoch: place.items_of_epoch,
+            log_bytes: place.log_bytes,
+            steps: report.steps,
+            skipped_steps: report.skipped_steps,
+            items: report.items,
+            tokens: report.tokens,
+            best_epoch: report.best_epoch,
+            n_epochs: report.epochs.len(),
+            validated,
+            optimizer_bytes: optimizer.len(),
+            parameters: parameters::forms(&parameters),
+            best: best.as_ref().map(parameters::forms),
+        };
+        let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
+        std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e))?;
+        write_checked(&path, arrays, KEY, header)?;
+        self.remove_old()
+    }
+
+    fn remove_old(&self) -> Result<()> {
+        let all = self.all()?;
+        for old in &all[..all.len().saturating_sub(self.keep)] {
+            std::fs::remove_file(old).map_err(|e| Error::io(old, e))?;
+        }
+        Ok(())
+    }
+
+    /// Takes up the newest checkpoint, if there is one, in place of the `run` that has just begun.
+    ///
+    /// # Errors
+    /// If it is damaged, of another format version, or of a run with other settings, weights or data (named).
+    pub(super) fn resume<M: Classifier>(&self, run: Run<M>, start: &M, mode: &TrainingMode) -> Result<Run<M>> {
+        let Some(path) = self.newest()? else { return Ok(run) };
+        let mut file = TensorFile::open(&path)?;
+        let header = self.header(file.checked_metadata(KEY)?, &path)?;
+        let optimizer: Array1<u8> = file.read_array(OPTIMIZER, header.optimizer_bytes)?;
+        let figures = file.read_array(EPOCHS, (header.n_epochs, columns(header.validated)))?;
+        let sums: Array1<f64> = file.read_array(SUMS, 2)?;
+        let optimizer = run
+            .optimizer
+            .from_bytes(Bytes::from_bytes_vec(optimizer.to_vec()))
+            .map_err(|e| Error::format(path.display(), e))?;
+        let model = parameters::restore(start.clone(), &mut file, "parameters.", &header.parameters)?;
+        let best =
+            header.best.map(|forms| parameters::restore(start.clone(), &mut file, "best.", &forms)).transpose()?;
+        let report = TrainReport {
+            epochs: records(&figures),
+            best_epoch: header.best_epoch,
+            steps: header.steps,
+            skipped_steps: header.skipped_steps,
+            items: header.items,
+            tokens: header.tokens,
+            seconds: sums[1],
+            resumed_after: Some(header.steps),
+        };
+        let place = Place {
+            epoch: header.epoch,
+            steps_of_epoch: header.steps_of_epoch,
+            items_of_epoch: header.items_of_epoch,
+            epoch_nll: sums[0],
+            log_bytes: header.log_bytes,
+            report,
+        };
+        Ok(Run { model: set_trainable(model, mode)?.train(), best, optimizer, place })
+    }
+
+    fn header(&self, text: &str, path: &Path) -> Result<Header> {
+        let format = |e: serde_json::Error| Error::format(path.display(), format!("header: {e}"));
+        let value: Value = serde_json::from_str(text).map_err(format)?;
+        check_version(&value, FORMAT_VERSION, "training checkpoint", path)?;
+        let header: Header = serde_json::from_value(value).map_err(format)?;
+        let names = self.identity.keys().chain(header.run.keys());
+        for name in names {
+            let value = |of: &Identity| of.get(name).cloned().unwrap_or("unknown".into());
+            let (here, there) = (value(&self.identity), value(&header.run));
+            if here != there {
+                return Err(Error::Incompatible(format!(
+                    "{} is of another run: {name} is {there} there and {here} here; train in another directory, or remove it",
+                    path.display()
+                )));
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// A row an epoch: training NLL, and validation NLL and accuracy where there was validation.
+fn figures(epochs: &[EpochRecord], validated: bool) -> Array2<f64> {
+    Array2::from_shape_fn((epochs.len(), columns(validated)), |(index, column)| {
+        let epoch = &epochs[index];
+        [Some(epoch.train_nll), epoch.validation_nll, epoch.validation_accuracy][column].unwrap_or(f64::NAN)
+    })
+}
+
+fn columns(validated: bool) -> usize {
+    if validated { 3 } else { 1 }
+}
+
+fn records(figures: &Array2<f64>) -> Vec<EpochRecord> {
+    let record = |(epoch, row): (usize, ArrayView1<f64>)| EpochRecord {
+        epoch: epoch + 1,
+        train_nll: row[0],
+        validation_nll: row.get(1).copied(),
+        validation_accuracy: row.get(2).copied(),
+    };
+    figures.outer_iter().enumerate().map(record).collect()
+}

@@ -1,0 +1,246 @@
+//! Walks through epochs and steps, from the start or from a checkpoint.
+
+use super::checkpoint::{RunFiles, identity};
+use super::clip::clip_global_norm;
+use super::freeze::set_trainable;
+use super::log::TrainLog;
+use super::report::{EpochRecord, StepRecord, TrainOutcome, TrainReport};
+use super::schedule::Schedule;
+use super::step::Loss;
+use super::trainer::{TrainerConfig, evaluate};
+use crate::checkpoints::Saver;
+use crate::data::BatchOrder;
+use crate::error::{Error, Result};
+use crate::models::{Classifier, Dataset, known_labels};
+use crate::progress::{Bar, Control};
+use burn::optim::{AdamWConfig, ModuleOptimizer};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Most items that an error about a step names.
+const NAMED_ITEMS: usize = 16;
+
+/// How far a run has come.
+#[derive(Default)]
+pub(super) struct Place {
+    /// Whole epochs, with their validation.
+    pub(super) epoch: usize,
+    /// Steps of the present epoch.
+    pub(super) steps_of_epoch: usize,
+    /// Items of the present epoch whose loss counted, and its sum.
+    pub(super) items_of_epoch: usize,
+    pub(super) epoch_nll: f64,
+    /// Length of the log after the last step.
+    pub(super) log_bytes: u64,
+    pub(super) report: TrainReport,
+}
+
+/// All that changes while training.
+pub(super) struct Run<M> {
+    /// With gradients.
+    pub(super) model: M,
+    /// Without.
+    pub(super) best: Option<M>,
+    pub(super) optimizer: ModuleOptimizer,
+    pub(super) place: Place,
+}
+
+/// Trains `start` as [`super::Trainer::fit`] says.
+pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
+    config: &TrainerConfig,
+    start: M,
+    data: &D,
+    validation: Option<&D>,
+    control: &Control,
+) -> Result<TrainOutcome<M>> {
+    let labels = known_labels(data, start.n_classes())?;
+    let centre = config.objective.centre(&start)?;
+    let start = start.valid();
+    let plan = |epoch: usize| data.plan(config.limits, BatchOrder::Shuffled { seed: config.seed, epoch: epoch as u64 });
+    let epochs = (0..config.epochs).map(plan).collect::<Result<Vec<_>>>()?;
+    let total = epochs.iter().map(|e| e.len().div_ceil(config.accumulation)).sum();
+    // ε = 1e-8 as in PyTorch
+    let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay as f32).init();
+    let model = set_trainable(start.clone(), &config.mode)?.train();
+    let mut run = Run { model, best: None, optimizer, place: Place::default() };
+    let files = match control.saver() {
+        None => None,
+        Some((checkpoints, saver)) => {
+            let files = RunFiles::new(checkpoints, identity(config, &start, data, validation)?);
+            run = files.resume(run, &start, &config.mode)?;
+            Some((files, saver))
+        }
+    };
+    let log = config.log.as_ref().map(|path| TrainLog::resume(path, run.place.log_bytes)).transpose()?;
+    let mut training = Training {
+        config,
+        loss: Loss { config, data, labels: &labels, centre: centre.as_ref() },
+        schedule: Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?,
+        validation,
+        control,
+        log,
+        files,
+        run,
+    };
+    let mut bar = control.bar("train", data.n_items() * config.epochs);
+    bar.skip(training.run.place.report.items);
+    while training.is_unfinished() {
+        training.epoch(&epochs[training.run.place.epoch], &mut bar)?;
+    }
+    let Run { model, best, place, .. } = training.run;
+    Ok(TrainOutcome { model: model.valid(), best, report: place.report })
+}
+
+struct Training<'a, M, D> {
+    config: &'a TrainerConfig,
+    loss: Loss<'a, D>,
+    schedule: Schedule,
+    validation: Option<&'a D>,
+    control: &'a Control,
+    log: Option<TrainLog>,
+    files: Option<(RunFiles, Saver)>,
+    run: Run<M>,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
+    fn is_unfinished(&self) -> bool {
+        let Place { epoch, report, .. } = &self.run.place;
+        let waited = report.best_epoch.map_or(0, |best| epoch - best);
+        *epoch < self.config.epochs && self.config.patience.is_none_or(|patience| waited < patience)
+    }
+
+    /// The rest of an epoch, with its validation.
+    fn epoch(&mut self, batches: &[Vec<usize>], bar: &mut Bar) -> Result<()> {
+        for step in batches.chunks(self.config.accumulation).skip(self.run.place.steps_of_epoch) {
+            let message = self.step(step)?;
+            let n_items = step.iter().map(Vec::len).sum();
+            let go_on = bar.advance(n_items, || message);
+            self.keep(go_on.is_err());
+            go_on?;
+        }
+        let place = &mut self.run.place;
+        if place.items_of_epoch == 0 {
+            return Err(Error::numerical(
+                format!("training epoch {}", place.epoch + 1),
+                format!("none of its {} steps had a finite loss and gradient", place.steps_of_epoch),
+            ));
+        }
+        let mut record = EpochRecord {
+            epoch: place.epoch + 1,
+            train_nll: place.epoch_nll / place.items_of_epoch as f64,
+            validation_nll: None,
+            validation_accuracy: None,
+        };
+        if let Some(validation) = self.validation {
+            let (nll, accuracy) = evaluate(&self.run.model, validation, self.config.limits, self.control)?;
+            record.validation_nll = Some(nll);
+            record.validation_accuracy = Some(accuracy);
+            let report = &mut self.run.place.report;
+            let best = report.best_epoch.and_then(|epoch| report.epochs[epoch - 1].validation_nll);
+            if best.is_none_or(|best| nll < best) {
+                self.run.best = Some(self.run.model.valid());
+                report.best_epoch = Some(record.epoch);
+            }
+        }
+        self.log(&record);
+        let place = &mut self.run.place;
+        place.report.epochs.push(record);
+        *place = Place {
+            epoch: place.epoch + 1,
+            report: std::mem::take(&mut place.report),
+            log_bytes: place.log_bytes,
+            ..Place::default()
+        };
+        // the last state is kept, so that a finished run is not trained again
+        let finished = !self.is_unfinished();
+        self.keep(finished);
+        Ok(())
+    }
+
+    /// One step through some of the data; says how it went.
+    fn step(&mut self, batches: &[Vec<usize>]) -> Result<String> {
+        let start = Instant::now();
+        let Run { model, place, .. } = &self.run;
+        let step = place.report.steps;
+        let mut gradient = self.loss.gradient(model, batches, step, self.control)?;
+        let norm = clip_global_norm(model, &mut gradient.gradients, self.config.max_grad_norm);
+        let learning_rate = self.schedule.rate(step);
+        let skipped = !(gradient.nll.is_finite() && norm.is_finite());
+        let n_items: usize = batches.iter().map(Vec::len).sum();
+        let mean_nll = gradient.nll / n_items as f64;
+        if skipped {
+            self.skip(batches, mean_nll, norm)?;
+        } else {
+            let optimizer = &mut self.run.optimizer;
+            self.run.model = optimizer.step(learning_rate, self.run.model.clone(), gradient.gradients);
+            self.run.place.items_of_epoch += n_items;
+            self.run.place.epoch_nll += gradient.nll;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let place = &mut self.run.place;
+        place.steps_of_epoch += 1;
+        place.report.steps += 1;
+        place.report.items += n_items;
+        place.report.tokens += gradient.tokens;
+        place.report.seconds += seconds;
+        let tokens_per_second = gradient.tokens as f64 / seconds;
+        let epoch = place.epoch + 1;
+        self.log(&StepRecord {
+            step: step + 1,
+            epoch,
+            mean_nll,
+            learning_rate,
+            gradient_norm: norm,
+            tokens_per_second,
+            skipped,
+        });
+        Ok(format!("loss {mean_nll:.3}, {tokens_per_second:.0} tokens/s"))
+    }
+
+    /// Counts a step that must not change anything.
+    fn skip(&mut self, batches: &[Vec<usize>], mean_nll: f64, norm: f64) -> Result<()> {
+        let skipped = self.run.place.report.skipped_steps;
+        if skipped < self.config.max_skipped_steps {
+            self.run.place.report.skipped_steps += 1;
+            return Ok(());
+        }
+        let items: Vec<usize> = batches.concat();
+        let named: Vec<String> = items.iter().take(NAMED_ITEMS).map(|&i| self.loss.data.item_id(i)).collect();
+        let rest = if items.len() > NAMED_ITEMS { ", …" } else { "" };
+        Err(Error::numerical(
+            format!("training step {}", self.run.place.report.steps + 1),
+            format!(
+                "mean loss {mean_nll}, gradient norm {norm} after {skipped} steps skipped for the same reason (at most {}); \
+                 its {} items are {}{rest}; last checkpoint: {}",
+                self.config.max_skipped_steps,
+                items.len(),
+                named.join(", "),
+                self.last_checkpoint()
+            ),
+        ))
+    }
+
+    fn last_checkpoint(&self) -> String {
+        let newest = self.files.as_ref().and_then(|(files, _)| files.newest().ok().flatten());
+        newest.map_or("none".into(), |path: PathBuf| path.display().to_string())
+    }
+
+    /// Saves the run if it is time to, or `now`; a failure is counted and stops nothing.
+    fn keep(&mut self, now: bool) {
+        let Some((files, saver)) = &mut self.files else { return };
+        if now || saver.is_due() {
+            let run = &self.run;
+            saver.save(|| files.save(run));
+        }
+    }
+
+    /// Writes a line; a failure is counted and stops nothing.
+    fn log(&mut self, record: &impl Serialize) {
+        let Some(log) = &mut self.log else { return };
+        if let Err(reason) = log.write(record) {
+            self.control.count_save_failure(&reason);
+        }
+        self.run.place.log_bytes = log.length();
+    }
+}

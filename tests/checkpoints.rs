@@ -1,0 +1,292 @@
+//! Unfinished work on disk: whatever is interrupted goes on to the same bits, and nothing that goes wrong stops it.
+
+mod support;
+
+use bayes_lora::checkpoints::Checkpoints;
+use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_curvature, fit_curvatures};
+use bayes_lora::data::BatchLimits;
+use bayes_lora::error::{Error, Result};
+use bayes_lora::lora::{LoraConfig, attach, read_adapter};
+use bayes_lora::models::{Mlp, Points};
+use bayes_lora::progress::Control;
+use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
+use burn::tensor::DType;
+use ndarray::Array2;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use support::points::{LIMITS, adapted, blobs, log_lines, mlp, quick, values};
+use support::{FIXTURES, Fixture, f64_or_skip};
+
+/// Saves in `dir` after every step.
+fn always(dir: &Path) -> Control {
+    Control::silent().with_checkpoints(Checkpoints::new(dir).with_every(Duration::ZERO).with_keep(1000)).unwrap()
+}
+
+/// Saves in `dir` when it must.
+fn seldom(dir: &Path) -> Control {
+    Control::silent().with_checkpoints(Checkpoints::new(dir).with_every(Duration::from_secs(3600))).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A directory with one file at `train/`.
+fn with_one(file: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("train")).unwrap();
+    std::fs::copy(file, dir.path().join("train").join(file.file_name().unwrap())).unwrap();
+    dir
+}
+
+/// Dropout, accumulation, clipping, two epochs of 3 steps: everything that has a state.
+fn eventful() -> TrainerConfig {
+    TrainerConfig { accumulation: 2, weight_decay: 0.01, ..quick(3) }
+}
+
+fn fit(config: &TrainerConfig, model: Mlp, data: &Points, control: &Control) -> Result<TrainOutcome<Mlp>> {
+    // against the training data the last epoch is the best, against others not: both are kept
+    Trainer::new(config.clone()).unwrap().fit(model, data, Some(&blobs(30, 2)), control)
+}
+
+fn without_time(report: &TrainReport) -> TrainReport {
+    TrainReport { seconds: 0.0, resumed_after: None, ..report.clone() }
+}
+
+// ---- training ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
+    for mode in [TrainingMode::Lora, TrainingMode::Full] {
+        let config = TrainerConfig { mode, ..eventful() };
+        let data = blobs(44, 1);
+        let whole = fit(&config, adapted(0.3), &data, &Control::silent()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let saved = fit(&config, adapted(0.3), &data, &always(dir.path())).unwrap();
+        assert_eq!(values(&saved.model), values(&whole.model));
+        let files = files(&dir.path().join("train"));
+        // 44 items in batches of 8, two a step
+        assert_eq!((whole.report.steps, files.len()), (9, 9));
+        for (index, file) in files.iter().enumerate() {
+            let one = with_one(file);
+            let resumed = fit(&config, adapted(0.3), &data, &seldom(one.path())).unwrap();
+            assert_eq!(resumed.report.resumed_after, Some(index + 1));
+            assert_eq!(values(&resumed.model), values(&whole.model), "after step {}", index + 1);
+            assert_eq!(values(&resumed.best.unwrap()), values(whole.best.as_ref().unwrap()));
+            assert_eq!(without_time(&resumed.report), without_time(&whole.report));
+        }
+        // the state of a finished run is the result: nothing is trained again, even where that is impossible
+        let before = std::fs::read(files.last().unwrap()).unwrap();
+        fit(&config, adapted(0.3), &data, &seldom(dir.path())).unwrap();
+        assert_eq!(std::fs::read(files.last().unwrap()).unwrap(), before);
+    }
+}
+
+#[test]
+fn early_stopping_and_the_log_survive_an_interruption() {
+    let flipped = support::points::flipped(&blobs(30, 2));
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, control: &Control| {
+        let config = TrainerConfig { patience: Some(2), log: Some(dir.path().join(name)), epochs: 8, ..eventful() };
+        Trainer::new(config).unwrap().fit(adapted(0.3), &blobs(44, 1), Some(&flipped), control).unwrap()
+    };
+    let whole = run("whole.jsonl", &Control::silent());
+    assert_eq!((whole.report.best_epoch, whole.report.epochs.len()), (Some(1), 3));
+    let kept = tempfile::tempdir().unwrap();
+    run("saved.jsonl", &always(kept.path()));
+    for file in files(&kept.path().join("train")) {
+        let one = with_one(&file);
+        // the killed run had logged more than its last checkpoint knows
+        std::fs::copy(dir.path().join("saved.jsonl"), dir.path().join("resumed.jsonl")).unwrap();
+        let resumed = run("resumed.jsonl", &seldom(one.path()));
+        assert_eq!(without_time(&resumed.report), without_time(&whole.report));
+        let steps = |name: &str| -> Vec<(Option<u64>, Option<u64>, Option<f64>)> {
+            let lines = log_lines(&dir.path().join(name));
+            lines.iter().map(|l| (l["step"].as_u64(), l["epoch"].as_u64(), l["mean_nll"].as_f64())).collect()
+        };
+        assert_eq!(steps("resumed.jsonl"), steps("whole.jsonl"));
+    }
+}
+
+#[test]
+fn a_cancelled_run_is_saved_after_its_step_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = blobs(44, 1);
+    let control = seldom(dir.path());
+    control.cancel();
+    let train = |control: &Control| Trainer::new(eventful()).unwrap().fit(adapted(0.3), &data, None, control);
+    let whole = train(&Control::silent()).unwrap();
+    // every call does one step more
+    for steps in 1..=9 {
+        let error = train(&control).unwrap_err();
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+        assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+        let newest = files(&dir.path().join("train")).pop().unwrap();
+        assert!(newest.ends_with(format!("step-{steps:08}.safetensors")), "{}", newest.display());
+    }
+    let resumed = train(&seldom(dir.path())).unwrap();
+    assert_eq!(values(&resumed.model), values(&whole.model));
+    // the default keeps two
+    assert_eq!(files(&dir.path().join("train")).len(), 2);
+}
+
+#[test]
+fn checkpoints_of_another_run_are_refused_by_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = (eventful(), blobs(44, 1));
+    fit(&config, adapted(0.3), &data, &seldom(dir.path())).unwrap();
+    let refused = |config: TrainerConfig, model: Mlp, data: &Points, texts: &[&str]| {
+        let error = fit(&config, model, data, &seldom(dir.path())).unwrap_err().to_string();
+        texts.iter().for_each(|text| assert!(error.contains(text), "{error}"));
+    };
+    let other = |change: fn(&mut TrainerConfig)| {
+        let mut config = config.clone();
+        change(&mut config);
+        config
+    };
+    refused(other(|c| c.learning_rate = 0.5), adapted(0.3), &data, &["learning_rate", "0.01", "0.5"]);
+    refused(other(|c| c.epochs = 7), adapted(0.3), &data, &["epochs", "3", "7"]);
+    refused(other(|c| c.seed = 7), adapted(0.3), &data, &["seed", "0", "7"]);
+    refused(config.clone(), adapted(0.3), &blobs(45, 1), &["training data", "44 items", "45 items"]);
+    refused(config.clone(), attach(mlp(), &LoraConfig::new(2), 4).unwrap(), &data, &["adapter at the start"]);
+    let limits = BatchLimits { max_items: 7, ..LIMITS };
+    refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits", "max_items: 7"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = blobs(44, 1);
+    fit(&eventful(), adapted(0.0), &data, &seldom(dir.path())).unwrap();
+    let file = files(&dir.path().join("train")).pop().unwrap();
+    let sound = std::fs::read(&file).unwrap();
+    for at in (0..sound.len()).step_by(97).chain([sound.len() - 1]) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&file, bytes).unwrap();
+        let error = fit(&eventful(), adapted(0.0), &data, &seldom(dir.path())).err();
+        let error = error.unwrap_or_else(|| panic!("byte {at} of {} went unnoticed", sound.len())).to_string();
+        assert!(error.contains("step-00000009.safetensors"), "byte {at}: {error}");
+    }
+    std::fs::write(&file, &sound[..sound.len() / 2]).unwrap();
+    let error = fit(&eventful(), adapted(0.0), &data, &seldom(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("truncated"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn saves_that_fail_are_counted_and_stop_nothing() {
+    let data = blobs(20, 1);
+    let curvature = |control: &Control| fit_curvature(&adapted(0.0), &data, &CurvatureConfig::default(), control);
+    let whole = fit(&quick(1), adapted(0.0), &data, &Control::silent()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // a link to nowhere holds nothing and cannot be made a directory
+    for name in ["train", "curvature"] {
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), dir.path().join(name)).unwrap();
+    }
+    let control = seldom(dir.path());
+    let outcome = fit(&quick(1), adapted(0.0), &data, &control).unwrap();
+    assert_eq!(values(&outcome.model), values(&whole.model));
+    assert_eq!(control.save_failures().count, 1);
+    assert_eq!(curvature(&control).unwrap(), curvature(&Control::silent()).unwrap());
+    let failures = control.save_failures();
+    assert_eq!(failures.count, 2);
+    assert!(failures.last.as_ref().unwrap().contains("curvature"), "{failures:?}");
+
+    // a log on a full disk
+    let config = TrainerConfig { log: Some("/dev/full".into()), ..quick(1) };
+    if Path::new("/dev/full").exists() {
+        let control = Control::silent();
+        let outcome = fit(&config, adapted(0.0), &data, &control).unwrap();
+        assert_eq!(values(&outcome.model), values(&whole.model));
+        // three steps and an epoch
+        assert_eq!(control.save_failures().count, 4);
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_with_its_items() {
+    // one point beyond the range of f32
+    let mut features = Array2::from_shape_fn((16, 2), |(i, j)| ((3 * i + j) % 5) as f64 - 2.0);
+    features[[11, 0]] = 1e39;
+    features[[11, 1]] = -1e39;
+    let data = Points::new(features, (0..16).map(|i| i % 2).collect()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |max_skipped_steps, epochs| {
+        let limits = BatchLimits { max_items: 4, max_tokens: 100 };
+        let log = Some(dir.path().join("log.jsonl"));
+        let config = TrainerConfig { max_skipped_steps, limits, log, ..quick(epochs) };
+        Trainer::new(config).unwrap().fit(adapted(0.0), &data, None, &seldom(&dir.path().join(format!("{epochs}"))))
+    };
+    let outcome = run(2, 2).unwrap();
+    assert_eq!((outcome.report.steps, outcome.report.skipped_steps), (8, 2));
+    assert!(outcome.report.epochs.iter().all(|epoch| epoch.train_nll.is_finite()));
+    let skipped = log_lines(&dir.path().join("log.jsonl")).iter().filter(|l| l["skipped"] == true).count();
+    assert_eq!(skipped, 2);
+    let weights = read_adapter(&outcome.model).unwrap();
+    assert!(weights.values().flatten().all(|v| v.is_finite()));
+    assert_ne!(weights, read_adapter(&adapted(0.0)).unwrap());
+    let error = run(2, 3).unwrap_err().to_string();
+    for text in ["training step", "after 2 steps skipped", "at most 2", "4 items", "point 11", "last checkpoint"] {
+        assert!(error.contains(text), "{error}");
+    }
+}
+
+// ---- curvature ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_pass_taken_up_after_any_batch_ends_in_the_same_bits() {
+    if !f64_or_skip("a_pass_taken_up_after_any_batch_ends_in_the_same_bits") {
+        return;
+    }
+    let fixture = Fixture::load(FIXTURES[0]);
+    let (model, data) = (fixture.model(DType::F64), &fixture.train);
+    let limits = BatchLimits { max_items: 15, max_tokens: 100_000 };
+    let of = |structure| CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
+    let low_rank = CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..of(CurvatureStructure::Kronecker) };
+    let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain([low_rank]).collect();
+    let whole = fit_curvatures(&model, data, &configs, &Control::silent()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cancelled = seldom(dir.path());
+    cancelled.cancel();
+    let mut calls = 0;
+    while let Err(error) = fit_curvatures(&model, data, &configs, &cancelled) {
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+        calls += 1;
+        assert!(calls < 100, "no progress");
+    }
+    assert!(calls > 5, "{calls} interruptions only");
+    let resumed: Vec<Curvature> = fit_curvatures(&model, data, &configs, &seldom(dir.path())).unwrap();
+    for (resumed, whole) in resumed.iter().zip(&whole) {
+        assert_eq!(resumed, whole, "{}", whole.config.structure);
+    }
+    assert_eq!(cancelled.save_failures().count, 0);
+}
+
+#[test]
+fn other_settings_or_data_begin_a_pass_of_their_own_and_damage_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = adapted(0.0);
+    let fit = |data: &Points, config: &CurvatureConfig| fit_curvature(&model, data, config, &seldom(dir.path()));
+    let diagonal = CurvatureConfig::with_structure(CurvatureStructure::Diagonal);
+    let kinds = [
+        (blobs(20, 1), CurvatureConfig::default()),
+        (blobs(20, 3), CurvatureConfig::default()),
+        (blobs(20, 1), diagonal),
+    ];
+    for (n, (data, config)) in kinds.iter().enumerate() {
+        let alone = fit_curvature(&model, data, config, &Control::silent()).unwrap();
+        assert_eq!(fit(data, config).unwrap(), alone);
+        assert_eq!(files(&dir.path().join("curvature")).len(), n + 1);
+    }
+    for file in files(&dir.path().join("curvature")) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let error = fit(&kinds[0].0, &kinds[0].1).unwrap_err().to_string();
+    assert!(error.contains("damaged") && error.contains("curvature"), "{error}");
+}
