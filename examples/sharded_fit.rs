@@ -10,20 +10,20 @@
 //! cargo run --release --example sharded_fit -- --out target/sharded_fit
 //! ```
 
+mod offline;
+
 use bayes_lora::belief::LogitBelief;
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::data::{
-    AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer, Truncation,
-};
+use bayes_lora::data::EncodedDataset;
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft};
-use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::models::PromptClassifier;
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
-use burn::tensor::Device;
 use clap::Parser;
 use ndarray::Array3;
+use offline::{LIMITS, bare_model, questions};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -34,7 +34,6 @@ const N_TEST: usize = 32;
 const N_SHARDS: usize = 2;
 /// Largest relative difference that sums in f32 batches of other sizes may leave in the posterior.
 const TOLERANCE: f64 = 1e-4;
-const LIMITS: BatchLimits = BatchLimits { max_items: 8, max_tokens: 4096 };
 const STRUCTURES: [(CurvatureStructure, &str); 3] = [
     (CurvatureStructure::Kronecker, "kronecker"),
     (CurvatureStructure::Core, "core"),
@@ -76,31 +75,11 @@ impl FromStr for Shard {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { seed, out, shard } = Arguments::parse();
-    let (train, test) = data(seed)?;
+    let (train, test) = (questions("train.jsonl.gz", N_TRAIN, seed)?, questions("test.jsonl.gz", N_TEST, seed)?);
     match shard {
         Some(shard) => sum_shard(&train, shard, &out),
         None => parent(&train, &test, seed, &out),
     }
-}
-
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")
-}
-
-/// The same items in every process.
-fn data(seed: u64) -> Result<(EncodedDataset, EncodedDataset), Box<dyn Error>> {
-    let tokenizer = Tokenizer::from_dir(assets().join("stories260K"))?;
-    let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(["A", "B", "C", "D"]))
-        .with_max_tokens(64)
-        .with_truncation(Truncation::End);
-    let read = |file: &str, n| -> Result<EncodedDataset, Box<dyn Error>> {
-        Ok(encoding.encode(&Task::from_jsonl(assets().join(file))?.sample(n, seed)?, &tokenizer)?)
-    };
-    Ok((read("mmlu_areas/train.jsonl.gz", N_TRAIN)?, read("mmlu_areas/test.jsonl.gz", N_TEST)?))
-}
-
-fn bare_model(data: &EncodedDataset) -> Result<PromptClassifier, Box<dyn Error>> {
-    Ok(PromptClassifier::new(Pretrained::from_dir(assets().join("stories260K"))?.load(&Device::flex())?, data)?)
 }
 
 /// The model with the adapter that the parent saved.

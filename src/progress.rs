@@ -81,6 +81,28 @@ impl Control {
         self.checkpoints.as_deref()
     }
 
+    /// Lets SIGINT (Ctrl-C) and SIGTERM ask the running call to stop: it ends its step or batch, keeps its work where
+    /// [`Control::with_checkpoints`] says, and answers with [`Error::Cancelled`]. A second signal ends the process at once.
+    ///
+    /// Signals belong to a whole process: call it once, from a program rather than a library.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    #[cfg(feature = "signals")]
+    pub fn with_signals(self) -> Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        use signal_hook::flag;
+        /// As shells report a process that SIGINT ended.
+        const STATUS: i32 = 130;
+        for signal in [SIGINT, SIGTERM] {
+            // in this order, so that the first signal finds the flag still down
+            flag::register_conditional_shutdown(signal, STATUS, self.cancelled.clone())
+                .and_then(|_| flag::register(signal, self.cancelled.clone()))
+                .map_err(|e| Error::Incompatible(format!("signal {signal} cannot be caught: {e}")))?;
+        }
+        Ok(self)
+    }
+
     /// Checkpoints and lines of a training log that could not be written, of all calls so far.
     pub fn save_failures(&self) -> SaveFailures {
         self.failures.get()

@@ -105,6 +105,22 @@ impl TensorFile {
         Ok(text)
     }
 
+    /// Reads every tensor, and every text that has a checksum.
+    ///
+    /// # Errors
+    /// If one cannot be read, or is damaged in a file that has checksums.
+    pub fn check_all(&mut self) -> Result<()> {
+        for name in self.names() {
+            let info = self.info(&name)?;
+            self.bytes(&name, &info)?;
+        }
+        let texts = self.metadata.metadata().iter().flatten();
+        for (key, text) in texts.filter(|(key, _)| *key != CHECKSUMS) {
+            self.check(key, text.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Compares bytes with their checksum, in a file that has any.
     fn check(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let Some(checksums) = &self.checksums else { return Ok(()) };
@@ -341,8 +357,23 @@ fn write_arrays(
     arrays: Vec<(String, StoredArray)>,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
-    let content = safetensors::serialize(arrays, metadata).map_err(|e| Error::format(path.display(), e))?;
+    let mut content = safetensors::serialize(arrays, metadata).map_err(|e| Error::format(path.display(), e))?;
+    sort_header(&mut content).map_err(|e| Error::format(path.display(), e))?;
     write_atomic(path, &content)
+}
+
+/// Orders the header's keys by name, in place: the crate takes them from a map of random order, and the same content must be
+/// the same bytes.
+fn sort_header(content: &mut [u8]) -> serde_json::Result<()> {
+    let (length, rest) = content.split_at_mut(8);
+    let length = length.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    let header = &mut rest[..length];
+    let sorted: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
+    let sorted = serde_json::to_vec(&sorted)?;
+    // as the format pads it
+    header.fill(b' ');
+    header[..sorted.len()].copy_from_slice(&sorted);
+    Ok(())
 }
 
 /// Writes named f32 matrices as a safetensors file in one step, as [`write_atomic`] does.

@@ -29,6 +29,5 @@ pub fn train_or_load(
         return Ok(outcome);
     };
     let weights = read_adapter(&load_peft(model, dir.join(FOLDER))?.0)?;
-    let report = TrainReport { epochs: vec![], best_epoch: None, steps: 0, items: 0, tokens: 0, seconds: 0.0 };
-    Ok(TrainOutcome { model: write_adapter(start, &weights)?, best: None, report })
+    Ok(TrainOutcome { model: write_adapter(start, &weights)?, best: None, report: TrainReport::default() })
 }

@@ -6,6 +6,7 @@ use bayes_lora::BayesLoraConfig;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::calibrate::Temperature;
+use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::metrics::{Estimate, PairedScores, Reliability, ScoreOptions, Scores};
 use bayes_lora::models::PromptClassifier;
@@ -71,7 +72,10 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
     let (limits, seed) = (config.limits, config.seed);
     let bayes = config.clone().init()?;
     let start = Instant::now();
-    let control = Control::with_bars().with_workers(2)?;
+    // a run that was interrupted goes on where it was
+    let unfinished = out.join("unfinished");
+    let control =
+        Control::with_bars().with_workers(2)?.with_checkpoints(Checkpoints::new(&unfinished))?.with_signals()?;
     let Splits { task, train, validation, test } = splits;
     let labels = labels(test)?;
     let majority = majority_share(&labels, test.n_classes);
