@@ -47,12 +47,17 @@ pub mod calibrate;
 pub mod curvature;
 pub mod data;
 pub mod error;
+#[cfg(feature = "gguf")]
+pub mod gguf;
 mod hash;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;
 pub mod metrics;
 pub mod models;
+mod plain_name;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod posterior;
