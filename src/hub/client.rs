@@ -72,7 +72,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(MAX_REDIRECTS)
-            .redirect_auth_headers(RedirectAuthHeaders::Never)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .user_agent(concat!("bayes-lora/", env!("CARGO_PKG_VERSION")))
             // sizes and checksums are those of the bytes as they are
             .accept_encoding("identity")

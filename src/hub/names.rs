@@ -26,12 +26,7 @@ pub(super) fn check_repository(id: &str) -> Result<()> {
     let parts: Vec<&str> = id.split('/').collect();
     let good = |part: &&str| is_part(part) && all(part, "-_.");
     // the cache writes `/` as `--`
-    if parts.len() <= 2
-        && parts.iter().all(|part| good(&part))
-        && !id.contains("--")
-        && !id.contains("..")
-        && id.len() <= MAX_ID
-    {
+    if parts.len() <= 2 && parts.iter().all(good) && !id.contains("--") && !id.contains("..") && id.len() <= MAX_ID {
         return Ok(());
     }
     let bound = format!("`name` or `org/name` of letters, digits, `-`, `_` and `.`, at most {MAX_ID}");

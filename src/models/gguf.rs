@@ -33,6 +33,9 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     let location = file.path().display().to_string();
     let missing = |key: &str| Error::config(format!("{location}: metadata `{key}`"), "there", "nothing");
     let architecture = file.text("general.architecture")?.ok_or_else(|| missing("general.architecture"))?;
+    if let Some(n) = file.count("split.count")?.filter(|n| *n > 1) {
+        return Err(unsupported(&location, "split.count", &n.to_string(), "1: all tensors in one file"));
+    }
     let family = match architecture {
         "llama" => Family::Llama,
         "qwen2" => Family::Qwen2,

@@ -90,7 +90,7 @@ impl Pretrained {
         let source = match &self.format {
             Format::Safetensors => Source::Shards(Shards::open(&self.dir)?),
             #[cfg(feature = "gguf")]
-            Format::Gguf(path) => Source::Gguf(super::gguf::Weights::open(path, &self.config)?),
+            Format::Gguf(path) => Source::Gguf(Box::new(super::gguf::Weights::open(path, &self.config)?)),
         };
         let mut weights = Weights { source, device: device.clone().without_autodiff(), dtype: self.dtype };
         let config = &self.config;
@@ -123,7 +123,7 @@ struct Weights {
 enum Source {
     Shards(Shards),
     #[cfg(feature = "gguf")]
-    Gguf(super::gguf::Weights),
+    Gguf(Box<super::gguf::Weights>),
 }
 
 impl Weights {

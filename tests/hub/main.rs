@@ -103,9 +103,11 @@ fn a_model_from_the_hub_is_the_model_of_the_directory() {
     let seen = hub.take_seen();
     assert_eq!(bodies(&seen).len(), 1);
     assert!(seen.iter().all(|s| s.authorization.is_none()), "a token went over plain http");
-    // after the first answer, all files are those of its commit
-    let of_branch: Vec<_> = seen.iter().filter(|s| s.path.contains("/main/")).map(|s| s.path.as_str()).collect();
-    assert_eq!(of_branch, ["/org/tiny/resolve/main/config.json"]);
+    // after the first file, all are of the commit that it was of
+    let of_branch = seen.iter().filter(|s| s.path.contains("/main/"));
+    let asked: Vec<_> = of_branch.map(|s| (s.method.as_str(), s.path.as_str())).collect();
+    let first = "/org/tiny/resolve/main/config.json";
+    assert_eq!(asked, [("HEAD", first), ("GET", first)]);
 }
 
 #[test]
