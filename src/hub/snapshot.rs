@@ -25,8 +25,8 @@ impl<'a> Snapshot<'a> {
     /// Checks the names and finds the cache; offline it also finds the commit there.
     ///
     /// # Errors
-    /// [`Error::Config`] for a repository, revision or endpoint that is none; [`Error::Hub`] offline, where the cache does not know
-    /// the revision.
+    /// [`Error::Config`] for a repository, revision or endpoint that is none; [`Error::Hub`] offline, where the cache
+    /// does not know the revision.
     pub(crate) fn open(id: &str, options: &HubOptions, control: &'a Control) -> Result<Self> {
         check_repository(id)?;
         check_revision(&options.revision)?;

@@ -56,8 +56,8 @@ impl Pretrained {
     /// model's `tokenizer.json`, beside the file ([`Pretrained::dir`]) or elsewhere.
     ///
     /// # Errors
-    /// Those of [`GgufFile::open`](crate::gguf::GgufFile::open); [`Error::Unsupported`] for another architecture or a setting that
-    /// is not computed; [`Error::Config`] for dimensions that are missing or contradict each other.
+    /// Those of [`GgufFile::open`](crate::gguf::GgufFile::open); [`Error::Unsupported`] for another architecture or a
+    /// setting that is not computed; [`Error::Config`] for dimensions that are missing or contradict each other.
     #[cfg(feature = "gguf")]
     pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

@@ -59,6 +59,18 @@ fn headers_that_would_become_paths_are_refused() {
 }
 
 #[test]
+fn redirects_that_leave_the_hub_without_a_checksum_or_never_end_are_refused() {
+    let endless = ["/org/tiny/resolve/main/config.json", "more than 5 redirects"];
+    let elsewhere = ["http://example.invalid/x", "//example.invalid/x", ""].map(|to| [to, "without a checksum"]);
+    for [to, reason] in elsewhere.into_iter().chain([endless]) {
+        let (hub, cache) = hub();
+        hub.always("HEAD", "config.json", Fault::Redirect(to));
+        let seen = refused(&hub, &cache, &[to, reason]);
+        assert!(seen.iter().all(|s| s.path == endless[0]), "{seen:?}");
+    }
+}
+
+#[test]
 fn names_that_are_no_repository_or_revision_make_no_request() {
     let (hub, cache) = hub();
     let good = options(&hub, &cache);

@@ -25,6 +25,8 @@ pub enum Fault {
     Damage,
     /// Sends the whole file whatever range was asked for.
     IgnoreRange,
+    /// Sends the client to another address.
+    Redirect(&'static str),
     /// A header with another value.
     Header(&'static str, &'static str),
 }
@@ -173,6 +175,7 @@ impl Reply<'_> {
             Some(Fault::TooMany(wait)) => {
                 return self.head(stream, "429 Too many", &[("retry-after", wait.to_string())], 0);
             }
+            Some(Fault::Redirect(to)) => return self.head(stream, "307 Moved", &[("location", to.to_string())], 0),
             _ => {}
         }
         let Some(mut content) = content else { return self.head(stream, "404 Not found", &[], 0) };
