@@ -156,6 +156,14 @@ pub enum Error {
         /// Why it stopped.
         reason: String,
     },
+    /// A file that could not be had from the Hugging Face Hub.
+    #[error("{url}: {reason}")]
+    Hub {
+        /// The address, or the repository with its revision.
+        url: String,
+        /// What the server answered or the network did, and after how many attempts.
+        reason: String,
+    },
     /// The caller asked to stop.
     #[error("{what}: cancelled after {done} of {total}")]
     Cancelled {
@@ -182,6 +190,11 @@ impl Error {
     /// Describes a configuration value outside its bound.
     pub fn config(field: impl Into<String>, bound: impl Into<String>, value: impl std::fmt::Display) -> Self {
         Error::Config { field: field.into(), bound: bound.into(), value: value.to_string() }
+    }
+
+    /// Describes what stood between the caller and a file on the hub.
+    pub fn hub(url: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Error::Hub { url: url.into(), reason: reason.to_string() }
     }
 
     /// Names what is empty.

@@ -49,12 +49,17 @@ pub mod curvature;
 pub mod data;
 pub mod error;
 mod file_header;
+#[cfg(feature = "gguf")]
+pub mod gguf;
 mod hash;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;
 pub mod metrics;
 pub mod models;
+mod plain_name;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod posterior;

@@ -266,7 +266,8 @@ element!(f32, F32, f32::is_finite);
 element!(u64, U64, |_| true);
 element!(u8, U8, |_| true);
 
-fn check_finite(name: &str, data: &TensorData) -> Result<()> {
+/// Checks that all values are finite numbers.
+pub(crate) fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     let count = match data.dtype() {
         DType::F32 => data.iter::<f32>().filter(|v| !v.is_finite()).count(),
         _ => data.iter::<f64>().filter(|v| !v.is_finite()).count(),

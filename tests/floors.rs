@@ -15,9 +15,12 @@ const FLOORS: [&[&str]; 8] = [
         "checkpoints",
         "error",
         "file_header",
+        "gguf",
         "hash",
+        "hub",
         "likelihood",
         "linalg",
+        "plain_name",
         "prior",
         "progress",
         "tape",
@@ -352,7 +355,7 @@ fn backends(path: &Path, shipped: &[Token]) -> Vec<String> {
 /// Uses of a foreign library outside the one folder that may know it.
 fn foreign(path: &Path, all: &[Token]) -> Vec<String> {
     let own = top_module(path);
-    [("faer", "linalg"), ("kuva", "plot")]
+    [("faer", "linalg"), ("gguf_rs_lib", "gguf"), ("hf_hub", "hub"), ("kuva", "plot"), ("ring", "hub"), ("ureq", "hub")]
         .iter()
         .flat_map(|(library, home)| {
             let found = all.iter().find(|t| t.word() == Some(library)).filter(|_| own != *home);

@@ -18,7 +18,7 @@ pub enum Family {
 }
 
 /// How rotary frequencies are stretched for long contexts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Unchanged.
     None,
@@ -38,6 +38,8 @@ pub enum RopeScaling {
         /// Context length before stretching.
         original_context: f64,
     },
+    /// Each frequency divided by a factor of its own, as GGUF files say what `Llama3` does; `head_dim / 2` of them.
+    Factors(Vec<f64>),
 }
 
 /// The shape of a decoder-only transformer.
@@ -159,7 +161,8 @@ impl DecoderConfig {
         Ok(config)
     }
 
-    fn validate(&self, location: &str) -> Result<()> {
+    /// Checks that the dimensions are within bounds and agree with each other; fields have their names in `config.json`.
+    pub(super) fn validate(&self, location: &str) -> Result<()> {
         let fields = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -194,7 +197,7 @@ impl DecoderConfig {
     }
 }
 
-fn unsupported(location: &str, field: &str, found: &str, supported: &str) -> Error {
+pub(super) fn unsupported(location: &str, field: &str, found: &str, supported: &str) -> Error {
     Error::Unsupported {
         what: format!("{location}: {field}"),
         found: found.to_string(),

@@ -7,6 +7,10 @@ mod block;
 mod causal_lm;
 mod classifier;
 mod config;
+#[cfg(feature = "gguf")]
+mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
 mod mlp;
 mod pretrained;
 mod prompt_classifier;

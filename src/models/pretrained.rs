@@ -1,8 +1,9 @@
-//! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards.
+//! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
 use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig};
 use crate::error::{Error, Result};
 use crate::lora::LoraLinear;
+use crate::plain_name::is_plain;
 use crate::tensor_file::TensorFile;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
@@ -11,15 +12,26 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(super) const SINGLE_FILE: &str = "model.safetensors";
+pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// A checkpoint on disk whose configuration has been read and checked.
 #[derive(Debug, Clone)]
 pub struct Pretrained {
     dir: PathBuf,
+    format: Format,
     config: DecoderConfig,
     dtype: DType,
+}
+
+/// Where the weights are.
+#[derive(Debug, Clone)]
+enum Format {
+    /// In safetensors files of the directory.
+    Safetensors,
+    /// In this file.
+    #[cfg(feature = "gguf")]
+    Gguf(PathBuf),
 }
 
 impl Pretrained {
@@ -30,7 +42,28 @@ impl Pretrained {
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_path_buf();
         let config = DecoderConfig::from_file(dir.join("config.json"))?;
-        Ok(Self { dir, config, dtype: DType::F32 })
+        Ok(Self { dir, format: Format::Safetensors, config, dtype: DType::F32 })
+    }
+
+    /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `llama` or `qwen2`.
+    ///
+    /// [`Pretrained::load`] decodes its blocks (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K) to the element type asked for:
+    /// in f32 a Q4_0 file needs 7 times its size in memory, in bf16 half of that, and while a tensor is read its bytes and four
+    /// bytes a value more. llama.cpp's order of the query and key rows is undone, so that adapters fit the Hugging Face
+    /// checkpoint of the same model. Factors of rotary frequencies become [`RopeScaling::Factors`](super::RopeScaling).
+    ///
+    /// The vocabulary inside the file is not read: [`Tokenizer::from_dir`](crate::data::Tokenizer::from_dir) needs the
+    /// model's `tokenizer.json`, beside the file ([`Pretrained::dir`]) or elsewhere.
+    ///
+    /// # Errors
+    /// Those of [`GgufFile::open`](crate::gguf::GgufFile::open); [`Error::Unsupported`] for another architecture or a
+    /// setting that is not computed; [`Error::Config`] for dimensions that are missing or contradict each other.
+    #[cfg(feature = "gguf")]
+    pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let config = super::gguf::config(&mut crate::gguf::GgufFile::open(path)?)?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Self { dir, format: Format::Gguf(path.to_path_buf()), config, dtype: DType::F32 })
     }
 
     /// Loads the weights as `dtype` instead of f32.
@@ -44,13 +77,22 @@ impl Pretrained {
         &self.config
     }
 
+    /// The directory of the checkpoint, where its tokenizer usually is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Reads all weights onto `device`, frozen.
     ///
     /// # Errors
     /// If a shard or tensor is missing, truncated, of another shape, or holds values that are not finite.
     pub fn load(&self, device: &Device) -> Result<CausalLm> {
-        let mut weights =
-            Weights { shards: Shards::open(&self.dir)?, device: device.clone().without_autodiff(), dtype: self.dtype };
+        let source = match &self.format {
+            Format::Safetensors => Source::Shards(Shards::open(&self.dir)?),
+            #[cfg(feature = "gguf")]
+            Format::Gguf(path) => Source::Gguf(Box::new(super::gguf::Weights::open(path, &self.config)?)),
+        };
+        let mut weights = Weights { source, device: device.clone().without_autodiff(), dtype: self.dtype };
         let config = &self.config;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let table: Tensor<2> = weights.tensor("model.embed_tokens.weight", [vocab, hidden])?;
@@ -72,14 +114,25 @@ impl Pretrained {
 
 /// Typed reading of named weights.
 struct Weights {
-    shards: Shards,
+    source: Source,
     device: Device,
     dtype: DType,
 }
 
+/// The opened files.
+enum Source {
+    Shards(Shards),
+    #[cfg(feature = "gguf")]
+    Gguf(Box<super::gguf::Weights>),
+}
+
 impl Weights {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
-        self.shards.file_of(name)?.read(name, shape, self.dtype, &self.device)
+        match &mut self.source {
+            Source::Shards(shards) => shards.file_of(name)?.read(name, shape, self.dtype, &self.device),
+            #[cfg(feature = "gguf")]
+            Source::Gguf(file) => file.read(name, shape, self.dtype, &self.device),
+        }
     }
 
     /// Reads a linear, transposed to `[d_in, d_out]` and laid out anew, because products of transposed views are slower.
@@ -160,7 +213,7 @@ impl Shards {
 }
 
 /// File names in a shard index; each must be a plain name inside the directory.
-fn shard_names(index: &Path) -> Result<Vec<String>> {
+pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(index.display(), e))?;
     let map = value
@@ -170,8 +223,7 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
     let mut names = std::collections::BTreeSet::new();
     for (tensor, file) in map {
         let name = file.as_str().unwrap_or_default();
-        let plain = !name.is_empty() && !name.contains(['/', '\\', ':']) && name != "." && name != "..";
-        if !plain {
+        if !is_plain(name) {
             return Err(Error::format(
                 index.display(),
                 format!("tensor `{tensor}` is placed in `{file}`, which is not a plain file name"),

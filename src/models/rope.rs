@@ -57,9 +57,11 @@ fn inverse_frequencies(config: &DecoderConfig) -> Vec<f64> {
     let dim = config.head_dim as f64;
     (0..config.head_dim / 2)
         .map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim))
-        .map(|w| match config.rope_scaling {
+        .enumerate()
+        .map(|(i, w)| match config.rope_scaling {
             RopeScaling::None => w,
             RopeScaling::Linear { factor } => w / factor,
+            RopeScaling::Factors(ref factors) => w / factors[i],
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let turns = original_context * w / (2.0 * PI);
                 let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);

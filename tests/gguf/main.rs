@@ -1,0 +1,9 @@
+//! GGUF files: the same bits as llama.cpp's own package reads, the same model as the directory it came from, and errors for
+//! everything else.
+
+mod blocks;
+mod malformed;
+mod models;
+#[path = "../support/mod.rs"]
+mod support;
+mod writer;
