@@ -30,8 +30,8 @@ pub struct TensorFile {
 /// Where the checksums are among the metadata.
 const CHECKSUMS: &str = "checksums";
 
-fn checksum(bytes: impl IntoIterator<Item = u8>) -> String {
-    format!("{:016x}", fnv1a(bytes))
+fn checksum(hash: u64) -> String {
+    format!("{hash:016x}")
 }
 
 impl TensorFile {
@@ -124,7 +124,7 @@ impl TensorFile {
     /// Compares bytes with their checksum, in a file that has any.
     fn check(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let Some(checksums) = &self.checksums else { return Ok(()) };
-        let found = checksum(bytes.iter().copied());
+        let found = checksum(fnv1a(bytes.iter().copied()));
         match checksums.get(name) {
             Some(expected) if *expected == found => Ok(()),
             expected => Err(Error::format(
@@ -308,6 +308,11 @@ impl<'a> StoredArray<'a> {
         Ok(Self { dtype, shape: data.shape().to_vec(), bytes: Box::new(|| data.as_bytes().to_vec()) })
     }
 
+    /// Of its bytes.
+    pub(crate) fn hash(&self) -> u64 {
+        fnv1a((self.bytes)())
+    }
+
     pub(crate) fn new<T: Element + 'a, D: Dimension + 'a>(array: ArrayView<'a, T, D>) -> Self {
         let shape = array.shape().to_vec();
         let bytes = move || {
@@ -342,8 +347,8 @@ impl View for StoredArray<'_> {
 /// # Errors
 /// As [`write_arrays`].
 pub(crate) fn write_checked(path: &Path, arrays: Vec<(String, StoredArray)>, key: &str, text: String) -> Result<()> {
-    let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.data().iter().copied())));
-    let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(text.bytes()))]).collect();
+    let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.hash())));
+    let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(fnv1a(text.bytes())))]).collect();
     let checksums = serde_json::to_string(&checksums).map_err(|e| Error::format(path.display(), e))?;
     write_arrays(path, arrays, Some(HashMap::from([(key.into(), text), (CHECKSUMS.into(), checksums)])))
 }

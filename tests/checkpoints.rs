@@ -150,7 +150,7 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     refused(other(|c| c.epochs = 7), adapted(0.3), &data, &["epochs", "3", "7"]);
     refused(other(|c| c.seed = 7), adapted(0.3), &data, &["seed", "0", "7"]);
     refused(config.clone(), adapted(0.3), &blobs(45, 1), &["training data", "44 items", "45 items"]);
-    refused(config.clone(), attach(mlp(), &LoraConfig::new(2), 4).unwrap(), &data, &["adapter at the start"]);
+    refused(config.clone(), attach(mlp(), &LoraConfig::new(2), 4).unwrap(), &data, &["weights at the start"]);
     let limits = BatchLimits { max_items: 7, ..LIMITS };
     refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits", "max_items: 7"]);
 }

@@ -4,8 +4,8 @@ use super::curvature::Curvature;
 use crate::checkpoints::{Checkpoints, Saver};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::lora::base_fingerprint;
-use crate::models::{Classifier, Dataset};
+use crate::lora::model_fingerprint;
+use crate::models::{Classifier, Dataset, data_fingerprint};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +29,12 @@ impl UnfinishedPass {
         batches: &[Vec<usize>],
         curvatures: &mut [Curvature],
     ) -> Result<Self> {
-        let items = (0..data.n_items()).flat_map(|i| [data.item_key(i), data.label(i).map_or(0, |l| l as u64 + 1)]);
-        let of_data = fnv1a_words(items);
-        let base = base_fingerprint(model)?;
+        let of_all = [data_fingerprint(data)?, model_fingerprint(model)?];
         let dir = checkpoints.dir.join("curvature");
         let mut files = Vec::new();
         for curvature in curvatures {
             let config = serde_json::to_vec(&curvature.config).map_err(|e| Error::format(dir.display(), e))?;
-            let name = fnv1a_words([fnv1a(config), base, curvature.adapter_fingerprint, of_data]);
+            let name = fnv1a_words(of_all.into_iter().chain([fnv1a(config)]));
             let path = dir.join(format!("{name:016x}.safetensors"));
             let mut done = 0;
             if path.try_exists().map_err(|e| Error::io(&path, e))? {

@@ -1,6 +1,6 @@
 //! Names an adapter and its base by 64-bit hashes, so that curvature and posteriors know what they are about.
 
-use super::{Adaptable, AdapterWeights};
+use super::{Adaptable, AdapterWeights, read_adapter};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use burn::module::{ModuleVisitor, Param, ParamId};
@@ -28,6 +28,18 @@ pub fn base_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
         None => Ok(fnv1a_words(visitor.hashes)),
         Some(reason) => Err(Error::numerical("fingerprint of the base", reason)),
     }
+}
+
+/// Both fingerprints in one: of all of a model's weights.
+///
+/// # Errors
+/// As [`base_fingerprint`].
+pub(crate) fn model_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
+    let adapter = match read_adapter(model) {
+        Err(Error::Empty { .. }) => 0,
+        weights => adapter_fingerprint(&weights?),
+    };
+    Ok(fnv1a_words([base_fingerprint(model)?, adapter]))
 }
 
 struct Hasher {

@@ -2,7 +2,7 @@
 
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
-use crate::hash::fnv1a;
+use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::Adaptable;
 use crate::tape::Tape;
 use burn::tensor::{DType, Device, Tensor};
@@ -104,6 +104,15 @@ pub trait Dataset: Send + Sync {
         fnv1a(self.item_id(item).bytes())
     }
 
+    /// A hash of everything that a model sees of an item, and of its label; equal hashes stand for equal items.
+    ///
+    /// Unfinished work on disk (see [`crate::checkpoints`]) is about items with these hashes, and needs them: `None`, the
+    /// default, says that they are unknown.
+    fn content_hash(&self, item: usize) -> Option<u64> {
+        let _ = item;
+        None
+    }
+
     /// Cuts all items into batches of similar cost.
     ///
     /// # Errors
@@ -115,6 +124,23 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If an item cannot be represented.
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<Self::Input>;
+}
+
+/// A hash of all items, in order.
+///
+/// # Errors
+/// If the data cannot tell what an item holds.
+pub(crate) fn data_fingerprint<D: Dataset>(data: &D) -> Result<u64> {
+    let hash = |item: usize| {
+        data.content_hash(item).ok_or_else(|| {
+            Error::Incompatible(format!(
+                "the data do not tell what item `{}` holds (`Dataset::content_hash`), so its unfinished work could be taken for \
+                 another's: go without checkpoints",
+                data.item_id(item)
+            ))
+        })
+    };
+    Ok(fnv1a_words((0..data.n_items()).map(hash).collect::<Result<Vec<_>>>()?))
 }
 
 /// Checks that every known label is a class that its item has.

@@ -3,7 +3,7 @@
 use super::classifier::{Classifier, ClassifierInput, Dataset};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::error::{Error, Result};
-use crate::hash::fnv1a;
+use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
@@ -193,6 +193,10 @@ impl Dataset for Points {
     /// A point is its features.
     fn item_key(&self, item: usize) -> u64 {
         fnv1a(self.features.row(item).iter().flat_map(|v| v.to_bits().to_le_bytes()))
+    }
+
+    fn content_hash(&self, item: usize) -> Option<u64> {
+        Some(fnv1a_words([self.item_key(item), self.label(item).map_or(0, |label| label as u64 + 1)]))
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

@@ -19,7 +19,7 @@ mod token_batch;
 
 pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
-pub(crate) use classifier::{batch_for, batch_labels, check_labels, known_labels};
+pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;

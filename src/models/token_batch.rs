@@ -5,6 +5,7 @@ use crate::data::{
     BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
 };
 use crate::error::{Error, Result};
+use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
 
@@ -232,6 +233,12 @@ impl Dataset for EncodedDataset {
 
     fn item_id(&self, item: usize) -> String {
         self.items[item].id.clone()
+    }
+
+    /// Of the item and of the tokens that answer for classes, as JSON.
+    fn content_hash(&self, item: usize) -> Option<u64> {
+        let text = serde_json::to_vec(&(&self.items[item], &self.answers, self.n_classes)).ok()?;
+        Some(fnv1a(text))
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

@@ -9,6 +9,7 @@ use super::quadratic::QuadraticModel;
 use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, check_version};
+use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
@@ -105,6 +106,21 @@ impl Laplace {
         };
         let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
         write_checked(path, writer.arrays, KEY, header)
+    }
+
+    /// Hashes all that a prediction with this posterior depends on.
+    ///
+    /// # Errors
+    /// If a value is not finite.
+    pub(crate) fn fingerprint(&self) -> Result<u64> {
+        let mut writer = Writer::default();
+        let blocks = writer.each("", self.blocks(), put_block)?;
+        let numbers =
+            self.prior_precisions().values().iter().map(|precision| precision.value()).chain([self.temperature()]);
+        let forms = (blocks, self.structure(), self.prior_grouping(), numbers.map(f64::to_bits).collect::<Vec<u64>>());
+        let forms = serde_json::to_vec(&forms).map_err(|e| Error::format("posterior", e))?;
+        let arrays = writer.arrays.iter().map(|(_, array)| array.hash());
+        Ok(fnv1a_words([fnv1a(forms), adapter_fingerprint(self.map())].into_iter().chain(arrays)))
     }
 
     /// Reads the posterior that [`Laplace::save`] wrote for the base and the adapter of `model`: it predicts and draws as the

@@ -1,6 +1,6 @@
 //! Predicts with the trained adapter alone.
 
-use crate::batches::for_each_batch;
+use super::rows::rows;
 use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
@@ -8,7 +8,9 @@ use crate::error::Result;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::Tape;
-use ndarray::Array2;
+
+/// Among the kinds of rows.
+const POINT: u64 = 0;
 
 /// Logits of every item at the model's present weights, in the data's order: a [`LogitBelief::Point`].
 ///
@@ -21,17 +23,11 @@ pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<LogitBelief> {
     let model = model.valid();
-    let mut logits = Array2::zeros((data.n_items(), model.n_classes()));
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
         host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())
     };
-    for_each_batch("predict", &batches, control, work, |indices, values| {
-        for (&item, row) in indices.iter().zip(values.outer_iter()) {
-            logits.row_mut(item).assign(&row);
-        }
-        Ok(())
-    })?;
+    let logits = rows((&model, data), (model.n_classes(), || Ok(POINT)), &batches, control, work)?;
     Ok(LogitBelief::Point { logits })
 }

@@ -3,6 +3,7 @@
 mod linearized;
 mod map;
 mod prediction;
+mod rows;
 mod sampled;
 
 pub use linearized::predict_linearized;

@@ -8,9 +8,8 @@ use super::trainer::TrainerConfig;
 use crate::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
 use crate::file_header::check_version;
-use crate::hash::fnv1a_words;
-use crate::lora::{adapter_fingerprint, base_fingerprint, read_adapter};
-use crate::models::{Classifier, Dataset};
+use crate::lora::model_fingerprint;
+use crate::models::{Classifier, Dataset, data_fingerprint};
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
 use burn::tensor::Bytes;
 use ndarray::{Array1, Array2, ArrayView1};
@@ -40,15 +39,7 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
     data: &D,
     validation: Option<&D>,
 ) -> Result<Identity> {
-    let of_data = |data: &D| {
-        let items = (0..data.n_items()).flat_map(|i| [data.item_key(i), data.label(i).map_or(0, |l| l as u64 + 1)]);
-        format!("{} items, hash {:016x}", data.n_items(), fnv1a_words(items))
-    };
-    let adapter = match read_adapter(start) {
-        Ok(weights) => format!("{:016x}", adapter_fingerprint(&weights)),
-        Err(Error::Empty { .. }) => "none".into(),
-        Err(other) => return Err(other),
-    };
+    let of_data = |data: &D| Ok(format!("{} items, hash {:016x}", data.n_items(), data_fingerprint(data)?));
     Ok(Identity::from(
         [
             ("epochs", config.epochs.to_string()),
@@ -63,10 +54,9 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
             ("mode", format!("{:?}", config.mode)),
             ("objective", format!("{:?}", config.objective)),
             ("seed", config.seed.to_string()),
-            ("training data", of_data(data)),
-            ("validation data", validation.map_or("none".into(), of_data)),
-            ("adapter at the start", adapter),
-            ("weights below the adapter", format!("{:016x}", base_fingerprint(start)?)),
+            ("training data", of_data(data)?),
+            ("validation data", validation.map_or(Ok("none".into()), of_data)?),
+            ("weights at the start", format!("{:016x}", model_fingerprint(start)?)),
         ]
         .map(|(name, value)| (name.to_string(), value)),
     ))
