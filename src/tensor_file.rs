@@ -4,7 +4,7 @@ use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ndarray::{Array, ArrayView, ArrayView2, Dimension, IntoDimension};
+use ndarray::{Array, ArrayView, Dimension, IntoDimension};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use std::borrow::Cow;
@@ -281,6 +281,12 @@ impl<'a> StoredArray<'a> {
         };
         Self { dtype: T::DTYPE, shape, bytes: Box::new(bytes) }
     }
+
+    /// An f32 array whose values are fetched when they are written.
+    pub(crate) fn fetched(shape: Vec<usize>, values: impl Fn() -> Vec<f32> + 'a) -> Self {
+        let bytes = move || values().into_iter().flat_map(f32::to_le_bytes).collect();
+        Self { dtype: Dtype::F32, shape, bytes: Box::new(bytes) }
+    }
 }
 
 impl View for StoredArray<'_> {
@@ -326,19 +332,32 @@ fn write_arrays(
     write_atomic(path, &content)
 }
 
-/// Writes named f32 matrices as a safetensors file in one step, as [`write_atomic`] does.
+/// Writes named f32 tensors as a safetensors file in one step, as [`write_atomic`] does.
 ///
 /// # Errors
-/// If a matrix has another number of values than its shape, or the directory cannot be written.
-pub fn write_matrices(
+/// If a tensor has another number of values than its shape, or the directory cannot be written.
+pub fn write_tensors(
     path: impl AsRef<Path>,
-    matrices: &[(String, [usize; 2], Vec<f32>)],
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let stored = matrices.iter().map(|(name, shape, values)| {
-        let matrix = ArrayView2::from_shape(*shape, values).map_err(|e| Error::format(path.display(), e))?;
-        Ok((name.clone(), StoredArray::new(matrix)))
+    let stored = tensors.iter().map(|(name, shape, values)| {
+        let array = ArrayView::from_shape(shape.as_slice(), values).map_err(|e| Error::format(path.display(), e))?;
+        Ok((name.clone(), StoredArray::new(array)))
     });
     write_arrays(path, stored.collect::<Result<_>>()?, metadata)
+}
+
+/// Writes named arrays to `path` as they are made, so that they are never on the host all at once. Not in one step: for files
+/// in a folder that nobody sees yet.
+///
+/// # Errors
+/// If the header would be too long or the file cannot be written.
+pub(crate) fn stream_arrays(
+    path: &Path,
+    arrays: Vec<(String, StoredArray)>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    safetensors::serialize_to_file(arrays, Some(metadata), path).map_err(|e| Error::format(path.display(), e))
 }

@@ -15,14 +15,16 @@ mod config;
 mod fingerprint;
 mod linear;
 mod peft;
+mod targets;
 mod weights;
 
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
-pub use config::{LoraConfig, TargetModules};
+pub use config::{LoraConfig, TrainedBiases};
 pub(crate) use fingerprint::check_same_adapter;
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
-pub use linear::{LoraAdapter, LoraLinear};
+pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
+pub use targets::{OneOrMany, TargetModules};
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};
 pub(crate) use weights::{to_array, to_vec};

@@ -39,6 +39,11 @@ impl Pretrained {
         self
     }
 
+    /// Where the checkpoint is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
