@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Largest difference of a logit that rounding explains in f32: the weights of the adapted network and of the merged one are
-/// rounded differently, by 6e-8 of their size a weight.
-pub const MERGE_TOLERANCE: f64 = 1e-4;
+/// Largest difference of a logit that rounding explains in f32, where the adapted network and the merged one round different
+/// numbers: about 1e-5 on small models; SmolLM2-135M, whose logits reach 33, is off its own f64 by 4e-4 on random tokens.
+pub const MERGE_TOLERANCE: f64 = 1e-3;
 
 /// What a model is read from beside its weights and `config.json`; those that are there are copied.
 const COPIED: [&str; 9] = [
