@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{device, root};
@@ -32,12 +33,20 @@ fn interpreter() -> String {
     std::env::var("BAYES_LORA_PYTHON").unwrap_or_else(|_| "python3".into())
 }
 
+/// Past the test harness, which shows the output of failed tests only.
+fn skip(line: &str) {
+    writeln!(std::io::stderr(), "{line}").unwrap();
+}
+
 /// Says so where the packages are absent.
 fn has_peft(test: &str) -> bool {
     let found = Command::new(interpreter()).args(["-c", "import torch, peft, transformers"]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
-        println!("{test}: skipped, `{}` has no torch, peft and transformers (set BAYES_LORA_PYTHON)", interpreter());
+        skip(&format!(
+            "{test}: skipped, `{}` has no torch, peft and transformers (set BAYES_LORA_PYTHON)",
+            interpreter()
+        ));
     }
     found
 }
@@ -353,7 +362,7 @@ fn adapters_made_here_give_their_logits_in_peft_and_merged_in_transformers() {
 #[test]
 fn smollm2_takes_adapters_of_peft_and_gives_them_back() {
     let Ok(base) = std::env::var("BAYES_LORA_SMOLLM2") else {
-        println!("SmolLM2: skipped, BAYES_LORA_SMOLLM2 names no directory");
+        skip("SmolLM2: skipped, BAYES_LORA_SMOLLM2 names no directory");
         return;
     };
     if !has_peft("SmolLM2") {

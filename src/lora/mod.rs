@@ -8,6 +8,9 @@
 //! assert!(!config.targets("model.layers.0.self_attn.eq_proj", false)?);
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
+//!
+//! [`load_peft`] and [`save_peft`] read and write what PEFT 0.21 does. A posterior is about A and B alone: biases and whole modules
+//! that an adapter's files bring (`bias`, `modules_to_save`) become part of the base below it.
 
 mod attach;
 mod canonical;

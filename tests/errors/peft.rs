@@ -72,6 +72,8 @@ fn what_is_not_computed_is_refused_by_name() {
         ("ensure_weight_tying", json!(true), "tied adapters"),
         ("a_field_of_next_year", json!("on"), "unknown"),
         ("a_field_of_next_year", json!(0), "unknown"),
+        // names of this crate that PEFT would ignore
+        ("rank", json!(2), "unknown"),
     ] {
         let error = field(name, value.clone()).unwrap_err().to_string();
         for part in [CONFIG, name, feature, &value.to_string()] {

@@ -16,11 +16,9 @@ const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const LORA: &str = "LORA";
 
 /// What [`LoraConfig`] holds.
-const READ: [&str; 17] = [
-    "alpha",
+const READ: [&str; 14] = [
     "alpha_pattern",
     "bias",
-    "dropout",
     "exclude_modules",
     "fan_in_fan_out",
     "layers_pattern",
@@ -29,7 +27,6 @@ const READ: [&str; 17] = [
     "lora_dropout",
     "modules_to_save",
     "r",
-    "rank",
     "rank_pattern",
     "target_modules",
     "task_type",
