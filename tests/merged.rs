@@ -8,6 +8,7 @@ use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, merge, read_adapter, write_adapter};
 use bayes_lora::models::{CausalLm, MERGE_TOLERANCE, Pretrained, PromptClassifier};
 use bayes_lora::posterior::Laplace;
+use bayes_lora::tensor_file::write_tensors;
 use bayes_lora::train::TrainerConfig;
 use burn::tensor::DType;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,32 @@ fn heads_stay_tied_unless_they_were_adapted_and_stored_types_become_f32() {
         let biases = file.names().iter().filter(|name| name.ends_with(".bias")).count();
         assert_eq!(biases, 8); // q, k, v, o of two layers
     }
+}
+
+#[test]
+fn what_an_adapters_files_brought_is_merged_too() {
+    // a head of its own for a model whose head is tied
+    let source = Pretrained::from_dir(root().join("assets/stories260K")).unwrap();
+    let (saved, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let q = "model.layers.0.self_attn.q_proj";
+    let config = serde_json::json!({"r": 1, "lora_alpha": 2, "target_modules": [q], "modules_to_save": ["lm_head"]});
+    std::fs::write(saved.path().join("adapter_config.json"), config.to_string()).unwrap();
+    let values = |n: usize| (0..n).map(|i| 0.01 * (i % 17) as f32).collect();
+    let all = [
+        (format!("{q}.lora_A.weight"), vec![1, 64], values(64)),
+        (format!("{q}.lora_B.weight"), vec![64, 1], values(64)),
+        ("lm_head.weight".to_string(), vec![512, 64], values(512 * 64)),
+    ];
+    write_tensors(saved.path().join("adapter_model.safetensors"), &all, None).unwrap();
+    let (model, _) = load_peft(source.load(&device()).unwrap(), saved.path()).unwrap();
+    let place = dir.path().join("merged");
+    source.merge_and_save(&model, &rows(), MERGE_TOLERANCE, &place).unwrap();
+    assert_eq!(self::config(&place)["tie_word_embeddings"].as_bool(), Some(false));
+    let bytes = std::fs::read(place.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let expected: Vec<u8> = all[2].2.iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert_eq!(file.tensor("lm_head.weight").unwrap().data(), expected);
+    assert_ne!(file.tensor("model.embed_tokens.weight").unwrap().data(), expected);
 }
 
 #[test]
