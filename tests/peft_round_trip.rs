@@ -36,7 +36,7 @@ fn interpreter() -> String {
 
 /// Past the test harness, which shows the output of failed tests only.
 fn skip(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Says so where the packages are absent.
