@@ -39,6 +39,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod atomic_dir;
 pub mod atomic_file;
 mod batches;
 pub mod bayes_lora;

@@ -1,17 +1,21 @@
 //! Reads and writes safetensors files tensor by tensor, with every length checked before anything is allocated.
 
-use crate::atomic_file::write_atomic;
+mod element;
+mod write;
+
 use crate::error::{Error, Result};
 use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ndarray::{Array, ArrayView, ArrayView2, Dimension, IntoDimension};
+pub(crate) use element::Element;
+use ndarray::{Array, Dimension, IntoDimension};
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, View};
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+pub use write::write_tensors;
+pub(crate) use write::{StoredArray, stream_arrays, write_checked};
 
 /// Largest header accepted, the limit of the safetensors format itself.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -229,43 +233,6 @@ impl TensorFile {
     }
 }
 
-/// A number as a file holds it, little-endian.
-pub(crate) trait Element: Copy {
-    /// Its name in the file.
-    const DTYPE: Dtype;
-
-    fn read(bytes: &[u8]) -> Self;
-    fn write(self, bytes: &mut Vec<u8>);
-    fn is_finite(self) -> bool;
-}
-
-macro_rules! element {
-    ($number:ty, $dtype:ident, $is_finite:expr) => {
-        impl Element for $number {
-            const DTYPE: Dtype = Dtype::$dtype;
-
-            fn read(bytes: &[u8]) -> Self {
-                let mut own = [0; size_of::<Self>()];
-                own.copy_from_slice(bytes);
-                Self::from_le_bytes(own)
-            }
-
-            fn write(self, bytes: &mut Vec<u8>) {
-                bytes.extend(self.to_le_bytes());
-            }
-
-            fn is_finite(self) -> bool {
-                $is_finite(self)
-            }
-        }
-    };
-}
-
-element!(f64, F64, f64::is_finite);
-element!(f32, F32, f32::is_finite);
-element!(u64, U64, |_| true);
-element!(u8, U8, |_| true);
-
 /// Checks that all values are finite numbers.
 pub(crate) fn check_finite(name: &str, data: &TensorData) -> Result<()> {
     let count = match data.dtype() {
@@ -276,125 +243,4 @@ pub(crate) fn check_finite(name: &str, data: &TensorData) -> Result<()> {
         return Ok(());
     }
     Err(Error::NonFinite { what: format!("tensor `{name}`"), count, total: data.num_elements() })
-}
-
-/// A host array on its way into a file; its bytes are made when they are written, one array at a time.
-pub(crate) struct StoredArray<'a> {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Box<dyn Fn() -> Vec<u8> + 'a>,
-}
-
-impl<'a> StoredArray<'a> {
-    /// A tensor as it is held.
-    ///
-    /// # Errors
-    /// If its elements are no floats, or one is not finite.
-    pub(crate) fn of_tensor(name: &str, data: &'a TensorData) -> Result<Self> {
-        let dtype = match data.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            other => {
-                return Err(Error::Unsupported {
-                    what: format!("element type of tensor `{name}`"),
-                    found: format!("{other:?}"),
-                    supported: "F64, F32, F16, BF16".into(),
-                });
-            }
-        };
-        check_finite(name, data)?;
-        Ok(Self { dtype, shape: data.shape().to_vec(), bytes: Box::new(|| data.as_bytes().to_vec()) })
-    }
-
-    /// Of its bytes.
-    pub(crate) fn hash(&self) -> u64 {
-        fnv1a((self.bytes)())
-    }
-
-    pub(crate) fn new<T: Element + 'a, D: Dimension + 'a>(array: ArrayView<'a, T, D>) -> Self {
-        let shape = array.shape().to_vec();
-        let bytes = move || {
-            let mut bytes = Vec::with_capacity(array.len() * size_of::<T>());
-            array.iter().for_each(|v| v.write(&mut bytes));
-            bytes
-        };
-        Self { dtype: T::DTYPE, shape, bytes: Box::new(bytes) }
-    }
-}
-
-impl View for StoredArray<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        (self.bytes)().into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
-    }
-}
-
-/// Writes named arrays with the checksum of each, and a text under a key of the metadata with its own.
-///
-/// # Errors
-/// As [`write_arrays`].
-pub(crate) fn write_checked(path: &Path, arrays: Vec<(String, StoredArray)>, key: &str, text: String) -> Result<()> {
-    let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.hash())));
-    let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(fnv1a(text.bytes())))]).collect();
-    let checksums = serde_json::to_string(&checksums).map_err(|e| Error::format(path.display(), e))?;
-    write_arrays(path, arrays, Some(HashMap::from([(key.into(), text), (CHECKSUMS.into(), checksums)])))
-}
-
-/// Writes named arrays as a safetensors file: to a temporary file first, synced, then renamed, so that a failure leaves
-/// whatever was there before.
-///
-/// # Errors
-/// If the header would be too long or the directory cannot be written.
-fn write_arrays(
-    path: &Path,
-    arrays: Vec<(String, StoredArray)>,
-    metadata: Option<HashMap<String, String>>,
-) -> Result<()> {
-    let mut content = safetensors::serialize(arrays, metadata).map_err(|e| Error::format(path.display(), e))?;
-    sort_header(&mut content).map_err(|e| Error::format(path.display(), e))?;
-    write_atomic(path, &content)
-}
-
-/// Orders the header's keys by name, in place: the crate takes them from a map of random order, and the same content must be
-/// the same bytes.
-fn sort_header(content: &mut [u8]) -> serde_json::Result<()> {
-    let (length, rest) = content.split_at_mut(8);
-    let length = length.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
-    let header = &mut rest[..length];
-    let sorted: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
-    let sorted = serde_json::to_vec(&sorted)?;
-    // as the format pads it
-    header.fill(b' ');
-    header[..sorted.len()].copy_from_slice(&sorted);
-    Ok(())
-}
-
-/// Writes named f32 matrices as a safetensors file in one step, as [`write_atomic`] does.
-///
-/// # Errors
-/// If a matrix has another number of values than its shape, or the directory cannot be written.
-pub fn write_matrices(
-    path: impl AsRef<Path>,
-    matrices: &[(String, [usize; 2], Vec<f32>)],
-    metadata: Option<HashMap<String, String>>,
-) -> Result<()> {
-    let path = path.as_ref();
-    let stored = matrices.iter().map(|(name, shape, values)| {
-        let matrix = ArrayView2::from_shape(*shape, values).map_err(|e| Error::format(path.display(), e))?;
-        Ok((name.clone(), StoredArray::new(matrix)))
-    });
-    write_arrays(path, stored.collect::<Result<_>>()?, metadata)
 }

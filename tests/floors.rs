@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// A module may import from floors below its own and from its own folder.
 const FLOORS: [&[&str]; 8] = [
     &[
+        "atomic_dir",
         "atomic_file",
         "batches",
         "belief",

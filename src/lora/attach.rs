@@ -1,8 +1,8 @@
 //! Attaches adapters to a model's linears, counts them, and folds them in.
 
 use super::{
-    LoraConfig,
-    linear::{LoraAdapter, LoraLinear},
+    LoraConfig, TargetModules, TrainedBiases,
+    linear::{LoraAdapter, LoraLinear, Replaced},
 };
 use crate::error::{Error, Result};
 use burn::module::{Module, Param};
@@ -46,9 +46,11 @@ impl std::fmt::Display for AdapterSummary {
 /// The base weights are frozen; A and B require gradients. Draws come from `seed` alone.
 ///
 /// # Errors
-/// If the configuration is out of bounds, a target matches nothing, or an adapter is already there.
+/// If the configuration is out of bounds, a target matches nothing, an adapter is already there, or the configuration asks for
+/// trained biases or modules, which only files bring.
 pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<M> {
     config.validate()?;
+    check_fresh(config)?;
     check_targets(&model, config)?;
     let mut model = model.no_grad();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -94,35 +96,62 @@ pub(super) fn new_adapter(
     }
 }
 
-/// Checks that every named target selects at least one linear.
-pub(super) fn check_targets<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
-    let linears = model.linears();
+/// Training moves A and B (or what the training mode names), so that nothing else belongs to a fresh adapter.
+fn check_fresh(config: &LoraConfig) -> Result<()> {
+    if config.bias != TrainedBiases::None {
+        return Err(Error::config("bias", "none for a fresh adapter", format!("{:?}", config.bias)));
+    }
+    match config.modules_to_save.as_deref() {
+        Some([_, ..]) => Err(Error::config("modules_to_save", "unset for a fresh adapter", "a list")),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that every named target selects at least one linear, and that one of them is adapted.
+fn check_targets<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
     for entry in config.target_modules.entries() {
         let single = match &config.target_modules {
-            super::TargetModules::Names(_) => super::TargetModules::Names(vec![entry.to_string()]),
+            TargetModules::Names(_) => TargetModules::Names(vec![entry.to_string()]),
             pattern => pattern.clone(),
         };
         let mut found = false;
-        for linear in &linears {
+        for linear in model.linears() {
             found |= single.matches(&linear.path, linear.is_head)?;
         }
         if !found {
-            return Err(Error::NoModuleMatches {
-                target: entry.to_string(),
-                n_modules: linears.len(),
-                examples: linears.iter().take(3).map(|l| l.path.as_str()).collect::<Vec<_>>().join(", "),
-            });
+            return Err(no_match(model, entry));
         }
     }
-    Ok(())
+    check_any_target(model, config)
+}
+
+/// Checks that at least one linear is adapted.
+pub(super) fn check_any_target<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
+    for linear in model.linears() {
+        if config.targets(&linear.path, linear.is_head)? {
+            return Ok(());
+        }
+    }
+    Err(no_match(model, &config.target_modules.entries().join(", ")))
+}
+
+fn no_match<M: Adaptable>(model: &M, target: &str) -> Error {
+    let linears = model.linears();
+    Error::NoModuleMatches {
+        target: target.to_string(),
+        n_modules: linears.len(),
+        examples: linears.iter().take(3).map(|l| l.path.as_str()).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Folds every adapter into its weight, `W ← W₀ + s·B·A`, and removes it. A merged model carries no posterior.
 pub fn merge<M: Adaptable>(mut model: M) -> M {
     for linear in model.linears_mut() {
-        linear.weight = Param::from_tensor(linear.merged_weight().detach()).set_require_grad(false);
+        let dtype = linear.weight.val().dtype();
+        linear.weight = Param::from_tensor(linear.merged_weight().cast(dtype).detach()).set_require_grad(false);
         linear.is_tied &= linear.adapter.is_none();
         linear.adapter = None;
+        linear.replaced = Replaced::default();
     }
     model
 }

@@ -1,18 +1,20 @@
 //! Says which linears are adapted and how, in PEFT's words.
 
+use super::targets::{OneOrMany, TargetModules, in_layers, is_in_module, suffix_match, whole_match};
 use crate::error::{Error, Result};
-use regex::Regex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// Rank, scale and targets of an adapter; serde reads and writes PEFT's field names.
+///
+/// Where several keys of a pattern match a path, the first in sorted order counts; PEFT writes its files sorted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
     /// Rank r of the update.
     #[serde(rename = "r", alias = "rank")]
     pub rank: usize,
     /// Numerator α of the scale `s = α/r` (rsLoRA: `α/√r`).
-    #[serde(rename = "lora_alpha", alias = "alpha")]
+    #[serde(rename = "lora_alpha", alias = "alpha", serialize_with = "whole_as_integer")]
     pub alpha: f64,
     /// Probability of zeroing an input element of A while training.
     #[serde(rename = "lora_dropout", alias = "dropout", default)]
@@ -29,49 +31,43 @@ pub struct LoraConfig {
     #[serde(default)]
     pub rank_pattern: BTreeMap<String, usize>,
     /// α of modules whose path ends in a match of the key.
-    #[serde(default)]
+    #[serde(default, serialize_with = "wholes_as_integers")]
     pub alpha_pattern: BTreeMap<String, f64>,
+    /// Layers that are adapted, where modules are targeted by a suffix of their path; `None` or an empty list for all. A
+    /// module that is targeted by its whole path is adapted wherever it lies.
+    #[serde(default)]
+    pub layers_to_transform: Option<OneOrMany<i64>>,
+    /// What stands before the layer's number in a path, as regular expressions: `layers` in `model.layers.3.mlp`. `None` or
+    /// empty for any word.
+    #[serde(default)]
+    pub layers_pattern: Option<OneOrMany<String>>,
+    /// Which of the base's biases were trained with the adapter and are in its files.
+    #[serde(default)]
+    pub bias: TrainedBiases,
+    /// Modules, by path or dotted suffix, that were trained whole beside the adapter and are in its files, such as a head.
+    /// They carry no adapter.
+    #[serde(default)]
+    pub modules_to_save: Option<Vec<String>>,
+    /// True if the base's weights are stored `[d_in, d_out]` in Python. A and B have the same shapes and meaning either way,
+    /// so that it changes nothing here but is kept for the files.
+    #[serde(default)]
+    pub fan_in_fan_out: bool,
+    /// What PEFT wraps the model for: `CAUSAL_LM`, `SEQ_CLS` or another of its names.
+    #[serde(default)]
+    pub task_type: Option<String>,
 }
 
-/// PEFT's two ways of naming modules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetModules {
-    /// Exact paths or dotted suffixes: `q_proj` is `….q_proj`, never `….eq_proj`.
-    Names(Vec<String>),
-    /// `"all-linear"` (every linear but the output head), or a regular expression for the whole path.
-    Pattern(String),
-}
-
-impl TargetModules {
-    /// True if the module at `path` is named.
-    ///
-    /// # Errors
-    /// If the pattern is not a valid regular expression.
-    pub fn matches(&self, path: &str, is_head: bool) -> Result<bool> {
-        match self {
-            Self::Names(names) => Ok(names.iter().any(|n| is_path_or_suffix(path, n))),
-            Self::Pattern(p) if p == "all-linear" => Ok(!is_head),
-            Self::Pattern(p) => Ok(whole_match(p)?.is_match(path)),
-        }
-    }
-
-    /// The names or the pattern, one at a time.
-    pub(super) fn entries(&self) -> Vec<&str> {
-        match self {
-            Self::Names(names) => names.iter().map(String::as_str).collect(),
-            Self::Pattern(p) => vec![p],
-        }
-    }
-}
-
-fn is_path_or_suffix(path: &str, name: &str) -> bool {
-    path == name || path.strip_suffix(name).is_some_and(|prefix| prefix.ends_with('.'))
-}
-
-fn whole_match(pattern: &str) -> Result<Regex> {
-    Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|e| Error::config("target_modules", "a valid regular expression", e))
+/// Which biases of the base an adapter brings with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainedBiases {
+    /// None.
+    #[default]
+    None,
+    /// Those of all linears.
+    All,
+    /// Those of the adapted linears.
+    LoraOnly,
 }
 
 impl LoraConfig {
@@ -86,6 +82,12 @@ impl LoraConfig {
             use_rslora: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
+            layers_to_transform: None,
+            layers_pattern: None,
+            bias: TrainedBiases::None,
+            modules_to_save: None,
+            fan_in_fan_out: false,
+            task_type: Some("CAUSAL_LM".into()),
         }
     }
 
@@ -113,6 +115,12 @@ impl LoraConfig {
         self
     }
 
+    /// Adapts these layers only; the targets must be names.
+    pub fn with_layers(mut self, layers: impl IntoIterator<Item = i64>) -> Self {
+        self.layers_to_transform = Some(OneOrMany::Many(layers.into_iter().collect()));
+        self
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
@@ -121,8 +129,15 @@ impl LoraConfig {
         if self.rank == 0 {
             return Err(Error::config("rank", "at least 1", self.rank));
         }
-        if let Some((pattern, rank)) = self.rank_pattern.iter().find(|(_, r)| **r == 0) {
-            return Err(Error::config(format!("rank_pattern[{pattern}]"), "at least 1", rank));
+        for (key, rank) in &self.rank_pattern {
+            let field = format!("rank_pattern[{key}]");
+            suffix_match(&field, key)?;
+            if *rank == 0 {
+                return Err(Error::config(field, "at least 1", rank));
+            }
+        }
+        for key in self.alpha_pattern.keys() {
+            suffix_match(&format!("alpha_pattern[{key}]"), key)?;
         }
         for (field, alpha) in std::iter::once(("alpha".to_string(), self.alpha))
             .chain(self.alpha_pattern.iter().map(|(k, v)| (format!("alpha_pattern[{k}]"), *v)))
@@ -137,7 +152,43 @@ impl LoraConfig {
         if self.target_modules.entries().is_empty() {
             return Err(Error::empty("target_modules"));
         }
+        if let Some(TargetModules::Pattern(pattern)) = &self.exclude_modules {
+            whole_match("exclude_modules", pattern)?;
+        }
+        self.validate_layers()?;
+        if self.fan_in_fan_out && self.modules_to_save.as_ref().is_some_and(|names| !names.is_empty()) {
+            // a square weight would not show whether it lies as `[d_in, d_out]` or as `[d_out, d_in]`
+            return Err(Error::config("fan_in_fan_out", "false where modules_to_save names modules", true));
+        }
         Ok(())
+    }
+
+    /// PEFT's own conditions on the two fields.
+    fn validate_layers(&self) -> Result<()> {
+        let patterns = self.layers_pattern.as_ref();
+        let given = [
+            ("layers_to_transform", self.layers_to_transform.as_ref().map(|layers| format!("{:?}", layers.as_slice()))),
+            ("layers_pattern", patterns.map(|patterns| format!("{:?}", patterns.as_slice()))),
+        ];
+        if let TargetModules::Pattern(_) = &self.target_modules
+            && let Some((field, Some(found))) = given.iter().find(|(_, value)| value.is_some())
+        {
+            return Err(Error::config(*field, "unset where target_modules is no list of names", found));
+        }
+        let named = self.layer_patterns();
+        if !named.is_empty() && self.layers_to_transform.is_none() {
+            return Err(Error::config("layers_pattern", "unset without layers_to_transform", format!("{named:?}")));
+        }
+        in_layers("", &[0], named).map(|_| ())
+    }
+
+    /// An empty text is no pattern, as in PEFT.
+    fn layer_patterns(&self) -> &[String] {
+        match &self.layers_pattern {
+            Some(OneOrMany::One(pattern)) if pattern.is_empty() => &[],
+            Some(patterns) => patterns.as_slice(),
+            None => &[],
+        }
     }
 
     /// True if the module at `path` is adapted.
@@ -145,11 +196,25 @@ impl LoraConfig {
     /// # Errors
     /// If a pattern is not a valid regular expression.
     pub fn targets(&self, path: &str, is_head: bool) -> Result<bool> {
-        let excluded = match &self.exclude_modules {
-            Some(exclude) => exclude.matches(path, false)?,
-            None => false,
-        };
-        Ok(!excluded && self.target_modules.matches(path, is_head)?)
+        if let Some(exclude) = &self.exclude_modules
+            && exclude.names("exclude_modules", path)?
+        {
+            return Ok(false);
+        }
+        if self.saves_whole(path) || !self.target_modules.matches(path, is_head)? {
+            return Ok(false);
+        }
+        match (&self.target_modules, &self.layers_to_transform) {
+            (TargetModules::Names(names), Some(layers)) if !names.iter().any(|name| name == path) => {
+                in_layers(path, layers.as_slice(), self.layer_patterns())
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// True if the module at `path` is, or lies in, one of `modules_to_save`.
+    pub fn saves_whole(&self, path: &str) -> bool {
+        self.modules_to_save.iter().flatten().any(|name| is_in_module(path, name))
     }
 
     /// Rank at `path`, by `rank_pattern` or the common rank.
@@ -165,35 +230,35 @@ impl LoraConfig {
     }
 }
 
-/// PEFT's rule for patterns: the key, a regular expression, matches the path or a dotted suffix of it.
+/// The value of the first key that matches; [`LoraConfig::validate`] has refused keys that are no expressions.
 fn lookup<'a, T>(patterns: &'a BTreeMap<String, T>, path: &str) -> Option<&'a T> {
-    patterns.iter().find_map(|(key, value)| {
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).ok()?;
-        regex.is_match(path).then_some(value)
-    })
+    patterns.iter().find_map(|(key, value)| suffix_match(key, key).ok()?.is_match(path).then_some(value))
+}
+
+/// The largest whole number below which every one is an f64.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// PEFT writes `16`, not `16.0`.
+fn whole_as_integer<S: Serializer>(value: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        serializer.serialize_i64(*value as i64)
+    } else {
+        serializer.serialize_f64(*value)
+    }
+}
+
+fn wholes_as_integers<S: Serializer>(
+    values: &BTreeMap<String, f64>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Whole(#[serde(serialize_with = "whole_as_integer")] f64);
+    serializer.collect_map(values.iter().map(|(key, value)| (key, Whole(*value))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_match_whole_components_only() {
-        let names = TargetModules::Names(vec!["q_proj".into(), "lm_head".into()]);
-        assert!(names.matches("model.layers.0.self_attn.q_proj", false).unwrap());
-        assert!(names.matches("lm_head", true).unwrap());
-        assert!(!names.matches("model.layers.0.self_attn.eq_proj", false).unwrap());
-        assert!(!names.matches("model.q_proj.inner", false).unwrap());
-    }
-
-    #[test]
-    fn patterns_must_match_the_whole_path() {
-        let pattern = TargetModules::Pattern(r".*layers\.[01]\..*(q|v)_proj".into());
-        assert!(pattern.matches("model.layers.1.self_attn.v_proj", false).unwrap());
-        assert!(!pattern.matches("model.layers.2.self_attn.v_proj", false).unwrap());
-        assert!(!pattern.matches("model.layers.1.self_attn.v_proj.x", false).unwrap());
-        assert!(TargetModules::Pattern("(".into()).matches("x", false).is_err());
-    }
 
     #[test]
     fn ranks_and_scales_follow_their_patterns() {
@@ -212,5 +277,34 @@ mod tests {
         let json = r#"{"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj"]}"#;
         let config: LoraConfig = serde_json::from_str(json).unwrap();
         assert_eq!((config.rank, config.alpha, config.dropout), (4, 8.0, 0.1));
+    }
+
+    #[test]
+    fn a_layer_is_left_out_unless_its_module_is_named_in_full() {
+        let full = "model.layers.2.self_attn.q_proj";
+        let mut config = LoraConfig::new(2).with_target_modules(["q_proj", full]).with_layers([1]);
+        for (layer, expected) in [(0, false), (1, true), (2, true)] {
+            let path = format!("model.layers.{layer}.self_attn.q_proj");
+            assert_eq!(config.targets(&path, false).unwrap(), expected, "{path}");
+        }
+        config.layers_to_transform = Some(OneOrMany::Many(vec![]));
+        assert!(config.targets("model.layers.0.self_attn.q_proj", false).unwrap());
+    }
+
+    #[test]
+    fn a_module_that_is_saved_whole_carries_no_adapter() {
+        let mut config = LoraConfig::new(2).with_target_modules(["q_proj", "lm_head"]);
+        config.modules_to_save = Some(vec!["lm_head".into()]);
+        assert!(config.saves_whole("lm_head") && !config.targets("lm_head", true).unwrap());
+        assert!(config.targets("model.layers.0.self_attn.q_proj", false).unwrap());
+    }
+
+    #[test]
+    fn whole_alphas_are_written_as_integers_like_in_peft() {
+        let mut config = LoraConfig::new(2).with_alpha(16.0);
+        config.alpha_pattern = BTreeMap::from([("a".into(), 8.0), ("b".into(), 0.5)]);
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains(r#""lora_alpha":16,"#) && text.contains(r#"{"a":8,"b":0.5}"#), "{text}");
+        assert_eq!(serde_json::from_str::<LoraConfig>(&text).unwrap(), config);
     }
 }

@@ -22,6 +22,18 @@ pub struct LoraLinear {
     /// True while the weight in use is another module's (a head tied to the embedding); merging ends it.
     #[module(skip)]
     pub is_tied: bool,
+    /// What of the base an adapter's files replaced; saving that adapter writes it again, merging makes it the base's own.
+    #[module(skip)]
+    pub replaced: Replaced,
+}
+
+/// Which tensors of a base linear came with an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replaced {
+    /// The weight, by `modules_to_save`.
+    pub weight: bool,
+    /// The bias, by `modules_to_save` or `bias`.
+    pub bias: bool,
 }
 
 /// The two factors of a low-rank update.
@@ -56,6 +68,7 @@ impl LoraLinear {
             path: path.into(),
             is_head: false,
             is_tied: false,
+            replaced: Replaced::default(),
         }
     }
 
@@ -111,13 +124,13 @@ impl LoraLinear {
         y + delta.mul_scalar(adapter.scale)
     }
 
-    /// The merged weight `W₀ + s·(BA)ᵀ`, `[d_in, d_out]`.
+    /// The merged weight `W₀ + s·(BA)ᵀ`, `[d_in, d_out]`, in the adapter's element type where there is one.
     pub fn merged_weight(&self) -> Tensor<2> {
         match &self.adapter {
             None => self.weight.val(),
             Some(adapter) => {
                 let update = adapter.a.val().transpose().matmul(adapter.b.val().transpose());
-                self.weight.val() + update.mul_scalar(adapter.scale)
+                self.weight.val().cast(update.dtype()) + update.mul_scalar(adapter.scale)
             }
         }
     }

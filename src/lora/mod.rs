@@ -8,6 +8,9 @@
 //! assert!(!config.targets("model.layers.0.self_attn.eq_proj", false)?);
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
+//!
+//! [`load_peft`] and [`save_peft`] read and write what PEFT 0.21 does. A posterior is about A and B alone: biases and whole modules
+//! that an adapter's files bring (`bias`, `modules_to_save`) become part of the base below it.
 
 mod attach;
 mod canonical;
@@ -15,14 +18,16 @@ mod config;
 mod fingerprint;
 mod linear;
 mod peft;
+mod targets;
 mod weights;
 
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
-pub use config::{LoraConfig, TargetModules};
+pub use config::{LoraConfig, TrainedBiases};
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub(crate) use fingerprint::{check_same_adapter, model_fingerprint};
-pub use linear::{LoraAdapter, LoraLinear};
+pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
+pub use targets::{OneOrMany, TargetModules};
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};
 pub(crate) use weights::{to_array, to_vec};

@@ -11,6 +11,7 @@ mod config;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod merged;
 mod mlp;
 mod pretrained;
 mod prompt_classifier;
@@ -21,6 +22,7 @@ pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
 pub use config::{DecoderConfig, Family, RopeScaling};
+pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;

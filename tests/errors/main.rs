@@ -3,6 +3,7 @@
 mod data;
 mod lora;
 mod models;
+mod peft;
 mod posterior;
 mod prediction;
 mod settings;

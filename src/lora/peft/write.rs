@@ -1,0 +1,97 @@
+//! Writes a model's adapter as PEFT does, with everything that its files had.
+
+use super::WEIGHTS_FILE;
+use super::config_file::write_config;
+use super::tensors::{Part, Stored, stored_tensors};
+use crate::error::{Error, Result};
+use crate::lora::weights::to_vec;
+use crate::lora::{Adaptable, LoraAdapter, LoraConfig, LoraLinear};
+use crate::tensor_file::write_tensors;
+use burn::tensor::DType;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Writes the adapter as PEFT does, with its configuration: `[r, d_in]` and `[d_out, r]` under PEFT's names, and the biases and
+/// whole modules that the configuration lists.
+///
+/// All values are written in **f32**, whatever the file had that they came from; an f32 file comes back byte by byte. The copy
+/// of a frozen head that PEFT adds is not written: it is the base's, and converters of adapters refuse it. `base_model` is the
+/// name under which PEFT finds the base.
+///
+/// # Errors
+/// If the model has no adapter, another than `config` describes, replaced parts of the base that `config` would lose, or the
+/// directory cannot be written.
+pub fn save_peft<M: Adaptable>(model: &M, config: &LoraConfig, base_model: &str, dir: impl AsRef<Path>) -> Result<()> {
+    let dir = dir.as_ref();
+    config.validate()?;
+    let linears = model.linears();
+    if linears.iter().all(|linear| linear.adapter.is_none()) {
+        return Err(Error::empty("adapter"));
+    }
+    let stored = stored_tensors(model, config)?;
+    for (index, linear) in linears.iter().enumerate() {
+        let parts: Vec<Part> = stored.iter().filter(|t| t.linear == index).map(|t| t.part).collect();
+        check_described(config, linear, &parts)?;
+    }
+    let tensors = stored.into_iter().map(|tensor| {
+        let values = values(linears[tensor.linear], &tensor)?;
+        Ok((tensor.name, tensor.shape, values))
+    });
+    let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_tensors(dir.join(WEIGHTS_FILE), &tensors, Some(metadata))?;
+    write_config(dir, config, base_model)
+}
+
+/// The tensor's values in f32, row-major as in the file.
+fn values(linear: &LoraLinear, tensor: &Stored) -> Result<Vec<f32>> {
+    let missing = || Error::Incompatible(format!("`{}` has no {:?} to save", linear.path, tensor.part));
+    let adapter = || linear.adapter.as_ref().ok_or_else(missing);
+    let values = match tensor.part {
+        Part::A => to_vec(adapter()?.a.val().cast(DType::F32))?,
+        Part::B => to_vec(adapter()?.b.val().cast(DType::F32))?,
+        Part::Bias => to_vec(linear.bias.as_ref().ok_or_else(missing)?.val().cast(DType::F32))?,
+        Part::Weight | Part::FrozenWeight => to_vec(linear.weight.val().transpose().cast(DType::F32))?,
+    };
+    Ok(values.into_iter().map(|v| v as f32).collect())
+}
+
+/// Checks that `config`, which saves these parts of a linear, describes what the linear carries and loses nothing of it.
+fn check_described(config: &LoraConfig, linear: &LoraLinear, parts: &[Part]) -> Result<()> {
+    let path = &linear.path;
+    let differs = |reason: String| Err(Error::Incompatible(reason));
+    match (&linear.adapter, parts.contains(&Part::A)) {
+        (Some(_), false) => return differs(format!("`{path}` has an adapter that the configuration does not target")),
+        (None, true) => return differs(format!("`{path}` has no adapter, but the configuration targets it")),
+        (Some(adapter), true) => check_shape(config, path, adapter)?,
+        (None, false) => {}
+    }
+    for (part, replaced, field) in [
+        (Part::Weight, linear.replaced.weight, "modules_to_save"),
+        (Part::Bias, linear.replaced.bias, "bias or modules_to_save"),
+    ] {
+        if replaced && !parts.contains(&part) {
+            return differs(format!(
+                "the {part:?} of `{path}` came with an adapter and would be lost: the configuration lacks {field}"
+            ));
+        }
+    }
+    if parts.contains(&Part::Weight) && linear.is_tied {
+        return differs(format!("`{path}` is tied to the embedding and has no weight of its own to save"));
+    }
+    Ok(())
+}
+
+/// Checks that an adapter has the rank and the scale that `config` says.
+fn check_shape(config: &LoraConfig, path: &str, adapter: &LoraAdapter) -> Result<()> {
+    let expected = (config.rank_at(path), config.scale(path));
+    let found = (adapter.a.dims()[0], adapter.scale);
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Incompatible(format!(
+        "the configuration says rank {} and scale {} at `{path}`, the adapter has rank {} and scale {}",
+        expected.0, expected.1, found.0, found.1
+    )))
+}
