@@ -2,19 +2,22 @@
 
 mod support;
 
+use bayes_lora::belief::LinkApprox;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_curvature, fit_curvatures};
-use bayes_lora::data::BatchLimits;
+use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{LoraConfig, attach, read_adapter};
-use bayes_lora::models::{Mlp, Points};
+use bayes_lora::models::{Dataset, Mlp, Points, PointsBatch};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::points::{LIMITS, adapted, blobs, log_lines, mlp, quick, values};
+use support::points::{LIMITS, adapted, blobs, log_lines, mlp, quick, train, values};
 use support::{FIXTURES, Fixture, f64_or_skip};
 
 /// Saves in `dir` after every step.
@@ -289,4 +292,78 @@ fn other_settings_or_data_begin_a_pass_of_their_own_and_damage_is_refused() {
     }
     let error = fit(&kinds[0].0, &kinds[0].1).unwrap_err().to_string();
     assert!(error.contains("damaged") && error.contains("curvature"), "{error}");
+}
+
+// ---- prediction --------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_prediction_taken_up_after_any_batch_is_the_same_bits() {
+    let (data, test) = (blobs(40, 1), blobs(20, 2));
+    let model = train(quick(3), adapted(0.0), &data, None).model;
+    let curvature = fit_curvature(&model, &data, &CurvatureConfig::default(), &Control::silent()).unwrap();
+    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap();
+    let limits = BatchLimits { max_items: 4, max_tokens: 100 };
+    let run = |laplace: &Laplace, how, control: &Control| predict(&model, laplace, &test, how, &limits, control);
+    let dir = tempfile::tempdir().unwrap();
+    let ways = [
+        (Predictive::Map, 1),
+        (Predictive::Linearized(LinkApprox::default()), 2),
+        (Predictive::Sampled { n_samples: 3, seed: 1 }, 5),
+    ];
+    for (how, n_files) in ways {
+        let whole = run(&laplace, how, &Control::silent()).unwrap();
+        let mut calls = 0;
+        loop {
+            let cancelled = seldom(dir.path());
+            cancelled.cancel();
+            match run(&laplace, how, &cancelled) {
+                Ok(prediction) => break assert_eq!(prediction, whole),
+                Err(error) => assert!(matches!(error, Error::Cancelled { .. }), "{error}"),
+            }
+            calls += 1;
+            assert!(calls < 100, "no progress");
+        }
+        assert!(calls >= 5, "{calls} interruptions only");
+        assert_eq!(run(&laplace, how, &seldom(dir.path())).unwrap(), whole);
+        assert_eq!(files(&dir.path().join("predict")).len(), n_files);
+    }
+    // another posterior does not take up the rows of this one
+    let colder = laplace.clone().with_temperature(0.5).unwrap();
+    let how = Predictive::Linearized(LinkApprox::default());
+    let found = run(&colder, how, &seldom(dir.path())).unwrap();
+    assert_eq!(found, run(&colder, how, &Control::silent()).unwrap());
+    assert_ne!(found, run(&laplace, how, &Control::silent()).unwrap());
+}
+
+#[test]
+fn data_that_cannot_tell_what_they_hold_are_refused() {
+    struct Opaque(Points);
+    impl Dataset for Opaque {
+        type Input = PointsBatch;
+
+        fn n_items(&self) -> usize {
+            self.0.n_items()
+        }
+
+        fn label(&self, item: usize) -> Option<usize> {
+            self.0.label(item)
+        }
+
+        fn item_id(&self, item: usize) -> String {
+            self.0.item_id(item)
+        }
+
+        fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+            self.0.plan(limits, order)
+        }
+
+        fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+            self.0.batch(indices, device, dtype)
+        }
+    }
+    let (data, dir) = (Opaque(blobs(10, 1)), tempfile::tempdir().unwrap());
+    let fit = |control: &Control| Trainer::new(quick(1)).unwrap().fit(adapted(0.0), &data, None, control);
+    assert!(fit(&Control::silent()).is_ok());
+    let error = fit(&seldom(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("content_hash") && error.contains("point 0"), "{error}");
 }

@@ -116,12 +116,14 @@ impl LoraLinear {
         let Some(adapter) = &self.adapter else {
             return y;
         };
-        let x = tape.drop_out(x, adapter.dropout);
+        // the adapter and what the tape sees of it stay in its own, wider element type on a half-precision base
+        let (outer, inner) = (y.dtype(), adapter.a.val().dtype());
+        let x = tape.drop_out(x.cast(inner), adapter.dropout);
         let hidden = x.clone().matmul(adapter.a.val().transpose());
         let hidden = tape.observe(&self.path, LoraMatrix::A, &x, hidden, None);
         let delta = hidden.clone().matmul(pick(adapter.b.val().transpose()));
         let delta = tape.observe(&self.path, LoraMatrix::B, &hidden, delta, columns);
-        y + delta.mul_scalar(adapter.scale)
+        y + delta.mul_scalar(adapter.scale).cast(outer)
     }
 
     /// The merged weight `W₀ + s·(BA)ᵀ`, `[d_in, d_out]`, in the adapter's element type where there is one.

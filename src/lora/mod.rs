@@ -21,6 +21,7 @@ mod peft;
 mod targets;
 mod weights;
 
+pub(crate) use attach::at_least_f32;
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
 pub use config::{LoraConfig, TrainedBiases};

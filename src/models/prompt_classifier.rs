@@ -9,7 +9,7 @@ use super::{
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, LoraLinear};
+use crate::lora::{Adaptable, LoraLinear, at_least_f32};
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -53,12 +53,14 @@ impl PromptClassifier {
             .map(|start| {
                 let length = chunk.min(n - start);
                 let logits = self.lm.head(picked.clone().narrow(0, start, length), None, tape);
+                let logits = logits.cast(at_least_f32(picked.dtype()));
                 let target = scored.targets.clone().narrow(0, start, length);
                 logits.clone().gather(1, target) - log_sum_exp(logits)
             })
             .collect();
         let rows = scored.weights.dims()[0];
-        let total = scored.weights.clone().matmul(Tensor::cat(log_probabilities, 0));
+        let log_probabilities = Tensor::cat(log_probabilities, 0);
+        let total = scored.weights.clone().cast(log_probabilities.dtype()).matmul(log_probabilities);
         total.reshape([rows])
     }
 }
@@ -114,7 +116,8 @@ impl Classifier for PromptClassifier {
                 let ids: Vec<i64> = ids.iter().flatten().map(|&id| i64::from(id)).collect();
                 let device = last.device().without_autodiff();
                 let columns = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [ids.len()]), &device);
-                self.lm.head(last, Some(&columns), tape)
+                let dtype = at_least_f32(last.dtype());
+                self.lm.head(last, Some(&columns), tape).cast(dtype)
             }
             (Some(scored), _) => {
                 let rows = self.continuations(hidden, scored, tape);
