@@ -118,15 +118,17 @@ fn parent(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let expected = results(&out.join("expected"))?;
 
     let mut rng = ChaCha8Rng::seed_from_u64(*seed);
-    let (mut killed, mut finished, mut files) = (0, 0, 0);
-    while killed < *kills {
+    let (mut finished, mut files) = (0, 0);
+    // in training, and in the curvature pass or later
+    let mut killed = [0, 0];
+    while killed.iter().sum::<usize>() < *kills {
         let (work, result) = (out.join(format!("work-{finished}")), out.join(format!("result-{finished}")));
         let mut child = start(&work, &result)?;
         // a fifth of the whole on average: a run is killed several times, anywhere in it
         std::thread::sleep(alone.mul_f64(rng.random_range(0.0..0.4)));
         if child.try_wait()?.is_none() {
             child.kill()?;
-            killed += 1;
+            killed[usize::from(work.join("curvature").exists())] += 1;
         }
         child.wait()?;
         files += check_files(&work)? + check_files(&result)?;
@@ -137,7 +139,12 @@ fn parent(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (work, result) = (out.join(format!("work-{finished}")), out.join(format!("result-{finished}")));
     let said = finish(start(&work, &result)?)?;
     compare(&result, &expected)?;
-    println!("{killed} kills in {} runs, {files} files read back, none damaged; last run: {said}", finished + 1);
+    println!(
+        "{} kills in training and {} after it, in {} runs; {files} files read back, none damaged; last run: {said}",
+        killed[0],
+        killed[1],
+        finished + 1
+    );
 
     if let Some(full) = full {
         on_full_disk(full, out, &expected)?;
@@ -189,7 +196,7 @@ fn on_full_disk(full: &Path, out: &Path, expected: &[Vec<u8>]) -> Result<(), Box
     }
     // an interrupted run first, so that there is something to lose
     let mut child = start(&work, &out.join("full"))?;
-    while !work.join("train").exists() {
+    while !work.join("train/step-00000001.safetensors").exists() {
         if child.try_wait()?.is_some() {
             return Err("the child on the small file system ended before its first checkpoint".into());
         }

@@ -13,7 +13,7 @@ use bayes_lora::predict::{Predictive, predict_linearized};
 use bayes_lora::prior::PriorGrouping;
 use bayes_lora::progress::Control;
 use burn::tensor::DType;
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use std::path::Path;
 use support::{FIXTURES, Fixture, device};
@@ -80,7 +80,26 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
         };
         assert_eq!(numbers(&saved), numbers(&loaded), "{config:?}");
         assert_eq!(saved.optimize_prior().unwrap(), loaded.optimize_prior().unwrap(), "{config:?}");
+        assert_eq!(saved.fitted_on(), loaded.fitted_on());
     }
+}
+
+#[test]
+fn a_posterior_knows_the_data_that_it_was_fitted_on_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(POSTERIOR_FILE);
+    let model = save_small(CurvatureStructure::Diagonal, &path);
+    let fitted_on = Laplace::load(&path, &model).unwrap().fitted_on();
+    let (_, points) = small();
+    let take = |order: &[usize]| {
+        let labels = order.iter().map(|&i| points.labels[i]).collect();
+        Points::new(points.features.select(Axis(0), order), labels).unwrap()
+    };
+    fitted_on.check(&points).unwrap();
+    fitted_on.check(&take(&[5, 4, 3, 2, 1, 0])).unwrap();
+    let error = fitted_on.check(&take(&[0, 1, 2, 3, 4])).unwrap_err().to_string();
+    assert!(error.contains("6 items") && error.contains("these are 5"), "{error}");
+    assert!(fitted_on.check(&take(&[0, 1, 2, 3, 4, 4])).is_err());
 }
 
 #[test]

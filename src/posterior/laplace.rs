@@ -3,6 +3,7 @@
 use super::agreement::check_fits;
 use super::block::Block;
 use super::evidence::EvidenceOptimum;
+use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
 use super::quadratic::QuadraticModel;
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
@@ -70,6 +71,7 @@ pub struct Laplace {
     precisions: PriorPrecisions,
     temperature: f64,
     log_likelihood: Option<f64>,
+    fitted_on: FittedOn,
 }
 
 impl Laplace {
@@ -93,7 +95,7 @@ impl Laplace {
             (blocks, group_of, groups),
             (map, centre),
             config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
-            curvature.log_likelihood,
+            (curvature.log_likelihood, FittedOn::curvature(curvature)),
         )
         .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {
@@ -108,7 +110,7 @@ impl Laplace {
         (blocks, group_of, groups): (Vec<Block>, Vec<usize>, Vec<Group>),
         (map, centre): (AdapterWeights, AdapterWeights),
         precisions: PriorPrecisions,
-        log_likelihood: Option<f64>,
+        (log_likelihood, fitted_on): (Option<f64>, FittedOn),
     ) -> Self {
         Self {
             structure,
@@ -121,6 +123,7 @@ impl Laplace {
             precisions,
             temperature: 1.0,
             log_likelihood,
+            fitted_on,
         }
     }
 
@@ -173,6 +176,11 @@ impl Laplace {
     /// `Σ log p(y | x, θ*)` over the training data in nats; `None` if a label was unknown.
     pub fn log_likelihood(&self) -> Option<f64> {
         self.log_likelihood
+    }
+
+    /// The data whose curvature it holds.
+    pub fn fitted_on(&self) -> FittedOn {
+        self.fitted_on
     }
 
     /// The trained adapter θ*.

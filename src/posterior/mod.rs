@@ -4,6 +4,7 @@
 mod agreement;
 mod block;
 mod evidence;
+mod fitted_on;
 mod gradient;
 mod groups;
 mod held_out;
@@ -15,6 +16,7 @@ mod storage;
 
 pub use block::Block;
 pub use evidence::{EvidenceOptimum, Spectrum};
+pub use fitted_on::FittedOn;
 pub use gradient::log_likelihood_gradient;
 pub use groups::Group;
 pub use held_out::{HeldOut, TunedPrior};

@@ -3,6 +3,7 @@
 
 use super::agreement::check_shapes;
 use super::block::{Block, Rotation};
+use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
 use super::laplace::Laplace;
 use super::quadratic::QuadraticModel;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 
@@ -34,6 +35,7 @@ struct Header {
     prior_precisions: Vec<Exact>,
     temperature: Exact,
     log_likelihood: Option<Exact>,
+    fitted_on: FittedOn,
     adapter_fingerprint: u64,
     base_fingerprint: u64,
     /// The prior's centre at `centre.0`, `centre.1`, …; the matrices that are not listed are zero there.
@@ -98,6 +100,7 @@ impl Laplace {
                 .collect::<Result<_>>()?,
             temperature: Exact::new("temperature", self.temperature())?,
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
+            fitted_on: self.fitted_on(),
             adapter_fingerprint: adapter_fingerprint(self.map()),
             base_fingerprint: base_fingerprint(model)?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
@@ -159,7 +162,7 @@ impl Laplace {
             (blocks, group_of, groups),
             (map, centre),
             precisions,
-            header.log_likelihood.map(Exact::value),
+            (header.log_likelihood.map(Exact::value), header.fitted_on),
         );
         laplace.with_temperature(header.temperature.value())
     }
