@@ -10,6 +10,10 @@
 
 #[path = "experiment/adapter.rs"]
 mod adapter;
+#[path = "experiment/items.rs"]
+mod items;
+#[path = "experiment/questions.rs"]
+mod questions;
 #[path = "experiment/splits.rs"]
 mod splits;
 #[path = "experiment/task.rs"]
@@ -30,11 +34,12 @@ use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
 use clap::Parser;
 use ndarray::Axis;
+use questions::Form;
 use serde::Serialize;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
-use task::{Form, TaskArguments};
+use task::TaskArguments;
 
 #[derive(Parser)]
 #[command(about = "Compare structures of curvature around one trained adapter")]
@@ -138,7 +143,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
     let curvature_seconds = clock.elapsed().as_secs_f64();
-    let gradient = log_likelihood_gradient(&model, &splits.train, Likelihood::Categorical, &task.limits(), &control)?;
+    let gradient =
+        log_likelihood_gradient(&model, &splits.train, Likelihood::Categorical, &task.questions.limits(), &control)?;
     let prior_mean = if arguments.zero_mean { PriorMean::Zero } else { PriorMean::default() };
     let mut seconds = Vec::new();
     let mut candidates = Vec::new();
@@ -152,7 +158,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let clock = Instant::now();
     let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
-    let limits = task.limits();
+    let limits = task.questions.limits();
     let validation = HeldOut::for_all(&model, &laplaces, &splits.validation, &limits, &control)?;
     let test = HeldOut::for_all(&model, &laplaces, &splits.test, &limits, &control)?;
     let held_out_seconds = clock.elapsed().as_secs_f64();
@@ -221,7 +227,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     evidence_chart(&candidates)?.figure()?.save(out, "evidence")?;
     let study = Study {
         task: splits.task.clone(),
-        seed: task.seed,
+        seed: task.items.seed,
         n_train: splits.train.len(),
         n_validation: splits.validation.len(),
         n_test: labels.len(),
@@ -248,9 +254,9 @@ impl Arguments {
     /// Every combination that has a meaning on the task.
     fn configs(&self) -> Vec<CurvatureConfig> {
         use CurvatureStructure::{Core, CoreBlock, Diagonal, Ekfac, FunctionSpace, Kronecker, SiteBlock};
-        let seed = self.task.seed;
-        let base = CurvatureConfig { limits: self.task.limits(), ..CurvatureConfig::default() };
-        let treatments: &[TokenTreatment] = match self.task.form {
+        let seed = self.task.items.seed;
+        let base = CurvatureConfig { limits: self.task.questions.limits(), ..CurvatureConfig::default() };
+        let treatments: &[TokenTreatment] = match self.task.questions.form {
             Form::Tokens => &[TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last],
             Form::Continuation => &[TokenTreatment::Expand, TokenTreatment::Reduce],
         };

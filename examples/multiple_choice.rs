@@ -8,6 +8,10 @@
 #[path = "experiment/adapter.rs"]
 mod adapter;
 mod experiment;
+#[path = "experiment/items.rs"]
+mod items;
+#[path = "experiment/questions.rs"]
+mod questions;
 #[path = "experiment/splits.rs"]
 mod splits;
 #[path = "experiment/task.rs"]
@@ -47,7 +51,7 @@ struct Arguments {
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { task, fisher_samples, structure, draws, out, trained } = Arguments::parse();
     let splits = task.splits()?;
-    let (limits, seed) = (task.limits(), task.seed);
+    let (limits, seed) = (task.questions.limits(), task.items.seed);
     let fisher = match fisher_samples {
         0 => FisherKind::Exact,
         n => FisherKind::Sampled { n, seed },

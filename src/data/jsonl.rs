@@ -40,7 +40,20 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// [`Error::Io`] when the file cannot be read; [`Error::Format`] with `file:line` for a truncated or corrupt gzip
 /// stream, invalid UTF-8, or more than [`MAX_FILE_BYTES`] or [`MAX_LINE_BYTES`]; and whatever `visit` returns.
 pub fn for_each_line(path: impl AsRef<Path>, visit: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
-    for_each_line_capped(path.as_ref(), MAX_FILE_BYTES, MAX_LINE_BYTES, visit)
+    let path = path.as_ref();
+    for_each_line_of(File::open(path).map_err(|e| Error::io(path, e))?, path, visit)
+}
+
+/// The same for a stream, such as standard input, as its lines arrive; `name` stands for its path in errors.
+///
+/// # Errors
+/// As [`for_each_line`].
+pub fn for_each_line_of(
+    source: impl Read + 'static,
+    name: impl AsRef<Path>,
+    visit: impl FnMut(usize, &str) -> Result<()>,
+) -> Result<()> {
+    for_each_line_capped(source, name.as_ref(), (MAX_FILE_BYTES, MAX_LINE_BYTES), visit)
 }
 
 /// `path:line`, the form of every location in this crate's data errors.
@@ -60,12 +73,12 @@ pub(crate) fn read_capped(path: &Path, cap: u64) -> Result<Vec<u8>> {
 }
 
 fn for_each_line_capped(
+    source: impl Read + 'static,
     path: &Path,
-    max_file: u64,
-    max_line: u64,
+    (max_file, max_line): (u64, u64),
     mut visit: impl FnMut(usize, &str) -> Result<()>,
 ) -> Result<()> {
-    let mut reader = open(path)?;
+    let mut reader = decompressed(source, path)?;
     let mut buffer = Vec::new();
     let mut total = 0u64;
     for line in 1.. {
@@ -101,9 +114,8 @@ fn for_each_line_capped(
     Ok(())
 }
 
-fn open(path: &Path) -> Result<BufReader<Box<dyn Read>>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut buffered = BufReader::new(file);
+fn decompressed(source: impl Read + 'static, path: &Path) -> Result<BufReader<Box<dyn Read>>> {
+    let mut buffered = BufReader::new(source);
     let head = buffered.fill_buf().map_err(|e| Error::io(path, e))?;
     let source: Box<dyn Read> = if head.starts_with(&GZIP_MAGIC) {
         Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
@@ -139,7 +151,7 @@ mod tests {
 
     fn lines_of(path: &Path, max_file: u64, max_line: u64) -> Result<Vec<(usize, String)>> {
         let mut seen = Vec::new();
-        for_each_line_capped(path, max_file, max_line, |line, text| {
+        for_each_line_capped(File::open(path).unwrap(), path, (max_file, max_line), |line, text| {
             seen.push((line, text.to_owned()));
             Ok(())
         })?;
@@ -155,6 +167,19 @@ mod tests {
         std::fs::write(&path, "\u{feff}a\r\nb").unwrap();
         assert_eq!(zipped, lines_of(&path, 100, 100).unwrap());
         assert_eq!(zipped, [(1, "a".to_owned()), (2, "b".to_owned())]);
+    }
+
+    #[test]
+    fn a_stream_reads_as_a_file_does_and_errors_have_its_name() {
+        let mut seen = Vec::new();
+        let visit = |line: usize, text: &str| {
+            seen.push((line, text.to_owned()));
+            Ok(())
+        };
+        for_each_line_of(std::io::Cursor::new(gzip("a\n\nb")), "standard input", visit).unwrap();
+        assert_eq!(seen, [(1, "a".to_owned()), (3, "b".to_owned())]);
+        let error = for_each_line_of(&b"a\n\xff"[..], "standard input", |_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("standard input:2"), "{error}");
     }
 
     #[test]

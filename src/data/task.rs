@@ -22,6 +22,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::jsonl;
@@ -34,17 +35,19 @@ pub struct Item {
     #[serde(deserialize_with = "text_or_integer")]
     pub id: String,
     /// The question.
+    #[serde(deserialize_with = "question")]
     pub question: String,
     /// The possible answers, at least one.
+    #[serde(deserialize_with = "choices")]
     pub choices: Vec<String>,
     /// The index of the right choice; `None` for a question whose answer is unknown.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "answer")]
     pub answer: Option<usize>,
     /// A text that the question is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "passage", skip_serializing_if = "Option::is_none")]
     pub passage: Option<String>,
     /// The subject that the question belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "subject", skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
 }
 
@@ -63,6 +66,30 @@ impl Item {
             passage: None,
             subject: None,
         }
+    }
+
+    /// Reads one line of a task file and [checks](Item::check) it; `place` is where it stands, for errors. The answer may be
+    /// missing or null.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with `place` and the field for anything that is not an item, [`Error::LabelOutOfRange`] for an answer
+    /// beyond the choices (its `item` names the place too).
+    pub fn from_json_line(text: &str, place: &str) -> Result<Self> {
+        // serde would read a JSON array as a struct, field by field.
+        if !text.starts_with('{') {
+            return Err(Error::format(place, "is not a JSON object"));
+        }
+        let item: Self = serde_json::from_str(text).map_err(|e| {
+            let reason = e.to_string().replace(" at line 1 column", " at column");
+            Error::format(place, reason)
+        })?;
+        item.check().map_err(|error| match error {
+            Error::LabelOutOfRange { item, label, n_classes } => {
+                Error::LabelOutOfRange { item: format!("{item}` at `{place}"), label, n_classes }
+            }
+            other => Error::format(place, other),
+        })?;
+        Ok(item)
     }
 
     /// Sets the index of the right choice.
@@ -129,22 +156,7 @@ impl Task {
         let path = path.as_ref();
         let mut items = Vec::new();
         jsonl::for_each_line(path, |line, text| {
-            let place = || jsonl::location(path, line);
-            // serde would read a JSON array as a struct, field by field.
-            if !text.starts_with('{') {
-                return Err(Error::format(place(), "is not a JSON object"));
-            }
-            let item: Item = serde_json::from_str(text).map_err(|e| {
-                let reason = e.to_string().replace(" at line 1 column", " at column");
-                Error::format(place(), reason)
-            })?;
-            item.check().map_err(|error| match error {
-                Error::LabelOutOfRange { item, label, n_classes } => {
-                    Error::LabelOutOfRange { item: format!("{item}` at `{}", place()), label, n_classes }
-                }
-                other => Error::format(place(), other),
-            })?;
-            items.push(item);
+            items.push(Item::from_json_line(text, &jsonl::location(path, line))?);
             Ok(())
         })?;
         if items.is_empty() {
@@ -241,6 +253,34 @@ fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::R
         Id::Text(text) => text,
         Id::Integer(number) => number.to_string(),
     })
+}
+
+/// A field whose name stands before what serde says about its value.
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    name: &str,
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    T::deserialize(deserializer).map_err(|e| D::Error::custom(format_args!("field `{name}`: {e}")))
+}
+
+fn question<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<String, D::Error> {
+    named("question", deserializer)
+}
+
+fn choices<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+    named("choices", deserializer)
+}
+
+fn answer<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<usize>, D::Error> {
+    named("answer", deserializer)
+}
+
+fn passage<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    named("passage", deserializer)
+}
+
+fn subject<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    named("subject", deserializer)
 }
 
 #[cfg(test)]

@@ -37,8 +37,13 @@ fn each_malformed_line_names_file_and_line() {
         (r#"["x", "Q", ["a", "b"], 0]"#, "not a JSON object"),
         (r#"{"id": "x", "question": "Q"}"#, "choices"),
         (r#"{"id": "x", "question": "Q", "choices": []}"#, "empty"),
-        (r#"{"id": "x", "question": "Q", "choices": "a"}"#, "expected a sequence"),
-        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": "A"}"#, "expected usize"),
+        (
+            r#"{"id": "x", "question": "Q", "choices": "a"}"#,
+            "field `choices`: invalid type: string \"a\", expected a sequence at column",
+        ),
+        (r#"{"id": "x", "question": 5, "choices": ["a"]}"#, "field `question`: invalid type: integer"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a"], "passage": []}"#, "field `passage`: invalid type"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": "A"}"#, "field `answer`: invalid type"),
         (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": -1}"#, "expected usize"),
         (r#"{"id": [], "question": "Q", "choices": ["a"]}"#, "`id` must be"),
         (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": 1}"#, "label 1"),
@@ -53,6 +58,14 @@ fn each_malformed_line_names_file_and_line() {
 fn an_answer_beyond_the_choices_is_a_label_error_with_both_numbers() {
     let error = read(r#"{"id": "q", "question": "Q", "choices": ["a", "b"], "answer": 2}"#);
     assert!(matches!(error, Err(Error::LabelOutOfRange { label: 2, n_classes: 2, .. })));
+}
+
+#[test]
+fn an_answer_may_be_missing_or_null() {
+    for rest in ["", r#", "answer": null"#] {
+        let line = format!(r#"{{"id": "x", "question": "Q", "choices": ["a"]{rest}}}"#);
+        assert_eq!(Item::from_json_line(&line, "here").unwrap().answer, None);
+    }
 }
 
 #[test]
