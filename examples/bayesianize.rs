@@ -13,6 +13,8 @@
 //! Ctrl-C ends the fit with its work saved, and the same command goes on from there.
 
 mod answers;
+#[path = "experiment/ending.rs"]
+mod ending;
 #[path = "experiment/items.rs"]
 mod items;
 #[path = "offline/command_line.rs"]
@@ -20,7 +22,7 @@ mod offline;
 #[path = "experiment/questions.rs"]
 mod questions;
 
-use answers::{Answerer, end};
+use answers::Answerer;
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
@@ -31,6 +33,7 @@ use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::Device;
 use clap::Parser;
+use ending::end;
 use items::ItemArguments;
 use offline::command_line;
 use questions::QuestionArguments;

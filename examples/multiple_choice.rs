@@ -7,6 +7,8 @@
 
 #[path = "experiment/adapter.rs"]
 mod adapter;
+#[path = "experiment/ending.rs"]
+mod ending;
 mod experiment;
 #[path = "experiment/items.rs"]
 mod items;
@@ -21,8 +23,10 @@ use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
 use bayes_lora::train::TrainerConfig;
 use clap::Parser;
+use ending::end;
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use task::TaskArguments;
 
 #[derive(Parser)]
@@ -48,8 +52,12 @@ struct Arguments {
     trained: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { task, fisher_samples, structure, draws, out, trained } = Arguments::parse();
+fn main() -> ExitCode {
+    end(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Arguments { task, fisher_samples, structure, draws, out, trained } = arguments;
     let splits = task.splits()?;
     let (limits, seed) = (task.questions.limits(), task.items.seed);
     let fisher = match fisher_samples {

@@ -9,6 +9,8 @@
 
 #[path = "experiment/adapter.rs"]
 mod adapter;
+#[path = "experiment/ending.rs"]
+mod ending;
 mod experiment;
 #[path = "experiment/splits.rs"]
 mod splits;
@@ -21,8 +23,10 @@ use bayes_lora::models::{Pretrained, PromptClassifier};
 use bayes_lora::train::TrainerConfig;
 use burn::tensor::Device;
 use clap::Parser;
+use ending::end;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Fine-tune, fit the posterior, predict, compare: on the model and task that ship with the crate")]
@@ -35,8 +39,11 @@ struct Arguments {
     out: PathBuf,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { seed, out } = Arguments::parse();
+fn main() -> ExitCode {
+    end(run(Arguments::parse()))
+}
+
+fn run(Arguments { seed, out }: Arguments) -> Result<(), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
     // "Question …\nArea:" and one letter an area; the tails of long questions are cut to 64 tokens

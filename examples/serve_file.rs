@@ -12,12 +12,14 @@
 //! `examples/answers/mod.rs`. Without `--model` it works offline, on what `bayesianize` leaves without `--model`.
 
 mod answers;
+#[path = "experiment/ending.rs"]
+mod ending;
 #[path = "offline/command_line.rs"]
 mod offline;
 #[path = "experiment/questions.rs"]
 mod questions;
 
-use answers::{Answerer, end};
+use answers::Answerer;
 use bayes_lora::bayes_lora::POSTERIOR_FILE;
 use bayes_lora::data::Tokenizer;
 use bayes_lora::lora::load_peft;
@@ -26,6 +28,7 @@ use bayes_lora::posterior::Laplace;
 use bayes_lora::progress::Control;
 use burn::tensor::Device;
 use clap::Parser;
+use ending::end;
 use offline::command_line;
 use questions::QuestionArguments;
 use std::error::Error;

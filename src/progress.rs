@@ -82,7 +82,8 @@ impl Control {
     }
 
     /// Lets SIGINT (Ctrl-C) and SIGTERM ask the running call to stop: it ends its step or batch, keeps its work where
-    /// [`Control::with_checkpoints`] says, and answers with [`Error::Cancelled`]. A second signal ends the process at once.
+    /// [`Control::with_checkpoints`] says, and answers with [`Error::Cancelled`]. A second Ctrl-C ends the process at once; a second
+    /// SIGTERM does not, because `timeout` sends two.
     ///
     /// Signals belong to a whole process: call it once, from a program rather than a library.
     ///
@@ -94,12 +95,11 @@ impl Control {
         use signal_hook::flag;
         /// As shells report a process that SIGINT ended.
         const STATUS: i32 = 130;
-        for signal in [SIGINT, SIGTERM] {
-            // in this order, so that the first signal finds the flag still down
-            flag::register_conditional_shutdown(signal, STATUS, self.cancelled.clone())
-                .and_then(|_| flag::register(signal, self.cancelled.clone()))
-                .map_err(|e| Error::Incompatible(format!("signal {signal} cannot be caught: {e}")))?;
-        }
+        // in this order, so that the first signal finds the flag still down
+        flag::register_conditional_shutdown(SIGINT, STATUS, self.cancelled.clone())
+            .and_then(|_| flag::register(SIGINT, self.cancelled.clone()))
+            .and_then(|_| flag::register(SIGTERM, self.cancelled.clone()))
+            .map_err(|e| Error::Incompatible(format!("signals cannot be caught: {e}")))?;
         Ok(self)
     }
 

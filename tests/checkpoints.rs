@@ -136,6 +136,54 @@ fn a_cancelled_run_is_saved_after_its_step_and_says_where() {
 }
 
 #[test]
+fn a_run_that_is_cancelled_in_its_validation_is_saved_too() {
+    /// Points that cancel the call which asks for them.
+    struct Treacherous(Points, Control);
+    impl Dataset for Treacherous {
+        type Input = PointsBatch;
+
+        fn n_items(&self) -> usize {
+            self.0.n_items()
+        }
+
+        fn label(&self, item: usize) -> Option<usize> {
+            self.0.label(item)
+        }
+
+        fn item_id(&self, item: usize) -> String {
+            self.0.item_id(item)
+        }
+
+        fn content_hash(&self, item: usize) -> Option<u64> {
+            self.0.content_hash(item)
+        }
+
+        fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+            self.0.plan(limits, order)
+        }
+
+        fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+            self.1.cancel();
+            self.0.batch(indices, device, dtype)
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (data, control) = (blobs(44, 1), seldom(dir.path()));
+    let as_it_is = |control: Control| Treacherous(data.clone(), control);
+    let validation = Treacherous(blobs(30, 2), control.clone());
+    let train = |validation: &Treacherous, control: &Control| {
+        let bystander = as_it_is(Control::silent());
+        Trainer::new(eventful()).unwrap().fit(adapted(0.3), &bystander, Some(validation), control)
+    };
+    assert!(matches!(train(&validation, &control), Err(Error::Cancelled { .. })));
+    let newest = files(&dir.path().join("train")).pop().unwrap();
+    assert!(newest.ends_with("step-00000003.safetensors"), "{}", newest.display());
+    let calm = Treacherous(blobs(30, 2), Control::silent());
+    let resumed = train(&calm, &seldom(dir.path())).unwrap();
+    assert_eq!(values(&resumed.model), values(&train(&calm, &Control::silent()).unwrap().model));
+}
+
+#[test]
 fn checkpoints_of_another_run_are_refused_by_what_differs() {
     let dir = tempfile::tempdir().unwrap();
     let (config, data) = (eventful(), blobs(44, 1));

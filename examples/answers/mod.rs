@@ -26,7 +26,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Questions that are read, encoded and predicted together, which bounds the memory whatever the file's length. Two programs
 /// that are to answer with the same bits must agree on it, as the network in f32 rounds differently in other batches.
@@ -205,16 +204,5 @@ struct Shown(Estimate);
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} [{:.3}, {:.3}]", self.0.value, self.0.low, self.0.high)
-    }
-}
-
-/// Ends a program: an error is shown as it is meant to be read, which returning it from `main` would not do.
-pub fn end(result: std::result::Result<(), Box<dyn std::error::Error>>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -184,6 +184,9 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
         methods,
     };
     write_atomic(out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished)?;
+    }
     println!(
         "\n{:.0} s in all (training and curvature {fit_seconds:.0} s); wrote {}",
         report.seconds,

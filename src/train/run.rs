@@ -133,7 +133,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             validation_accuracy: None,
         };
         if let Some(validation) = self.validation {
-            let (nll, accuracy) = evaluate(&self.run.model, validation, self.config.limits, self.control)?;
+            let evaluated = evaluate(&self.run.model, validation, self.config.limits, self.control);
+            // the epoch's steps are done, its validation is done again
+            self.keep(self.control.is_cancelled());
+            let (nll, accuracy) = evaluated?;
             record.validation_nll = Some(nll);
             record.validation_accuracy = Some(accuracy);
             let report = &mut self.run.place.report;
