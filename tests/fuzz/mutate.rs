@@ -47,8 +47,8 @@ pub const EDGES: [u64; 16] = [
     u64::MAX,
 ];
 
-/// Pieces of Jinja.
-const PIECES: [&str; 20] = [
+/// Pieces of Jinja. `tojson` is not among them: a chain of it doubles its text every time, without a bound (SECURITY.md).
+const PIECES: [&str; 19] = [
     "{{",
     "}}",
     "{%",
@@ -65,7 +65,6 @@ const PIECES: [&str; 20] = [
     "{% set x = messages[0] %}",
     "{{ messages[99]['content'] }}",
     " | upper",
-    " | tojson",
     "{% macro f(a) %}",
     "{% raw %}",
     "{{ raise_exception('no') }}",

@@ -11,7 +11,7 @@ const TEMPLATES: [&str; 2] = [
      {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "{{- bos_token }}{%- set date = strftime_now('%d %b %Y') %}{%- macro show(m) %}{{ m.content | trim }}{% endmacro %}\
      {%- for m in messages if m.role in ['user', 'assistant'] %}{{ show(m) ~ eos_token }}{# a remark #}{%- else %}\
-     {{ raise_exception('empty: ' ~ tools|length) }}{%- endfor %}{{ messages[-1]['content'].split(' ')[0] | tojson }}",
+     {{ raise_exception('empty: ' ~ tools|length) }}{%- endfor %}{{ messages[-1]['content'].split(' ')[0] | upper }}",
 ];
 
 #[test]
