@@ -4,7 +4,7 @@ use crate::hash::fnv1a;
 use crate::tape::Site;
 use ndarray::{Array1, ArrayView2};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Replaces the P weights of function space by `width` random sums of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,29 +30,45 @@ impl RandomProjection {
 /// and the linearised network at draws has the sketched covariance exactly.
 ///
 /// Charikar, Chen & Farach-Colton (2002); Clarkson & Woodruff (2013), arXiv 1207.6365.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Sketch {
     /// Number of sums.
     pub width: usize,
     /// Seed; the site's name chooses the stream.
     pub seed: u64,
-    /// For each weight, twice its sum's number, plus one where its sign is negative.
-    places: Arc<[u32]>,
+    stream: u64,
+    n_weights: usize,
+    /// For each weight, twice its sum's number, plus one where its sign is negative. Drawn when first used: a file says the
+    /// number of weights without holding anything of that size, and before that use it is compared with the model's.
+    places: Arc<OnceLock<Box<[u32]>>>,
+}
+
+impl PartialEq for Sketch {
+    fn eq(&self, other: &Self) -> bool {
+        let origin = |sketch: &Self| (sketch.width, sketch.seed, sketch.stream, sketch.n_weights);
+        origin(self) == origin(other)
+    }
 }
 
 impl Sketch {
-    /// Draws the sketch of a site with `n` weights, a function of (seed, site) alone.
-    pub(super) fn new(width: usize, seed: u64, site: &Site, n: usize) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(fnv1a(site.to_string().bytes()));
-        let last = (2 * width).saturating_sub(1).min(u32::MAX as usize) as u32;
-        Self { width, seed, places: (0..n).map(|_| rng.random_range(0..=last)).collect() }
+    /// The sketch of a site with `n_weights` weights, a function of (seed, site) alone.
+    pub(super) fn new(width: usize, seed: u64, site: &Site, n_weights: usize) -> Self {
+        Self { width, seed, stream: fnv1a(site.to_string().bytes()), n_weights, places: Arc::default() }
+    }
+
+    fn places(&self) -> &[u32] {
+        self.places.get_or_init(|| {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            rng.set_stream(self.stream);
+            let last = (2 * self.width).saturating_sub(1).min(u32::MAX as usize) as u32;
+            (0..self.n_weights).map(|_| rng.random_range(0..=last)).collect()
+        })
     }
 
     /// `Sφ` of a matrix of weights or Jacobians.
     pub(super) fn project(&self, values: ArrayView2<f64>) -> Array1<f64> {
         let mut sums = Array1::zeros(self.width);
-        for (value, &place) in values.iter().zip(self.places.iter()) {
+        for (value, &place) in values.iter().zip(self.places()) {
             sums[place as usize / 2] += sign(place) * value;
         }
         sums
@@ -60,11 +76,11 @@ impl Sketch {
 
     /// `Sᵀz`, row by row.
     pub(super) fn lift(&self, z: &Array1<f64>) -> Array1<f64> {
-        self.places.iter().map(|&place| sign(place) * z[place as usize / 2]).collect()
+        self.places().iter().map(|&place| sign(place) * z[place as usize / 2]).collect()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        4 * self.places.len()
+        4 * self.n_weights
     }
 }
 
@@ -99,6 +115,18 @@ mod tests {
         // five standard errors by the bound on the variance
         let error = 5.0 * (2.0 * square(&phi) * square(&psi) / width as f64 / n as f64).sqrt();
         assert!((mean - (&phi * &psi).sum()).abs() < error, "{mean}");
+    }
+
+    #[test]
+    fn nothing_is_drawn_before_it_is_used_and_equality_does_not_depend_on_it() {
+        // so many places would need 32 EiB
+        let claimed = Sketch::new(3, 1, &site(), 1 << 63);
+        assert_eq!(claimed, claimed.clone());
+        let [used, unused, other] = [1, 1, 2].map(|seed| Sketch::new(3, seed, &site(), 8));
+        used.lift(&Array1::ones(3));
+        assert_eq!(used, unused);
+        assert_ne!(used, other);
+        assert_ne!(used, claimed);
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! `check_target_module_exists` of PEFT 0.21 (`peft/tuners/tuners_utils.py`) is the reference.
 
 use crate::error::{Error, Result};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Adapts every linear but the output head, whatever the letters' case.
 const ALL_LINEAR: &str = "all-linear";
+
+/// Largest compiled expression: about twenty of Unicode's `\w`. Each is compiled once for every module, and `(a{500}){500}` would
+/// take a tenth of a second every time.
+const MAX_EXPRESSION_BYTES: usize = 1 << 20;
 
 /// PEFT's two ways of naming modules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +112,8 @@ pub(super) fn suffix_match(field: &str, key: &str) -> Result<Regex> {
 }
 
 fn expression(field: &str, pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|e| Error::config(field, "a valid regular expression", e))
+    let compiled = RegexBuilder::new(pattern).size_limit(MAX_EXPRESSION_BYTES).build();
+    compiled.map_err(|e| Error::config(field, "a valid regular expression", e))
 }
 
 #[cfg(test)]

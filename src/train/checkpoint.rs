@@ -11,11 +11,13 @@ use crate::file_header::check_version;
 use crate::lora::model_fingerprint;
 use crate::models::{Classifier, Dataset, data_fingerprint};
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::Bytes;
 use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
@@ -194,13 +196,11 @@ impl RunFiles {
         let Some(path) = self.newest()? else { return Ok(run) };
         let mut file = TensorFile::open(&path)?;
         let header = self.header(file.checked_metadata(KEY)?, &path)?;
+        check_epochs(&header, &path)?;
         let optimizer: Array1<u8> = file.read_array(OPTIMIZER, header.optimizer_bytes)?;
         let figures = file.read_array(EPOCHS, (header.n_epochs, columns(header.validated)))?;
         let sums: Array1<f64> = file.read_array(SUMS, 2)?;
-        let optimizer = run
-            .optimizer
-            .from_bytes(Bytes::from_bytes_vec(optimizer.to_vec()))
-            .map_err(|e| Error::format(path.display(), e))?;
+        let optimizer = restore_optimizer(run.optimizer, optimizer.to_vec(), &path)?;
         let model = parameters::restore(start.clone(), &mut file, "parameters.", &header.parameters)?;
         let best =
             header.best.map(|forms| parameters::restore(start.clone(), &mut file, "best.", &forms)).transpose()?;
@@ -242,6 +242,32 @@ impl RunFiles {
             }
         }
         Ok(header)
+    }
+}
+
+/// Checks that the header counts the epochs that it has figures of, and that the best one is among them.
+fn check_epochs(header: &Header, path: &Path) -> Result<()> {
+    let Header { epoch, n_epochs, best_epoch, .. } = *header;
+    if epoch != n_epochs {
+        let what = format!("{}: figures of finished epochs", path.display());
+        return Err(Error::Count { what, expected: epoch, found: n_epochs });
+    }
+    match best_epoch.filter(|best| !(1..=epoch).contains(best)) {
+        None => Ok(()),
+        Some(best) => Err(Error::config(
+            format!("{}: best_epoch", path.display()),
+            format!("among the epochs 1 to {epoch}"),
+            best,
+        )),
+    }
+}
+
+/// `optimizer` in the state that the bytes hold. burn's reader panics on some that are malformed.
+fn restore_optimizer(optimizer: ModuleOptimizer, bytes: Vec<u8>, path: &Path) -> Result<ModuleOptimizer> {
+    let read = catch_unwind(AssertUnwindSafe(|| optimizer.from_bytes(Bytes::from_bytes_vec(bytes))));
+    match read {
+        Ok(read) => read.map_err(|e| Error::format(path.display(), e)),
+        Err(_) => Err(Error::format(path.display(), "burn's reader of the optimiser's state panicked")),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::models::{Classifier, Dataset, known_labels};
 use crate::progress::{Bar, Control};
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -113,7 +114,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     /// The rest of an epoch, with its validation.
     fn epoch(&mut self, batches: &[Vec<usize>], bar: &mut Bar) -> Result<()> {
         for step in batches.chunks(self.config.accumulation).skip(self.run.place.steps_of_epoch) {
-            let message = self.step(step)?;
+            let message = self.guarded_step(step)?;
             let n_items = step.iter().map(Vec::len).sum();
             let go_on = bar.advance(n_items, || message);
             self.keep(go_on.is_err());
@@ -159,6 +160,19 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
         let finished = !self.is_unfinished();
         self.keep(finished);
         Ok(())
+    }
+
+    /// A step. After a checkpoint it runs behind a net: burn panics where the file's state of the optimiser, or an identity of a
+    /// parameter, does not fit the model.
+    fn guarded_step(&mut self, batches: &[Vec<usize>]) -> Result<String> {
+        let Some(steps) = self.run.place.report.resumed_after else { return self.step(batches) };
+        let step = self.run.place.report.steps + 1;
+        catch_unwind(AssertUnwindSafe(|| self.step(batches))).unwrap_or_else(|_| {
+            let reason = format!(
+                "panicked; the run was taken up from a checkpoint after step {steps} that may not fit the model"
+            );
+            Err(Error::numerical(format!("training step {step}"), reason))
+        })
     }
 
     /// One step through some of the data; says how it went.

@@ -1,40 +1,11 @@
 //! Malformed files: an error that says what is wrong, no panic, and no allocation out of proportion to the file.
 
+use crate::support::allocations::{Watched, watch};
 use crate::writer::{File, Value};
 use bayes_lora::error::Result;
 use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::Pretrained;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// Remembers the largest request of each thread.
-struct Watched;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn note(size: usize) {
-    // a thread that is ending has no cell any more
-    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
-}
-
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
@@ -49,13 +20,13 @@ fn read(bytes: &[u8]) -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();
-    LARGEST.with(|largest| largest.set(0));
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut file = GgufFile::open(&path)?;
-        file.names().iter().try_for_each(|name| file.values(name).map(|_| ()))
-    }));
-    let largest = LARGEST.with(Cell::get);
-    assert!(largest <= allowed(bytes.len()), "{largest} bytes at once for a file of {}", bytes.len());
+    let (outcome, asked) = watch(|| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut file = GgufFile::open(&path)?;
+            file.names().iter().try_for_each(|name| file.values(name).map(|_| ()))
+        }))
+    });
+    assert!(asked.largest <= allowed(bytes.len()), "{} bytes at once for a file of {}", asked.largest, bytes.len());
     outcome.expect("a panic came through")
 }
 

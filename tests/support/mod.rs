@@ -16,6 +16,7 @@ use ndarray::{Array, Array1, Array2, Array4, ArrayD, Axis, Dimension, IxDyn};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 
+pub mod allocations;
 pub mod points;
 
 /// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.

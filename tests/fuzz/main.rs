@@ -1,0 +1,24 @@
+//! Foreign files, changed at random: whatever is in a file, its parser answers with a value or an error, soon, and asks for no
+//! more memory than the file is worth. `docs/fuzzing.md` says how to run more of it.
+
+mod adapters;
+mod checkpoints;
+mod configs;
+mod container;
+#[cfg(feature = "gguf")]
+mod gguf;
+mod harness;
+mod json;
+mod models;
+mod mutate;
+mod posteriors;
+mod tasks;
+mod templates;
+mod tensors;
+mod tokenizers;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[global_allocator]
+static ALLOCATOR: support::allocations::Watched = support::allocations::Watched;

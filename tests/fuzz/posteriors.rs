@@ -1,0 +1,88 @@
+//! Files of curvature sums and of posteriors, of every structure.
+
+use crate::container::with_text;
+use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
+use crate::mutate::Kind;
+use crate::support::allocations::watch;
+use crate::support::points::{LIMITS, adapted, blobs, quick, train};
+use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvatures};
+use bayes_lora::likelihood::Likelihood;
+use bayes_lora::models::Mlp;
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::progress::Control;
+use serde_json::json;
+
+const NAME: &str = "f.safetensors";
+
+/// A classifier and sums around it: every structure, factors of low rank, random sums, and a Gaussian likelihood.
+fn sums() -> (Mlp, Vec<Curvature>) {
+    let data = blobs(12, 1);
+    let model = train(quick(1), adapted(0.0), &data, None).model;
+    let of = |structure| CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(structure) };
+    let cut = |structure| CurvatureConfig { dense_limit: Some(0), low_rank: 2, ..of(structure) };
+    let more = [
+        cut(CurvatureStructure::Kronecker),
+        cut(CurvatureStructure::Ekfac),
+        CurvatureConfig {
+            projection: Some(RandomProjection { width: 9, seed: 3 }),
+            ..of(CurvatureStructure::FunctionSpace)
+        },
+        CurvatureConfig {
+            likelihood: Likelihood::Gaussian { noise_variance: 0.3 },
+            ..of(CurvatureStructure::Diagonal)
+        },
+    ];
+    let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain(more).collect();
+    let sums = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();
+    (model, sums)
+}
+
+#[test]
+fn any_file_of_sums_is_read_or_refused() {
+    let dir = scratch();
+    let path = dir.path().join(NAME);
+    let corpus = sums().1.into_iter().map(|sums| {
+        sums.save(&path).unwrap();
+        vec![File::read(&path, NAME, Kind::Tensors)]
+    });
+    fuzz("curvature", FIXED_BYTES, &corpus.collect::<Vec<_>>(), |input| {
+        input.write(dir.path());
+        Curvature::load(&path).map(drop)
+    });
+}
+
+#[test]
+fn any_posterior_is_read_or_refused() {
+    let dir = scratch();
+    let path = dir.path().join(NAME);
+    let (model, all) = sums();
+    let corpus = all.iter().map(|sums| {
+        Laplace::new(&model, sums, &LaplaceConfig::default()).unwrap().save(&path, &model).unwrap();
+        vec![File::read(&path, NAME, Kind::Tensors)]
+    });
+    fuzz("posterior", FIXED_BYTES, &corpus.collect::<Vec<_>>(), |input| {
+        input.write(dir.path());
+        Laplace::load(&path, &model).map(drop)
+    });
+}
+
+#[test]
+fn weights_that_a_file_only_claims_take_no_memory() {
+    let dir = scratch();
+    let path = dir.path().join(NAME);
+    let (model, all) = sums();
+    let sketched = all.iter().find(|sums| sums.config.projection.is_some()).unwrap();
+    sketched.save(&path).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    let claimed = with_text(&file, |header| {
+        for space in header["sums"]["Joint"][0]["spaces"].as_array_mut().unwrap() {
+            space["shape"] = json!([1 << 14, 1 << 14]);
+            space["output_rows"] = json!(null);
+        }
+    });
+    std::fs::write(&path, &claimed).unwrap();
+    let (loaded, asked) = watch(|| Curvature::load(&path).unwrap());
+    assert!(asked.peak < FIXED_BYTES, "{} bytes held", asked.peak);
+    let error = Laplace::new(&model, &loaded, &LaplaceConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("[16384, 16384]"), "{error}");
+}
