@@ -1,4 +1,14 @@
 //! Keeps unfinished work on disk, so that a crash, a signal or a full disk costs little of it.
+//!
+//! ```
+//! use bayes_lora::{checkpoints::Checkpoints, progress::Control};
+//! use std::time::Duration;
+//!
+//! let checkpoints = Checkpoints::new("out/unfinished").with_every(Duration::from_secs(300));
+//! let control = Control::silent().with_checkpoints(checkpoints)?; // for Trainer::fit, fit_curvature, predict …
+//! assert_eq!(control.save_failures().count, 0);
+//! # Ok::<(), bayes_lora::Error>(())
+//! ```
 
 use crate::error::{Error, Result};
 use std::path::PathBuf;
