@@ -2,8 +2,10 @@
 //!
 //! - [`Temperature`]: one number that flattens or sharpens every prediction; never changes which class is on top.
 //! - [`VectorScaling`]: a weight and a bias per class; can change it.
+//! - [`ConformalSets`]: sets of classes that hold the true one with a chosen probability; changes no probability.
+//! - [`Abstention`]: the confidence below which answers would be wrong too often; no answer is given there.
 //!
-//! Both spend **labels** that neither training nor the evidence of a posterior has seen. Fit them on a split that the
+//! All spend **labels** that neither training nor the evidence of a posterior has seen. Fit them on a split that the
 //! adapter was not trained on, and never on the items on which the result is scored.
 //!
 //! ```
@@ -22,12 +24,16 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
+mod abstention;
+mod conformal;
 mod held_out;
 mod temperature;
 mod temperature_search;
 mod vector;
 mod vector_newton;
 
+pub use abstention::Abstention;
+pub use conformal::{ConformalScore, ConformalSets};
 pub use temperature::{Temperature, TemperatureFit};
 pub use temperature_search::TemperatureOutcome;
 pub use vector::{DEFAULT_RIDGE, VectorScaling, VectorScalingFit};
