@@ -120,7 +120,7 @@ mod tests {
                 let right: Vec<bool> = (0..n).map(|i| outcome >> i & 1 == 0).collect();
                 let wrong = outcome.count_ones() as i32;
                 let rule = fit(&confidence, &right, risk, delta).unwrap();
-                (rule.n_accepted > 0).then(|| risk.powi(wrong) * (1.0 - risk).powi(n as i32 - wrong))
+                (rule.n_accepted > 0).then(|| risk.powi(wrong) * (1.0 - risk).powi(n - wrong))
             })
             .sum();
         // 0.7⁷ = 0.082 is the chance of the first test; later ones are made only after it has passed
