@@ -48,14 +48,14 @@ pub fn auroc_estimate(positive: &[f64], negative: &[f64], bootstrap: &BayesianBo
 }
 
 /// All items from the lowest score to the highest, in runs of equal score.
-struct Ranking {
-    order: Vec<usize>,
-    run_lengths: Vec<usize>,
-    positive: Vec<bool>,
+pub(super) struct Ranking {
+    pub(super) order: Vec<usize>,
+    pub(super) run_lengths: Vec<usize>,
+    pub(super) positive: Vec<bool>,
 }
 
 impl Ranking {
-    fn new(positive: &[f64], negative: &[f64]) -> Result<Self> {
+    pub(super) fn new(positive: &[f64], negative: &[f64]) -> Result<Self> {
         for (what, scores) in [("positive", positive), ("negative", negative)] {
             if scores.is_empty() {
                 return Err(Error::empty(format!("set of {what} items")));

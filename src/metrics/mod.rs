@@ -12,6 +12,8 @@
 //! | [`ece`], [`adaptive_ece`], [`debiased_ece`], [`mce`] | lower | difference of two shares |
 //! | [`aurc`], [`RiskCoverage`] | lower | share of wrong answers |
 //! | [`auroc`] | higher | probability of a right ranking |
+//! | [`average_precision`] | higher | share of alarms that are right, mean over recall |
+//! | [`false_positive_rate_at`] | lower | share of the others that set off an alarm |
 //!
 //! [`Dispersion`] says whether a posterior is too wide or too narrow. [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
 //! **same** items, which is far sharper than laying two intervals side by side.
@@ -39,6 +41,7 @@ mod accuracy;
 mod auroc;
 mod bootstrap;
 mod brier;
+mod detection;
 mod dispersion;
 mod ece;
 mod interval;
@@ -54,6 +57,7 @@ pub use accuracy::accuracy;
 pub use auroc::{auroc, auroc_estimate};
 pub use bootstrap::BayesianBootstrap;
 pub use brier::brier;
+pub use detection::{average_precision, false_positive_rate_at};
 pub use dispersion::{Dispersion, DispersionVerdict};
 pub use ece::{adaptive_ece, debiased_ece, ece, mce};
 pub use interval::{Estimate, beta_interval, wilson_interval};
