@@ -1,12 +1,9 @@
 //! Makes a directory appear in one step, whole or not at all.
 
+use crate::atomic_file::temporary_beside;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Distinguishes the temporary directories of concurrent writers within this process.
-static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A directory under a temporary name beside its place; dropped before [`NewDir::publish`], it vanishes.
 #[derive(Debug)]
@@ -21,15 +18,13 @@ impl NewDir {
     /// # Errors
     /// If something is at `place` already or the directory above cannot be written.
     pub(crate) fn beside(place: &Path) -> Result<Self> {
-        let Some(name) = place.file_name() else {
+        if place.file_name().is_none() {
             return Err(Error::Incompatible(format!("`{}` is not the name of a new directory", place.display())));
-        };
+        }
         if place.symlink_metadata().is_ok() {
             return Err(Error::io(place, std::io::ErrorKind::AlreadyExists.into()));
         }
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{}.{}-{serial}.tmp", name.to_string_lossy(), std::process::id());
-        let temporary = place.with_file_name(name);
+        let temporary = temporary_beside(place);
         std::fs::create_dir(&temporary).map_err(|e| Error::io(place, e))?;
         Ok(Self { temporary, place: place.to_path_buf() })
     }

@@ -3,11 +3,18 @@
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Distinguishes the temporary files of concurrent writers within this process.
+/// Distinguishes the temporary names of concurrent writers within this process.
 static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// A name that nothing has yet, beside `path`: what is made under it can be renamed to `path` in one step.
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()))
+}
 
 /// Writes `bytes` to `path`: temporary file in the same directory, synchronise, rename.
 ///
@@ -15,9 +22,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 /// [`Error::Io`] with `path`; the temporary file is then removed and an older file at `path` is untouched.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()));
+    let temporary = temporary_beside(path);
     let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(|e| Error::io(path, e))?;
     fill(file, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(|e| {
         // The first error is the one to report, whether or not tidying up succeeds.

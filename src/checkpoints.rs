@@ -11,7 +11,7 @@
 //! ```
 
 use crate::error::{Error, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ const BACKOFF: u32 = 4;
 /// from there, to the same bits.
 ///
 /// Hand it to [`crate::progress::Control::with_checkpoints`]. A save that fails is tried again twice (after 50 and 200 ms),
-/// then counted ([`crate::progress::Control::save_failures`]) and left: it never stops the work. Files are replaced in one step; the directory can be removed once the
-/// results are kept elsewhere.
+/// then counted ([`crate::progress::Control::save_failures`]) and left: it never stops the work. Files are replaced in one step;
+/// the directory can be removed once the results are kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoints {
     /// The directory; made when it is first needed.
@@ -53,6 +53,11 @@ impl Checkpoints {
     pub fn with_keep(mut self, keep: usize) -> Self {
         self.keep = keep;
         self
+    }
+
+    /// The file of work that is known by a hash of all that it depends on.
+    pub(crate) fn file(&self, kind: &str, hash: u64) -> PathBuf {
+        self.dir.join(kind).join(format!("{hash:016x}.safetensors"))
     }
 
     /// Checks every field.
@@ -114,9 +119,15 @@ impl Saver {
         self.last.elapsed() >= self.every
     }
 
-    /// Saves, with retries; a failure is counted, not returned.
-    pub(crate) fn save(&mut self, save: impl FnMut() -> Result<()>) {
-        if let Err(reason) = with_retries(save) {
+    /// Saves to `path`, in a directory that is made where it is missing, with retries; a failure is counted, not returned.
+    pub(crate) fn save(&mut self, path: &Path, mut save: impl FnMut(&Path) -> Result<()>) {
+        let outcome = with_retries(|| {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+            }
+            save(path)
+        });
+        if let Err(reason) = outcome {
             self.failures.add(&reason);
         }
         self.last = Instant::now();
@@ -144,7 +155,9 @@ mod tests {
         for (failing, saved) in [(0, true), (2, true), (3, false)] {
             let failures = FailureCount::default();
             let mut calls = 0;
-            Saver::new(Duration::ZERO, failures.clone()).save(|| {
+            let dir = tempfile::tempdir().unwrap();
+            Saver::new(Duration::ZERO, failures.clone()).save(&dir.path().join("new/file"), |path| {
+                assert!(path.parent().unwrap().is_dir());
                 calls += 1;
                 if calls <= failing { Err(Error::empty(format!("disk, call {calls}"))) } else { Ok(()) }
             });

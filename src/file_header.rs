@@ -1,6 +1,7 @@
 //! Parts that the JSON headers of this crate's own files share: exact numbers, and the format version.
 
 use crate::error::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -40,11 +41,19 @@ impl TryFrom<String> for Exact {
     }
 }
 
-/// Checks the format version of a header.
+/// Reads the header of the file at `path`, of a `what`: the version before anything else, for another one may differ in all the
+/// rest.
 ///
 /// # Errors
-/// Names both versions.
-pub(crate) fn check_version(header: &Value, supported: u64, what: &str, path: &Path) -> Result<()> {
+/// If it is malformed, or of another version than `supported` (both are named).
+pub(crate) fn parse_header<H: DeserializeOwned>(text: &str, supported: u64, what: &str, path: &Path) -> Result<H> {
+    let format = |e: serde_json::Error| Error::format(path.display(), format!("{what} header: {e}"));
+    let value: Value = serde_json::from_str(text).map_err(format)?;
+    check_version(&value, supported, what, path)?;
+    serde_json::from_value(value).map_err(format)
+}
+
+fn check_version(header: &Value, supported: u64, what: &str, path: &Path) -> Result<()> {
     let version = &header["format_version"];
     if *version == supported {
         return Ok(());

@@ -34,6 +34,18 @@ pub struct TensorFile {
 /// Where the checksums are among the metadata.
 const CHECKSUMS: &str = "checksums";
 
+/// The floating-point types of a file, and what the tensors read from them are held in.
+const FLOATS: [(Dtype, DType); 4] =
+    [(Dtype::F64, DType::F64), (Dtype::F32, DType::F32), (Dtype::F16, DType::F16), (Dtype::BF16, DType::BF16)];
+
+fn no_float(name: &str, found: impl std::fmt::Debug) -> Error {
+    Error::Unsupported {
+        what: format!("element type of tensor `{name}`"),
+        found: format!("{found:?}"),
+        supported: "F64, F32, F16, BF16".into(),
+    }
+}
+
 fn checksum(hash: u64) -> String {
     format!("{hash:016x}")
 }
@@ -204,19 +216,8 @@ impl TensorFile {
 
     fn read_data(&mut self, name: &str) -> Result<TensorData> {
         let info = self.info(name)?;
-        let dtype = match info.dtype {
-            Dtype::F64 => DType::F64,
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                return Err(Error::Unsupported {
-                    what: format!("element type of tensor `{name}`"),
-                    found: format!("{other:?}"),
-                    supported: "F64, F32, F16, BF16".into(),
-                });
-            }
-        };
+        let held = FLOATS.iter().find(|(stored, _)| *stored == info.dtype).map(|(_, held)| *held);
+        let dtype = held.ok_or_else(|| no_float(name, info.dtype))?;
         Ok(TensorData::from_bytes_vec(self.bytes(name, &info)?, info.shape, dtype))
     }
 

@@ -6,7 +6,6 @@
 
 mod support;
 
-use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, PaddingSide, ResolvedAnswers};
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
 use bayes_lora::models::{CausalLm, Pretrained, TokenBatch};
 use bayes_lora::tape::{LoraMatrix, Tape};
@@ -106,16 +105,8 @@ impl Base {
 }
 
 fn logits(model: &CausalLm, row: &[u32]) -> Vec<f64> {
-    let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
-    let data = EncodedDataset {
-        name: "rows".into(),
-        items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
-        answers: ResolvedAnswers::ClassTokens(vec![0]),
-        n_classes: 1,
-        n_truncated: 0,
-    };
-    let batch =
-        TokenBatch::new(&data, &[0], PaddingSide::Right, &device(), model.linears()[0].weight.val().dtype()).unwrap();
+    let dtype = model.linears()[0].weight.val().dtype();
+    let batch = TokenBatch::of_row(row, &device(), dtype).unwrap();
     let hidden = model.hidden(&batch, &mut Tape::off());
     let logits = model.head(hidden, None, &mut Tape::off());
     logits.into_data().convert::<f64>().try_into_vec().unwrap()

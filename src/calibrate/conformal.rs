@@ -1,12 +1,11 @@
 //! Predicts sets of classes that hold the true one with a chosen probability, whatever the model is worth.
 
+use super::held_out::{SUM_TOLERANCE, check_labels};
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use statrs::distribution::{Beta, ContinuousCDF};
 
-/// How far from 1 the probabilities of an item may sum.
-const SUM_TOLERANCE: f64 = 1e-6;
 /// Rounding of `(n + 1)(1 − α)` that must not ask for one item more.
 const RANK_TOLERANCE: f64 = 1e-9;
 
@@ -121,17 +120,10 @@ impl ConformalSets {
         }
         check_probabilities(probabilities)?;
         let (n_items, n_classes) = probabilities.dim();
-        if labels.len() != n_items {
-            let what = "labels of the held-out items".into();
-            return Err(Error::Count { what, expected: n_items, found: labels.len() });
-        }
-        let mut scores = Vec::with_capacity(n_items);
-        for (item, (row, &label)) in probabilities.outer_iter().zip(labels).enumerate() {
-            if label >= n_classes {
-                return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
-            }
-            scores.push(score.of(row, uniform(seed, item, Use::Fit))[label]);
-        }
+        check_labels(labels, n_items, n_classes)?;
+        let items = probabilities.outer_iter().zip(labels).enumerate();
+        let mut scores: Vec<f64> =
+            items.map(|(item, (row, &label))| score.of(row, uniform(seed, item, Use::Fit))[label]).collect();
         scores.sort_by(f64::total_cmp);
         let rank = ((n_items + 1) as f64 * (1.0 - miscoverage) - RANK_TOLERANCE).ceil() as usize;
         let threshold = scores.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY);

@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 
-/// How far from 1 the soft targets of an item may sum.
-const SUM_TOLERANCE: f64 = 1e-6;
+/// How far from 1 the probabilities or soft targets of an item may sum.
+pub(super) const SUM_TOLERANCE: f64 = 1e-6;
 
 /// Refuses an empty set, NaN, +∞ and items without any finite logit. A logit of −∞ is a class that the item lacks.
 ///
@@ -40,6 +40,12 @@ pub(super) fn checked_logits(logits: ArrayView2<f64>) -> Result<()> {
 /// # Shapes
 /// - labels: `[n_items]`; output: `[n_items, n_classes]`.
 pub(super) fn one_hot(labels: &[usize], n_items: usize, n_classes: usize) -> Result<Array2<f64>> {
+    check_labels(labels, n_items, n_classes)?;
+    Ok(Array2::from_shape_fn((n_items, n_classes), |(item, class)| f64::from(labels[item] == class)))
+}
+
+/// Refuses labels that are not one for each item, or no class.
+pub(super) fn check_labels(labels: &[usize], n_items: usize, n_classes: usize) -> Result<()> {
     if labels.len() != n_items {
         return Err(Error::Count {
             what: "labels for the held-out items".into(),
@@ -47,14 +53,10 @@ pub(super) fn one_hot(labels: &[usize], n_items: usize, n_classes: usize) -> Res
             found: labels.len(),
         });
     }
-    let mut targets = Array2::zeros((n_items, n_classes));
-    for (item, &label) in labels.iter().enumerate() {
-        if label >= n_classes {
-            return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
-        }
-        targets[[item, label]] = 1.0;
+    match labels.iter().enumerate().find(|(_, label)| **label >= n_classes) {
+        None => Ok(()),
+        Some((item, &label)) => Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes }),
     }
-    Ok(targets)
 }
 
 /// Soft targets with rows that sum to exactly 1, none of it on a class that the item lacks.

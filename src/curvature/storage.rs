@@ -39,8 +39,7 @@ impl Curvature {
             CurvatureSums::Diagonal(all) => SumsForm::Diagonal(writer.each("", all, Writer::diagonal)?),
             CurvatureSums::Joint(all) => SumsForm::Joint(writer.each("", all, Writer::joint)?),
         };
-        let header = serde_json::to_string(&Header::new(self, sums)?).map_err(|e| Error::format(path.display(), e))?;
-        write_checked(path, writer.arrays, KEY, header)
+        write_checked(path, writer.arrays, KEY, &Header::new(self, sums)?)
     }
 
     /// Reads what [`Curvature::save`] wrote, equal to what was saved, bit by bit.

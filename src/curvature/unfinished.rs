@@ -30,12 +30,11 @@ impl UnfinishedPass {
         curvatures: &mut [Curvature],
     ) -> Result<Self> {
         let of_all = [data_fingerprint(data)?, model_fingerprint(model)?];
-        let dir = checkpoints.dir.join("curvature");
         let mut files = Vec::new();
         for curvature in curvatures {
-            let config = serde_json::to_vec(&curvature.config).map_err(|e| Error::format(dir.display(), e))?;
-            let name = fnv1a_words(of_all.into_iter().chain([fnv1a(config)]));
-            let path = dir.join(format!("{name:016x}.safetensors"));
+            let config =
+                serde_json::to_vec(&curvature.config).map_err(|e| Error::format("settings of curvature", e))?;
+            let path = checkpoints.file("curvature", fnv1a_words(of_all.into_iter().chain([fnv1a(config)])));
             let mut done = 0;
             if path.try_exists().map_err(|e| Error::io(&path, e))? {
                 let found = Curvature::load(&path)?;
@@ -65,12 +64,7 @@ impl UnfinishedPass {
         for ((path, saved), curvature) in self.files.iter_mut().zip(curvatures) {
             if *saved < done {
                 *saved = done;
-                self.saver.save(|| {
-                    if let Some(dir) = path.parent() {
-                        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-                    }
-                    curvature.save(&path)
-                });
+                self.saver.save(path, |path| curvature.save(path));
             }
         }
     }
@@ -78,14 +72,12 @@ impl UnfinishedPass {
 
 /// How many of `batches` the sums are about.
 fn whole_batches<D: Dataset>(found: &Curvature, path: &Path, data: &D, batches: &[Vec<usize>]) -> Result<usize> {
-    let mut items = 0;
-    let done = batches.iter().take_while(|batch| {
-        items += batch.len();
-        items <= found.n_data
-    });
-    let done = done.count();
+    let (mut done, mut n_items) = (0, 0);
+    while let Some(batch) = batches.get(done).filter(|batch| n_items + batch.len() <= found.n_data) {
+        n_items += batch.len();
+        done += 1;
+    }
     let keys: BTreeSet<u64> = batches[..done].iter().flatten().map(|&item| data.item_key(item)).collect();
-    let n_items: usize = batches[..done].iter().map(Vec::len).sum();
     if n_items != found.n_data || keys != found.item_keys {
         return Err(Error::Incompatible(format!(
             "{}: its {} items are not those of the first {done} batches ({n_items} items)",

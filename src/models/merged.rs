@@ -3,7 +3,6 @@
 use super::{causal_lm::CausalLm, pretrained::Pretrained, token_batch::TokenBatch};
 use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
-use crate::data::{EncodedDataset, EncodedItem, EncodedRow, PaddingSide, ResolvedAnswers};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, LoraLinear, to_vec};
 use crate::tape::Tape;
@@ -222,7 +221,7 @@ fn fetched<'a, const D: usize>(shape: [usize; D], tensor: impl Fn() -> Tensor<D>
 
 /// Largest difference of a logit at any position of a row.
 fn difference(adapted: &CausalLm, merged: &CausalLm, row: &[u32], device: &Device, dtype: DType) -> Result<f64> {
-    let batch = batch(row, device, dtype)?;
+    let batch = TokenBatch::of_row(row, device, dtype)?;
     let hidden = [adapted, merged].map(|model| model.hidden(&batch, &mut Tape::off()));
     let mut largest = 0.0f64;
     for start in (0..row.len()).step_by(POSITIONS) {
@@ -240,17 +239,4 @@ fn difference(adapted: &CausalLm, merged: &CausalLm, row: &[u32], device: &Devic
         largest = expected.iter().zip(&found).fold(largest, |m, (a, b)| m.max((a - b).abs()));
     }
     Ok(largest)
-}
-
-/// One row without an answer.
-fn batch(row: &[u32], device: &Device, dtype: DType) -> Result<TokenBatch> {
-    let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
-    let data = EncodedDataset {
-        name: "rows".into(),
-        items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
-        answers: ResolvedAnswers::ClassTokens(vec![0]),
-        n_classes: 1,
-        n_truncated: 0,
-    };
-    TokenBatch::new(&data, &[0], PaddingSide::Right, device, dtype)
 }

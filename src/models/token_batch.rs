@@ -78,6 +78,22 @@ impl TokenBatch {
         })
     }
 
+    /// One row of token ids that asks nothing, for the logits at all its positions.
+    ///
+    /// # Errors
+    /// As [`TokenBatch::new`].
+    pub fn of_row(row: &[u32], device: &Device, dtype: DType) -> Result<Self> {
+        let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
+        Self::build(HostBatch {
+            items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
+            is_continuation: false,
+            n_classes: 1,
+            side: PaddingSide::Right,
+            device: device.clone(),
+            dtype,
+        })
+    }
+
     fn build(host: HostBatch) -> Result<Self> {
         let items: Vec<&EncodedItem> = host.items.iter().collect();
         let padded = PaddedRows::from_items(&items, PAD_ID, host.side)?;

@@ -9,7 +9,7 @@ use super::laplace::Laplace;
 use super::quadratic::QuadraticModel;
 use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer};
 use crate::error::{Error, Result};
-use crate::file_header::{Exact, check_version};
+use crate::file_header::{Exact, parse_header};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
@@ -107,8 +107,7 @@ impl Laplace {
             blocks: writer.each("", self.blocks(), put_block)?,
             quadratic: put_quadratic(&mut writer, self.groups())?,
         };
-        let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
-        write_checked(path, writer.arrays, KEY, header)
+        write_checked(path, writer.arrays, KEY, &header)
     }
 
     /// Hashes all that a prediction with this posterior depends on.
@@ -138,7 +137,7 @@ impl Laplace {
     pub fn load<M: Adaptable>(path: impl AsRef<Path>, model: &M) -> Result<Self> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
-        let header = parse(file.checked_metadata(KEY)?, path)?;
+        let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "posterior", path)?;
         let map = read_adapter(model)?;
         check_same_adapter("posterior", header.adapter_fingerprint, adapter_fingerprint(&map))?;
         check_same_base(header.base_fingerprint, base_fingerprint(model)?)?;
@@ -176,13 +175,6 @@ fn check_same_base(expected: u64, found: u64) -> Result<()> {
         "the posterior was fitted on another base model, or on this one in another element type (fingerprints {expected:016x} \
          and {found:016x})"
     )))
-}
-
-fn parse(text: &str, path: &Path) -> Result<Header> {
-    let format = |e: serde_json::Error| Error::format(path.display(), format!("posterior header: {e}"));
-    let value: serde_json::Value = serde_json::from_str(text).map_err(format)?;
-    check_version(&value, FORMAT_VERSION, "posterior", path)?;
-    serde_json::from_value(value).map_err(format)
 }
 
 fn put_block<'a>(writer: &mut Writer<'a>, name: &str, block: &'a Block) -> Result<PartForm> {

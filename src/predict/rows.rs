@@ -3,7 +3,7 @@
 use crate::batches::for_each_batch;
 use crate::checkpoints::{Checkpoints, Saver};
 use crate::error::{Error, Result};
-use crate::file_header::check_version;
+use crate::file_header::parse_header;
 use crate::hash::fnv1a_words;
 use crate::lora::model_fingerprint;
 use crate::models::{Classifier, Dataset, data_fingerprint};
@@ -79,14 +79,12 @@ impl UnfinishedRows {
         n_batches: usize,
         rows: &mut Array2<f64>,
     ) -> Result<(Self, usize)> {
-        let path = checkpoints.dir.join("predict").join(format!("{name:016x}.safetensors"));
+        let path = checkpoints.file("predict", name);
         let mut done = 0;
         if path.try_exists().map_err(|e| Error::io(&path, e))? {
             let mut file = TensorFile::open(&path)?;
-            let format = |e: serde_json::Error| Error::format(path.display(), e);
-            let header: serde_json::Value = serde_json::from_str(file.checked_metadata(KEY)?).map_err(format)?;
-            check_version(&header, FORMAT_VERSION, "unfinished prediction", &path)?;
-            let header: Header = serde_json::from_value(header).map_err(format)?;
+            let text = file.checked_metadata(KEY)?;
+            let header: Header = parse_header(text, FORMAT_VERSION, "unfinished prediction", &path)?;
             if header.batches_done > n_batches {
                 return Err(Error::Count {
                     what: format!("{}: finished batches", path.display()),
@@ -106,19 +104,14 @@ impl UnfinishedRows {
         if !(now || self.saver.is_due()) {
             return;
         }
-        let path = &self.path;
-        self.saver.save(|| {
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-            }
+        self.saver.save(&self.path, |path| {
             let header = Header {
                 format_version: FORMAT_VERSION,
                 crate_version: env!("CARGO_PKG_VERSION").into(),
                 batches_done: done,
             };
-            let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
             let bits = rows.mapv(f64::to_bits);
-            write_checked(path, vec![(ROWS.into(), StoredArray::new(bits.view()))], KEY, header)
+            write_checked(path, vec![(ROWS.into(), StoredArray::new(bits.view()))], KEY, &header)
         });
     }
 }

@@ -1,12 +1,13 @@
 //! Writes named arrays as a safetensors file, with checksums where the file is this crate's own.
 
-use super::{CHECKSUMS, Element, check_finite, checksum};
+use super::{CHECKSUMS, Element, FLOATS, check_finite, checksum, no_float};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use crate::hash::fnv1a;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::TensorData;
 use ndarray::{ArrayView, Dimension};
 use safetensors::{Dtype, View};
+use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -24,19 +25,8 @@ impl<'a> StoredArray<'a> {
     /// # Errors
     /// If its elements are no floats, or one is not finite.
     pub(crate) fn of_tensor(name: &str, data: &'a TensorData) -> Result<Self> {
-        let dtype = match data.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            other => {
-                return Err(Error::Unsupported {
-                    what: format!("element type of tensor `{name}`"),
-                    found: format!("{other:?}"),
-                    supported: "F64, F32, F16, BF16".into(),
-                });
-            }
-        };
+        let stored = FLOATS.iter().find(|(_, held)| *held == data.dtype()).map(|(stored, _)| *stored);
+        let dtype = stored.ok_or_else(|| no_float(name, data.dtype()))?;
         check_finite(name, data)?;
         Ok(Self { dtype, shape: data.shape().to_vec(), bytes: Box::new(|| data.as_bytes().to_vec()) })
     }
@@ -81,11 +71,17 @@ impl View for StoredArray<'_> {
     }
 }
 
-/// Writes named arrays with the checksum of each, and a text under a key of the metadata with its own.
+/// Writes named arrays with the checksum of each, and a header as JSON under a key of the metadata with its own.
 ///
 /// # Errors
 /// As [`write_arrays`].
-pub(crate) fn write_checked(path: &Path, arrays: Vec<(String, StoredArray)>, key: &str, text: String) -> Result<()> {
+pub(crate) fn write_checked(
+    path: &Path,
+    arrays: Vec<(String, StoredArray)>,
+    key: &str,
+    header: &impl Serialize,
+) -> Result<()> {
+    let text = serde_json::to_string(header).map_err(|e| Error::format(path.display(), e))?;
     let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.hash())));
     let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(fnv1a(text.bytes())))]).collect();
     let checksums = serde_json::to_string(&checksums).map_err(|e| Error::format(path.display(), e))?;

@@ -7,7 +7,7 @@ use super::run::{Place, Run};
 use super::trainer::TrainerConfig;
 use crate::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
-use crate::file_header::check_version;
+use crate::file_header::parse_header;
 use crate::lora::model_fingerprint;
 use crate::models::{Classifier, Dataset, data_fingerprint};
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
@@ -15,7 +15,6 @@ use burn::optim::ModuleOptimizer;
 use burn::tensor::Bytes;
 use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -101,7 +100,7 @@ impl RunFiles {
     }
 
     /// Where a checkpoint after `steps` steps is.
-    fn path(&self, steps: usize) -> PathBuf {
+    pub(super) fn path(&self, steps: usize) -> PathBuf {
         self.dir.join(format!("{PREFIX}{steps:08}{SUFFIX}"))
     }
 
@@ -131,12 +130,11 @@ impl RunFiles {
         Ok(self.all()?.pop())
     }
 
-    /// Saves the run and removes checkpoints that are older than the newest `keep`.
+    /// Saves the run to `path` and removes checkpoints that are older than the newest `keep`.
     ///
     /// # Errors
     /// If a value is not finite, or the disk refuses; older checkpoints are then untouched.
-    pub(super) fn save<M: Classifier>(&self, run: &Run<M>) -> Result<()> {
-        let path = self.path(run.place.report.steps);
+    pub(super) fn save<M: Classifier>(&self, path: &Path, run: &Run<M>) -> Result<()> {
         let parameters = parameters::read(&run.model, None)?;
         let best = run.best.as_ref().map(|best| parameters::read(best, Some(&parameters))).transpose()?;
         let optimizer = run.optimizer.into_bytes().map_err(|e| Error::format(path.display(), e))?;
@@ -174,9 +172,7 @@ impl RunFiles {
             parameters: parameters::forms(&parameters),
             best: best.as_ref().map(parameters::forms),
         };
-        let header = serde_json::to_string(&header).map_err(|e| Error::format(path.display(), e))?;
-        std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e))?;
-        write_checked(&path, arrays, KEY, header)?;
+        write_checked(path, arrays, KEY, &header)?;
         self.remove_old()
     }
 
@@ -226,10 +222,7 @@ impl RunFiles {
     }
 
     fn header(&self, text: &str, path: &Path) -> Result<Header> {
-        let format = |e: serde_json::Error| Error::format(path.display(), format!("header: {e}"));
-        let value: Value = serde_json::from_str(text).map_err(format)?;
-        check_version(&value, FORMAT_VERSION, "training checkpoint", path)?;
-        let header: Header = serde_json::from_value(value).map_err(format)?;
+        let header: Header = parse_header(text, FORMAT_VERSION, "training checkpoint", path)?;
         let names = self.identity.keys().chain(header.run.keys());
         for name in names {
             let value = |of: &Identity| of.get(name).cloned().unwrap_or("unknown".into());

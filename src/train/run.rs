@@ -248,7 +248,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
         let Some((files, saver)) = &mut self.files else { return };
         if now || saver.is_due() {
             let run = &self.run;
-            saver.save(|| files.save(run));
+            saver.save(&files.path(run.place.report.steps), |path| files.save(path, run));
         }
     }
 

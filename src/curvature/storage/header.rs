@@ -2,11 +2,10 @@
 
 use crate::curvature::{Curvature, CurvatureConfig};
 use crate::error::{Error, Result};
-use crate::file_header::{Exact, check_version};
+use crate::file_header::{Exact, parse_header};
 use crate::likelihood::Likelihood;
 use crate::tape::Site;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
@@ -133,16 +132,14 @@ impl Header {
         })
     }
 
-    /// Reads the header of the file at `path`: the version before anything else, for another one may differ in all the rest.
+    /// Reads the header of the file at `path`.
     ///
     /// # Errors
-    /// If it is malformed, of another version, or a setting is out of bounds.
+    /// As [`parse_header`], and if a setting is out of bounds.
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
         let format =
             |reason: &dyn std::fmt::Display| Error::format(path.display(), format!("curvature header: {reason}"));
-        let value: Value = serde_json::from_str(text).map_err(|e| format(&e))?;
-        check_version(&value, FORMAT_VERSION, "curvature", path)?;
-        let mut header: Self = serde_json::from_value(value).map_err(|e| format(&e))?;
+        let mut header: Self = parse_header(text, FORMAT_VERSION, "curvature", path)?;
         match (&mut header.config.likelihood, header.noise_variance) {
             (Likelihood::Gaussian { noise_variance }, Some(exact)) => *noise_variance = exact.value(),
             (Likelihood::Categorical, None) => {}

@@ -4,12 +4,12 @@ use super::WEIGHTS_FILE;
 use super::config_file::read_config;
 use super::tensors::{Key, Part, Stored, parse, stored_tensors};
 use crate::error::{Error, Result};
-use crate::lora::attach::{adapter_dtype, check_any_target, new_adapter};
+use crate::lora::attach::{adapter_dtype, at_least_f32, check_any_target, new_adapter};
 use crate::lora::weights::to_vec;
 use crate::lora::{Adaptable, LoraConfig, LoraLinear, Replaced};
 use crate::tensor_file::TensorFile;
 use burn::module::Param;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -156,7 +156,7 @@ fn list((kind, names): &(&str, Vec<String>)) -> String {
 /// Compares a saved copy of a frozen weight with the model's, up to the rounding of half precision.
 fn check_frozen(file: &mut TensorFile, name: &str, linear: &LoraLinear) -> Result<()> {
     let own = linear.weight.val();
-    let dtype = if own.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let dtype = at_least_f32(own.dtype());
     let own = own.cast(dtype).transpose();
     let copy = file.read(name, own.dims(), dtype, &own.device())?;
     let allowed = own.clone().abs().mul_scalar(COPY_RELATIVE).add_scalar(COPY_ABSOLUTE);

@@ -1,39 +1,23 @@
-//! Unfinished work on disk: whatever is interrupted goes on to the same bits, and nothing that goes wrong stops it.
+//! Training runs: taken up after any step, cancelled, damaged, on a disk that refuses, with losses that are not finite.
 
-mod support;
-
-use bayes_lora::belief::LinkApprox;
+use crate::support::points::{LIMITS, adapted, blobs, flipped, log_lines, mlp, quick, values};
+use crate::{files, seldom};
 use bayes_lora::checkpoints::Checkpoints;
-use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_curvature, fit_curvatures};
+use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{LoraConfig, attach, read_adapter};
 use bayes_lora::models::{Dataset, Mlp, Points, PointsBatch};
-use bayes_lora::posterior::{Laplace, LaplaceConfig};
-use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
 use burn::tensor::{DType, Device};
 use ndarray::Array2;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-use support::points::{LIMITS, adapted, blobs, log_lines, mlp, quick, train, values};
-use support::{FIXTURES, Fixture, f64_or_skip};
 
 /// Saves in `dir` after every step.
 fn always(dir: &Path) -> Control {
     Control::silent().with_checkpoints(Checkpoints::new(dir).with_every(Duration::ZERO).with_keep(1000)).unwrap()
-}
-
-/// Saves in `dir` when it must.
-fn seldom(dir: &Path) -> Control {
-    Control::silent().with_checkpoints(Checkpoints::new(dir).with_every(Duration::from_secs(3600))).unwrap()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    files
 }
 
 /// A directory with one file at `train/`.
@@ -44,21 +28,18 @@ fn with_one(file: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// Dropout, accumulation, clipping, two epochs of 3 steps: everything that has a state.
+/// Dropout, accumulation, clipping, three epochs of 3 steps: everything that has a state.
 fn eventful() -> TrainerConfig {
     TrainerConfig { accumulation: 2, weight_decay: 0.01, ..quick(3) }
 }
 
 fn fit(config: &TrainerConfig, model: Mlp, data: &Points, control: &Control) -> Result<TrainOutcome<Mlp>> {
-    // against the training data the last epoch is the best, against others not: both are kept
     Trainer::new(config.clone()).unwrap().fit(model, data, Some(&blobs(30, 2)), control)
 }
 
 fn without_time(report: &TrainReport) -> TrainReport {
     TrainReport { seconds: 0.0, resumed_after: None, ..report.clone() }
 }
-
-// ---- training ----------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
@@ -80,7 +61,7 @@ fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
             assert_eq!(values(&resumed.best.unwrap()), values(whole.best.as_ref().unwrap()));
             assert_eq!(without_time(&resumed.report), without_time(&whole.report));
         }
-        // the state of a finished run is the result: nothing is trained again, even where that is impossible
+        // the state of a finished run is the result: nothing is trained again
         let before = std::fs::read(files.last().unwrap()).unwrap();
         fit(&config, adapted(0.3), &data, &seldom(dir.path())).unwrap();
         assert_eq!(std::fs::read(files.last().unwrap()).unwrap(), before);
@@ -89,11 +70,11 @@ fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
 
 #[test]
 fn early_stopping_and_the_log_survive_an_interruption() {
-    let flipped = support::points::flipped(&blobs(30, 2));
+    let validation = flipped(&blobs(30, 2));
     let dir = tempfile::tempdir().unwrap();
     let run = |name: &str, control: &Control| {
         let config = TrainerConfig { patience: Some(2), log: Some(dir.path().join(name)), epochs: 8, ..eventful() };
-        Trainer::new(config).unwrap().fit(adapted(0.3), &blobs(44, 1), Some(&flipped), control).unwrap()
+        Trainer::new(config).unwrap().fit(adapted(0.3), &blobs(44, 1), Some(&validation), control).unwrap()
     };
     let whole = run("whole.jsonl", &Control::silent());
     assert_eq!((whole.report.best_epoch, whole.report.epochs.len()), (Some(1), 3));
@@ -283,104 +264,6 @@ fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_with_its_items() 
     for text in ["training step", "after 2 steps skipped", "at most 2", "4 items", "point 11", "last checkpoint"] {
         assert!(error.contains(text), "{error}");
     }
-}
-
-// ---- curvature ---------------------------------------------------------------------------------------------------
-
-#[test]
-fn a_pass_taken_up_after_any_batch_ends_in_the_same_bits() {
-    if !f64_or_skip("a_pass_taken_up_after_any_batch_ends_in_the_same_bits") {
-        return;
-    }
-    let fixture = Fixture::load(FIXTURES[0]);
-    let (model, data) = (fixture.model(DType::F64), &fixture.train);
-    let limits = BatchLimits { max_items: 15, max_tokens: 100_000 };
-    let of = |structure| CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
-    let low_rank = CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..of(CurvatureStructure::Kronecker) };
-    let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain([low_rank]).collect();
-    let whole = fit_curvatures(&model, data, &configs, &Control::silent()).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let cancelled = seldom(dir.path());
-    cancelled.cancel();
-    let mut calls = 0;
-    while let Err(error) = fit_curvatures(&model, data, &configs, &cancelled) {
-        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
-        calls += 1;
-        assert!(calls < 100, "no progress");
-    }
-    assert!(calls > 5, "{calls} interruptions only");
-    let resumed: Vec<Curvature> = fit_curvatures(&model, data, &configs, &seldom(dir.path())).unwrap();
-    for (resumed, whole) in resumed.iter().zip(&whole) {
-        assert_eq!(resumed, whole, "{}", whole.config.structure);
-    }
-    assert_eq!(cancelled.save_failures().count, 0);
-}
-
-#[test]
-fn other_settings_or_data_begin_a_pass_of_their_own_and_damage_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = adapted(0.0);
-    let fit = |data: &Points, config: &CurvatureConfig| fit_curvature(&model, data, config, &seldom(dir.path()));
-    let diagonal = CurvatureConfig::with_structure(CurvatureStructure::Diagonal);
-    let kinds = [
-        (blobs(20, 1), CurvatureConfig::default()),
-        (blobs(20, 3), CurvatureConfig::default()),
-        (blobs(20, 1), diagonal),
-    ];
-    for (n, (data, config)) in kinds.iter().enumerate() {
-        let alone = fit_curvature(&model, data, config, &Control::silent()).unwrap();
-        assert_eq!(fit(data, config).unwrap(), alone);
-        assert_eq!(files(&dir.path().join("curvature")).len(), n + 1);
-    }
-    for file in files(&dir.path().join("curvature")) {
-        let mut bytes = std::fs::read(&file).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        std::fs::write(&file, bytes).unwrap();
-    }
-    let error = fit(&kinds[0].0, &kinds[0].1).unwrap_err().to_string();
-    assert!(error.contains("damaged") && error.contains("curvature"), "{error}");
-}
-
-// ---- prediction --------------------------------------------------------------------------------------------------
-
-#[test]
-fn a_prediction_taken_up_after_any_batch_is_the_same_bits() {
-    let (data, test) = (blobs(40, 1), blobs(20, 2));
-    let model = train(quick(3), adapted(0.0), &data, None).model;
-    let curvature = fit_curvature(&model, &data, &CurvatureConfig::default(), &Control::silent()).unwrap();
-    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default()).unwrap();
-    let limits = BatchLimits { max_items: 4, max_tokens: 100 };
-    let run = |laplace: &Laplace, how, control: &Control| predict(&model, laplace, &test, how, &limits, control);
-    let dir = tempfile::tempdir().unwrap();
-    let ways = [
-        (Predictive::Map, 1),
-        (Predictive::Linearized(LinkApprox::default()), 2),
-        (Predictive::Sampled { n_samples: 3, seed: 1 }, 5),
-    ];
-    for (how, n_files) in ways {
-        let whole = run(&laplace, how, &Control::silent()).unwrap();
-        let mut calls = 0;
-        loop {
-            let cancelled = seldom(dir.path());
-            cancelled.cancel();
-            match run(&laplace, how, &cancelled) {
-                Ok(prediction) => break assert_eq!(prediction, whole),
-                Err(error) => assert!(matches!(error, Error::Cancelled { .. }), "{error}"),
-            }
-            calls += 1;
-            assert!(calls < 100, "no progress");
-        }
-        assert!(calls >= 5, "{calls} interruptions only");
-        assert_eq!(run(&laplace, how, &seldom(dir.path())).unwrap(), whole);
-        assert_eq!(files(&dir.path().join("predict")).len(), n_files);
-    }
-    // another posterior does not take up the rows of this one
-    let colder = laplace.clone().with_temperature(0.5).unwrap();
-    let how = Predictive::Linearized(LinkApprox::default());
-    let found = run(&colder, how, &seldom(dir.path())).unwrap();
-    assert_eq!(found, run(&colder, how, &Control::silent()).unwrap());
-    assert_ne!(found, run(&laplace, how, &Control::silent()).unwrap());
 }
 
 #[test]
