@@ -46,6 +46,7 @@ pub mod bayes_lora;
 pub mod belief;
 pub mod calibrate;
 pub mod checkpoints;
+pub mod compare;
 pub mod curvature;
 pub mod data;
 pub mod error;

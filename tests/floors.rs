@@ -32,8 +32,8 @@ const FLOORS: [&[&str]; 8] = [
     &["curvature", "train"],
     &["posterior"],
     &["predict"],
-    &["plot"],
-    &["bayes_lora"],
+    &["methods", "plot"],
+    &["bayes_lora", "compare"],
 ];
 
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
