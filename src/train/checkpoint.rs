@@ -4,23 +4,23 @@ use super::freeze::{TrainingMode, set_trainable};
 use super::parameters::{self, ParameterForm};
 use super::report::{EpochRecord, TrainReport};
 use super::run::{Place, Run};
+use super::snapshots::Snapshot;
 use super::trainer::TrainerConfig;
+use super::update::UpdateRule;
 use crate::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
 use crate::file_header::parse_header;
-use crate::lora::model_fingerprint;
+use crate::lora::{AdapterWeights, model_fingerprint, read_adapter};
 use crate::models::{Classifier, Dataset, data_fingerprint};
+use crate::tape::Site;
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
-use burn::optim::ModuleOptimizer;
-use burn::tensor::Bytes;
 use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_training";
 /// Names are `step-00000120.safetensors`: their order is that of the steps.
@@ -35,7 +35,7 @@ const SUMS: &str = "sums";
 pub(super) type Identity = BTreeMap<String, String>;
 
 pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
-    config: &TrainerConfig,
+    (config, rule): (&TrainerConfig, String),
     start: &M,
     data: &D,
     validation: Option<&D>,
@@ -45,7 +45,7 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
         [
             ("epochs", config.epochs.to_string()),
             ("learning_rate", config.learning_rate.to_string()),
-            ("weight_decay", config.weight_decay.to_string()),
+            ("update rule", rule),
             ("warmup_fraction", config.warmup_fraction.to_string()),
             ("decay", format!("{:?}", config.decay)),
             ("limits", format!("{:?}", config.limits)),
@@ -55,6 +55,7 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
             ("mode", format!("{:?}", config.mode)),
             ("objective", format!("{:?}", config.objective)),
             ("seed", config.seed.to_string()),
+            ("snapshots", format!("{:?}", config.snapshots)),
             ("training data", of_data(data)?),
             ("validation data", validation.map_or(Ok("none".into()), of_data)?),
             ("weights at the start", format!("{:016x}", model_fingerprint(start)?)),
@@ -82,6 +83,8 @@ struct Header {
     n_epochs: usize,
     validated: bool,
     optimizer_bytes: usize,
+    /// After how many steps each snapshot was taken; its matrices are `snapshot.STEP.SITE`.
+    snapshots: Vec<usize>,
     parameters: Vec<ParameterForm>,
     /// Those of the best epoch, where another epoch than the present one may still be it.
     best: Option<Vec<ParameterForm>>,
@@ -134,10 +137,10 @@ impl RunFiles {
     ///
     /// # Errors
     /// If a value is not finite, or the disk refuses; older checkpoints are then untouched.
-    pub(super) fn save<M: Classifier>(&self, path: &Path, run: &Run<M>) -> Result<()> {
+    pub(super) fn save<M: Classifier>(&self, path: &Path, run: &Run<M>, rule: &dyn UpdateRule<M>) -> Result<()> {
         let parameters = parameters::read(&run.model, None)?;
         let best = run.best.as_ref().map(|best| parameters::read(best, Some(&parameters))).transpose()?;
-        let optimizer = run.optimizer.into_bytes().map_err(|e| Error::format(path.display(), e))?;
+        let optimizer = rule.state()?;
         let place = &run.place;
         let report = &place.report;
         let validated = report.epochs.iter().any(|epoch| epoch.validation_nll.is_some());
@@ -152,6 +155,9 @@ impl RunFiles {
             for (name, (_, data)) in all.into_iter().flatten() {
                 arrays.push((format!("{prefix}{name}"), StoredArray::of_tensor(name, data)?));
             }
+        }
+        for Snapshot { step, weights } in &run.snapshots {
+            arrays.extend(weights.iter().map(|(site, w)| (snapshot_name(*step, site), StoredArray::new(w.view()))));
         }
         let header = Header {
             format_version: FORMAT_VERSION,
@@ -169,6 +175,7 @@ impl RunFiles {
             n_epochs: report.epochs.len(),
             validated,
             optimizer_bytes: optimizer.len(),
+            snapshots: run.snapshots.iter().map(|snapshot| snapshot.step).collect(),
             parameters: parameters::forms(&parameters),
             best: best.as_ref().map(parameters::forms),
         };
@@ -188,7 +195,12 @@ impl RunFiles {
     ///
     /// # Errors
     /// If it is damaged, of another format version, or of a run with other settings, weights or data (named).
-    pub(super) fn resume<M: Classifier>(&self, run: Run<M>, start: &M, mode: &TrainingMode) -> Result<Run<M>> {
+    pub(super) fn resume<M: Classifier>(
+        &self,
+        (run, rule): (Run<M>, &mut dyn UpdateRule<M>),
+        start: &M,
+        mode: &TrainingMode,
+    ) -> Result<Run<M>> {
         let Some(path) = self.newest()? else { return Ok(run) };
         let mut file = TensorFile::open(&path)?;
         let header = self.header(file.checked_metadata(KEY)?, &path)?;
@@ -196,7 +208,11 @@ impl RunFiles {
         let optimizer: Array1<u8> = file.read_array(OPTIMIZER, header.optimizer_bytes)?;
         let figures = file.read_array(EPOCHS, (header.n_epochs, columns(header.validated)))?;
         let sums: Array1<f64> = file.read_array(SUMS, 2)?;
-        let optimizer = restore_optimizer(run.optimizer, optimizer.to_vec(), &path)?;
+        rule.restore(optimizer.to_vec()).map_err(|e| match e {
+            Error::Format { location, reason } => Error::format(path.display(), format!("{location}: {reason}")),
+            e => e,
+        })?;
+        let snapshots = read_snapshots(&mut file, &header.snapshots, start)?;
         let model = parameters::restore(start.clone(), &mut file, "parameters.", &header.parameters)?;
         let best =
             header.best.map(|forms| parameters::restore(start.clone(), &mut file, "best.", &forms)).transpose()?;
@@ -218,7 +234,7 @@ impl RunFiles {
             log_bytes: header.log_bytes,
             report,
         };
-        Ok(Run { model: set_trainable(model, mode)?.train(), best, optimizer, place })
+        Ok(Run { model: set_trainable(model, mode)?.train(), best, snapshots, place })
     }
 
     fn header(&self, text: &str, path: &Path) -> Result<Header> {
@@ -255,13 +271,23 @@ fn check_epochs(header: &Header, path: &Path) -> Result<()> {
     }
 }
 
-/// `optimizer` in the state that the bytes hold. burn's reader panics on some that are malformed.
-fn restore_optimizer(optimizer: ModuleOptimizer, bytes: Vec<u8>, path: &Path) -> Result<ModuleOptimizer> {
-    let read = catch_unwind(AssertUnwindSafe(|| optimizer.from_bytes(Bytes::from_bytes_vec(bytes))));
-    match read {
-        Ok(read) => read.map_err(|e| Error::format(path.display(), e)),
-        Err(_) => Err(Error::format(path.display(), "burn's reader of the optimiser's state panicked")),
+fn snapshot_name(step: usize, site: &Site) -> String {
+    format!("snapshot.{step}.{site}")
+}
+
+/// The snapshots after `steps`, each of the shape of the adapter that `start` has.
+fn read_snapshots<M: Classifier>(file: &mut TensorFile, steps: &[usize], start: &M) -> Result<Vec<Snapshot>> {
+    if steps.is_empty() {
+        return Ok(Vec::new());
     }
+    let adapter = read_adapter(start)?;
+    let mut snapshot = |&step: &usize| {
+        let read = |(site, w): (&Site, &Array2<f64>)| {
+            Ok((site.clone(), file.read_array(&snapshot_name(step, site), w.dim())?))
+        };
+        Ok(Snapshot { step, weights: adapter.iter().map(read).collect::<Result<AdapterWeights>>()? })
+    };
+    steps.iter().map(&mut snapshot).collect()
 }
 
 /// A row an epoch: training NLL, and validation NLL and accuracy where there was validation.

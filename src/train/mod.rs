@@ -9,12 +9,16 @@ mod parameters;
 mod report;
 mod run;
 mod schedule;
+mod snapshots;
 mod step;
 mod trainer;
+mod update;
 
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
 pub use objective::{Objective, nll_sum, squared_error_sum};
 pub use report::{EpochRecord, TrainOutcome, TrainReport};
 pub use schedule::{Decay, Schedule};
+pub use snapshots::{Snapshot, Snapshots};
 pub use trainer::{Trainer, TrainerConfig};
+pub use update::{StepPosition, UpdateRule};

@@ -1,5 +1,6 @@
 //! What training says about itself: a line a step, a record an epoch, and a report in the end.
 
+use super::snapshots::Snapshot;
 use serde::Serialize;
 
 /// One epoch's figures; NLLs are means over items, in nats.
@@ -43,6 +44,8 @@ pub struct TrainOutcome<M> {
     pub model: M,
     /// The model after the best epoch.
     pub best: Option<M>,
+    /// The adapter along the run, oldest first, where [`super::TrainerConfig::snapshots`] asks for it.
+    pub snapshots: Vec<Snapshot>,
     /// What happened.
     pub report: TrainReport,
 }

@@ -6,14 +6,16 @@ use super::freeze::set_trainable;
 use super::log::TrainLog;
 use super::report::{EpochRecord, StepRecord, TrainOutcome, TrainReport};
 use super::schedule::Schedule;
+use super::snapshots::Snapshot;
 use super::step::Loss;
 use super::trainer::{TrainerConfig, evaluate};
+use super::update::{StepPosition, UpdateRule};
 use crate::checkpoints::Saver;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
+use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset, known_labels};
 use crate::progress::{Bar, Control};
-use burn::optim::{AdamWConfig, ModuleOptimizer};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -37,22 +39,22 @@ pub(super) struct Place {
     pub(super) report: TrainReport,
 }
 
-/// All that changes while training.
+/// All that changes while training, but the state of the update rule.
 pub(super) struct Run<M> {
     /// With gradients.
     pub(super) model: M,
     /// Without.
     pub(super) best: Option<M>,
-    pub(super) optimizer: ModuleOptimizer,
+    pub(super) snapshots: Vec<Snapshot>,
     pub(super) place: Place,
 }
 
 /// Trains `start` as [`super::Trainer::fit`] says.
 pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     config: &TrainerConfig,
+    rule: &mut dyn UpdateRule<M>,
     start: M,
-    data: &D,
-    validation: Option<&D>,
+    (data, validation): (&D, Option<&D>),
     control: &Control,
 ) -> Result<TrainOutcome<M>> {
     let labels = known_labels(data, start.n_classes())?;
@@ -61,21 +63,22 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let plan = |epoch: usize| data.plan(config.limits, BatchOrder::Shuffled { seed: config.seed, epoch: epoch as u64 });
     let epochs = (0..config.epochs).map(plan).collect::<Result<Vec<_>>>()?;
     let total = epochs.iter().map(|e| e.len().div_ceil(config.accumulation)).sum();
-    // ε = 1e-8 as in PyTorch
-    let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay as f32).init();
     let model = set_trainable(start.clone(), &config.mode)?.train();
-    let mut run = Run { model, best: None, optimizer, place: Place::default() };
+    let mut run = Run { model, best: None, snapshots: Vec::new(), place: Place::default() };
     let files = match control.saver() {
         None => None,
         Some((checkpoints, saver)) => {
-            let files = RunFiles::new(checkpoints, identity(config, &start, data, validation)?);
-            run = files.resume(run, &start, &config.mode)?;
+            let files = RunFiles::new(checkpoints, identity((config, rule.describe()), &start, data, validation)?);
+            run = files.resume((run, &mut *rule), &start, &config.mode)?;
             Some((files, saver))
         }
     };
     let log = config.log.as_ref().map(|path| TrainLog::resume(path, run.place.log_bytes)).transpose()?;
     let mut training = Training {
         config,
+        rule,
+        total,
+        snapshot_steps: config.snapshots.steps(total),
         loss: Loss { config, data, labels: &labels, centre: centre.as_ref() },
         schedule: Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?,
         validation,
@@ -89,12 +92,16 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     while training.is_unfinished() {
         training.epoch(&epochs[training.run.place.epoch], &mut bar)?;
     }
-    let Run { model, best, place, .. } = training.run;
-    Ok(TrainOutcome { model: model.valid(), best, report: place.report })
+    let Run { model, best, snapshots, place } = training.run;
+    Ok(TrainOutcome { model: model.valid(), best, snapshots, report: place.report })
 }
 
 struct Training<'a, M, D> {
     config: &'a TrainerConfig,
+    rule: &'a mut dyn UpdateRule<M>,
+    /// Steps of the whole run.
+    total: usize,
+    snapshot_steps: Vec<usize>,
     loss: Loss<'a, D>,
     schedule: Schedule,
     validation: Option<&'a D>,
@@ -178,19 +185,19 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     /// One step through some of the data; says how it went.
     fn step(&mut self, batches: &[Vec<usize>]) -> Result<String> {
         let start = Instant::now();
-        let Run { model, place, .. } = &self.run;
-        let step = place.report.steps;
-        let mut gradient = self.loss.gradient(model, batches, step, self.control)?;
-        let norm = clip_global_norm(model, &mut gradient.gradients, self.config.max_grad_norm);
+        let step = self.run.place.report.steps;
         let learning_rate = self.schedule.rate(step);
+        let position = StepPosition { step, total: self.total, learning_rate };
+        let point = self.rule.point(&self.run.model, position)?;
+        let mut gradient = self.loss.gradient(&point, batches, step, self.control)?;
+        let norm = clip_global_norm(&point, &mut gradient.gradients, self.config.max_grad_norm);
         let skipped = !(gradient.nll.is_finite() && norm.is_finite());
         let n_items: usize = batches.iter().map(Vec::len).sum();
         let mean_nll = gradient.nll / n_items as f64;
         if skipped {
             self.skip(batches, mean_nll, norm)?;
         } else {
-            let optimizer = &mut self.run.optimizer;
-            self.run.model = optimizer.step(learning_rate, self.run.model.clone(), gradient.gradients);
+            self.run.model = self.rule.update(self.run.model.clone(), gradient.gradients, position)?;
             self.run.place.items_of_epoch += n_items;
             self.run.place.epoch_nll += gradient.nll;
         }
@@ -201,6 +208,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
         place.report.items += n_items;
         place.report.tokens += gradient.tokens;
         place.report.seconds += seconds;
+        let steps = place.report.steps;
+        if self.snapshot_steps.contains(&steps) {
+            let weights = read_adapter(&self.run.model)?;
+            self.run.snapshots.push(Snapshot { step: steps, weights });
+        }
+        let place = &self.run.place;
         let tokens_per_second = gradient.tokens as f64 / seconds;
         let epoch = place.epoch + 1;
         self.log(&StepRecord {
@@ -247,8 +260,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     fn keep(&mut self, now: bool) {
         let Some((files, saver)) = &mut self.files else { return };
         if now || saver.is_due() {
-            let run = &self.run;
-            saver.save(&files.path(run.place.report.steps), |path| files.save(path, run));
+            let (run, rule) = (&self.run, &*self.rule);
+            saver.save(&files.path(run.place.report.steps), |path| files.save(path, run, rule));
         }
     }
 

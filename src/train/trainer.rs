@@ -5,6 +5,8 @@ use super::objective::Objective;
 use super::report::TrainOutcome;
 use super::run::run;
 use super::schedule::{Decay, Schedule};
+use super::snapshots::Snapshots;
+use super::update::{AdamW, UpdateRule};
 use crate::batches::in_order;
 use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
@@ -44,6 +46,8 @@ pub struct TrainerConfig {
     pub max_skipped_steps: usize,
     /// Seed of shuffles and dropout.
     pub seed: u64,
+    /// At which steps the adapter is kept ([`TrainOutcome::snapshots`]).
+    pub snapshots: Snapshots,
     /// Where a JSON line for every step goes; a resumed run goes on in it.
     pub log: Option<PathBuf>,
 }
@@ -65,12 +69,13 @@ impl Default for TrainerConfig {
             objective: Objective::MaximumLikelihood,
             max_skipped_steps: 10,
             seed: 0,
+            snapshots: Snapshots::default(),
             log: None,
         }
     }
 }
 
-/// Trains with AdamW.
+/// Trains with AdamW, or with an [`UpdateRule`].
 #[derive(Debug, Clone)]
 pub struct Trainer {
     config: TrainerConfig,
@@ -94,6 +99,7 @@ impl Trainer {
             return Err(Error::config("weight_decay", "at least 0 and finite", config.weight_decay));
         }
         Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, 1)?;
+        config.snapshots.validate()?;
         Ok(Self { config })
     }
 
@@ -117,7 +123,23 @@ impl Trainer {
         validation: Option<&D>,
         control: &Control,
     ) -> Result<TrainOutcome<M>> {
-        run(&self.config, model, data, validation, control)
+        self.fit_by(&mut AdamW::new(self.config.weight_decay), model, data, validation, control)
+    }
+
+    /// The same with another rule than AdamW; its state is part of the checkpoints. [`TrainerConfig::weight_decay`] is
+    /// AdamW's, and clipping ([`TrainerConfig::max_grad_norm`]) changes what a rule that estimates curvature sees.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`], and as the rule.
+    pub fn fit_by<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        rule: &mut dyn UpdateRule<M>,
+        model: M,
+        data: &D,
+        validation: Option<&D>,
+        control: &Control,
+    ) -> Result<TrainOutcome<M>> {
+        run(&self.config, rule, model, (data, validation), control)
     }
 }
 
