@@ -49,6 +49,7 @@ pub mod checkpoints;
 pub mod compare;
 pub mod curvature;
 pub mod data;
+mod draws;
 pub mod error;
 mod file_header;
 #[cfg(feature = "gguf")]
@@ -59,6 +60,7 @@ pub mod hub;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;
+pub mod methods;
 pub mod metrics;
 pub mod models;
 mod plain_name;

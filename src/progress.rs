@@ -76,6 +76,12 @@ impl Control {
         Ok(self)
     }
 
+    /// Keeps nothing on disk.
+    pub fn without_checkpoints(mut self) -> Self {
+        self.checkpoints = None;
+        self
+    }
+
     /// Where unfinished work is kept.
     pub fn checkpoints(&self) -> Option<&Checkpoints> {
         self.checkpoints.as_deref()

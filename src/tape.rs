@@ -58,7 +58,22 @@ impl std::fmt::Display for Site {
     }
 }
 
-/// What a forward pass does besides computing: nothing, dropout, or recording.
+/// Noise inside a forward pass, at the input of A or at its output. It is drawn by the implementor, who says how tokens share it.
+pub trait SiteNoise: std::fmt::Debug {
+    /// A's input `[rows, d_in]` with noise; `dropout` is the probability that the adapter was made with.
+    fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
+        let _ = (module, dropout);
+        x
+    }
+
+    /// A's output `[rows, r]` with noise, given A's input.
+    fn hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
+        let _ = (module, x);
+        hidden
+    }
+}
+
+/// What a forward pass does besides computing: nothing, noise, or recording.
 #[derive(Debug)]
 pub struct Tape {
     mode: Mode,
@@ -68,7 +83,7 @@ pub struct Tape {
 #[derive(Debug)]
 enum Mode {
     Off,
-    Dropout(Box<ChaCha8Rng>),
+    Noise(Box<dyn SiteNoise>),
     Recording,
 }
 
@@ -101,7 +116,12 @@ impl Tape {
 
     /// Records nothing, draws dropout masks from `seed`: one training step.
     pub fn dropout(seed: u64) -> Self {
-        Self::with_mode(Mode::Dropout(Box::new(ChaCha8Rng::seed_from_u64(seed))))
+        Self::noise(Box::new(TrainingDropout { rng: ChaCha8Rng::seed_from_u64(seed) }))
+    }
+
+    /// Records nothing, adds noise.
+    pub fn noise(noise: Box<dyn SiteNoise>) -> Self {
+        Self::with_mode(Mode::Noise(noise))
     }
 
     /// Records inputs and taps every output; no dropout.
@@ -113,26 +133,20 @@ impl Tape {
         Self { mode, records: Vec::new() }
     }
 
-    /// Multiplies by a fresh mask of 0 and `1/(1 − p)` while training, else returns `x`.
-    pub fn drop_out(&mut self, x: Tensor<2>, probability: f64) -> Tensor<2> {
-        let Mode::Dropout(rng) = &mut self.mode else {
-            return x;
-        };
-        if probability == 0.0 {
-            return x;
+    /// A's input, with noise where there is noise there.
+    pub fn disturb_input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
+        match &mut self.mode {
+            Mode::Noise(noise) => noise.input(module, x, dropout),
+            Mode::Off | Mode::Recording => x,
         }
-        let [rows, width] = x.dims();
-        let keep = (1.0 / (1.0 - probability)) as f32;
-        // 16 random bits resolve the probability to 1.5e-5
-        let threshold = (probability * 65536.0).round() as u16;
-        let mut bits = vec![0u8; 2 * rows * width];
-        rng.fill_bytes(&mut bits);
-        let mask: Vec<f32> = bits
-            .chunks_exact(2)
-            .map(|b| if u16::from_le_bytes([b[0], b[1]]) < threshold { 0.0 } else { keep })
-            .collect();
-        let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
-        x * mask
+    }
+
+    /// A's output, with noise where there is noise there.
+    pub fn disturb_hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
+        match &mut self.mode {
+            Mode::Noise(noise) => noise.hidden(module, x, hidden),
+            Mode::Off | Mode::Recording => hidden,
+        }
     }
 
     /// Passes `output` on; while recording, keeps `input` and adds a tap. `output_rows` says which rows of the matrix
@@ -191,4 +205,31 @@ impl Tape {
             })
             .collect())
     }
+}
+
+/// A fresh mask of 0 and `1/(1 − p)` for every element, from one stream: batches in another order draw other masks.
+#[derive(Debug)]
+struct TrainingDropout {
+    rng: ChaCha8Rng,
+}
+
+impl SiteNoise for TrainingDropout {
+    fn input(&mut self, _module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
+        if dropout == 0.0 {
+            return x;
+        }
+        let [rows, width] = x.dims();
+        let mask = dropout_mask(&mut self.rng, rows * width, dropout);
+        let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
+        x * mask
+    }
+}
+
+/// `n` draws of 0 with probability p, else `1/(1 − p)`; 16 random bits resolve p to 1.5e-5.
+pub(crate) fn dropout_mask(rng: &mut ChaCha8Rng, n: usize, p: f64) -> Vec<f32> {
+    let keep = (1.0 / (1.0 - p)) as f32;
+    let threshold = (p * 65536.0).round() as u16;
+    let mut bits = vec![0u8; 2 * n];
+    rng.fill_bytes(&mut bits);
+    bits.chunks_exact(2).map(|b| if u16::from_le_bytes([b[0], b[1]]) < threshold { 0.0 } else { keep }).collect()
 }

@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 8] = [
         "batches",
         "belief",
         "checkpoints",
+        "draws",
         "error",
         "file_header",
         "gguf",

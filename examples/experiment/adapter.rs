@@ -29,5 +29,10 @@ pub fn train_or_load(
         return Ok(outcome);
     };
     let weights = read_adapter(&load_peft(model, dir.join(FOLDER))?.0)?;
-    Ok(TrainOutcome { model: write_adapter(start, &weights)?, best: None, snapshots: Vec::new(), report: TrainReport::default() })
+    Ok(TrainOutcome {
+        model: write_adapter(start, &weights)?,
+        best: None,
+        snapshots: Vec::new(),
+        report: TrainReport::default(),
+    })
 }

@@ -118,9 +118,10 @@ impl LoraLinear {
         };
         // the adapter and what the tape sees of it stay in its own, wider element type on a half-precision base
         let (outer, inner) = (y.dtype(), adapter.a.val().dtype());
-        let x = tape.drop_out(x.cast(inner), adapter.dropout);
+        let x = tape.disturb_input(&self.path, x.cast(inner), adapter.dropout);
         let hidden = x.clone().matmul(adapter.a.val().transpose());
         let hidden = tape.observe(&self.path, LoraMatrix::A, &x, hidden, None);
+        let hidden = tape.disturb_hidden(&self.path, &x, hidden);
         let delta = hidden.clone().matmul(pick(adapter.b.val().transpose()));
         let delta = tape.observe(&self.path, LoraMatrix::B, &hidden, delta, columns);
         y + delta.mul_scalar(adapter.scale).cast(outer)

@@ -18,6 +18,7 @@ mod config;
 mod fingerprint;
 mod linear;
 mod peft;
+mod sampler;
 mod targets;
 mod weights;
 
@@ -29,6 +30,7 @@ pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub(crate) use fingerprint::{check_same_adapter, model_fingerprint};
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
+pub use sampler::AdapterSampler;
 pub use targets::{OneOrMany, TargetModules};
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};
 pub(crate) use weights::{to_array, to_vec};

@@ -2,11 +2,13 @@
 
 mod linearized;
 mod map;
+mod noisy;
 mod prediction;
 mod rows;
 mod sampled;
 
 pub use linearized::predict_linearized;
 pub use map::predict_map;
+pub use noisy::{RowKeys, predict_noisy};
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;

@@ -69,7 +69,7 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
         Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {
             laplace.check_is_about(model)?;
-            let draw = |index| laplace.sample(seed, index);
+            let draw = |index| Ok(laplace.sample(seed, index));
             let belief = predict_sampled(model, data, draw, n_samples, limits, control)?;
             (belief, LinkApprox::default())
         }

@@ -18,7 +18,7 @@ use ndarray::{Array1, Array3, s};
 pub fn predict_sampled<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    draw: impl Fn(u64) -> AdapterWeights,
+    draw: impl Fn(u64) -> Result<AdapterWeights>,
     n_samples: usize,
     limits: &BatchLimits,
     control: &Control,
@@ -29,7 +29,7 @@ pub fn predict_sampled<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut logits = Array3::zeros((n_samples, data.n_items(), model.n_classes()));
     let model = model.valid();
     for k in 0..n_samples {
-        let sample = write_adapter(model.clone(), &draw(k as u64))?;
+        let sample = write_adapter(model.clone(), &draw(k as u64)?)?;
         if let LogitBelief::Point { logits: point } = predict_map(&sample, data, limits, control)? {
             logits.slice_mut(s![k, .., ..]).assign(&point);
         }

@@ -16,7 +16,7 @@ fn a_bad_prediction_is_refused_by_name_and_numbers() {
             "no draws",
             || {
                 let (model, draws) = (adapted_mlp(2), read_adapter(&adapted_mlp(2))?);
-                predict_sampled(&model, &points(), |_| draws.clone(), 0, &LIMITS, &silent()).map(|_| ())
+                predict_sampled(&model, &points(), |_| Ok(draws.clone()), 0, &LIMITS, &silent()).map(|_| ())
             },
             &["n_samples", "at least 1", "got 0"],
         ),

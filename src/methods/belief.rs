@@ -1,0 +1,121 @@
+//! What a fitted method can do: say what it believes about the logits of any items.
+
+use crate::belief::{LinkApprox, LogitBelief};
+use crate::data::BatchLimits;
+use crate::error::Result;
+use crate::lora::AdapterSampler;
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{Laplace, LogitGauge};
+use crate::predict::{predict_linearized, predict_map, predict_sampled};
+use crate::progress::Control;
+
+/// Beliefs about the logits of items, from a model with an adapter of the shape that the method was fitted at.
+pub trait Belief<M, D>: Send + Sync
+where
+    M: Classifier,
+    D: Dataset<Input = M::Input>,
+{
+    /// What it believes about every item, in the data's order. `model` holds the adapter that post-hoc methods start from.
+    ///
+    /// # Errors
+    /// If the data are empty, a logit is not finite, or the caller cancels.
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief>;
+
+    /// What an answer takes, of a task with so many classes.
+    fn needs(&self, n_classes: usize) -> Needs;
+
+    /// How a Gaussian belief becomes probabilities.
+    fn link(&self) -> LinkApprox {
+        LinkApprox::default()
+    }
+
+    /// The posterior around whose linearisation it predicts: several such beliefs share one pass of Jacobians.
+    fn linearized(&self) -> Option<&Laplace> {
+        None
+    }
+}
+
+/// What an answer takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Forward passes an item.
+    pub forwards: usize,
+    /// Backward passes an item.
+    pub backwards: usize,
+    /// Bytes kept beyond the adapter that post-hoc methods start from.
+    pub bytes: usize,
+}
+
+/// The network at the trained adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PointBelief;
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for PointBelief {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        predict_map(model, data, limits, control)
+    }
+
+    fn needs(&self, _n_classes: usize) -> Needs {
+        Needs { forwards: 1, ..Needs::default() }
+    }
+}
+
+/// The network at draws of its adapter: what every [`AdapterSampler`] believes.
+#[derive(Debug, Clone)]
+pub struct SampledBelief<S> {
+    /// Where the adapters come from.
+    pub sampler: S,
+    /// Number of draws; the members, where there are finitely many.
+    pub n_samples: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Bytes that the sampler keeps.
+    pub bytes: usize,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler> Belief<M, D> for SampledBelief<S> {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        let draw = |index| self.sampler.draw(self.seed, index);
+        predict_sampled(model, data, draw, self.n_draws(), limits, control)
+    }
+
+    fn needs(&self, _n_classes: usize) -> Needs {
+        Needs { forwards: self.n_draws(), backwards: 0, bytes: self.bytes }
+    }
+}
+
+impl<S: AdapterSampler> SampledBelief<S> {
+    fn n_draws(&self) -> usize {
+        self.sampler.n_members().unwrap_or(self.n_samples)
+    }
+}
+
+/// The network linearised around the trained adapter, under a Laplace posterior.
+#[derive(Debug, Clone)]
+pub struct LinearizedBelief {
+    /// The posterior.
+    pub laplace: Laplace,
+    /// How its Gaussians become probabilities.
+    pub link: LinkApprox,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBelief {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        let gauge = if self.link.needs_raw_covariance() { LogitGauge::Raw } else { LogitGauge::Centred };
+        predict_linearized(model, &self.laplace, data, gauge, limits, control)
+    }
+
+    fn needs(&self, n_classes: usize) -> Needs {
+        let backwards = if self.link.needs_raw_covariance() { n_classes } else { n_classes.saturating_sub(1) };
+        let bytes = self.laplace.blocks().iter().map(|block| block.bytes()).sum();
+        Needs { forwards: 1, backwards, bytes }
+    }
+
+    fn link(&self) -> LinkApprox {
+        self.link
+    }
+
+    fn linearized(&self) -> Option<&Laplace> {
+        (!self.link.needs_raw_covariance()).then_some(&self.laplace)
+    }
+}

@@ -1,0 +1,55 @@
+//! Deep ensemble: several runs from several starts.
+
+use super::belief::SampledBelief;
+use super::members::Members;
+use super::method::{FitContext, Fitted, Method, Spent};
+use crate::error::{Error, Result};
+use crate::lora::read_adapter;
+use crate::models::{Classifier, Dataset};
+
+/// Distance between the seeds of two members: far from the seeds that users count up.
+const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over K runs of one recipe, each with its own start, order of the data and dropout. The
+/// trained adapter of the comparison is the first member.
+///
+/// Lakshminarayanan et al. (2017), arXiv 1612.01474; Wang et al. (2023), arXiv 2310.00035.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeepEnsemble {
+    /// K
+    pub n_members: usize,
+}
+
+impl Default for DeepEnsemble {
+    /// Three members.
+    fn default() -> Self {
+        Self { n_members: 3 }
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble {
+    fn name(&self) -> String {
+        "deep ensemble".into()
+    }
+
+    fn describe(&self) -> String {
+        format!("{} independent runs, probabilities averaged", self.n_members)
+    }
+
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        if self.n_members == 0 {
+            return Err(Error::config("n_members", "at least 1", 0));
+        }
+        let mut members = vec![read_adapter(context.map)?];
+        let mut items = 0;
+        for member in 1..self.n_members as u64 {
+            let outcome = context.train_adapter(context.seed.wrapping_add(member.wrapping_mul(SEED_STRIDE)))?;
+            items += outcome.report.items;
+            members.push(read_adapter(&outcome.model)?);
+        }
+        let members = Members::new(members)?;
+        let (bytes, n_samples, seed) = (members.extra_bytes(), self.n_members, context.seed);
+        let belief = SampledBelief { sampler: members, n_samples, seed, bytes };
+        Ok(Fitted::new(belief).with_spent(Spent::training(items)))
+    }
+}

@@ -1,0 +1,24 @@
+//! Maximum likelihood: the trained adapter alone.
+
+use super::belief::PointBelief;
+use super::method::{FitContext, Fitted, Method};
+use crate::error::Result;
+use crate::models::{Classifier, Dataset};
+
+/// `p = softmax f(x; θ*)`, the baseline of all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MaximumLikelihood;
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MaximumLikelihood {
+    fn name(&self) -> String {
+        "maximum likelihood".into()
+    }
+
+    fn describe(&self) -> String {
+        "the trained adapter alone".into()
+    }
+
+    fn fit(&self, _context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        Ok(Fitted::new(PointBelief))
+    }
+}

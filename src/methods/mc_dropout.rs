@@ -1,0 +1,148 @@
+//! Monte Carlo dropout: the training's dropout left on.
+
+use super::belief::SampledBelief;
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
+use super::token_noise::{NoisyBelief, TokenNoise};
+use crate::draws::{generator, keyed};
+use crate::error::{Error, Result};
+use crate::hash::{fnv1a, fnv1a_words};
+use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
+use crate::models::{Classifier, Dataset};
+use crate::predict::RowKeys;
+use crate::tape::{LoraMatrix, SiteNoise, dropout_mask};
+use burn::tensor::{Tensor, TensorData};
+use ndarray::Array1;
+use std::collections::BTreeMap;
+
+/// `y = W₀x + s·B A (m∘x)/(1 − p)`, `m_j ~ Bernoulli(1 − p)`, with the p that the adapter was trained with. The base has no noise.
+///
+/// Coherent noise is one mask an adapted matrix and draw, `A·diag(m)/(1 − p)`; per-token noise is what PEFT's training draws. On a
+/// linear layer both have mean `MAP` and `Cov[y] = s² p/(1 − p) · B A diag(x∘x) Aᵀ Bᵀ` at each token.
+///
+/// Gal & Ghahramani (2016), arXiv 1506.02142.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct McDropout {
+    /// Number of passes.
+    pub n_samples: usize,
+    /// What shares a mask.
+    pub sharing: NoiseSharing,
+}
+
+impl Default for McDropout {
+    /// Ten coherent draws.
+    fn default() -> Self {
+        Self { n_samples: 10, sharing: NoiseSharing::Coherent }
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
+    fn name(&self) -> String {
+        match self.sharing {
+            NoiseSharing::Coherent => "MC dropout".into(),
+            NoiseSharing::PerToken => "MC dropout per token".into(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} passes, {} masks", self.n_samples, self.sharing)
+    }
+
+    fn requirements(&self) -> Requirements {
+        Requirements { dropout: true, ..Requirements::default() }
+    }
+
+    fn sharing(&self) -> Option<NoiseSharing> {
+        Some(self.sharing)
+    }
+
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        let of = |linear: &crate::lora::LoraLinear| Some((linear.path.clone(), linear.adapter.as_ref()?.dropout));
+        let probabilities: BTreeMap<String, f64> = context.map.linears().into_iter().filter_map(of).collect();
+        if probabilities.values().all(|p| *p == 0.0) {
+            return Err(Error::Incompatible("MC dropout needs an adapter trained with dropout".into()));
+        }
+        let largest = probabilities.values().copied().fold(0.0, f64::max);
+        let (n_samples, seed) = (self.n_samples, context.seed);
+        let fitted = match self.sharing {
+            NoiseSharing::Coherent => {
+                let sampler = DropoutSampler::new(read_adapter(context.map)?, probabilities);
+                Fitted::new(SampledBelief { sampler, n_samples, seed, bytes: 0 })
+            }
+            NoiseSharing::PerToken => Fitted::new(NoisyBelief { noise: TokenDropout, n_samples, seed, bytes: 0 }),
+        };
+        Ok(fitted.with_found("dropout", largest))
+    }
+}
+
+/// Draws `A·diag(m)/(1 − p)`, one mask a module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropoutSampler {
+    map: AdapterWeights,
+    probabilities: BTreeMap<String, f64>,
+}
+
+impl DropoutSampler {
+    /// Around a trained adapter; p by module, 0 where none is given.
+    pub fn new(map: AdapterWeights, probabilities: BTreeMap<String, f64>) -> Self {
+        Self { map, probabilities }
+    }
+
+    /// The adapter under given masks: of each module the factors of its inputs.
+    fn masked(&self, mut mask: impl FnMut(&str, usize, f64) -> Array1<f64>) -> AdapterWeights {
+        let mut weights = self.map.clone();
+        for (site, w) in &mut weights {
+            let p = self.probabilities.get(&site.module).copied().unwrap_or(0.0);
+            if site.matrix == LoraMatrix::A && p > 0.0 {
+                *w *= &mask(&site.module, w.ncols(), p);
+            }
+        }
+        weights
+    }
+}
+
+impl AdapterSampler for DropoutSampler {
+    fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
+        Ok(self.masked(|module, width, p| {
+            let mask = dropout_mask(&mut generator(seed, module, index), width, p);
+            mask.into_iter().map(f64::from).collect()
+        }))
+    }
+}
+
+/// The training's dropout, a mask of its own for every token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenDropout;
+
+impl TokenNoise for TokenDropout {
+    fn describe(&self) -> String {
+        "dropout per token".into()
+    }
+
+    fn noise(&self, seed: u64, index: u64, rows: RowKeys) -> Box<dyn SiteNoise> {
+        Box::new(DropoutPass { seed, index, rows })
+    }
+}
+
+#[derive(Debug)]
+struct DropoutPass {
+    seed: u64,
+    index: u64,
+    rows: RowKeys,
+}
+
+impl SiteNoise for DropoutPass {
+    fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
+        if dropout == 0.0 {
+            return x;
+        }
+        let [rows, width] = x.dims();
+        let name = fnv1a(module.bytes());
+        let mut mask = Vec::with_capacity(rows * width);
+        for key in self.rows.of_rows(rows) {
+            let mut rng = keyed(self.seed, fnv1a_words([name, key]), self.index);
+            mask.extend(dropout_mask(&mut rng, width, dropout));
+        }
+        let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
+        x * mask
+    }
+}

@@ -1,0 +1,220 @@
+//! The trait of every method: what it needs, how it is fitted.
+
+use super::belief::Belief;
+use crate::curvature::{Curvature, CurvatureConfig};
+use crate::data::BatchLimits;
+use crate::error::{Error, Result};
+use crate::lora::{LoraConfig, attach};
+use crate::models::{Classifier, Dataset};
+use crate::progress::Control;
+use crate::train::{Snapshot, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
+use std::collections::BTreeMap;
+
+/// A way from training data to beliefs about logits. One file a method.
+///
+/// Settings are the implementor's fields. A method that starts from the trained adapter is *post hoc*; one that trains its own
+/// is given the same recipe.
+pub trait Method<M: Classifier, D: Dataset<Input = M::Input>> {
+    /// A short name, unique within a comparison.
+    fn name(&self) -> String;
+
+    /// All settings, in one line.
+    fn describe(&self) -> String;
+
+    /// What must be there before [`Method::fit`]; [`Requirements::check`] says what is missing, before hours are spent.
+    fn requirements(&self) -> Requirements {
+        Requirements::default()
+    }
+
+    /// How its noise is shared by tokens, where it has noise.
+    fn sharing(&self) -> Option<NoiseSharing> {
+        None
+    }
+
+    /// Finds what the method needs to answer.
+    ///
+    /// # Errors
+    /// If something that it requires is missing, or its computation fails.
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>>;
+}
+
+/// How noise is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum NoiseSharing {
+    /// One draw of the weights for all tokens of all items: a draw is a network.
+    #[default]
+    Coherent,
+    /// Noise of its own for every token, as published code does: the same variance at each token, no covariance between them.
+    PerToken,
+}
+
+impl std::fmt::Display for NoiseSharing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Coherent => "coherent",
+            Self::PerToken => "per token",
+        })
+    }
+}
+
+/// What a method reads besides the training data.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Requirements {
+    /// Snapshots of the adapter along its training, at least so many.
+    pub snapshots: usize,
+    /// Held-out items with their labels.
+    pub held_out_labels: bool,
+    /// An adapter trained with dropout.
+    pub dropout: bool,
+    /// Curvature at the trained adapter; methods that ask for it share its passes.
+    pub curvature: Option<CurvatureConfig>,
+}
+
+/// How the adapters of a comparison are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// Its training; its seed is replaced by the context's.
+    pub trainer: TrainerConfig,
+}
+
+/// All that a method may read.
+pub struct FitContext<'a, M, D> {
+    /// The pretrained model, without adapter.
+    pub base: &'a M,
+    /// The model with the trained adapter, the maximum of likelihood or of the posterior density.
+    pub map: &'a M,
+    /// The adapter along that training, oldest first.
+    pub snapshots: &'a [Snapshot],
+    /// How it was made.
+    pub recipe: &'a Recipe,
+    /// Curvature at the trained adapter, one for each configuration that a method asks for.
+    pub curvatures: &'a [(CurvatureConfig, Curvature)],
+    /// Training items.
+    pub train: &'a D,
+    /// Held-out items.
+    pub held_out: Option<&'a D>,
+    /// Size of a batch.
+    pub limits: BatchLimits,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Progress and cancellation.
+    pub control: &'a Control,
+}
+
+/// What fitting gives.
+pub struct Fitted<M: Classifier, D: Dataset<Input = M::Input>> {
+    /// What answers.
+    pub belief: Box<dyn Belief<M, D>>,
+    /// What it took.
+    pub spent: Spent,
+    /// Numbers that were found, by name.
+    pub found: BTreeMap<String, f64>,
+}
+
+/// Passes of one item through the network that fitting took, and items that it read besides the training data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Forward passes of one item.
+    pub forwards: usize,
+    /// Backward passes of one item.
+    pub backwards: usize,
+    /// Held-out items whose labels were read.
+    pub labelled: usize,
+    /// Held-out items of which only the inputs were read.
+    pub unlabelled: usize,
+}
+
+impl Spent {
+    /// Of a training run.
+    pub(super) fn training(items: usize) -> Self {
+        Self { forwards: items, backwards: items, ..Self::default() }
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
+    /// A belief that took no pass.
+    pub fn new(belief: impl Belief<M, D> + 'static) -> Self {
+        Self { belief: Box::new(belief), spent: Spent::default(), found: BTreeMap::new() }
+    }
+
+    /// Sets what it took.
+    pub fn with_spent(mut self, spent: Spent) -> Self {
+        self.spent = spent;
+        self
+    }
+
+    /// Adds a number that was found.
+    pub fn with_found(mut self, name: impl Into<String>, value: f64) -> Self {
+        self.found.insert(name.into(), value);
+        self
+    }
+}
+
+impl Requirements {
+    /// Says what is missing.
+    ///
+    /// # Errors
+    /// Names the method and each thing that it lacks.
+    pub fn check<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        method: &str,
+        recipe: &Recipe,
+        held_out: Option<&D>,
+    ) -> Result<()> {
+        let mut missing = Vec::new();
+        let kept = recipe.trainer.snapshots.count;
+        if kept < self.snapshots {
+            missing.push(format!(
+                "{} snapshots of the training (`snapshots.count` of the trainer is {kept})",
+                self.snapshots
+            ));
+        }
+        if self.dropout && recipe.lora.dropout == 0.0 {
+            missing.push("an adapter trained with dropout (`dropout` of the adapter is 0)".into());
+        }
+        if self.held_out_labels && held_out.is_none_or(|data| data.label(0).is_none()) {
+            missing.push("held-out items with labels".into());
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Incompatible(format!("{method} needs {}", missing.join(" and "))))
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
+    /// Trains an adapter of its own by the recipe, from the start and in the order of `seed`.
+    ///
+    /// # Errors
+    /// As [`attach`] and [`Trainer::fit`].
+    pub fn train_adapter(&self, seed: u64) -> Result<TrainOutcome<M>> {
+        let start = attach(self.base.clone(), &self.recipe.lora, seed)?;
+        let trainer = TrainerConfig { seed, ..self.recipe.trainer.clone() };
+        Trainer::new(trainer)?.fit(start, self.train, None, &self.for_training())
+    }
+
+    /// Trains an adapter of its own by another rule, from a start of its own.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit_by`].
+    pub fn train_by(&self, rule: &mut dyn UpdateRule<M>, config: TrainerConfig, start: M) -> Result<TrainOutcome<M>> {
+        let trainer = TrainerConfig { seed: self.seed, ..config };
+        Trainer::new(trainer)?.fit_by(rule, start, self.train, None, &self.for_training())
+    }
+
+    /// A method's runs are taken up whole or not at all: their checkpoints would meet those of another.
+    fn for_training(&self) -> Control {
+        self.control.clone().without_checkpoints()
+    }
+
+    /// The curvature of these settings.
+    ///
+    /// # Errors
+    /// If it was not asked for by [`Requirements::curvature`].
+    pub fn curvature(&self, config: &CurvatureConfig) -> Result<&Curvature> {
+        let found = self.curvatures.iter().find(|(asked, _)| asked == config).map(|(_, curvature)| curvature);
+        found.ok_or_else(|| Error::Incompatible(format!("no {} curvature was fitted", config.structure)))
+    }
+}

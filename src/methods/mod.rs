@@ -1,0 +1,33 @@
+//! Methods of uncertainty behind one trait, to be laid side by side.
+//!
+//! A [`Method`] is fitted once and gives a [`Belief`]: what it says about the logits of any items. Everything after, such as
+//! calibration, conformal sets, metrics and plots, reads beliefs alone, so that a method is one file. Three kinds of parts make
+//! beliefs: an [`AdapterSampler`](crate::lora::AdapterSampler) draws adapters ([`SampledBelief`]), a [`TokenNoise`] disturbs
+//! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]).
+//!
+//! | method | random | needs |
+//! |---|---|---|
+//! | [`MaximumLikelihood`] | nothing | |
+//! | [`McDropout`] | inputs of A | an adapter trained with dropout |
+//! | [`CheckpointEnsemble`] | a finite set | snapshots of the training |
+//! | [`DeepEnsemble`] | a finite set | further training runs |
+
+mod belief;
+mod checkpoint_ensemble;
+mod deep_ensemble;
+mod gaussian;
+mod maximum_likelihood;
+mod mc_dropout;
+mod members;
+mod method;
+mod token_noise;
+
+pub use belief::{Belief, LinearizedBelief, Needs, PointBelief, SampledBelief};
+pub use checkpoint_ensemble::CheckpointEnsemble;
+pub use deep_ensemble::DeepEnsemble;
+pub use gaussian::GaussianAdapter;
+pub use maximum_likelihood::MaximumLikelihood;
+pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
+pub use members::Members;
+pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements, Spent};
+pub use token_noise::{Flipout, NoiseOfA, NoisyBelief, TokenNoise};
