@@ -72,7 +72,7 @@ impl FisherKind {
     }
 
     /// How many columns [`FisherKind::columns`] has.
-    pub(super) fn n_columns(&self, likelihood: Likelihood, n_classes: usize) -> usize {
+    pub(crate) fn n_columns(&self, likelihood: Likelihood, n_classes: usize) -> usize {
         match (self, likelihood) {
             (Self::Exact, Likelihood::Categorical) => n_classes.saturating_sub(1).max(1),
             (Self::Exact, Likelihood::Gaussian { .. }) => n_classes,

@@ -11,23 +11,35 @@
 //! | [`McDropout`] | inputs of A | an adapter trained with dropout |
 //! | [`CheckpointEnsemble`] | a finite set | snapshots of the training |
 //! | [`DeepEnsemble`] | a finite set | further training runs |
+//! | [`Swag`] | A and B, diagonal and low rank | further epochs |
+//! | [`Tfb`] | A in the columns of B, one scale | training inputs, no labels |
+//! | [`HeadLaplace`] | the classes' rows of the output layer | one pass over the training items |
+//! | [`LaplaceMethod`] | the adapter, in any structure | curvature at the trained adapter |
 
 mod belief;
 mod checkpoint_ensemble;
 mod deep_ensemble;
 mod gaussian;
+mod head_laplace;
+mod laplace;
 mod maximum_likelihood;
 mod mc_dropout;
 mod members;
 mod method;
+mod swag;
+mod tfb;
 mod token_noise;
 
 pub use belief::{Belief, LinearizedBelief, Needs, PointBelief, SampledBelief};
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;
 pub use gaussian::GaussianAdapter;
+pub use head_laplace::HeadLaplace;
+pub use laplace::{LaplaceMethod, PriorChoice};
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
 pub use members::Members;
 pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements, Spent};
+pub use swag::{Swag, SwagMoments};
+pub use tfb::{ColumnSpaceNoise, Tfb};
 pub use token_noise::{Flipout, NoiseOfA, NoisyBelief, TokenNoise};

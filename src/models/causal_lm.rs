@@ -57,8 +57,24 @@ impl CausalLm {
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`
     pub fn head(&self, hidden: Tensor<2>, columns: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
-        let weight = if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() };
-        self.head.forward_with(weight, hidden, columns, tape)
+        self.head.forward_with(self.head_weight(), hidden, columns, tape)
+    }
+
+    /// The head's weights for some of the vocabulary, its adapter included, `[columns, hidden]`.
+    pub(super) fn head_rows(&self, columns: &Tensor<1, Int>) -> Tensor<2> {
+        let rows = self.head_weight().select(1, columns.clone()).transpose();
+        match &self.head.adapter {
+            None => rows,
+            Some(adapter) => {
+                let update = adapter.b.val().select(0, columns.clone()).matmul(adapter.a.val());
+                rows.cast(update.dtype()) + update.mul_scalar(adapter.scale)
+            }
+        }
+    }
+
+    /// `[hidden, vocab]`
+    fn head_weight(&self) -> Tensor<2> {
+        if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }
     }
 }
 

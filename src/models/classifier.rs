@@ -37,8 +37,23 @@ pub trait Classifier: Adaptable {
         self.linears().first().map_or_else(Device::default, |linear| linear.weight.val().device()).without_autodiff()
     }
 
+    /// What the output layer reads of each item and its weights, where logits are linear in them; `None` (the default) where
+    /// they are not, or an item does not have all classes. Last-layer methods ask for it.
+    fn linear_head(&self, _input: &Self::Input) -> Option<LinearHead> {
+        None
+    }
+
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
+}
+
+/// Logits `f_c = w_cᵀh + b_c`.
+#[derive(Debug, Clone)]
+pub struct LinearHead {
+    /// `h: [n_items, d]`
+    pub features: Tensor<2>,
+    /// `w: [n_classes, d]`
+    pub weights: Tensor<2>,
 }
 
 /// How the rows of a batch (what the network processes side by side) relate to items and classes.

@@ -1,6 +1,6 @@
 //! A small multilayer perceptron `f(x; W, b) = σ(Wx + b)`, composed L times, and points to classify with it.
 
-use super::classifier::{Classifier, ClassifierInput, Dataset};
+use super::classifier::{Classifier, ClassifierInput, Dataset, LinearHead};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
@@ -103,17 +103,32 @@ impl Classifier for Mlp {
         }
     }
 
+    fn linear_head(&self, input: &PointsBatch) -> Option<LinearHead> {
+        let last = self.layers.last()?;
+        let features = self.hidden(input, &mut Tape::off());
+        Some(LinearHead { features, weights: last.merged_weight().transpose() })
+    }
+
     fn logits(&self, input: &PointsBatch, tape: &mut Tape) -> Tensor<2> {
+        let hidden = self.hidden(input, tape);
+        match self.layers.last() {
+            Some(last) => last.forward(hidden, tape),
+            None => hidden,
+        }
+    }
+}
+
+impl Mlp {
+    /// What the last layer reads, `[n_items, width]`.
+    fn hidden(&self, input: &PointsBatch, tape: &mut Tape) -> Tensor<2> {
         let mut x = input.features.clone();
-        for (i, layer) in self.layers.iter().enumerate() {
+        for layer in &self.layers[..self.layers.len().saturating_sub(1)] {
             x = layer.forward(x, tape);
-            if i + 1 < self.layers.len() {
-                x = match self.activation {
-                    Activation::Tanh => x.tanh(),
-                    Activation::Relu => activation::relu(x),
-                    Activation::Identity => x,
-                };
-            }
+            x = match self.activation {
+                Activation::Tanh => x.tanh(),
+                Activation::Relu => activation::relu(x),
+                Activation::Identity => x,
+            };
         }
         x
     }

@@ -16,14 +16,16 @@ mod mlp;
 mod pretrained;
 mod prompt_classifier;
 mod rope;
+mod subset;
 mod token_batch;
 
 pub use causal_lm::CausalLm;
-pub use classifier::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
+pub use classifier::{Classifier, ClassifierInput, Dataset, LinearHead, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;
+pub use subset::Subset;
 pub use token_batch::TokenBatch;

@@ -4,7 +4,7 @@
 use super::{
     activation::log_sum_exp,
     causal_lm::CausalLm,
-    classifier::Classifier,
+    classifier::{Classifier, LinearHead},
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
@@ -108,14 +108,20 @@ impl Classifier for PromptClassifier {
         }
     }
 
+    /// Where class tokens are read at the last position: the logits of continuations are sums over tokens.
+    fn linear_head(&self, batch: &TokenBatch) -> Option<LinearHead> {
+        let ids = self.class_ids.as_ref()?;
+        let features = self.lm.hidden(batch, &mut Tape::off()).select(0, batch.last.clone());
+        let weights = self.lm.head_rows(&class_columns(ids, &features));
+        Some(LinearHead { features, weights })
+    }
+
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let hidden = self.lm.hidden(batch, tape);
         match (&batch.scored, &self.class_ids) {
             (None, ids) => {
                 let last = hidden.select(0, batch.last.clone());
-                let ids: Vec<i64> = ids.iter().flatten().map(|&id| i64::from(id)).collect();
-                let device = last.device().without_autodiff();
-                let columns = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [ids.len()]), &device);
+                let columns = class_columns(ids.iter().flatten(), &last);
                 let dtype = at_least_f32(last.dtype());
                 self.lm.head(last, Some(&columns), tape).cast(dtype)
             }
@@ -132,4 +138,11 @@ impl Classifier for PromptClassifier {
             }
         }
     }
+}
+
+/// The classes' places in the vocabulary, on the device of `like`.
+fn class_columns<'a>(ids: impl IntoIterator<Item = &'a u32>, like: &Tensor<2>) -> Tensor<1, Int> {
+    let ids: Vec<i64> = ids.into_iter().map(|&id| i64::from(id)).collect();
+    let n = ids.len();
+    Tensor::from_data(TensorData::new(ids, [n]), &like.device().without_autodiff())
 }

@@ -8,7 +8,7 @@ use super::groups::{Group, group_blocks};
 use super::quadratic::QuadraticModel;
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter};
+use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
 use ndarray::{Array3, Array4};
@@ -337,5 +337,11 @@ impl Laplace {
             number += block.spaces().len() as u64;
         }
         weights
+    }
+}
+
+impl AdapterSampler for Laplace {
+    fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
+        Ok(self.sample(seed, index))
     }
 }

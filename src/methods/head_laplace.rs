@@ -1,0 +1,296 @@
+//! Last-layer Laplace: a posterior over the rows of the output layer that stand for the classes.
+
+use super::belief::{Belief, Needs};
+use super::method::{FitContext, Fitted, Method, Spent};
+use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
+use crate::data::{BatchLimits, BatchOrder};
+use crate::error::{Error, Result};
+use crate::linalg::{eigh, matmul};
+use crate::lora::to_array;
+use crate::models::{Classifier, Dataset, batch_for};
+use crate::posterior::Spectrum;
+use crate::predict::predict_map;
+use crate::prior::PriorPrecision;
+use crate::progress::Control;
+use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
+
+/// Logits are linear in the rows w_c of the output layer, `f_c = w_cᵀh + b_c`, so that their GGN is their Hessian:
+/// `H = Σ_n Λ_n ⊗ h_n h_nᵀ` over the training items, `Λ = diag p − ppᵀ`, prior `N(0, λ⁻¹I)` around zero. The whole of it is kept,
+/// in the space of the training items: `Cov[f_c, f_e] = λ⁻¹(δ_ce hᵀh − Σ_k q_ck q_ek/(λ + e_k))`, with the eigenpairs (e, v) of
+/// `ΦΦᵀ`, `ΦᵀΦ = H`, and `q_c = J_c Φᵀ v`. No backward pass, and no adapter on the output layer is needed.
+///
+/// Kristiadi et al. (2020), arXiv 2002.10118; Daxberger et al. (2021), arXiv 2106.14806.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct HeadLaplace {
+    /// A fixed λ; `None` takes the one with the most evidence.
+    pub prior_precision: Option<PriorPrecision>,
+    /// How the Gaussian becomes probabilities.
+    pub link: LinkApprox,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
+    fn name(&self) -> String {
+        "Laplace output layer".into()
+    }
+
+    fn describe(&self) -> String {
+        let precision = self.prior_precision.map_or("by evidence".into(), |p| p.value().to_string());
+        format!(
+            "full posterior over the classes' rows of the output layer, prior precision {precision}, {:?}",
+            self.link
+        )
+    }
+
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        let (limits, control) = (&context.limits, context.control);
+        let head = read_head(context.map, context.train, limits, control)?;
+        let logits = predict_map(context.map, context.train, limits, control)?.moments().0;
+        let posterior = HeadPosterior::new(head.features, &softmax(logits.view()), self.prior_precision, head.squares)?;
+        let precision = posterior.precision.value();
+        let dimension = posterior.spectrum().effective_dimension(posterior.precision);
+        let spent = Spent { forwards: 2 * context.train.n_items(), ..Spent::default() };
+        let fitted = Fitted::new(HeadBelief { posterior, link: self.link }).with_spent(spent);
+        Ok(fitted.with_found("prior precision", precision).with_found("effective dimension", dimension))
+    }
+}
+
+/// What the output layer reads of every item.
+struct Head {
+    /// `[n_items, d]`
+    features: Array2<f64>,
+    /// `Σ_c ‖w_c‖²`
+    squares: f64,
+}
+
+fn read_head<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<Head> {
+    let model = model.valid();
+    let mut head: Option<Head> = None;
+    let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    for (done, indices) in batches.iter().enumerate() {
+        let read = model.linear_head(&batch_for(&model, data, indices)?).ok_or_else(|| {
+            Error::Incompatible(
+                "the logits of this model and task are not linear in an output layer's rows, one a class".into(),
+            )
+        })?;
+        let features = to_array(read.features)?;
+        if head.is_none() {
+            let squares = to_array(read.weights)?.iter().map(|w| w * w).sum();
+            head = Some(Head { features: Array2::zeros((data.n_items(), features.ncols())), squares });
+        }
+        if let Some(head) = &mut head {
+            indices.iter().zip(features.outer_iter()).for_each(|(&item, row)| head.features.row_mut(item).assign(&row));
+        }
+        control.check("features", done + 1, batches.len())?;
+    }
+    let head = head.ok_or_else(|| Error::empty("set of items"))?;
+    let count = head.features.iter().filter(|v| !v.is_finite()).count();
+    if count > 0 {
+        return Err(Error::NonFinite { what: "features".into(), count, total: head.features.len() });
+    }
+    Ok(head)
+}
+
+/// The posterior in the space of the training items.
+#[derive(Debug, Clone, PartialEq)]
+struct HeadPosterior {
+    /// `h_n: [n_items, d]`
+    features: Array2<f64>,
+    /// `Σ_i L_n[c, i] v_(n,i),k` by item: `[n_items · n_classes, k]`, with `Λ_n = L_n L_nᵀ`
+    directions: Array2<f64>,
+    /// `e: [k]`, positive
+    eigenvalues: Array1<f64>,
+    precision: PriorPrecision,
+    n_classes: usize,
+}
+
+impl HeadPosterior {
+    /// # Shapes
+    /// - features: `[n_items, d]`, probabilities: `[n_items, n_classes]`
+    fn new(
+        features: Array2<f64>,
+        probabilities: &Array2<f64>,
+        precision: Option<PriorPrecision>,
+        squares: f64,
+    ) -> Result<Self> {
+        let (n, c) = probabilities.dim();
+        // L = diag √p − p √pᵀ: LLᵀ = diag p − ppᵀ
+        let root =
+            |p: ArrayView1<f64>| Array2::from_shape_fn((c, c), |(a, i)| (f64::from(a == i) - p[a]) * p[i].sqrt());
+        let roots: Vec<Array2<f64>> = probabilities.outer_iter().map(root).collect();
+        let inner = matmul(features.view(), features.t());
+        let mut gram = Array2::zeros((n * c, n * c));
+        for (a, left) in roots.iter().enumerate() {
+            for (b, right) in roots.iter().enumerate() {
+                let mut block = gram.slice_mut(ndarray::s![a * c..(a + 1) * c, b * c..(b + 1) * c]);
+                block.assign(&(left.t().dot(right) * inner[[a, b]]));
+            }
+        }
+        let eigen = eigh(gram.view())?;
+        let largest = eigen.values.iter().copied().fold(0.0, f64::max);
+        // of each item one direction, the common shift, has no curvature
+        let kept: Vec<usize> = (0..n * c).filter(|&k| eigen.values[k] > 1e-12 * largest).collect();
+        let vectors = eigen.vectors.select(Axis(1), &kept);
+        let mut directions = Array2::zeros((n * c, kept.len()));
+        for (item, root) in roots.iter().enumerate() {
+            let rows = ndarray::s![item * c..(item + 1) * c, ..];
+            directions.slice_mut(rows).assign(&root.dot(&vectors.slice(rows)));
+        }
+        let eigenvalues = eigen.values.select(Axis(0), &kept);
+        let spectrum = spectrum_of(&eigenvalues);
+        let precision = match precision {
+            Some(precision) => precision,
+            None => spectrum.maximize(squares)?.precision,
+        };
+        Ok(Self { features, directions, eigenvalues, precision, n_classes: c })
+    }
+
+    fn spectrum(&self) -> Spectrum {
+        spectrum_of(&self.eigenvalues)
+    }
+
+    /// Raw covariance `[n_items, n_classes, n_classes]` of the logits at features `[n_items, d]`.
+    fn covariance(&self, features: &Array2<f64>) -> Array3<f64> {
+        let (c, lambda) = (self.n_classes, self.precision.value());
+        let inner = matmul(features.view(), self.features.t());
+        let weights = self.eigenvalues.mapv(|e| 1.0 / (lambda + e));
+        let mut covariance = Array3::zeros((features.nrows(), c, c));
+        for (item, (h, near)) in features.outer_iter().zip(inner.outer_iter()).enumerate() {
+            let mut q = Array2::<f64>::zeros((c, self.eigenvalues.len()));
+            for (n, value) in near.iter().enumerate() {
+                q.scaled_add(*value, &self.directions.slice(ndarray::s![n * c..(n + 1) * c, ..]));
+            }
+            let known = (&q * &weights).dot(&q.t());
+            let length = h.dot(&h);
+            for a in 0..c {
+                for b in 0..c {
+                    covariance[[item, a, b]] = (f64::from(a == b) * length - known[[a, b]]) / lambda;
+                }
+            }
+        }
+        covariance
+    }
+}
+
+fn spectrum_of(eigenvalues: &Array1<f64>) -> Spectrum {
+    Spectrum { values: eigenvalues.iter().map(|e| (*e, 1.0)).collect() }
+}
+
+/// Gaussian logits from the posterior over the output layer.
+struct HeadBelief {
+    posterior: HeadPosterior,
+    link: LinkApprox,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        let mean = predict_map(model, data, limits, control)?.moments().0;
+        let head = read_head(model, data, limits, control)?;
+        let mut covariance = self.posterior.covariance(&head.features);
+        if !self.link.needs_raw_covariance() {
+            for (item, mut raw) in covariance.outer_iter_mut().enumerate() {
+                let centred = centre_covariance(mean.row(item), raw.view());
+                raw.assign(&centred);
+            }
+        }
+        Ok(LogitBelief::Gaussian { mean, covariance })
+    }
+
+    fn needs(&self, _n_classes: usize) -> Needs {
+        let HeadPosterior { features, directions, eigenvalues, .. } = &self.posterior;
+        let bytes = (features.len() + directions.len() + eigenvalues.len()) * size_of::<f64>();
+        Needs { forwards: 2, backwards: 0, bytes }
+    }
+
+    fn link(&self) -> LinkApprox {
+        self.link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::belief::log_softmax;
+
+    fn example() -> (Array2<f64>, Array2<f64>) {
+        let features =
+            Array2::from_shape_fn((9, 3), |(n, j)| ((n * 7 + j * 3) % 5) as f64 / 2.0 - 0.9 + 0.1 * j as f64);
+        let weights = Array2::from_shape_fn((3, 3), |(c, j)| ((c * 5 + j * 2) % 4) as f64 / 3.0 - 0.4);
+        (features, weights)
+    }
+
+    /// `Σ_n Λ_n ⊗ h_n h_nᵀ`, weights in the order (class, feature).
+    fn dense_hessian(features: &Array2<f64>, p: &Array2<f64>) -> Array2<f64> {
+        let (d, c) = (features.ncols(), p.ncols());
+        Array2::from_shape_fn((c * d, c * d), |(i, j)| {
+            let (a, b) = (i / d, j / d);
+            let of = |n: usize| {
+                (f64::from(a == b) * p[[n, a]] - p[[n, a]] * p[[n, b]]) * features[[n, i % d]] * features[[n, j % d]]
+            };
+            (0..features.nrows()).map(of).sum()
+        })
+    }
+
+    #[test]
+    fn the_covariance_is_that_of_the_dense_inverse() {
+        let (features, weights) = example();
+        let p = softmax(features.dot(&weights.t()).view());
+        let lambda = PriorPrecision::new(0.7).unwrap();
+        let posterior = HeadPosterior::new(features.clone(), &p, Some(lambda), 1.0).unwrap();
+        let precision = dense_hessian(&features, &p) + Array2::<f64>::eye(9) * 0.7;
+        let eigen = eigh(precision.view()).unwrap();
+        let inverse = (&eigen.vectors / &eigen.values).dot(&eigen.vectors.t());
+        let tests = ndarray::arr2(&[[0.3, -1.2, 2.0], [1.0, 0.0, -0.5]]);
+        let found = posterior.covariance(&tests);
+        for item in 0..2 {
+            for (a, b) in (0..9).map(|k| (k / 3, k % 3)) {
+                let jacobian = |class: usize| {
+                    Array1::from_shape_fn(9, |i| if i / 3 == class { tests[[item, i % 3]] } else { 0.0 })
+                };
+                let expected = jacobian(a).dot(&inverse.dot(&jacobian(b)));
+                assert!((found[[item, a, b]] - expected).abs() < 1e-12, "{item} {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_curvature_is_the_hessian_of_the_log_likelihood() {
+        let (features, weights) = example();
+        let labels = [0, 1, 2, 0, 1, 2, 0, 0, 1];
+        let nll = |w: &Array2<f64>| {
+            let log_p = log_softmax(features.dot(&w.t()).view());
+            -labels.iter().enumerate().map(|(n, y)| log_p[[n, *y]]).sum::<f64>()
+        };
+        let p = softmax(features.dot(&weights.t()).view());
+        let expected = dense_hessian(&features, &p);
+        let spectrum = eigh(expected.view()).unwrap().values;
+        let posterior = HeadPosterior::new(features.clone(), &p, PriorPrecision::new(1.0).ok(), 1.0).unwrap();
+        // central differences with step 1e-4: error h²·f⁗/12 and rounding 1e-16/h²
+        let h = 1e-4;
+        for (i, j) in [(0, 0), (1, 5), (4, 8), (3, 7), (2, 2)] {
+            let moved = |si: f64, sj: f64| {
+                let mut w = weights.clone();
+                w[[i / 3, i % 3]] += si * h;
+                w[[j / 3, j % 3]] += sj * h;
+                nll(&w)
+            };
+            let second = (moved(1.0, 1.0) - moved(1.0, -1.0) - moved(-1.0, 1.0) + moved(-1.0, -1.0)) / (4.0 * h * h);
+            assert!((second - expected[[i, j]]).abs() < 1e-6, "{second} {}", expected[[i, j]]);
+        }
+        // the same eigenvalues in the space of the items
+        let largest = |values: &Array1<f64>| {
+            let mut values: Vec<f64> = values.to_vec();
+            values.sort_by(|a, b| b.total_cmp(a));
+            values
+        };
+        let (here, dense) = (largest(&posterior.eigenvalues), largest(&spectrum));
+        for (a, b) in here.iter().zip(&dense) {
+            assert!((a - b).abs() < 1e-11, "{a} {b}");
+        }
+        assert!(dense[here.len()..].iter().all(|e| e.abs() < 1e-11));
+    }
+}

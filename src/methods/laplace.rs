@@ -1,0 +1,151 @@
+//! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
+
+use super::belief::{LinearizedBelief, SampledBelief};
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
+use crate::belief::LinkApprox;
+use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure};
+use crate::error::{Error, Result};
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig};
+use crate::predict::Predictive;
+
+/// How the prior precision is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PriorChoice {
+    /// As [`LaplaceConfig`] says: the most evidence, or a fixed one. No further data.
+    #[default]
+    Configured,
+    /// The least negative log-likelihood of the held-out items: their labels are spent.
+    HeldOut,
+}
+
+/// `θ ~ N(θ*, T(H + λI)⁻¹)` with the curvature H of the training data, linearised or sampled.
+///
+/// Yang et al. (2024), arXiv 2308.13111; Daxberger et al. (2021), arXiv 2106.14806.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaplaceMethod {
+    /// The curvature: structure, subset, Fisher information, treatment of tokens.
+    pub curvature: CurvatureConfig,
+    /// The prior and the temperature.
+    pub laplace: LaplaceConfig,
+    /// How the prior precision is found.
+    pub prior: PriorChoice,
+    /// Linearised or sampled.
+    pub predictive: Predictive,
+}
+
+impl LaplaceMethod {
+    /// Defaults in a structure: prior by evidence, linearised.
+    pub fn with_structure(structure: CurvatureStructure) -> Self {
+        Self {
+            curvature: CurvatureConfig::with_structure(structure),
+            laplace: LaplaceConfig::default(),
+            prior: PriorChoice::default(),
+            predictive: Predictive::default(),
+        }
+    }
+
+    /// Full curvature of the last adapted layer alone: the cheapest to store.
+    pub fn last_layer() -> Self {
+        let mut method = Self::with_structure(CurvatureStructure::FunctionSpace);
+        method.curvature.subset = AdapterSubset::LastLayer;
+        method
+    }
+
+    /// The same with its prior precision from held-out labels.
+    pub fn with_held_out_prior(mut self) -> Self {
+        self.prior = PriorChoice::HeldOut;
+        self
+    }
+
+    /// The same, predicting in another way.
+    pub fn with_predictive(mut self, predictive: Predictive) -> Self {
+        self.predictive = predictive;
+        self
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod {
+    fn name(&self) -> String {
+        let mut name = format!("Laplace {}", self.curvature.structure);
+        match &self.curvature.subset {
+            AdapterSubset::All => {}
+            AdapterSubset::LastLayer => name += ", last layer",
+            AdapterSubset::OnlyA => name += ", A",
+            AdapterSubset::OnlyB => name += ", B",
+            AdapterSubset::Pattern(pattern) => name += &format!(", {pattern}"),
+        }
+        if self.prior == PriorChoice::HeldOut {
+            name += ", held-out prior";
+        }
+        if let Predictive::Sampled { .. } = self.predictive {
+            name += ", sampled";
+        }
+        name
+    }
+
+    fn describe(&self) -> String {
+        let CurvatureConfig { fisher, treatment, .. } = &self.curvature;
+        let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, .. } = &self.laplace;
+        let precision = match (self.prior, prior_precision) {
+            (PriorChoice::HeldOut, _) => "by held-out likelihood".to_string(),
+            (PriorChoice::Configured, None) => "by evidence".into(),
+            (PriorChoice::Configured, Some(precision)) => format!("{}", precision.value()),
+        };
+        format!(
+            "{fisher:?} Fisher, {treatment:?}, prior precision {precision} ({prior_grouping:?}, mean {prior_mean:?}), temperature \
+             {temperature}, {:?}",
+            self.predictive
+        )
+    }
+
+    fn requirements(&self) -> Requirements {
+        Requirements {
+            held_out_labels: self.prior == PriorChoice::HeldOut,
+            curvature: Some(self.curvature.clone()),
+            ..Requirements::default()
+        }
+    }
+
+    fn sharing(&self) -> Option<NoiseSharing> {
+        matches!(self.predictive, Predictive::Sampled { .. }).then_some(NoiseSharing::Coherent)
+    }
+
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        let n_classes = context.map.n_classes();
+        let n_columns = self.curvature.fisher.n_columns(self.curvature.likelihood, n_classes);
+        let n_train = context.train.n_items();
+        let mut spent = Spent { forwards: n_train, backwards: n_train * n_columns, ..Spent::default() };
+        let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &self.laplace)?;
+        let link = match self.predictive {
+            Predictive::Linearized(link) if !link.needs_raw_covariance() => link,
+            _ => LinkApprox::default(),
+        };
+        if self.prior == PriorChoice::HeldOut {
+            let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
+            let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
+            let tuned = held_out.tune(laplace.prior_precisions(), link)?;
+            laplace = laplace.with_prior_precisions(tuned.precisions)?;
+            spent.labelled = data.n_items();
+            spent.forwards += data.n_items();
+            spent.backwards += data.n_items() * (n_classes - 1);
+        }
+        let precision = laplace.prior_precisions().of(0).value();
+        let (dimension, evidence) =
+            (laplace.effective_dimension(), laplace.log_marginal_likelihood(laplace.prior_precisions().clone()));
+        let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
+        let fitted = match self.predictive {
+            Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
+            Predictive::Sampled { n_samples, seed } => {
+                Fitted::new(SampledBelief { sampler: laplace, n_samples, seed: seed.wrapping_add(context.seed), bytes })
+            }
+            Predictive::Linearized(link) => Fitted::new(LinearizedBelief { laplace, link }),
+        };
+        let fitted = fitted.with_spent(spent).with_found("prior precision", precision);
+        let fitted = fitted.with_found("effective dimension", dimension);
+        Ok(match evidence {
+            Ok(evidence) => fitted.with_found("log evidence", evidence),
+            Err(_) => fitted,
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! TFB: the widest noise in B's column space that the training items do not notice.
+
+use super::belief::SampledBelief;
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
+use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
+use crate::belief::log_softmax;
+use crate::error::{Error, Result};
+use crate::linalg::eigh;
+use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
+use crate::models::{Classifier, Dataset, Subset};
+use crate::predict::{predict_map, predict_sampled};
+use crate::tape::{LoraMatrix, Site};
+use ndarray::{Array2, ArrayView2, Axis};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Directions of B whose squared length is below this share of the largest are rounding.
+const RANK_TOLERANCE: f64 = 1e-12;
+
+/// Training-free Bayesianization: `W = W₀ + s(BA + σ U E)`, U an orthonormal basis of B's columns, E standard normal
+/// `[r, d_in]`, one σ for all matrices: the largest at which the expected NLL of the trained adapter's own answers, over some
+/// training inputs, rises by no more than a share of itself. No labels are read. The law does not depend on the gauge of (A, B).
+///
+/// The draws are the same at every σ, so that the loss is one curve and bisection finds its crossing; σ is the largest that
+/// **passed**. The published code divides the mean loss by the number of items once more (a tolerance 500 times as wide), takes
+/// fresh noise at every step and returns the smallest that failed: its rows are not comparable with these.
+///
+/// Shi et al. (2025), *Training-free Bayesianization*, arXiv 2412.05723.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tfb {
+    /// Number of draws, in the search and in prediction.
+    pub n_samples: usize,
+    /// Most training items in the search.
+    pub n_anchors: usize,
+    /// Largest relative rise of the loss.
+    pub tolerance: f64,
+    /// Where σ is sought.
+    pub range: (f64, f64),
+    /// The search ends where the bounds of σ differ by this share.
+    pub width: f64,
+    /// What shares a draw in prediction; the search is coherent.
+    pub sharing: NoiseSharing,
+}
+
+impl Default for Tfb {
+    /// Ten draws, 500 items, a rise of 0.3 %, σ in [1e-4, 1] to 1 %, coherent.
+    fn default() -> Self {
+        Self {
+            n_samples: 10,
+            n_anchors: 500,
+            tolerance: 0.003,
+            range: (1e-4, 1.0),
+            width: 0.01,
+            sharing: NoiseSharing::Coherent,
+        }
+    }
+}
+
+impl Tfb {
+    fn check(&self) -> Result<()> {
+        let (low, high) = self.range;
+        if !(low > 0.0 && high > low && high.is_finite()) {
+            return Err(Error::config("range", "positive and ascending", format!("{low} to {high}")));
+        }
+        for (field, value) in [("tolerance", self.tolerance), ("width", self.width)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::config(field, "positive and finite", value));
+            }
+        }
+        if self.n_anchors == 0 {
+            return Err(Error::config("n_anchors", "at least 1", 0));
+        }
+        Ok(())
+    }
+
+    /// The largest σ that passed, and how many were tried. `passes` must be true below some σ and false above; where it fails
+    /// at the lowest, that one is refused.
+    fn search(&self, mut passes: impl FnMut(f64) -> Result<bool>) -> Result<(f64, usize)> {
+        let (mut low, mut high) = self.range;
+        let mut tried = 2;
+        if passes(high)? {
+            return Ok((high, 1));
+        }
+        if !passes(low)? {
+            return Err(Error::numerical(
+                "search of TFB's noise",
+                format!("σ = {low} raises the loss by more than {}", self.tolerance),
+            ));
+        }
+        while high / low > 1.0 + self.width {
+            let middle = (low * high).sqrt();
+            tried += 1;
+            if passes(middle)? { low = middle } else { high = middle }
+        }
+        Ok((low, tried))
+    }
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
+    fn name(&self) -> String {
+        match self.sharing {
+            NoiseSharing::Coherent => "TFB".into(),
+            NoiseSharing::PerToken => "TFB per token".into(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{} draws, {} noise, {} training inputs, relative rise of the NLL {}",
+            self.n_samples, self.sharing, self.n_anchors, self.tolerance
+        )
+    }
+
+    fn sharing(&self) -> Option<NoiseSharing> {
+        Some(self.sharing)
+    }
+
+    fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        self.check()?;
+        let n = context.train.n_items();
+        let n_anchors = self.n_anchors.min(n);
+        // spread over the training data
+        let anchors = Subset::new(context.train, (0..n_anchors).map(|k| k * n / n_anchors).collect())?;
+        let unit = ColumnSpaceNoise::new(read_adapter(context.map)?, 1.0)?;
+        let (limits, control, seed) = (&context.limits, context.control, context.seed);
+        let logits = predict_map(context.map, &anchors, limits, control)?.moments().0;
+        let answers = own_answers(logits.view());
+        let still = mean_nll(logits.view(), &answers);
+        let (sigma, tried) = self.search(|sigma| {
+            let draw = |index| unit.at(sigma, seed, index);
+            let belief = predict_sampled(context.map, &anchors, draw, self.n_samples, limits, control)?;
+            Ok(expected_nll(&belief, &answers)? - still <= self.tolerance * still)
+        })?;
+        let spent = Spent { forwards: n_anchors * (1 + tried * self.n_samples), ..Spent::default() };
+        let sampler = ColumnSpaceNoise { sigma, ..unit };
+        let (n_samples, bytes) = (self.n_samples, size_of::<f32>());
+        let fitted = match self.sharing {
+            NoiseSharing::Coherent => Fitted::new(SampledBelief { sampler, n_samples, seed, bytes }),
+            NoiseSharing::PerToken => {
+                let noise = Flipout(Arc::new(sampler.noise()));
+                Fitted::new(NoisyBelief { noise, n_samples, seed, bytes })
+            }
+        };
+        Ok(fitted.with_spent(spent).with_found("sigma", sigma))
+    }
+}
+
+/// The top class of each item.
+fn own_answers(logits: ArrayView2<f64>) -> Vec<usize> {
+    let top = |row: ndarray::ArrayView1<f64>| {
+        (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
+    };
+    logits.outer_iter().map(top).collect()
+}
+
+fn mean_nll(logits: ArrayView2<f64>, answers: &[usize]) -> f64 {
+    let log_p = log_softmax(logits);
+    -answers.iter().enumerate().map(|(item, class)| log_p[[item, *class]]).sum::<f64>() / answers.len() as f64
+}
+
+/// Mean over the draws.
+fn expected_nll(belief: &crate::belief::LogitBelief, answers: &[usize]) -> Result<f64> {
+    let crate::belief::LogitBelief::Samples { logits, .. } = belief else {
+        return Err(Error::Incompatible("TFB needs draws".into()));
+    };
+    let each = logits.axis_iter(Axis(0)).map(|draw| mean_nll(draw, answers));
+    Ok(each.sum::<f64>() / logits.len_of(Axis(0)) as f64)
+}
+
+/// `BA + σ U E` as a change of A alone: with `BᵀB = V diag(d²) Vᵀ`, `U = B V d⁻¹`, so that `A + σ V d⁻¹ E` has the same
+/// product. Directions that B lacks have no noise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnSpaceNoise {
+    map: AdapterWeights,
+    /// `V d⁻¹: [r, rank]` and `d_in` of each module.
+    frames: BTreeMap<String, (Array2<f64>, usize)>,
+    sigma: f64,
+}
+
+impl ColumnSpaceNoise {
+    /// Noise of scale σ around a trained adapter.
+    ///
+    /// # Errors
+    /// If a weight is not finite.
+    pub fn new(map: AdapterWeights, sigma: f64) -> Result<Self> {
+        let mut frames = BTreeMap::new();
+        for (site, b) in map.iter().filter(|(site, _)| site.matrix == LoraMatrix::B) {
+            let of_a = Site { module: site.module.clone(), matrix: LoraMatrix::A };
+            let Some(a) = map.get(&of_a) else { continue };
+            let gram = eigh(b.t().dot(b).view())?;
+            let largest = gram.values.iter().copied().fold(0.0, f64::max);
+            let kept: Vec<usize> =
+                (0..gram.values.len()).filter(|&k| gram.values[k] > RANK_TOLERANCE * largest).collect();
+            let frame = gram.vectors.select(Axis(1), &kept) / gram.values.select(Axis(0), &kept).mapv(f64::sqrt);
+            frames.insert(site.module.clone(), (frame, a.ncols()));
+        }
+        Ok(Self { map, frames, sigma })
+    }
+
+    /// The noise of every module at this σ.
+    pub fn noise(&self) -> BTreeMap<String, NoiseOfA> {
+        self.noise_at(self.sigma)
+    }
+
+    fn noise_at(&self, sigma: f64) -> BTreeMap<String, NoiseOfA> {
+        let noise = |(frame, d_in): &(Array2<f64>, usize)| NoiseOfA {
+            frame: Some(frame.clone()),
+            deviations: Array2::from_elem((frame.ncols(), *d_in), sigma),
+        };
+        self.frames.iter().map(|(module, of)| (module.clone(), noise(of))).collect()
+    }
+
+    fn at(&self, sigma: f64, seed: u64, index: u64) -> Result<AdapterWeights> {
+        let mut weights = self.map.clone();
+        for (module, noise) in self.noise_at(sigma) {
+            if let Some(a) = weights.get_mut(&Site { module: module.clone(), matrix: LoraMatrix::A }) {
+                *a += &noise.delta(&module, seed, index);
+            }
+        }
+        Ok(weights)
+    }
+}
+
+impl AdapterSampler for ColumnSpaceNoise {
+    fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
+        self.at(self.sigma, seed, index)
+    }
+}
