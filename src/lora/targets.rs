@@ -44,7 +44,7 @@ impl TargetModules {
     }
 
     /// The names or the pattern, one at a time.
-    pub(super) fn entries(&self) -> Vec<&str> {
+    pub(crate) fn entries(&self) -> Vec<&str> {
         match self {
             Self::Names(names) => names.iter().map(String::as_str).collect(),
             Self::Pattern(p) => vec![p],

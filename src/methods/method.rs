@@ -157,12 +157,7 @@ impl Requirements {
     ///
     /// # Errors
     /// Names the method and each thing that it lacks.
-    pub fn check<M: Classifier, D: Dataset<Input = M::Input>>(
-        &self,
-        method: &str,
-        recipe: &Recipe,
-        held_out: Option<&D>,
-    ) -> Result<()> {
+    pub fn check<D: Dataset>(&self, method: &str, recipe: &Recipe, held_out: Option<&D>) -> Result<()> {
         let mut missing = Vec::new();
         let kept = recipe.trainer.snapshots.count;
         if kept < self.snapshots {

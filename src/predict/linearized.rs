@@ -3,7 +3,7 @@
 use super::rows::rows;
 use crate::belief::LogitBelief;
 use crate::data::{BatchLimits, BatchOrder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, LogitGauge, LogitJacobians};
@@ -24,25 +24,56 @@ pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<LogitBelief> {
+    let mut all = predict_linearized_for_all(model, &[laplace], data, gauge, limits, control)?;
+    Ok(all.swap_remove(0))
+}
+
+/// The same for several posteriors of one model, which share every pass through the network.
+///
+/// # Errors
+/// As [`predict_linearized`]; if there is no posterior.
+pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    laplaces: &[&Laplace],
+    data: &D,
+    gauge: LogitGauge,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<Vec<LogitBelief>> {
+    if laplaces.is_empty() {
+        return Err(Error::empty("list of posteriors"));
+    }
     let model = model.valid();
-    laplace.check_is_about(&model)?;
+    laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
     let (n, c) = (data.n_items(), model.n_classes());
     let batches = data.plan(limits.shared_by(gauge.repetitions(data, c)), BatchOrder::ByLength)?;
-    let sites = laplace.sites();
+    let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
+    // a row is an item's logits, then their covariance under each posterior
+    let width = c + laplaces.len() * c * c;
     let work = |indices: &[usize]| {
         let batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
-        let projections = laplace.project_jacobians(&batch.sites)?;
-        let of_classes = batch.to_classes(laplace.covariance(&projections, laplace.prior_precisions())?);
-        // a row is an item's logits, then their covariance
-        let mut rows = Array2::zeros((indices.len(), c + c * c));
-        for (item, mut row) in rows.outer_iter_mut().enumerate() {
-            let values = batch.logits.row(item).into_iter().chain(of_classes.index_axis(Axis(0), item));
-            row.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
+        let mut rows = Array2::zeros((indices.len(), width));
+        rows.slice_mut(s![.., ..c]).assign(&batch.logits);
+        for (k, laplace) in laplaces.iter().enumerate() {
+            let projections = laplace.project_jacobians(&batch.sites)?;
+            let of_classes = batch.to_classes(laplace.covariance(&projections, laplace.prior_precisions())?);
+            for (mut row, covariance) in rows.outer_iter_mut().zip(of_classes.axis_iter(Axis(0))) {
+                let start = c + k * c * c;
+                let places = row.slice_mut(s![start..start + c * c]);
+                places.into_iter().zip(covariance).for_each(|(place, value)| *place = *value);
+            }
         }
         Ok(rows)
     };
-    let kind = || Ok(fnv1a_words([fnv1a(format!("{gauge:?}").bytes()), laplace.fingerprint()?]));
-    let rows = rows((&model, data), (c + c * c, kind), &batches, control, work)?;
-    let covariance = Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + a * c + b]]);
-    Ok(LogitBelief::Gaussian { mean: rows.slice(s![.., ..c]).to_owned(), covariance })
+    let kind = || {
+        let posteriors = laplaces.iter().map(|laplace| laplace.fingerprint()).collect::<Result<Vec<_>>>()?;
+        Ok(fnv1a_words([fnv1a(format!("{gauge:?}").bytes())].into_iter().chain(posteriors)))
+    };
+    let rows = rows((&model, data), (width, kind), &batches, control, work)?;
+    let mean = rows.slice(s![.., ..c]);
+    let of = |k: usize| LogitBelief::Gaussian {
+        mean: mean.to_owned(),
+        covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
+    };
+    Ok((0..laplaces.len()).map(of).collect())
 }

@@ -7,7 +7,7 @@ mod prediction;
 mod rows;
 mod sampled;
 
-pub use linearized::predict_linearized;
+pub use linearized::{predict_linearized, predict_linearized_for_all};
 pub use map::predict_map;
 pub use noisy::{RowKeys, predict_noisy};
 pub use prediction::{Prediction, Predictive, predict};

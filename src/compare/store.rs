@@ -1,0 +1,169 @@
+//! Keeps the cells of a run as JSON files, so that it resumes where it stopped.
+
+use super::cell::{CELL_FORMAT, Cell, Outcome, Setting};
+use super::comparison::Run;
+use crate::atomic_file::write_atomic;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// The name of a run's own file; a method's is its name in lower case, with hyphens.
+const SETTING: &str = "setting.json";
+
+/// The directory of one run.
+pub(super) struct RunStore {
+    dir: PathBuf,
+}
+
+impl RunStore {
+    /// The directory of a run below that of its comparison.
+    ///
+    /// # Errors
+    /// If there is a run already, with other data, weights or settings: the first difference is named.
+    pub(super) fn open(root: &Path, setting: &Setting) -> Result<Self> {
+        let dir = root.join(plain(&setting.task)).join(format!("seed-{}", setting.seed));
+        let store = Self { dir };
+        if !exists(&store.file(SETTING))? {
+            return Ok(store);
+        }
+        let kept = store.setting()?;
+        let mut pairs = vec![
+            ("format", kept.format_version.to_string(), setting.format_version.to_string()),
+            ("protocol", kept.protocol.clone(), setting.protocol.clone()),
+            ("task", kept.task.clone(), setting.task.clone()),
+            ("model", kept.model.clone(), setting.model.clone()),
+            ("prompt", kept.prompt_hash.clone(), setting.prompt_hash.clone()),
+        ];
+        let names = kept.identity.keys().chain(setting.identity.keys());
+        let of = |of: &Setting, name: &str| of.identity.get(name).cloned().unwrap_or("none".into());
+        pairs.extend(names.map(|name| (name.as_str(), of(&kept, name), of(setting, name))));
+        match pairs.into_iter().find(|(_, there, here)| there != here) {
+            None => Ok(store),
+            Some((name, there, here)) => Err(Error::Incompatible(format!(
+                "{} holds another run: {name} is {there} there and {here} here; take another directory, or remove it",
+                store.dir.display()
+            ))),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where the training of the shared adapter is kept.
+    pub(super) fn unfinished(&self) -> PathBuf {
+        self.file("unfinished")
+    }
+
+    /// # Errors
+    /// If the file is missing or damaged.
+    pub(super) fn setting(&self) -> Result<Setting> {
+        read(&self.file(SETTING))
+    }
+
+    /// # Errors
+    /// If the disk refuses.
+    pub(super) fn keep_setting(&self, setting: &Setting) -> Result<()> {
+        self.write(SETTING, setting)
+    }
+
+    /// The cell of a method that has answered; `None` for one that failed or was not run.
+    ///
+    /// # Errors
+    /// If it was run with other settings, or the file is damaged.
+    pub(super) fn finished(&self, method: &str, description: &str) -> Result<Option<Cell>> {
+        let path = self.file(&cell_name(method));
+        if !exists(&path)? {
+            return Ok(None);
+        }
+        let cell: Cell = read(&path)?;
+        check_format(&cell, &path)?;
+        if cell.description != description {
+            return Err(Error::Incompatible(format!(
+                "{} is of other settings: «{}» there and «{description}» here; remove it, or take another directory",
+                path.display(),
+                cell.description
+            )));
+        }
+        Ok(matches!(cell.outcome, Outcome::Answered(_)).then_some(cell))
+    }
+
+    /// # Errors
+    /// If the disk refuses.
+    pub(super) fn keep(&self, cell: &Cell) -> Result<()> {
+        self.write(&cell_name(&cell.method), cell)
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.file(name);
+        let json = serde_json::to_vec(value).map_err(|e| Error::format(path.display(), e))?;
+        std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e))?;
+        write_atomic(&path, &json)
+    }
+}
+
+/// All runs below a directory, in the order of their paths: those of several shards are merged by copying them together.
+///
+/// # Errors
+/// If a directory cannot be read, or a file is damaged or of another format.
+pub fn read_runs(dir: impl AsRef<Path>) -> Result<Vec<Run>> {
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.as_ref().to_path_buf()];
+    while let Some(dir) = waiting.pop() {
+        let (mut cells, mut setting) = (Vec::new(), None);
+        for path in sorted_entries(&dir)? {
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.file_name().is_some_and(|name| name == SETTING) {
+                setting = Some(read::<Setting>(&path)?);
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                cells.push(path);
+            }
+        }
+        // JSON files elsewhere are others'
+        let Some(setting) = setting else { continue };
+        let cell = |path: &PathBuf| {
+            let cell: Cell = read(path)?;
+            check_format(&cell, path)?;
+            Ok(cell)
+        };
+        found.push((dir, Run { setting, cells: cells.iter().map(cell).collect::<Result<_>>()? }));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found.into_iter().map(|(_, run)| run).collect())
+}
+
+fn check_format(cell: &Cell, path: &Path) -> Result<()> {
+    if cell.format_version == CELL_FORMAT {
+        return Ok(());
+    }
+    Err(Error::config(format!("{}: format_version", path.display()), CELL_FORMAT.to_string(), cell.format_version))
+}
+
+fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(dir, e);
+    let entries = std::fs::read_dir(dir).map_err(io)?;
+    let mut paths = entries.map(|entry| Ok(entry.map_err(io)?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| Error::io(path, e))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::format(path.display(), e))
+}
+
+fn cell_name(method: &str) -> String {
+    format!("{}.json", plain(method))
+}
+
+/// A name as a file's.
+fn plain(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+}
