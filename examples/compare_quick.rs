@@ -1,0 +1,126 @@
+//! Methods of uncertainty side by side on a real pretrained language model, offline, in a few minutes on two cores: one report
+//! in HTML, Markdown and JSON.
+//!
+//! stories260K (a 1 MB Llama) learns to route MMLU questions to three of their four areas from 400 questions. The fourth area is
+//! data from elsewhere, on which its answers should be unsure.
+//!
+//! ```sh
+//! cargo run --release --example compare_quick -- --out target/compare_quick
+//! ```
+
+#[path = "experiment/ending.rs"]
+mod ending;
+#[path = "comparison/methods.rs"]
+mod methods;
+
+use bayes_lora::compare::{About, ClassName, Comparison, Splits};
+use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation};
+use bayes_lora::lora::LoraConfig;
+use bayes_lora::methods::Recipe;
+use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Snapshots, TrainerConfig};
+use burn::tensor::Device;
+use clap::Parser;
+use ending::end;
+use methods::{MethodArguments, POST_HOC, TRAINED};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+const AREAS: [&str; 3] = ["STEM", "humanities", "social sciences"];
+const LETTERS: [&str; 3] = ["A", "B", "C"];
+
+#[derive(Parser)]
+#[command(about = "Compare methods of uncertainty on the model and task that ship with the crate")]
+struct Arguments {
+    #[command(flatten)]
+    methods: MethodArguments,
+    /// How many seeds: 0, 1, …
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Directory for the cells and the report; a run that was interrupted goes on there.
+    #[arg(long, default_value = "target/compare_quick")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    end(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
+    let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(LETTERS))
+        .with_max_tokens(64)
+        .with_truncation(Truncation::End);
+    let limits = BatchLimits { max_items: 16, max_tokens: 4096 };
+    let recipe = Recipe {
+        lora: LoraConfig::new(8).with_dropout(0.1).with_target_modules(["q_proj", "k_proj", "v_proj", "o_proj"]),
+        trainer: TrainerConfig {
+            epochs: 8,
+            learning_rate: 2e-3,
+            limits: BatchLimits { max_items: 8, ..limits },
+            accumulation: 2,
+            snapshots: Snapshots { count: arguments.methods.members, from: 0.5 },
+            ..TrainerConfig::default()
+        },
+    };
+    let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
+    let (known, _) = by_area(&Task::from_jsonl(assets.join("mmlu_areas/train.jsonl.gz"))?)?;
+    let (test, other) = by_area(&Task::from_jsonl(assets.join("mmlu_areas/test.jsonl.gz"))?)?;
+    let all: Vec<&str> = POST_HOC.iter().chain(&TRAINED).copied().collect();
+    let mut runs = Vec::new();
+    for seed in 0..arguments.seeds {
+        let (train, rest) = known.split(400, seed)?;
+        let [train, held_out, test, other] =
+            [train, rest.sample(200, seed)?, test.sample(500, seed)?, other.sample(200, seed)?]
+                .map(|task| encoding.encode(&task, &tokenizer));
+        let (train, held_out, test, other) = (train?, held_out?, test?, other?);
+        let other = other.with_classes(LETTERS.len())?;
+        let base = PromptClassifier::new(lm.clone(), &train)?;
+        let about = About {
+            protocol: "clean".into(),
+            task: "MMLU areas".into(),
+            model: "stories260K".into(),
+            prompt_hash: encoding.template.fingerprint(),
+            prompt_example: train.example(0, &tokenizer)?,
+            classes: classes(&tokenizer)?,
+        };
+        let splits = Splits {
+            train: &train,
+            held_out: Some(&held_out),
+            test: &test,
+            shifted: vec![("fourth area".into(), &other)],
+        };
+        let comparison = Comparison::new(recipe.clone())
+            .with_methods(arguments.methods.methods(&all, limits)?)
+            .with_limits(limits)
+            .with_dir(&arguments.out)
+            .with_control(Control::with_bars().with_workers(2)?.with_signals()?);
+        runs.push(comparison.run(&base, &about, &splits, seed)?);
+    }
+    println!("{:.0} s in all", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The items of the three areas, and those of the fourth; an item of the fourth has no answer among the three.
+fn by_area(task: &Task) -> Result<(Task, Task), Box<dyn Error>> {
+    let three = |item: &Item| Item { choices: AREAS.map(String::from).to_vec(), ..item.clone() };
+    let is_known = |item: &&Item| item.answer.is_some_and(|answer| answer < AREAS.len());
+    let (known, other): (Vec<&Item>, Vec<&Item>) = task.items.iter().partition(|item| is_known(item));
+    let other = other.into_iter().map(|item| Item { answer: None, ..three(item) }).collect();
+    Ok((
+        Task::new(task.name.clone(), known.into_iter().map(three).collect())?,
+        Task::new(format!("{}, other", task.name), other)?,
+    ))
+}
+
+fn classes(tokenizer: &Tokenizer) -> Result<Vec<ClassName>, Box<dyn Error>> {
+    let letters = LETTERS.map(String::from);
+    let tokens = tokenizer.class_tokens("Area:", &letters)?;
+    let names = AREAS.iter().zip(tokens);
+    Ok(names.map(|(name, token)| ClassName { name: name.to_string(), token: Some(token) }).collect())
+}

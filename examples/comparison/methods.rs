@@ -1,0 +1,72 @@
+//! The methods that the programs compare, by name.
+
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
+use bayes_lora::data::{BatchLimits, EncodedDataset};
+use bayes_lora::methods::{
+    CheckpointEnsemble, DeepEnsemble, HeadLaplace, LaplaceMethod, MaximumLikelihood, McDropout, Method, Swag, Tfb,
+};
+use bayes_lora::models::PromptClassifier;
+use clap::Args;
+use std::error::Error;
+
+pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
+
+/// Those that start from the trained adapter, and those that go on training or train their own.
+pub const POST_HOC: [&str; 9] =
+    ["mle", "dropout", "checkpoints", "tfb", "head", "kronecker", "core", "ekfac", "last-layer"];
+pub const TRAINED: [&str; 2] = ["swag", "ensemble"];
+
+#[derive(Args)]
+pub struct MethodArguments {
+    /// Methods by their short names; all by default.
+    #[arg(long, value_delimiter = ',')]
+    pub methods: Vec<String>,
+    /// Draws of the methods that sample.
+    #[arg(long, default_value_t = 10)]
+    pub draws: usize,
+    /// Members of the ensembles.
+    #[arg(long, default_value_t = 3)]
+    pub members: usize,
+    /// Training inputs in TFB's search.
+    #[arg(long, default_value_t = 64)]
+    pub anchors: usize,
+}
+
+impl MethodArguments {
+    /// The methods asked for, or all of `default`.
+    pub fn methods(&self, default: &[&str], limits: BatchLimits) -> Result<Vec<BoxedMethod>, Box<dyn Error>> {
+        if self.methods.is_empty() {
+            return default.iter().map(|name| self.method(name, limits)).collect();
+        }
+        self.methods.iter().map(|name| self.method(name, limits)).collect()
+    }
+
+    fn method(&self, name: &str, limits: BatchLimits) -> Result<BoxedMethod, Box<dyn Error>> {
+        let (n_samples, n_members) = (self.draws, self.members);
+        let laplace = |structure| {
+            let mut method = LaplaceMethod::with_structure(structure);
+            method.curvature.limits = limits;
+            method
+        };
+        Ok(match name {
+            "mle" => Box::new(MaximumLikelihood),
+            "dropout" => Box::new(McDropout { n_samples, ..McDropout::default() }),
+            "checkpoints" => Box::new(CheckpointEnsemble { n_members }),
+            "ensemble" => Box::new(DeepEnsemble { n_members }),
+            "swag" => Box::new(Swag { n_samples, ..Swag::default() }),
+            "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::default() }),
+            "head" => Box::new(HeadLaplace::default()),
+            "last-layer" => {
+                let curvature = CurvatureConfig { limits, ..LaplaceMethod::last_layer().curvature };
+                Box::new(LaplaceMethod { curvature, ..LaplaceMethod::last_layer() })
+            }
+            "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
+            "core" => Box::new(laplace(CurvatureStructure::Core)),
+            "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
+            _ => {
+                let known = [&POST_HOC[..], &TRAINED[..]].concat().join(", ");
+                return Err(format!("unknown method `{name}`; there are {known}").into());
+            }
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The table of a paper: any Hugging Face directory, any tasks, any methods, any seeds. Every finished cell is a file, so that a
+//! run resumes where it stopped, and shards on several machines are merged by copying their directories together.
+//!
+//! ```sh
+//! cargo run --release --example paper_table -- --model SmolLM2-135M-Instruct --data tasks \
+//!   --tasks examples/paper_table/small.json --seeds 3 --out docs/results/paper_table
+//! ```
+
+#[path = "../experiment/ending.rs"]
+mod ending;
+#[path = "../comparison/methods.rs"]
+mod methods;
+mod tasks;
+
+use bayes_lora::compare::{About, Comparison, Splits};
+use bayes_lora::data::{BatchLimits, Tokenizer};
+use bayes_lora::lora::LoraConfig;
+use bayes_lora::methods::Recipe;
+use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Snapshots, TrainerConfig};
+use burn::tensor::Device;
+use clap::Parser;
+use ending::end;
+use methods::{MethodArguments, POST_HOC};
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use tasks::{Sizes, TaskSpec};
+
+#[derive(Parser)]
+#[command(about = "Compare methods of uncertainty over tasks and seeds")]
+struct Arguments {
+    /// Hugging Face directory: config.json, safetensors, tokenizer.json.
+    #[arg(long)]
+    model: PathBuf,
+    /// Directory that the files of the tasks are relative to.
+    #[arg(long)]
+    data: PathBuf,
+    /// JSON list of tasks.
+    #[arg(long, default_value = "examples/paper_table/small.json")]
+    tasks: PathBuf,
+    /// Only these tasks, by name.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(flatten)]
+    methods: MethodArguments,
+    /// How many seeds: 0, 1, …
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Do every k-th pair of task and seed, from the i-th on (`i/k`, i from 0).
+    #[arg(long, default_value = "0/1")]
+    shard: Shard,
+    #[arg(long, default_value_t = 256)]
+    n_train: usize,
+    #[arg(long, default_value_t = 96)]
+    n_held_out: usize,
+    #[arg(long, default_value_t = 160)]
+    n_test: usize,
+    /// Most items of each data set from elsewhere.
+    #[arg(long, default_value_t = 64)]
+    n_shifted: usize,
+    #[arg(long, default_value_t = 3)]
+    epochs: usize,
+    #[arg(long, default_value_t = 5e-4)]
+    learning_rate: f64,
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    #[arg(long, default_value_t = 16.0)]
+    alpha: f64,
+    #[arg(long, default_value_t = 0.1)]
+    dropout: f64,
+    #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
+    targets: Vec<String>,
+    /// Items of a batch.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Directory for the cells and the report.
+    #[arg(long, default_value = "target/paper_table")]
+    out: PathBuf,
+}
+
+/// Which part of the work is this process's.
+#[derive(Clone, Copy)]
+struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(i, k)| Some((i.parse().ok()?, k.parse().ok()?)));
+        match parts {
+            Some((index, count)) if index < count => Ok(Self { index, count }),
+            _ => Err(format!("a shard is i/k with i below k, not `{text}`")),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    end(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let specs = TaskSpec::read_all(&arguments.tasks)?;
+    if let Some(unknown) = arguments.only.iter().find(|name| specs.iter().all(|spec| spec.name != **name)) {
+        return Err(format!("{} has no task `{unknown}`", arguments.tasks.display()).into());
+    }
+    let chosen = specs.iter().filter(|spec| arguments.only.is_empty() || arguments.only.contains(&spec.name));
+    // seeds outermost: every task has one seed before any has two
+    let chosen: Vec<&TaskSpec> = chosen.collect();
+    let work = (0..arguments.seeds).flat_map(|seed| chosen.iter().map(move |spec| (*spec, seed)));
+    let control = Control::with_bars().with_workers(2)?.with_signals()?;
+    for (spec, seed) in work.skip(arguments.shard.index).step_by(arguments.shard.count) {
+        println!("{}, seed {seed}", spec.name);
+        one(&arguments, spec, seed, &control)?;
+    }
+    Ok(())
+}
+
+fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> Result<(), Box<dyn Error>> {
+    let Arguments { n_train, n_held_out, n_test, n_shifted, .. } = *arguments;
+    let sizes = Sizes { train: n_train, held_out: n_held_out, test: n_test, shifted: n_shifted };
+    let tokenizer = Tokenizer::from_dir(&arguments.model)?;
+    let task = spec.encode(&arguments.data, &tokenizer, &sizes, seed)?;
+    let limits = BatchLimits { max_items: arguments.batch, max_tokens: 4096 };
+    let recipe = Recipe {
+        lora: LoraConfig::new(arguments.rank)
+            .with_alpha(arguments.alpha)
+            .with_dropout(arguments.dropout)
+            .with_target_modules(arguments.targets.clone()),
+        trainer: TrainerConfig {
+            epochs: arguments.epochs,
+            learning_rate: arguments.learning_rate,
+            // two micro-batches a step, so that two workers share it
+            limits: BatchLimits { max_items: arguments.batch.div_ceil(2), ..limits },
+            accumulation: 2,
+            snapshots: Snapshots { count: arguments.methods.members, from: 0.5 },
+            ..TrainerConfig::default()
+        },
+    };
+    let lm = Pretrained::from_dir(&arguments.model)?.load(&Device::flex())?;
+    let base = PromptClassifier::new(lm, &task.train)?;
+    let model = arguments.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let about = About {
+        protocol: "clean".into(),
+        task: spec.name.clone(),
+        model,
+        prompt_hash: task.prompt_hash.clone(),
+        prompt_example: task.example.clone(),
+        classes: task.classes.clone(),
+    };
+    let splits = Splits {
+        train: &task.train,
+        held_out: Some(&task.held_out),
+        test: &task.test,
+        shifted: task.shifted.iter().map(|(name, data)| (name.clone(), data)).collect(),
+    };
+    let comparison = Comparison::new(recipe)
+        .with_methods(arguments.methods.methods(&POST_HOC, limits)?)
+        .with_limits(limits)
+        .with_dir(&arguments.out)
+        .with_control(control.clone());
+    let run = comparison.run(&base, &about, &splits, seed)?;
+    for cell in &run.cells {
+        if let bayes_lora::compare::Outcome::Failed(reason) = &cell.outcome {
+            println!("  {}: {reason}", cell.method);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Which tasks a table has: a JSON file.
+
+use bayes_lora::compare::ClassName;
+use bayes_lora::data::{
+    AnswerForm, EncodedDataset, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation, read_areas,
+};
+use serde::Deserialize;
+use std::error::Error;
+use std::path::Path;
+
+/// One task, its files relative to a directory of data.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    pub name: String,
+    pub train: String,
+    pub test: String,
+    /// `choices`, `question`, `passage` or `area`, or a Jinja body and cue of one's own.
+    pub prompt: Prompt,
+    /// Class tokens in the order of the choices; none scores each choice's text as a continuation.
+    pub classes: Option<Vec<String>>,
+    /// A subject → area table: questions are routed by their subject to the areas named in `area_names`.
+    pub areas: Option<String>,
+    #[serde(default)]
+    pub area_names: Vec<String>,
+    /// Keep only items whose passage has at most so many characters.
+    pub max_passage: Option<usize>,
+    #[serde(default)]
+    pub shifted: Vec<ShiftedSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prompt {
+    Choices,
+    Question,
+    Passage,
+    Area,
+    Own { name: String, body: String, cue: String },
+}
+
+/// Items from elsewhere, asked in the task's form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShiftedSpec {
+    pub name: String,
+    pub file: String,
+    /// Keep only items of these subjects.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+}
+
+/// How many items of each kind.
+pub struct Sizes {
+    pub train: usize,
+    pub held_out: usize,
+    pub test: usize,
+    pub shifted: usize,
+}
+
+/// A task's items as a model sees them.
+pub struct EncodedTask {
+    pub train: EncodedDataset,
+    pub held_out: EncodedDataset,
+    pub test: EncodedDataset,
+    pub shifted: Vec<(String, EncodedDataset)>,
+    pub example: String,
+    pub classes: Vec<ClassName>,
+    pub prompt_hash: String,
+}
+
+impl TaskSpec {
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, Box<dyn Error>> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?)
+    }
+
+    fn encoding(&self) -> Result<Encoding, Box<dyn Error>> {
+        let template = match &self.prompt {
+            Prompt::Choices => PromptTemplate::multiple_choice(),
+            Prompt::Question => PromptTemplate::question_answer(),
+            Prompt::Passage => PromptTemplate::passage_question(),
+            Prompt::Area => PromptTemplate::question_area(),
+            Prompt::Own { name, body, cue } => PromptTemplate::new(name, body, cue)?,
+        };
+        let answers = match &self.classes {
+            Some(classes) => AnswerForm::class_tokens(classes.clone()),
+            None => AnswerForm::Continuation { normalization: Default::default() },
+        };
+        Ok(Encoding::new(template, answers).with_max_tokens(256).with_truncation(Truncation::Start))
+    }
+
+    fn read(&self, path: &Path) -> Result<Task, Box<dyn Error>> {
+        let short = |item: &Item| {
+            let length = item.passage.as_ref().map_or(0, |text| text.chars().count());
+            self.max_passage.is_none_or(|most| length <= most)
+        };
+        Ok(Task::from_jsonl(path)?.filter(short))
+    }
+
+    fn routed(&self, task: Task, data: &Path) -> Result<Task, Box<dyn Error>> {
+        match &self.areas {
+            None => Ok(task),
+            Some(areas) => Ok(task.route_by_subject(&read_areas(data.join(areas))?, &self.area_names)?),
+        }
+    }
+
+    /// Training and held-out items from one file, test items from another, all in the order of the seed.
+    pub fn encode(
+        &self,
+        data: &Path,
+        tokenizer: &Tokenizer,
+        sizes: &Sizes,
+        seed: u64,
+    ) -> Result<EncodedTask, Box<dyn Error>> {
+        let encoding = self.encoding()?;
+        let (train, rest) = self.routed(self.read(&data.join(&self.train))?, data)?.split(sizes.train, seed)?;
+        let held_out = rest.sample(sizes.held_out, seed)?;
+        let test = self.routed(self.read(&data.join(&self.test))?, data)?.sample(sizes.test, seed)?;
+        let encode = |task: &Task| encoding.encode(task, tokenizer);
+        let (train, held_out, test) = (encode(&train)?, encode(&held_out)?, encode(&test)?);
+        let n_classes = train.n_classes.max(held_out.n_classes).max(test.n_classes);
+        let shifted = self.shifted.iter().map(|spec| {
+            let of_subject = |item: &Item| {
+                spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s))
+            };
+            let task = Task::from_jsonl(data.join(&spec.file))?.filter(of_subject);
+            let encoded = encode(&task.sample(sizes.shifted, seed)?)?.with_classes(n_classes)?;
+            Ok((spec.name.clone(), encoded))
+        });
+        let shifted = shifted.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        let names = match (&self.classes, self.area_names.is_empty()) {
+            (Some(_), false) => self.area_names.clone(),
+            (Some(classes), true) => classes.iter().map(|class| class.trim().to_string()).collect(),
+            (None, _) => (1..=n_classes).map(|k| format!("choice {k}")).collect(),
+        };
+        let classes = names.into_iter().enumerate().map(|(c, name)| ClassName { name, token: token(&train, c) });
+        Ok(EncodedTask {
+            example: train.example(0, tokenizer)?,
+            classes: classes.collect(),
+            prompt_hash: encoding.template.fingerprint(),
+            train: train.with_classes(n_classes)?,
+            held_out: held_out.with_classes(n_classes)?,
+            test: test.with_classes(n_classes)?,
+            shifted,
+        })
+    }
+}
+
+fn token(data: &EncodedDataset, class: usize) -> Option<u32> {
+    match &data.answers {
+        bayes_lora::data::ResolvedAnswers::ClassTokens(ids) => ids.get(class).copied(),
+        bayes_lora::data::ResolvedAnswers::Continuation => None,
+    }
+}
