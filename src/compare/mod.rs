@@ -2,10 +2,15 @@
 
 mod cell;
 mod comparison;
+mod protocol;
+mod setting;
 mod store;
+mod work;
 
 pub use cell::{
     Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Setting, ShiftedSplit, TrainingCost,
 };
-pub use comparison::{About, Comparison, Run, Splits};
+pub use comparison::{Comparison, Run};
+pub use protocol::{Protocol, TaskKind};
+pub use setting::{About, Splits};
 pub use store::read_runs;

@@ -44,6 +44,8 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(Identity::from(
         [
             ("epochs", config.epochs.to_string()),
+            ("max_steps", format!("{:?}", config.max_steps)),
+            ("shuffle", config.shuffle.to_string()),
             ("learning_rate", config.learning_rate.to_string()),
             ("update rule", rule),
             ("warmup_fraction", config.warmup_fraction.to_string()),

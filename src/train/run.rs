@@ -60,8 +60,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let labels = known_labels(data, start.n_classes())?;
     let centre = config.objective.centre(&start)?;
     let start = start.valid();
-    let plan = |epoch: usize| data.plan(config.limits, BatchOrder::Shuffled { seed: config.seed, epoch: epoch as u64 });
-    let epochs = (0..config.epochs).map(plan).collect::<Result<Vec<_>>>()?;
+    let epochs = plan(config, data)?;
     let total = epochs.iter().map(|e| e.len().div_ceil(config.accumulation)).sum();
     let model = set_trainable(start.clone(), &config.mode)?.train();
     let mut run = Run { model, best: None, snapshots: Vec::new(), place: Place::default() };
@@ -76,6 +75,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let log = config.log.as_ref().map(|path| TrainLog::resume(path, run.place.log_bytes)).transpose()?;
     let mut training = Training {
         config,
+        n_epochs: epochs.len(),
         rule,
         total,
         snapshot_steps: config.snapshots.steps(total),
@@ -96,8 +96,33 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(TrainOutcome { model: model.valid(), best, snapshots, report: place.report })
 }
 
+/// The batches of every epoch, cut off where the last step is.
+fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Vec<Vec<usize>>>> {
+    let mut left = config.max_steps.map(|steps| steps * config.accumulation);
+    let mut epochs = Vec::new();
+    for epoch in 0..config.epochs as u64 {
+        let order = match config.shuffle {
+            true => BatchOrder::Shuffled { seed: config.seed, epoch },
+            false => BatchOrder::Sequential,
+        };
+        let mut batches = data.plan(config.limits, order)?;
+        if let Some(left) = &mut left {
+            // an epoch ends with a step, however many batches that has
+            let of_epoch = batches.len().next_multiple_of(config.accumulation);
+            batches.truncate(*left);
+            *left = left.saturating_sub(of_epoch);
+        }
+        if batches.is_empty() {
+            break;
+        }
+        epochs.push(batches);
+    }
+    Ok(epochs)
+}
+
 struct Training<'a, M, D> {
     config: &'a TrainerConfig,
+    n_epochs: usize,
     rule: &'a mut dyn UpdateRule<M>,
     /// Steps of the whole run.
     total: usize,
@@ -115,7 +140,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     fn is_unfinished(&self) -> bool {
         let Place { epoch, report, .. } = &self.run.place;
         let waited = report.best_epoch.map_or(0, |best| epoch - best);
-        *epoch < self.config.epochs && self.config.patience.is_none_or(|patience| waited < patience)
+        *epoch < self.n_epochs && self.config.patience.is_none_or(|patience| waited < patience)
     }
 
     /// The rest of an epoch, with its validation.

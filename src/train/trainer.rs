@@ -22,6 +22,10 @@ use std::path::PathBuf;
 pub struct TrainerConfig {
     /// Passes over the training data.
     pub epochs: usize,
+    /// Most steps; the schedule then ends there. `None` takes all epochs whole.
+    pub max_steps: Option<usize>,
+    /// Takes the items in another order in every epoch; else as they come.
+    pub shuffle: bool,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// AdamW's decoupled weight decay (not a prior).
@@ -57,6 +61,8 @@ impl Default for TrainerConfig {
     fn default() -> Self {
         Self {
             epochs: 3,
+            max_steps: None,
+            shuffle: true,
             learning_rate: 1e-4,
             weight_decay: 0.0,
             warmup_fraction: 0.06,
@@ -91,6 +97,9 @@ impl Trainer {
             if value == 0 {
                 return Err(Error::config(field, "at least 1", value));
             }
+        }
+        if config.max_steps == Some(0) {
+            return Err(Error::config("max_steps", "at least 1", 0));
         }
         if let Some(norm) = config.max_grad_norm.filter(|n| !(*n > 0.0 && n.is_finite())) {
             return Err(Error::config("max_grad_norm", "positive and finite", norm));

@@ -1,0 +1,111 @@
+//! Says what a run is about: names, sizes, labels, and hashes of everything that its cells depend on.
+
+use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, TrainingCost};
+use crate::data::BatchLimits;
+use crate::error::{Error, Result};
+use crate::lora::model_fingerprint;
+use crate::methods::Recipe;
+use crate::models::{Classifier, Dataset, data_fingerprint, known_labels};
+use std::collections::BTreeMap;
+
+/// What a comparison is about, for its report.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// The protocol's name.
+    pub protocol: String,
+    /// The task's name.
+    pub task: String,
+    /// The base model's name.
+    pub model: String,
+    /// A hash of the prompt's form.
+    pub prompt_hash: String,
+    /// One prompt as the model sees it.
+    pub prompt_example: String,
+    /// The classes.
+    pub classes: Vec<ClassName>,
+}
+
+/// The data of one run.
+#[derive(Debug, Clone)]
+pub struct Splits<'a, D> {
+    /// What adapters are trained on.
+    pub train: &'a D,
+    /// What calibrators, set predictors and held-out priors may read.
+    pub held_out: Option<&'a D>,
+    /// What is scored.
+    pub test: &'a D,
+    /// Data from elsewhere, by name.
+    pub shifted: Vec<(String, &'a D)>,
+}
+
+/// The setting of one run; the training's cost is not known yet.
+///
+/// # Errors
+/// If two splits have one name, a label is missing, or the data cannot tell what an item holds.
+pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
+    base: &M,
+    about: &About,
+    splits: &Splits<D>,
+    (recipe, limits, seed): (&Recipe, BatchLimits, u64),
+) -> Result<Setting> {
+    let n_classes = base.n_classes();
+    let mut identity = BTreeMap::from([
+        ("weights of the base".to_string(), format!("{:016x}", model_fingerprint(base)?)),
+        ("recipe".to_string(), describe(recipe)),
+        ("batches".to_string(), format!("{:?}", limits)),
+    ]);
+    let held_out = splits.held_out.map(|data| ("held-out data", data));
+    let shifted = splits.shifted.iter().map(|(name, data)| (name.as_str(), *data));
+    for (name, data) in
+        [("training data", splits.train), ("test data", splits.test)].into_iter().chain(held_out).chain(shifted)
+    {
+        let hash = format!("{} items, hash {:016x}", data.n_items(), data_fingerprint(data)?);
+        if identity.insert(name.to_string(), hash).is_some() {
+            return Err(Error::config("splits", "names that differ", format!("`{name}` twice")));
+        }
+    }
+    let About { protocol, task, model, prompt_hash, prompt_example, classes } = about.clone();
+    Ok(Setting {
+        format_version: CELL_FORMAT,
+        crate_version: env!("CARGO_PKG_VERSION").into(),
+        protocol,
+        task,
+        model,
+        seed,
+        recipe: describe(recipe),
+        prompt_hash,
+        prompt_example,
+        classes,
+        n_train: splits.train.n_items(),
+        training: TrainingCost::default(),
+        held_out: splits.held_out.map_or(Ok(Vec::new()), |data| known_labels(data, n_classes))?,
+        test: known_labels(splits.test, n_classes)?,
+        shifted: splits
+            .shifted
+            .iter()
+            .map(|(name, data)| ShiftedSplit { name: name.clone(), n_items: data.n_items() })
+            .collect(),
+        identity,
+    })
+}
+
+/// All of the recipe that results depend on, in one line; words and not the fields' names, so that it survives new fields.
+fn describe(recipe: &Recipe) -> String {
+    let (lora, trainer) = (&recipe.lora, &recipe.trainer);
+    let mut parts = vec![
+        format!("LoRA of rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),
+        format!("on {}", lora.target_modules.entries().join(", ")),
+        format!("{} epochs at {}", trainer.epochs, trainer.learning_rate),
+        format!("warm-up {}, then {:?}", trainer.warmup_fraction, trainer.decay),
+        format!("{} batches of {} items a step", trainer.accumulation, trainer.limits.max_items),
+        format!("weight decay {}", trainer.weight_decay),
+        format!("{:?}", trainer.objective),
+    ];
+    parts.extend(trainer.max_grad_norm.map(|norm| format!("gradients of norm {norm} at most")));
+    parts.extend(trainer.max_steps.map(|steps| format!("{steps} steps at most")));
+    parts.extend((!trainer.shuffle).then(|| "never shuffled".to_string()));
+    parts.extend(lora.use_rslora.then(|| "rank-stabilised".to_string()));
+    let snapshots = trainer.snapshots;
+    parts.push(format!("{} snapshots from {} on", snapshots.count, snapshots.from));
+    parts.join("; ")
+}

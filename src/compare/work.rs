@@ -1,0 +1,211 @@
+//! Does the methods of a run that are still to do, and lets them share what they can.
+
+use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost};
+use super::comparison::Comparison;
+use super::setting::Splits;
+use super::store::RunStore;
+use crate::belief::LogitBelief;
+use crate::curvature::{Curvature, CurvatureConfig, fit_curvatures};
+use crate::error::{Error, Result};
+use crate::methods::{FitContext, Fitted, Method, Spent};
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{Laplace, LogitGauge};
+use crate::predict::predict_linearized_for_all;
+use crate::train::Snapshot;
+use std::time::Instant;
+
+/// The adapter that post-hoc methods start from.
+pub(super) struct Map<M> {
+    pub(super) model: M,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) cost: TrainingCost,
+}
+
+/// The methods of one run that are still to do.
+pub(super) struct Work<'a, M, D> {
+    pub(super) comparison: &'a Comparison<M, D>,
+    pub(super) base: &'a M,
+    pub(super) splits: &'a Splits<'a, D>,
+    pub(super) seed: u64,
+    pub(super) map: &'a Map<M>,
+    pub(super) store: Option<&'a RunStore>,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
+    /// Fills the cells of the methods at `pending`.
+    ///
+    /// # Errors
+    /// If the caller cancels, or a cell cannot be kept.
+    pub(super) fn all(&self, pending: &[usize], cells: &mut [Option<Cell>]) -> Result<()> {
+        let curvature_of = |k: usize| self.comparison.methods[k].requirements().curvature;
+        let (with_curvature, others): (Vec<usize>, Vec<usize>) =
+            pending.iter().partition(|&&k| curvature_of(k).is_some());
+        for k in others {
+            cells[k] = Some(self.one(k)?);
+        }
+        if with_curvature.is_empty() {
+            return Ok(());
+        }
+        let mut configs: Vec<CurvatureConfig> = Vec::new();
+        for config in with_curvature.iter().filter_map(|&k| curvature_of(k)) {
+            if !configs.contains(&config) {
+                configs.push(config);
+            }
+        }
+        let clock = Instant::now();
+        let control = &self.comparison.control;
+        let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
+            Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
+            Err(reason @ Error::Cancelled { .. }) => return Err(reason),
+            Err(reason) => {
+                for k in with_curvature {
+                    cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?);
+                }
+                return Ok(());
+            }
+        };
+        let share = clock.elapsed().as_secs_f64() / with_curvature.len() as f64;
+        let mut fitted = Vec::new();
+        for k in with_curvature {
+            match self.fit(k, &curvatures, share) {
+                Ok(method) => fitted.push((k, method)),
+                Err(reason @ Error::Cancelled { .. }) => return Err(reason),
+                Err(reason) => cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?),
+            }
+        }
+        let (linearized, others): (Vec<_>, Vec<_>) =
+            fitted.into_iter().partition(|(_, method)| method.fitted.belief.linearized().is_some());
+        for (k, method) in others {
+            cells[k] = Some(self.answer(k, method)?);
+        }
+        self.answer_linearized(linearized, cells)
+    }
+
+    /// Fits and asks a method that shares nothing.
+    fn one(&self, k: usize) -> Result<Cell> {
+        match self.fit(k, &[], 0.0) {
+            Ok(method) => self.answer(k, method),
+            Err(reason @ Error::Cancelled { .. }) => Err(reason),
+            Err(reason) => self.keep(failed(self.comparison.methods[k].as_ref(), &reason)),
+        }
+    }
+
+    fn fit(&self, k: usize, curvatures: &[(CurvatureConfig, Curvature)], shared: f64) -> Result<TimedFit<M, D>> {
+        let clock = Instant::now();
+        let context = FitContext {
+            base: self.base,
+            map: &self.map.model,
+            snapshots: &self.map.snapshots,
+            recipe: &self.comparison.recipe,
+            curvatures,
+            train: self.splits.train,
+            held_out: self.splits.held_out,
+            limits: self.comparison.limits,
+            seed: self.seed,
+            control: &self.comparison.control,
+        };
+        let fitted = self.comparison.methods[k].fit(&context)?;
+        Ok(TimedFit { fitted, seconds: shared + clock.elapsed().as_secs_f64() })
+    }
+
+    /// The data of a run in the order in which answers are kept: held-out where there are such, test, shifted.
+    fn asked(&self) -> Vec<&D> {
+        let Splits { held_out, test, shifted, .. } = self.splits;
+        held_out.iter().copied().chain([*test]).chain(shifted.iter().map(|(_, data)| *data)).collect()
+    }
+
+    fn answer(&self, k: usize, method: TimedFit<M, D>) -> Result<Cell> {
+        let clock = Instant::now();
+        let Comparison { limits, control, .. } = self.comparison;
+        let belief = &method.fitted.belief;
+        let ask = |data: &&D| Answers::new(&belief.believe(&self.map.model, data, limits, control)?, belief.link());
+        match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
+            Ok(answers) => self.keep(self.cell(k, &method, answers, clock.elapsed().as_secs_f64())),
+            Err(reason @ Error::Cancelled { .. }) => Err(reason),
+            Err(reason) => self.keep(failed(self.comparison.methods[k].as_ref(), &reason)),
+        }
+    }
+
+    /// Asks all linearised methods with one pass of Jacobians.
+    fn answer_linearized(&self, methods: Vec<(usize, TimedFit<M, D>)>, cells: &mut [Option<Cell>]) -> Result<()> {
+        if methods.is_empty() {
+            return Ok(());
+        }
+        let clock = Instant::now();
+        let posteriors: Vec<&Laplace> = methods.iter().filter_map(|(_, m)| m.fitted.belief.linearized()).collect();
+        let Comparison { limits, control, .. } = self.comparison;
+        let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
+        for data in self.asked() {
+            let gauge = LogitGauge::Centred;
+            let beliefs: Vec<LogitBelief> =
+                predict_linearized_for_all(&self.map.model, &posteriors, data, gauge, limits, control)?;
+            for ((kept, belief), (_, method)) in answers.iter_mut().zip(&beliefs).zip(&methods) {
+                kept.push(Answers::new(belief, method.fitted.belief.link())?);
+            }
+        }
+        let share = clock.elapsed().as_secs_f64() / methods.len() as f64;
+        for ((k, method), answers) in methods.iter().zip(answers) {
+            cells[*k] = Some(self.keep(self.cell(*k, method, answers, share))?);
+        }
+        Ok(())
+    }
+
+    fn cell(&self, k: usize, method: &TimedFit<M, D>, mut answers: Vec<Answers>, predict_seconds: f64) -> Cell {
+        let held_out = self.splits.held_out.map(|_| answers.remove(0));
+        let test = answers.remove(0);
+        let Fitted { belief, spent, found } = &method.fitted;
+        let needs = belief.needs(self.map.model.n_classes());
+        let cost = Cost {
+            fit_seconds: method.seconds,
+            fit_forwards: spent.forwards,
+            fit_backwards: spent.backwards,
+            predict_seconds,
+            forwards_per_item: needs.forwards,
+            backwards_per_item: needs.backwards,
+            stored_bytes: needs.bytes as u64,
+        };
+        let answered = Answered { held_out, test, shifted: answers, cost, found: found.clone() };
+        let method = self.comparison.methods[k].as_ref();
+        cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
+    }
+
+    fn keep(&self, cell: Cell) -> Result<Cell> {
+        if let Some(store) = self.store {
+            store.keep(&cell)?;
+        }
+        Ok(cell)
+    }
+}
+
+struct TimedFit<M: Classifier, D: Dataset<Input = M::Input>> {
+    fitted: Fitted<M, D>,
+    seconds: f64,
+}
+
+fn extra_data(spent: &Spent) -> ExtraData {
+    match (spent.labelled, spent.unlabelled) {
+        (0, 0) => ExtraData::None,
+        (0, n) => ExtraData::Unlabelled(n),
+        (n, _) => ExtraData::Labelled(n),
+    }
+}
+
+/// The cell of a method that failed.
+pub(super) fn failed<M: Classifier, D: Dataset<Input = M::Input>>(method: &dyn Method<M, D>, reason: &Error) -> Cell {
+    cell_of(method, ExtraData::None, Outcome::Failed(reason.to_string()))
+}
+
+fn cell_of<M: Classifier, D: Dataset<Input = M::Input>>(
+    method: &dyn Method<M, D>,
+    extra_data: ExtraData,
+    outcome: Outcome,
+) -> Cell {
+    Cell {
+        format_version: CELL_FORMAT,
+        method: method.name(),
+        description: method.describe(),
+        extra_data,
+        sharing: method.sharing().map(|sharing| sharing.to_string()),
+        outcome,
+    }
+}
