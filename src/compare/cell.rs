@@ -229,8 +229,8 @@ impl Answers {
     }
 }
 
-/// To nine significant digits.
-fn rounded(value: f64) -> f64 {
+/// To nine significant digits, which JSON keeps exactly.
+pub(super) fn rounded(value: f64) -> f64 {
     // the text of a finite number is one
     if value.is_finite() { format!("{value:.8e}").parse().unwrap_or(value) } else { value }
 }

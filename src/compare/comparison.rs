@@ -1,6 +1,6 @@
 //! Runs methods on one task under one seed, and keeps what each of them answered.
 
-use super::cell::{Cell, Setting, TrainingCost};
+use super::cell::{Cell, Setting, TrainingCost, rounded};
 use super::setting::{About, Splits, setting};
 use super::store::RunStore;
 use super::work::{Map, Work, failed};
@@ -132,7 +132,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         let trainer = TrainerConfig { seed, ..self.recipe.trainer.clone() };
         let outcome = Trainer::new(trainer)?.fit(start, data, None, &control)?;
         let report = outcome.report;
-        let cost = TrainingCost { seconds: report.seconds, items: report.items, tokens: report.tokens };
+        let cost = TrainingCost { seconds: rounded(report.seconds), items: report.items, tokens: report.tokens };
         Ok(Map { model: outcome.model, snapshots: outcome.snapshots, cost })
     }
 }

@@ -1,6 +1,6 @@
 //! Does the methods of a run that are still to do, and lets them share what they can.
 
-use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost};
+use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
 use super::comparison::Comparison;
 use super::setting::Splits;
 use super::store::RunStore;
@@ -156,15 +156,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let Fitted { belief, spent, found } = &method.fitted;
         let needs = belief.needs(self.map.model.n_classes());
         let cost = Cost {
-            fit_seconds: method.seconds,
+            fit_seconds: rounded(method.seconds),
             fit_forwards: spent.forwards,
             fit_backwards: spent.backwards,
-            predict_seconds,
+            predict_seconds: rounded(predict_seconds),
             forwards_per_item: needs.forwards,
             backwards_per_item: needs.backwards,
             stored_bytes: needs.bytes as u64,
         };
-        let answered = Answered { held_out, test, shifted: answers, cost, found: found.clone() };
+        let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
+        let answered = Answered { held_out, test, shifted: answers, cost, found };
         let method = self.comparison.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }

@@ -1,0 +1,269 @@
+//! A comparison: cells are kept and taken up, failures are rows, and what methods share changes no number.
+
+mod support;
+
+use bayes_lora::belief::LinkApprox;
+use bayes_lora::compare::{About, Cell, ClassName, Comparison, ExtraData, Outcome, Run, Splits, read_runs};
+use bayes_lora::curvature::{CurvatureStructure, fit_curvature};
+use bayes_lora::error::{Error, Result};
+use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::methods::{
+    CheckpointEnsemble, DeepEnsemble, FitContext, Fitted, HeadLaplace, LaplaceMethod, MaximumLikelihood, McDropout,
+    Method, Recipe, Swag, Tfb,
+};
+use bayes_lora::models::{Mlp, Points};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
+use bayes_lora::predict::predict_linearized;
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Snapshots, Trainer, TrainerConfig};
+use std::path::{Path, PathBuf};
+use support::points::{LIMITS, blobs, flipped, mlp, quick};
+
+fn recipe(dropout: f64) -> Recipe {
+    Recipe {
+        lora: LoraConfig::new(2).with_dropout(dropout),
+        trainer: TrainerConfig { snapshots: Snapshots { count: 3, from: 0.5 }, ..quick(3) },
+    }
+}
+
+fn about() -> About {
+    let class = |name: &str| ClassName { name: name.into(), token: None };
+    About {
+        protocol: "clean".into(),
+        task: "two blobs".into(),
+        model: "a small network".into(),
+        prompt_hash: "0".repeat(16),
+        prompt_example: "(x, y)".into(),
+        classes: vec![class("left"), class("right")],
+    }
+}
+
+struct Data {
+    train: Points,
+    held_out: Points,
+    test: Points,
+    far: Points,
+}
+
+impl Data {
+    fn new() -> Self {
+        let mut far = blobs(10, 9);
+        far.features += 20.0;
+        Self { train: blobs(40, 1), held_out: blobs(30, 2), test: blobs(50, 3), far }
+    }
+
+    fn splits(&self) -> Splits<'_, Points> {
+        Splits {
+            train: &self.train,
+            held_out: Some(&self.held_out),
+            test: &self.test,
+            shifted: vec![("far away".into(), &self.far)],
+        }
+    }
+}
+
+fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
+    let mut method = LaplaceMethod::with_structure(structure);
+    method.curvature.limits = LIMITS;
+    method
+}
+
+fn comparison() -> Comparison<Mlp, Points> {
+    Comparison::new(recipe(0.2))
+        .with_method(MaximumLikelihood)
+        .with_method(McDropout::default())
+        .with_method(CheckpointEnsemble::default())
+        .with_method(DeepEnsemble { n_members: 2 })
+        .with_method(Swag { n_snapshots: 4, rank: 3, ..Swag::default() })
+        .with_method(Tfb { n_samples: 3, n_anchors: 20, width: 0.5, ..Tfb::default() })
+        .with_method(HeadLaplace::default())
+        .with_method(laplace(CurvatureStructure::Kronecker))
+        .with_method(laplace(CurvatureStructure::Full))
+        .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior())
+}
+
+fn run(comparison: &Comparison<Mlp, Points>, data: &Data, seed: u64) -> Result<Run> {
+    comparison.run(&mlp(), &about(), &data.splits(), seed)
+}
+
+fn answered(cell: &Cell) -> &bayes_lora::compare::Answered {
+    match &cell.outcome {
+        Outcome::Answered(answered) => answered,
+        Outcome::Failed(reason) => panic!("{}: {reason}", cell.method),
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    files
+}
+
+/// Without what a clock says.
+fn timeless(run: &Run) -> Run {
+    let mut run = run.clone();
+    run.setting.training.seconds = 0.0;
+    for cell in &mut run.cells {
+        if let Outcome::Answered(answered) = &mut cell.outcome {
+            (answered.cost.fit_seconds, answered.cost.predict_seconds) = (0.0, 0.0);
+        }
+    }
+    run
+}
+
+#[test]
+fn every_method_answers_about_every_item_and_says_what_it_took() {
+    let data = Data::new();
+    let run = run(&comparison(), &data, 0).unwrap();
+    assert_eq!(run.cells.len(), 10);
+    assert_eq!((run.setting.test.len(), run.setting.held_out.len(), run.setting.n_train), (50, 30, 40));
+    assert_eq!(run.setting.training.items, 120);
+    for cell in &run.cells {
+        let answered = answered(cell);
+        let sizes = [&answered.test, answered.held_out.as_ref().unwrap(), &answered.shifted[0]].map(|a| a.n_items());
+        assert_eq!(sizes, [50, 30, 10], "{}", cell.method);
+        let p = answered.test.matrix().unwrap();
+        assert!(p.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-8), "{}", cell.method);
+        assert!(answered.cost.forwards_per_item > 0);
+    }
+    let cost = |name: &str| answered(run.cells.iter().find(|cell| cell.method == name).unwrap()).cost;
+    assert_eq!(cost("maximum likelihood").fit_forwards, 0);
+    // one more run of 3 epochs, and two more epochs
+    assert_eq!((cost("deep ensemble").fit_backwards, cost("SWAG").fit_backwards), (120, 80));
+    // one contrast of two classes
+    assert_eq!((cost("Laplace Kronecker").backwards_per_item, cost("MC dropout").forwards_per_item), (1, 10));
+    let extra = |name: &str| run.cells.iter().find(|cell| cell.method == name).unwrap().extra_data;
+    assert_eq!(extra("Laplace Kronecker"), ExtraData::None);
+    assert_eq!(extra("Laplace Kronecker, held-out prior"), ExtraData::Labelled(30));
+}
+
+#[test]
+fn a_run_goes_on_where_it_stopped_and_trains_nothing_twice() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let kept = comparison().with_dir(dir.path());
+    let first = run(&kept, &data, 4).unwrap();
+    let folder = dir.path().join("two-blobs/seed-4");
+    let all = files(&folder);
+    assert_eq!(all.len(), 11);
+    // nothing is left to do: even the clocks stand still
+    assert!(run(&kept, &data, 4).unwrap() == first);
+    std::fs::remove_file(folder.join("tfb.json")).unwrap();
+    std::fs::remove_file(folder.join("laplace-full.json")).unwrap();
+    let again = run(&kept, &data, 4).unwrap();
+    assert!(timeless(&again) == timeless(&first));
+    assert_eq!(again.cells[0], first.cells[0]);
+    // without its training's checkpoint the adapter is trained again, to the same bits
+    std::fs::remove_dir_all(folder.join("unfinished")).unwrap();
+    std::fs::remove_file(folder.join("swag.json")).unwrap();
+    assert!(timeless(&run(&kept, &data, 4).unwrap()) == timeless(&first));
+    assert!(timeless(&run(&comparison(), &data, 4).unwrap()) == timeless(&first));
+    // the same cells by name
+    let mut read = read_runs(dir.path()).unwrap();
+    assert_eq!(read.len(), 1);
+    let read = read.remove(0);
+    assert_eq!((read.setting.seed, read.cells.len()), (4, 10));
+    assert!(first.cells.iter().all(|cell| read.cells.iter().any(|other| other.method == cell.method)));
+}
+
+#[test]
+fn another_run_in_the_same_place_is_refused_by_what_differs() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let one = |recipe: Recipe| Comparison::new(recipe).with_method(MaximumLikelihood).with_dir(dir.path());
+    run(&one(recipe(0.2)), &data, 0).unwrap();
+    let longer = Recipe { trainer: TrainerConfig { epochs: 4, ..recipe(0.2).trainer }, ..recipe(0.2) };
+    let other = Data { train: flipped(&data.train), ..Data::new() };
+    for (error, parts) in [
+        (run(&one(longer), &data, 0).unwrap_err(), ["recipe", "4 epochs"]),
+        (run(&one(recipe(0.2)), &other, 0).unwrap_err(), ["training data", "40 items"]),
+    ] {
+        let error = error.to_string();
+        parts.into_iter().for_each(|part| assert!(error.contains(part), "{error} lacks {part}"));
+    }
+    let method = |n_samples| one(recipe(0.2)).with_method(McDropout { n_samples, ..McDropout::default() });
+    run(&method(4), &data, 0).unwrap();
+    let error = run(&method(5), &data, 0).unwrap_err().to_string();
+    assert!(error.contains("mc-dropout.json") && error.contains("5 passes"), "{error}");
+    std::fs::write(dir.path().join("two-blobs/seed-0/mc-dropout.json"), b"{").unwrap();
+    let error = run(&method(4), &data, 0).unwrap_err().to_string();
+    assert!(error.contains("mc-dropout.json"), "{error}");
+}
+
+/// Fails when it is fitted.
+struct Broken;
+
+impl Method<Mlp, Points> for Broken {
+    fn name(&self) -> String {
+        "broken".into()
+    }
+
+    fn describe(&self) -> String {
+        "fails".into()
+    }
+
+    fn fit(&self, _context: &FitContext<Mlp, Points>) -> Result<Fitted<Mlp, Points>> {
+        Err(Error::Incompatible("it always fails".into()))
+    }
+}
+
+#[test]
+fn a_method_that_fails_is_a_row_that_says_why_and_is_tried_again() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let with_broken = |dropout| {
+        Comparison::new(recipe(dropout))
+            .with_method(MaximumLikelihood)
+            .with_method(Broken)
+            .with_method(McDropout::default())
+            .with_method(CheckpointEnsemble { n_members: 9 })
+            .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior())
+            .with_dir(dir.path())
+    };
+    let splits = Splits { held_out: None, ..data.splits() };
+    let run = with_broken(0.0).run(&mlp(), &about(), &splits, 0).unwrap();
+    let reasons = ["it always fails", "dropout", "9 snapshots", "held-out items with labels"];
+    assert!(matches!(run.cells[0].outcome, Outcome::Answered(_)));
+    for (cell, part) in run.cells[1..].iter().zip(reasons) {
+        match &cell.outcome {
+            Outcome::Failed(reason) => assert!(reason.contains(part), "{reason} lacks {part}"),
+            Outcome::Answered(_) => panic!("{} answered", cell.method),
+        }
+    }
+    let again = with_broken(0.0).run(&mlp(), &about(), &splits, 0).unwrap();
+    assert!(matches!(&again.cells[1].outcome, Outcome::Failed(_)));
+    let twice = Comparison::new(recipe(0.0)).with_method(Broken).with_method(Broken);
+    let error = twice.run(&mlp(), &about(), &splits, 0).unwrap_err().to_string();
+    assert!(error.contains("`broken` twice"), "{error}");
+}
+
+#[test]
+fn a_cancelled_comparison_stops_and_keeps_its_cells() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let control = Control::silent();
+    control.cancel();
+    let error = run(&comparison().with_dir(dir.path()).with_control(control), &data, 0).unwrap_err();
+    assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+    assert_eq!(run(&comparison().with_dir(dir.path()), &data, 0).unwrap().cells.len(), 10);
+}
+
+#[test]
+fn shared_passes_give_what_each_method_gives_alone() {
+    let data = Data::new();
+    let run = run(&comparison(), &data, 2).unwrap();
+    // by hand: the adapter, its curvature, its posterior, one method at a time
+    let start = attach(mlp(), &recipe(0.2).lora, 2).unwrap();
+    let trainer = TrainerConfig { seed: 2, ..recipe(0.2).trainer };
+    let control = Control::silent();
+    let map = Trainer::new(trainer).unwrap().fit(start, &data.train, None, &control).unwrap().model;
+    for structure in [CurvatureStructure::Kronecker, CurvatureStructure::Full] {
+        let method = laplace(structure);
+        let curvature = fit_curvature(&map, &data.train, &method.curvature, &control).unwrap();
+        let posterior = Laplace::new(&map, &curvature, &LaplaceConfig::default()).unwrap();
+        let belief = predict_linearized(&map, &posterior, &data.test, LogitGauge::Centred, &LIMITS, &control).unwrap();
+        let expected = belief.probabilities(LinkApprox::default()).unwrap();
+        let name = Method::<Mlp, Points>::name(&method);
+        let cell = run.cells.iter().find(|cell| cell.method == name).unwrap();
+        let found = answered(cell).test.matrix().unwrap();
+        // kept to nine digits
+        assert!((&found - &expected).iter().all(|d| d.abs() < 1e-8), "{name}");
+    }
+}
