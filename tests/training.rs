@@ -9,7 +9,9 @@ use bayes_lora::models::{Classifier, Dataset, Mlp};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
-use bayes_lora::train::{Decay, Objective, TrainReport, TrainerConfig, TrainingMode, nll_sum, set_trainable};
+use bayes_lora::train::{
+    Decay, Objective, Snapshots, TrainReport, Trainer, TrainerConfig, TrainingMode, nll_sum, set_trainable,
+};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::DType;
@@ -192,4 +194,38 @@ fn the_log_has_one_line_a_step_and_one_an_epoch() {
         assert_eq!(line["epoch"].as_u64(), Some(record.epoch as u64));
         assert_eq!(line["validation_nll"].as_f64(), record.validation_nll);
     }
+}
+
+#[test]
+fn snapshots_are_the_adapter_at_their_steps_and_the_last_step_ends_the_run() {
+    let data = blobs(40, 1);
+    let snapshots = Snapshots { count: 4, from: 0.5 };
+    let config = TrainerConfig { snapshots, decay: Decay::Constant, warmup_fraction: 0.0, ..quick(4) };
+    let outcome = train(config.clone(), adapted(0.1), &data, None);
+    // 5 steps an epoch
+    assert_eq!(outcome.snapshots.iter().map(|s| s.step).collect::<Vec<_>>(), [13, 15, 18, 20]);
+    assert_eq!(outcome.snapshots[3].weights, read_adapter(&outcome.model).unwrap());
+    // a run that ends there, at the same constant rate, has the same weights
+    for snapshot in &outcome.snapshots {
+        let config =
+            TrainerConfig { max_steps: Some(snapshot.step), snapshots: Snapshots::default(), ..config.clone() };
+        let short = train(config, adapted(0.1), &data, None);
+        assert_eq!(short.report.steps, snapshot.step);
+        assert_eq!(short.report.epochs.len(), snapshot.step.div_ceil(5));
+        assert!(short.snapshots.is_empty());
+        assert_eq!(read_adapter(&short.model).unwrap(), snapshot.weights);
+    }
+    let error = Trainer::new(TrainerConfig { max_steps: Some(0), ..quick(1) }).unwrap_err().to_string();
+    assert!(error.contains("max_steps"), "{error}");
+}
+
+#[test]
+fn without_shuffling_every_epoch_has_the_data_s_order() {
+    let data = blobs(40, 1);
+    let config = TrainerConfig { shuffle: false, ..quick(2) };
+    let run = |seed| train(TrainerConfig { seed, ..config.clone() }, adapted(0.0), &data, None).model;
+    // the seed of the shuffle has no part, and there is no dropout
+    assert_eq!(values(&run(1)), values(&run(2)));
+    let shuffled = train(TrainerConfig { shuffle: true, ..config.clone() }, adapted(0.0), &data, None).model;
+    assert_ne!(values(&run(1)), values(&shuffled));
 }

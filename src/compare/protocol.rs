@@ -107,7 +107,7 @@ impl Protocol {
                     TaskKind::MultipleChoice(n) => (
                         format!(
                             "{BLOB_HEAD}{{% for choice in choices %}}{{{{ '\\n' }}}}{{{{ choice }}}}) \
-                             {{{{ letters[loop.index0] }}}}{{% endfor %}}\nAnswer:"
+                             {{{{ letters[loop.index0] }}}}{{% endfor %}}{{{{ '\\n' }}}}Answer:"
                         ),
                         letters(n, ""),
                     ),
@@ -122,7 +122,7 @@ impl Protocol {
                     TaskKind::Blank => (
                         format!(
                             "{BLOB_HEAD}{{% for choice in choices %}}{{{{ '\\n' }}}}{{{{ letters[loop.index0] }}}}) \
-                             {{{{ choice }}}}{{% endfor %}}\nAnswer:"
+                             {{{{ choice }}}}{{% endfor %}}{{{{ '\\n' }}}}Answer:"
                         ),
                         letters(2, ""),
                     ),

@@ -3,14 +3,14 @@
 use super::belief::SampledBelief;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
-use crate::belief::log_softmax;
+use crate::belief::{LogitBelief, log_softmax};
 use crate::error::{Error, Result};
 use crate::linalg::eigh;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset, Subset};
 use crate::predict::{predict_map, predict_sampled};
 use crate::tape::{LoraMatrix, Site};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -147,9 +147,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
 
 /// The top class of each item.
 fn own_answers(logits: ArrayView2<f64>) -> Vec<usize> {
-    let top = |row: ndarray::ArrayView1<f64>| {
-        (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
-    };
+    let top =
+        |row: ArrayView1<f64>| (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
     logits.outer_iter().map(top).collect()
 }
 
@@ -159,8 +158,8 @@ fn mean_nll(logits: ArrayView2<f64>, answers: &[usize]) -> f64 {
 }
 
 /// Mean over the draws.
-fn expected_nll(belief: &crate::belief::LogitBelief, answers: &[usize]) -> Result<f64> {
-    let crate::belief::LogitBelief::Samples { logits, .. } = belief else {
+fn expected_nll(belief: &LogitBelief, answers: &[usize]) -> Result<f64> {
+    let LogitBelief::Samples { logits, .. } = belief else {
         return Err(Error::Incompatible("TFB needs draws".into()));
     };
     let each = logits.axis_iter(Axis(0)).map(|draw| mean_nll(draw, answers));
@@ -191,6 +190,10 @@ impl ColumnSpaceNoise {
             let largest = gram.values.iter().copied().fold(0.0, f64::max);
             let kept: Vec<usize> =
                 (0..gram.values.len()).filter(|&k| gram.values[k] > RANK_TOLERANCE * largest).collect();
+            // B = 0: no direction, no noise
+            if kept.is_empty() {
+                continue;
+            }
             let frame = gram.vectors.select(Axis(1), &kept) / gram.values.select(Axis(0), &kept).mapv(f64::sqrt);
             frames.insert(site.module.clone(), (frame, a.ncols()));
         }
@@ -224,5 +227,102 @@ impl ColumnSpaceNoise {
 impl AdapterSampler for ColumnSpaceNoise {
     fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
         self.at(self.sigma, seed, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draws::{generator, normals};
+
+    fn site(matrix: LoraMatrix) -> Site {
+        Site { module: "q".into(), matrix }
+    }
+
+    fn adapter(a: Array2<f64>, b: Array2<f64>) -> AdapterWeights {
+        [(site(LoraMatrix::A), a), (site(LoraMatrix::B), b)].into()
+    }
+
+    fn random(name: &str, shape: (usize, usize)) -> Array2<f64> {
+        normals(&mut generator(11, name, 0), shape)
+    }
+
+    /// `B L Lᵀ Bᵀ`: the covariance of `ΔW x` for a unit x, per σ².
+    fn law(weights: &AdapterWeights) -> Array2<f64> {
+        let noise = ColumnSpaceNoise::new(weights.clone(), 1.0).unwrap();
+        let frame = noise.frames["q"].0.clone();
+        let columns = weights[&site(LoraMatrix::B)].dot(&frame);
+        columns.dot(&columns.t())
+    }
+
+    #[test]
+    fn the_law_is_isotropic_in_the_columns_of_b_in_every_gauge() {
+        let (a, b) = (random("a", (3, 4)), random("b", (5, 3)));
+        let projection = law(&adapter(a.clone(), b.clone()));
+        // a projection on the columns of B: PP = P, PB = B, trace 3
+        assert!((projection.dot(&projection) - &projection).iter().all(|d| d.abs() < 1e-12));
+        assert!((projection.dot(&b) - &b).iter().all(|d| d.abs() < 1e-12));
+        // B → BS; the noise of ΔW does not see A
+        let other = law(&adapter(a, b.dot(&random("s", (3, 3)))));
+        // the condition of S, squared, costs digits
+        assert!((projection - other).iter().all(|d| d.abs() < 1e-9));
+    }
+
+    #[test]
+    fn directions_that_b_lacks_have_no_noise_and_b_zero_is_the_trained_adapter() {
+        let mut b = random("b", (5, 3));
+        let twice = &b.column(0) * 2.0;
+        b.column_mut(2).assign(&twice);
+        let deficient = adapter(random("a", (3, 4)), b);
+        let projection = law(&deficient);
+        assert!((projection.diag().sum() - 2.0).abs() < 1e-10);
+        let fresh = adapter(random("a", (3, 4)), Array2::zeros((5, 3)));
+        let noise = ColumnSpaceNoise::new(fresh.clone(), 0.7).unwrap();
+        assert_eq!(noise.draw(1, 2).unwrap(), fresh);
+        assert!(noise.noise().is_empty());
+        let still = ColumnSpaceNoise::new(deficient.clone(), 0.0).unwrap();
+        assert_eq!(still.draw(1, 2).unwrap(), deficient);
+    }
+
+    #[test]
+    fn draws_have_the_stated_covariance() {
+        let (a, b) = (random("a", (2, 3)), random("b", (4, 2)));
+        let (sigma, n) = (0.3, 4000);
+        let weights = adapter(a.clone(), b.clone());
+        let noise = ColumnSpaceNoise::new(weights.clone(), sigma).unwrap();
+        let x = ndarray::arr1(&[1.0, -2.0, 0.5]);
+        let mut sum = Array2::<f64>::zeros((4, 4));
+        for index in 0..n {
+            let drawn = noise.draw(7, index).unwrap();
+            let y = b.dot(&(&drawn[&site(LoraMatrix::A)] - &a).dot(&x));
+            sum += &y.view().insert_axis(Axis(1)).dot(&y.view().insert_axis(Axis(0)));
+        }
+        let expected = law(&weights) * (sigma * sigma * x.dot(&x));
+        let found = sum / n as f64;
+        for (f, e) in found.iter().zip(&expected) {
+            // five standard errors of a covariance whose variances are at most σ²‖x‖²
+            assert!((f - e).abs() < 5.0 * sigma * sigma * x.dot(&x) * (2.0 / n as f64).sqrt(), "{f} {e}");
+        }
+    }
+
+    #[test]
+    fn the_search_finds_where_a_quadratic_loss_has_risen_as_far_as_allowed() {
+        // E ℓ(σ) − ℓ(0) = ½ c σ², ℓ(0) = 0.4, a rise of 0.3 %
+        let (c, still) = (25.0, 0.4);
+        let tfb = Tfb::default();
+        let (sigma, tried) = tfb.search(|sigma| Ok(0.5 * c * sigma * sigma <= tfb.tolerance * still)).unwrap();
+        let expected = (2.0f64 * tfb.tolerance * still / c).sqrt();
+        assert!(sigma <= expected && sigma > expected / (1.0 + tfb.width) - 1e-12, "{sigma} {expected}");
+        // ln(10⁴)/ln(1.01) halved until 1, and both ends
+        assert_eq!(tried, 12);
+        assert_eq!(tfb.search(|_| Ok(true)).unwrap(), (1.0, 1));
+        assert!(tfb.search(|_| Ok(false)).unwrap_err().to_string().contains("0.0001"));
+        for (wrong, name) in [
+            (Tfb { range: (0.1, 0.1), ..tfb }, "range"),
+            (Tfb { tolerance: 0.0, ..tfb }, "tolerance"),
+            (Tfb { n_anchors: 0, ..tfb }, "n_anchors"),
+        ] {
+            assert!(wrong.check().unwrap_err().to_string().contains(name));
+        }
     }
 }

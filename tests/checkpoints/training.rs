@@ -9,7 +9,7 @@ use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{LoraConfig, attach, read_adapter};
 use bayes_lora::models::{Dataset, Mlp, Points, PointsBatch};
 use bayes_lora::progress::Control;
-use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
+use bayes_lora::train::{Snapshots, TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
 use burn::tensor::{DType, Device};
 use ndarray::Array2;
 use std::path::Path;
@@ -28,9 +28,9 @@ fn with_one(file: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// Dropout, accumulation, clipping, three epochs of 3 steps: everything that has a state.
+/// Dropout, accumulation, clipping, snapshots, three epochs of 3 steps: everything that has a state.
 fn eventful() -> TrainerConfig {
-    TrainerConfig { accumulation: 2, weight_decay: 0.01, ..quick(3) }
+    TrainerConfig { accumulation: 2, weight_decay: 0.01, snapshots: Snapshots { count: 3, from: 0.3 }, ..quick(3) }
 }
 
 fn fit(config: &TrainerConfig, model: Mlp, data: &Points, control: &Control) -> Result<TrainOutcome<Mlp>> {
@@ -52,13 +52,14 @@ fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
         assert_eq!(values(&saved.model), values(&whole.model));
         let files = files(&dir.path().join("train"));
         // 44 items in batches of 8, two a step
-        assert_eq!((whole.report.steps, files.len()), (9, 9));
+        assert_eq!((whole.report.steps, files.len(), whole.snapshots.len()), (9, 9, 3));
         for (index, file) in files.iter().enumerate() {
             let one = with_one(file);
             let resumed = fit(&config, adapted(0.3), &data, &seldom(one.path())).unwrap();
             assert_eq!(resumed.report.resumed_after, Some(index + 1));
             assert_eq!(values(&resumed.model), values(&whole.model), "after step {}", index + 1);
             assert_eq!(values(&resumed.best.unwrap()), values(whole.best.as_ref().unwrap()));
+            assert_eq!(resumed.snapshots, whole.snapshots);
             assert_eq!(without_time(&resumed.report), without_time(&whole.report));
         }
         // the state of a finished run is the result: nothing is trained again
