@@ -95,18 +95,23 @@ pub(super) fn groups(runs: &[RunReport]) -> Vec<SeedGroup> {
 
 fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
     let of_group = || runs.iter().filter(|run| run.info.model == model && run.info.task == task);
-    let mut names: Vec<&str> = Vec::new();
+    let mut methods: Vec<&str> = Vec::new();
+    let mut names: Vec<(usize, Option<Calibration>, &str)> = Vec::new();
     for row in of_group().flat_map(|run| &run.rows) {
-        if !names.contains(&row.name.as_str()) {
-            names.push(&row.name);
-        }
+        let method = methods.iter().position(|method| *method == row.method).unwrap_or_else(|| {
+            methods.push(&row.method);
+            methods.len() - 1
+        });
+        names.push((method, row.calibration, &row.name));
     }
-    let rows = names.into_iter().map(|name| {
+    // a method that failed at first has its calibrated rows behind it nonetheless
+    names.sort();
+    names.dedup();
+    let rows = names.into_iter().map(|(_, calibration, name)| {
         let found: Vec<(u64, &ReportRow)> = of_group()
             .flat_map(|run| run.rows.iter().map(|row| (run.info.seed, row)))
             .filter(|(_, row)| row.name == name)
             .collect();
-        let calibration = found.iter().find_map(|(_, row)| row.calibration);
         let mut values: Vec<(String, Vec<f64>)> = Vec::new();
         let mut failures = Vec::new();
         for (seed, row) in found {
@@ -151,6 +156,7 @@ mod tests {
         let mut runs: Vec<_> = [("a", 1), ("b", 0), ("a", 0), ("a", 2)]
             .map(|(task, seed)| synthetic::run(task, seed, &["map", "laplace"]))
             .into();
+        runs[2].cells[0].outcome = Outcome::Failed("diverged".into());
         runs[0].cells[1].outcome = Outcome::Failed("no memory".into());
         let mut options = ReportOptions::default();
         options.scores.n_draws = 20;
@@ -168,10 +174,11 @@ mod tests {
             }
         };
         let spread = |row: &SeedRow| row.numbers.iter().find(|(name, _)| name == "ECE").unwrap().1;
-        assert_eq!(spread(&rows[0]), Spread::of(&[ece("map", 0), ece("map", 1), ece("map", 2)]).unwrap());
+        assert_eq!(spread(&rows[0]), Spread::of(&[ece("map", 1), ece("map", 2)]).unwrap());
         assert_eq!(spread(&rows[2]), Spread::of(&[ece("laplace", 0), ece("laplace", 2)]).unwrap());
         assert_eq!(rows[2].failures, [(1, "no memory".to_string())]);
-        assert!(rows[0].failures.is_empty());
+        assert_eq!(rows[0].failures, [(0, "diverged".to_string())]);
+        assert!(rows[1].failures.is_empty());
         // a point has no mutual information to follow
         let followed = |row: &SeedRow| row.numbers.iter().any(|(name, _)| name.ends_with("mutual information"));
         assert_eq!((followed(&rows[0]), followed(&rows[2])), (false, true));

@@ -11,7 +11,7 @@
 //!     .with_panel("maximum likelihood", vec![vec![90, 10], vec![15, 5], vec![30, 20]])
 //!     .with_panel("Laplace", vec![vec![80, 20], vec![5, 15], vec![5, 45]])
 //!     .figure()?;
-//! assert!(figure.svg_without_font().contains("right 100"));
+//! assert!(figure.svg_without_font().contains("foreign (n = 50)"));
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
@@ -139,8 +139,7 @@ impl Histograms {
         let columns = self.panels.len().min(COLUMNS);
         let rows = self.panels.len().div_ceil(COLUMNS);
         let width = left + columns as f64 * (WIDTH + GAP) - GAP + 2.0 * MARGIN;
-        let names: Vec<Entry> =
-            self.groups.iter().enumerate().map(|(i, name)| Entry::new(Symbol::Curve(i), name)).collect();
+        let names: Vec<Entry> = self.groups.iter().enumerate().map(|(i, name)| self.entry(i, name)).collect();
         let key = Key::new(&names, width - 2.0 * MARGIN);
         let row_height = TOP + HEIGHT + TICK_ROOM;
         let key_top = HEAD + rows as f64 * row_height + BELOW - TICK_ROOM;
@@ -169,13 +168,26 @@ impl Histograms {
         canvas
     }
 
-    /// Writes title and numbers of items over a frame.
+    /// Number of a group's items where all panels have the same.
+    fn common_size(&self, group: usize) -> Option<usize> {
+        let mut sizes = self.panels.iter().map(|panel| panel.counts[group].iter().sum());
+        let first = sizes.next()?;
+        sizes.all(|size: usize| size == first).then_some(first)
+    }
+
+    fn entry(&self, group: usize, name: &str) -> Entry {
+        let size = self.common_size(group).map_or(String::new(), |n| format!(" (n = {n})"));
+        Entry::new(Symbol::Curve(group), format!("{name}{size}"))
+    }
+
+    /// Writes the title over a frame, and the numbers of items that differ from those of other panels.
     fn head(&self, canvas: &mut Canvas, panel: &HistogramPanel, frame: Rect) {
         let middle = frame.center().0;
         let (title, size) = fit(&panel.title, 12, 9, WIDTH + GAP - 8.0);
         canvas.text(middle, frame.y - 22.0, &title, TextStyle::plain(size).anchored(Anchor::Middle));
-        let sizes = self.groups.iter().zip(&panel.counts);
-        let sizes: Vec<String> = sizes.map(|(name, c)| format!("{name} {}", c.iter().sum::<usize>())).collect();
+        let sizes = self.groups.iter().zip(&panel.counts).enumerate();
+        let sizes = sizes.filter(|(group, _)| self.common_size(*group).is_none());
+        let sizes: Vec<String> = sizes.map(|(_, (name, c))| format!("{name} {}", c.iter().sum::<usize>())).collect();
         let (sizes, size) = fit(&sizes.join(" · "), 9, 8, WIDTH + GAP - 8.0);
         let style = TextStyle::plain(size).anchored(Anchor::Middle).colored(GREY);
         canvas.text(middle, frame.y - 8.0, &sizes, style);
@@ -213,7 +225,7 @@ mod tests {
     fn titles_sizes_groups_and_axes_are_in_the_picture() {
         let svg = histograms().figure().unwrap().shapes();
         for expected in
-            [">A &amp; B<", ">C<", ">right 4 · wrong 2<", ">right 4 · wrong 0<", ">entropy<", ">right<", ">0.5<"]
+            [">A &amp; B<", ">C<", ">wrong 2<", ">wrong 0<", ">entropy<", ">right (n = 4)<", ">wrong<", ">0.5<"]
         {
             assert!(svg.contains(expected), "{expected}: {svg}");
         }
@@ -247,8 +259,8 @@ mod tests {
         wide.groups[1].clone_from(&long);
         wide.x_label = long;
         let svg = wide.figure().unwrap().shapes();
-        // title, sizes of both panels, both names of the axis; the key has room for it
-        assert!(svg.matches("…<").count() >= 5, "{svg}");
+        // title, sizes of both panels, both names of the axis, the key
+        assert_eq!(svg.matches("…<").count(), 6, "{svg}");
         assert_eq!(wide.figure().unwrap().size().0, histograms().figure().unwrap().size().0);
     }
 

@@ -125,11 +125,11 @@ impl BetterMatrix {
     }
 }
 
-/// Two digits, without claiming a certainty that is not there.
+/// Two digits, without claiming a certainty that draws cannot give.
 fn written(value: f64) -> String {
     match value {
-        v if v < 0.005 && v > 0.0 => "<0.01".into(),
-        v if v > 0.995 && v < 1.0 => ">0.99".into(),
+        v if v < 0.005 => "<0.01".into(),
+        v if v > 0.995 => ">0.99".into(),
         v => format!("{v:.2}"),
     }
 }

@@ -9,7 +9,7 @@ use crate::plot::{AxisScale, BetterMatrix, CurveChart, Histograms, reliability_d
 /// Reliability diagrams side by side.
 const DIAGRAMS: usize = 4;
 /// Histograms in one picture.
-const HISTOGRAMS: usize = 12;
+const HISTOGRAMS: usize = 24;
 /// Curves in one chart.
 const CURVES: usize = 12;
 /// Groups of a histogram: right, wrong and so many shifted splits.

@@ -4,12 +4,12 @@ use crate::calibrate::ConformalScore;
 use crate::compare::cell::ExtraData;
 use crate::metrics::Estimate;
 
-/// Three decimals with a true minus; large values with fewer, small ones with exponents.
+/// Three decimals with a true minus; large values with fewer.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     let text = match size {
-        0.0 => "0.000".into(),
-        s if s < 5e-4 => format!("{value:.1e}"),
+        // without a sign
+        s if s < 5e-4 => "0.000".into(),
         s if s < 100.0 => format!("{value:.3}"),
         s if s < 1e6 => format!("{value:.1}"),
         _ => format!("{value:.3e}"),
@@ -19,7 +19,16 @@ pub(super) fn number(value: f64) -> String {
 
 /// The same with a sign, for differences.
 pub(super) fn signed(value: f64) -> String {
-    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
+    if value >= 5e-4 { format!("+{}", number(value)) } else { number(value) }
+}
+
+/// A number that a method found, of any size.
+pub(super) fn found(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || (0.1..1e6).contains(&size) {
+        return number(value);
+    }
+    format!("{value:.2e}").replace('-', "−")
 }
 
 pub(super) fn interval(low: f64, high: f64) -> String {
@@ -36,11 +45,11 @@ pub(super) fn percent(share: f64) -> String {
     format!("{} %", text.trim_end_matches(".0"))
 }
 
-/// A probability in two digits, without claiming a certainty that is not there.
+/// A probability in two digits, without claiming a certainty that draws cannot give.
 pub(super) fn probability(value: f64) -> String {
     match value {
-        v if v < 0.005 && v > 0.0 => "<0.01".into(),
-        v if v > 0.995 && v < 1.0 => ">0.99".into(),
+        v if v < 0.005 => "<0.01".into(),
+        v if v > 0.995 => ">0.99".into(),
         v => format!("{v:.2}"),
     }
 }
@@ -109,9 +118,10 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_decimals_where_they_say_something() {
-        let texts = [0.0, 0.12345, -0.5, 99.9996, 708.396, 1234567.0, 2.5e-5].map(number);
-        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "2.5e−5"]);
-        assert_eq!([0.02, -0.02, 0.0].map(signed), ["+0.020", "−0.020", "0.000"]);
+        let texts = [0.0, 0.12345, -0.5, 99.9996, 708.396, 1234567.0, -2.5e-5].map(number);
+        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "0.000"]);
+        assert_eq!([0.02, -0.02, 0.0, 1e-4].map(signed), ["+0.020", "−0.020", "0.000", "0.000"]);
+        assert_eq!([0.0, 21.5, -612.25, 2.5e-5, 3e7].map(found), ["0.000", "21.500", "−612.2", "2.50e−5", "3.00e7"]);
         assert_eq!(bounds(&Estimate { value: 0.0, low: -0.25, high: 0.5 }), "[−0.250, 0.500]");
     }
 
@@ -124,7 +134,7 @@ mod tests {
         );
         assert_eq!([12, 4096, 5_000_000, 7_250_000_000].map(bytes), ["12 B", "4.1 kB", "5.0 MB", "7.2 GB"]);
         assert_eq!([0.8, 0.925].map(percent), ["80 %", "92.5 %"]);
-        assert_eq!([0.5, 1.0, 0.9997, 0.0004, 0.0].map(probability), ["0.50", "1.00", ">0.99", "<0.01", "0.00"]);
+        assert_eq!([0.5, 1.0, 0.9997, 0.0004, 0.0].map(probability), ["0.50", ">0.99", ">0.99", "<0.01", "<0.01"]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn facts(run: &RunReport) -> Vec<(String, String)> {
     }
     sizes.push_str(&format!(", {} test", count(info.n_test)));
     for split in &info.shifted {
-        sizes.push_str(&format!(", {} of `{}`", count(split.n_items), split.name));
+        sizes.push_str(&format!(", {} of “{}”", count(split.n_items), split.name));
     }
     let identity: Vec<String> = info.identity.iter().map(|(name, hash)| format!("{name} {hash}")).collect();
     let facts = [

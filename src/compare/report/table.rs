@@ -31,15 +31,21 @@ pub(super) struct TableRow {
 pub(super) struct TableCell {
     pub text: String,
     pub detail: String,
+    /// Words, which break over lines, and no number.
+    pub words: bool,
 }
 
 impl TableCell {
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), detail: String::new() }
+        Self::with(text, "")
+    }
+
+    pub fn words(text: impl Into<String>) -> Self {
+        Self { words: true, ..Self::new(text) }
     }
 
     pub fn with(text: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { text: text.into(), detail: detail.into() }
+        Self { text: text.into(), detail: detail.into(), words: false }
     }
 
     /// Where there is nothing to tell.

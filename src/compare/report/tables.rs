@@ -1,7 +1,7 @@
 //! Builds the tables of a report.
 
 use super::format::{
-    bounds, bytes, count, extra_data, interval, number, percent, probability, seconds, set_score, signed,
+    bounds, bytes, count, extra_data, found, interval, number, percent, probability, seconds, set_score, signed,
 };
 use super::row::{ReportRow, RowOutcome, RunReport};
 use super::table::{Table, TableCell, TableRow};
@@ -87,9 +87,9 @@ fn against_first(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         TableRow { name: name.clone(), cells: cells.collect(), reason: None, variant }
     });
     Some(Table {
-        title: format!("Differences from `{first}` on the same items"),
+        title: format!("Differences from “{first}” on the same items"),
         note: format!(
-            "Each column pair: the row minus `{first}` with its {} interval, and the posterior probability that the row is \
+            "Each column pair: the row minus “{first}” with its {} interval, and the posterior probability that the row is \
              better. Accuracy by the Dirichlet posterior of the paired table, the others by a Bayesian bootstrap with the same \
              weights for both.",
             percent(options.scores.level)
@@ -141,11 +141,11 @@ fn sets(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         note: format!(
             "Fitted to {} held-out labels that no calibrator has seen. Conformal sets: the label is promised to be in {} of \
              them.{expected} Abstention: an answer is given where the largest probability is at least the threshold; at most {} \
-             of the answers are wrong, but with probability {} of a bad draw of held-out items.{caution}",
+             of the answers are wrong, except with a probability of {} over the draw of held-out items.{caution}",
             count(run.info.n_sets),
             percent(1.0 - options.miscoverage),
             percent(options.risk),
-            number(options.failure_probability),
+            percent(options.failure_probability),
         ),
         first: "method".into(),
         columns,
@@ -178,7 +178,7 @@ fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
     let shift = &run.info.shifted[split];
     let share = shift.n_items as f64 / (shift.n_items + run.info.n_test) as f64;
     Table {
-        title: format!("Detection of `{}`: {} foreign items", shift.name, count(shift.n_items)),
+        title: format!("Detection of “{}”: {} foreign items", shift.name, count(shift.n_items)),
         note: format!(
             "Foreign items are the positives; chance is an AUROC of 0.5 and an AUPR of {}. Intervals hold {}. FPR@95: share of \
              test items that would be called foreign where 95 % of the foreign ones are. A dash: a point has no mutual \
@@ -192,14 +192,19 @@ fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
     }
 }
 
+/// Stands for what the row above says.
+const DITTO: &str = "″";
+/// Columns of a method's price.
+const PRICES: usize = 7;
+
 fn cost(run: &RunReport) -> Table {
     let rows = run.rows.iter().map(|row| {
-        let mut cells = vec![TableCell::new(extra_data(row.extra_data, row.calibration_labels))];
-        if row.calibration.is_some() {
+        let mut cells = vec![TableCell::words(extra_data(row.extra_data, row.calibration_labels))];
+        match (&row.cost, row.calibration) {
             // the method's own price stands in the row above
-            cells.extend(vec![TableCell::new("as above"); 7]);
-        } else if let Some(cost) = &row.cost {
-            cells.extend([
+            (Some(_), Some(_)) => cells.extend(vec![TableCell::new(DITTO); PRICES]),
+            (None, _) => cells.extend(vec![TableCell::none(); PRICES]),
+            (Some(cost), None) => cells.extend([
                 TableCell::new(seconds(cost.fit_seconds)),
                 TableCell::new(count(cost.fit_forwards)),
                 TableCell::new(count(cost.fit_backwards)),
@@ -207,16 +212,15 @@ fn cost(run: &RunReport) -> Table {
                 TableCell::new(count(cost.forwards_per_item)),
                 TableCell::new(count(cost.backwards_per_item)),
                 TableCell::new(bytes(cost.stored_bytes)),
-            ]);
-        } else {
-            cells.extend(vec![TableCell::none(); 7]);
+            ]),
         }
-        let found: Vec<String> = row.found.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
-        cells.push(if found.is_empty() { TableCell::none() } else { TableCell::new(found.join("; ")) });
-        let settings = [Some(row.description.as_str()), row.sharing.as_deref()].into_iter().flatten();
+        let numbers = row.found.iter().map(|(name, value)| format!("{name} {}", found(*value)));
+        cells.push(TableCell::words(numbers.collect::<Vec<_>>().join("; ")));
+        let noise = row.sharing.as_ref().map(|sharing| format!("noise: {sharing}"));
+        let settings = [row.description.clone()].into_iter().chain(noise).filter(|text| !text.is_empty());
         cells.push(match row.calibration {
-            Some(_) => TableCell::new("as above"),
-            None => TableCell::new(settings.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; noise ")),
+            Some(_) => TableCell::words(DITTO),
+            None => TableCell::words(settings.collect::<Vec<_>>().join("; ")),
         });
         TableRow { name: row.name.clone(), cells, reason: None, variant: row.calibration.is_some() }
     });
@@ -225,7 +229,7 @@ fn cost(run: &RunReport) -> Table {
         title: "Data and cost".into(),
         note: format!(
             "Beyond the adapter that post-hoc methods start from, whose training took {} over {} items ({} tokens) and is in no \
-             row. Passes of fitting are of one item each; passes of an answer are per item.",
+             row. A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
             seconds(training.seconds),
             count(training.items),
             count(training.tokens)
@@ -252,24 +256,36 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     if group.seeds.len() < 2 {
         return None;
     }
-    let mut columns: Vec<String> = Vec::new();
-    for (name, _) in group.rows.iter().flat_map(|row| &row.numbers) {
-        if !columns.contains(name) {
-            columns.push(name.clone());
+    let mut columns: Vec<&String> = Vec::new();
+    for row in &group.rows {
+        let mut next = 0;
+        for (name, _) in &row.numbers {
+            // a number that earlier rows lack has its place behind the one before it
+            let place = columns.iter().position(|column| *column == name).unwrap_or_else(|| {
+                columns.insert(next, name);
+                next
+            });
+            next = place + 1;
         }
     }
     let cell = |row: &SeedRow, column: &String| match row.numbers.iter().find(|(name, _)| name == column) {
         None => TableCell::none(),
         Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
     };
-    let rows = group.rows.iter().map(|row| {
-        let failed = row.failures.iter().map(|(seed, reason)| format!("seed {seed}: {reason}")).collect::<Vec<_>>();
+    let mut failures = Vec::new();
+    let mut rows = Vec::new();
+    for row in &group.rows {
         let n_answered = row.numbers.first().map_or(0, |(_, spread)| spread.n_seeds);
-        let mut cells = vec![TableCell::with(n_answered.to_string(), failed.join("; "))];
+        let mut cells = vec![TableCell::new(format!("{n_answered} of {}", group.seeds.len()))];
         cells.extend(columns.iter().map(|column| cell(row, column)));
-        let reason = row.numbers.is_empty().then(|| failed.join("; "));
-        TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() }
-    });
+        let failed = row.failures.iter().map(|(seed, reason)| format!("seed {seed}: {reason}"));
+        let failed = failed.collect::<Vec<_>>().join("; ");
+        let reason = row.numbers.is_empty().then(|| failed.clone());
+        if reason.is_none() && !failed.is_empty() {
+            failures.push(format!(" {} failed for {failed}.", row.name));
+        }
+        rows.push(TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() });
+    }
     let headings = columns.iter().map(|name| match name.as_str() {
         "accuracy at coverage" => format!("accuracy at {} coverage", percent(options.coverage)),
         "coverage at accuracy" => format!("coverage at {} accuracy", percent(options.accuracy)),
@@ -278,11 +294,13 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     let seeds: Vec<String> = group.seeds.iter().map(u64::to_string).collect();
     Some(Table {
         title: format!("Over the seeds {}", seeds.join(", ")),
-        note: "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. Seeds share \
-               test items and are never pooled. Nothing is averaged over tasks."
-            .into(),
+        note: format!(
+            "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. Seeds share \
+             test items and are never pooled. Nothing is averaged over tasks.{}",
+            failures.concat()
+        ),
         first: "method".into(),
         columns: std::iter::once("seeds".to_string()).chain(headings).collect(),
-        rows: rows.collect(),
+        rows,
     })
 }

@@ -90,7 +90,7 @@ fn the_page_says_what_a_reader_must_know() {
         "Protocol <strong>clean</strong>",
         "0123456789abcdef",
         "A (token 7), B (token 7), C (token 7)",
-        "300 training, 30 held-out for calibrators, 31 held-out for sets, 90 test, 40 of",
+        "300 training, 30 held-out for calibrators, 31 held-out for sets, 90 test, 40 of “foreign”",
         "train 00ff",
         "30 labels for the calibrator",
         "Over the seeds 0, 1",
@@ -166,4 +166,19 @@ fn save_leaves_the_three_files_and_nothing_else() {
     assert_eq!(names, ["report.html", "report.json", "report.md"]);
     assert_eq!(std::fs::read_to_string(files.markdown).unwrap(), report.markdown());
     assert_eq!(std::fs::read_to_string(files.json).unwrap(), report.json().unwrap());
+}
+
+#[test]
+fn the_seeds_table_counts_seeds_orders_columns_and_names_failures() {
+    let report = report();
+    let table = tables::of_seeds(&report.groups[0], &report.options).unwrap();
+    let columns: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+    assert_eq!(columns[0], "seeds");
+    // the first row, a point, has no mutual information
+    let at = |score: &str| columns.iter().position(|c| *c == format!("AUROC foreign, {score}")).unwrap();
+    assert_eq!((at("mutual information"), at("energy")), (at("entropy") + 1, at("entropy") + 2));
+    let cell = |row: usize, column: usize| table.rows[row].cells[column].text.as_str();
+    assert_eq!((cell(0, 0), cell(0, at("mutual information"))), ("2 of 2", "—"));
+    assert_eq!((table.rows[4].name.as_str(), cell(4, 0)), ("swag", "1 of 2"));
+    assert!(table.note.ends_with("swag failed for seed 0: needs 3 | 4 <snapshots>."), "{}", table.note);
 }
