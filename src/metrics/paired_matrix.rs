@@ -83,7 +83,7 @@ impl PairedMatrix {
             let lower = |(_, a): &(_, Vec<[f64; 4]>), (_, b): &(_, Vec<[f64; 4]>)| {
                 let compared = a.iter().zip(b).map(|(a, b)| match a[k] - b[k] {
                     d if d < 0.0 => 1.0,
-                    d if d == 0.0 => 0.5,
+                    0.0 => 0.5,
                     _ => 0.0,
                 });
                 compared.sum::<f64>() / a.len() as f64
