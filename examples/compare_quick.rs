@@ -13,7 +13,7 @@ mod ending;
 #[path = "comparison/methods.rs"]
 mod methods;
 
-use bayes_lora::compare::{About, ClassName, Comparison, Splits};
+use bayes_lora::compare::{About, ClassName, Comparison, Report, ReportOptions, Splits};
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -102,7 +102,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .with_control(Control::with_bars().with_workers(2)?.with_signals()?);
         runs.push(comparison.run(&base, &about, &splits, seed)?);
     }
-    println!("{:.0} s in all", start.elapsed().as_secs_f64());
+    let options = ReportOptions { title: "MMLU areas, stories260K".into(), ..ReportOptions::default() };
+    let report = Report::new(runs, options)?;
+    println!("{}", report.markdown());
+    let files = report.save(&arguments.out)?;
+    println!("{:.0} s in all; wrote {}", start.elapsed().as_secs_f64(), files.html.display());
     Ok(())
 }
 

@@ -12,7 +12,7 @@ mod ending;
 mod methods;
 mod tasks;
 
-use bayes_lora::compare::{About, Comparison, Splits};
+use bayes_lora::compare::{About, Comparison, Outcome, Report, ReportOptions, Splits, read_runs};
 use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -24,7 +24,7 @@ use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC};
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use tasks::{Sizes, TaskSpec};
@@ -118,7 +118,15 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         println!("{}, seed {seed}", spec.name);
         one(&arguments, spec, seed, &control)?;
     }
+    let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
+    let report = Report::new(read_runs(&arguments.out)?, ReportOptions { title, ..ReportOptions::default() })?;
+    println!("{}", report.markdown());
+    println!("wrote {}", report.save(&arguments.out)?.html.display());
     Ok(())
+}
+
+fn name_of(model: &Path) -> String {
+    model.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> Result<(), Box<dyn Error>> {
@@ -144,11 +152,10 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
     };
     let lm = Pretrained::from_dir(&arguments.model)?.load(&Device::flex())?;
     let base = PromptClassifier::new(lm, &task.train)?;
-    let model = arguments.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let about = About {
         protocol: "clean".into(),
         task: spec.name.clone(),
-        model,
+        model: name_of(&arguments.model),
         prompt_hash: task.prompt_hash.clone(),
         prompt_example: task.example.clone(),
         classes: task.classes.clone(),
@@ -166,7 +173,7 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
         .with_control(control.clone());
     let run = comparison.run(&base, &about, &splits, seed)?;
     for cell in &run.cells {
-        if let bayes_lora::compare::Outcome::Failed(reason) = &cell.outcome {
+        if let Outcome::Failed(reason) = &cell.outcome {
             println!("  {}: {reason}", cell.method);
         }
     }

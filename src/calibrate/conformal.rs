@@ -4,13 +4,15 @@ use super::held_out::{SUM_TOLERANCE, check_labels};
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF};
 
 /// Rounding of `(n + 1)(1 − α)` that must not ask for one item more.
 const RANK_TOLERANCE: f64 = 1e-9;
 
 /// How strange a class is for an item; sets hold the classes that are not stranger than a threshold.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConformalScore {
     /// `1 − p_y`: the smallest sets on average, which may be empty.
     ///
@@ -183,7 +185,7 @@ fn uniform(seed: u64, item: usize, what: Use) -> f64 {
     rng.random_range(0.0..1.0)
 }
 
-fn check_probabilities(probabilities: ArrayView2<f64>) -> Result<()> {
+pub(super) fn check_probabilities(probabilities: ArrayView2<f64>) -> Result<()> {
     if probabilities.is_empty() {
         return Err(Error::empty("set of items"));
     }

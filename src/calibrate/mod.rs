@@ -5,11 +5,13 @@
 //! - [`ConformalSets`]: sets of classes that hold the true one with a chosen probability; changes no probability.
 //! - [`Abstention`]: the confidence below which answers would be wrong too often; no answer is given there.
 //!
+//! The first two are a [`Calibrator`], the others a [`SetPredictor`]; both take averaged probabilities of any method.
+//!
 //! All spend **labels** that neither training nor the evidence of a posterior has seen. Fit them on a split that the
 //! adapter was not trained on, and never on the items on which the result is scored.
 //!
 //! ```
-//! use bayes_lora::calibrate::{Temperature, TemperatureOutcome};
+//! use bayes_lora::calibrate::{Calibrator, Temperature, TemperatureOutcome};
 //! use ndarray::arr2;
 //!
 //! // Four held-out items at the same margin, three of them right: the honest confidence is ¾.
@@ -25,15 +27,19 @@
 //! ```
 
 mod abstention;
+mod calibrator;
 mod conformal;
 mod held_out;
+mod set_predictor;
 mod temperature;
 mod temperature_search;
 mod vector;
 mod vector_newton;
 
 pub use abstention::Abstention;
+pub use calibrator::{Calibration, Calibrator};
 pub use conformal::{ConformalScore, ConformalSets};
+pub use set_predictor::{AbstentionSettings, ConformalSettings, SetAnswer, SetPredictor, SetTally, halves};
 pub use temperature::{Temperature, TemperatureFit};
 pub use temperature_search::TemperatureOutcome;
 pub use vector::{DEFAULT_RIDGE, VectorScaling, VectorScalingFit};

@@ -1,6 +1,7 @@
 //! Rescales all logits by one number, fitted to held-out labels.
 
-use crate::belief::{LogitBelief, softmax};
+use crate::belief::softmax;
+use crate::calibrate::calibrator::log_probabilities;
 use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
 use crate::calibrate::temperature_search::{Objective, TemperatureOutcome};
 use crate::error::{Error, Result};
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize};
 /// p_c ∝ exp(β f_c)
 ///
 /// β < 1 flattens, β > 1 sharpens; the ranking of the classes stays. Two ways to apply it:
-/// - **post**, [`apply_to_probabilities`](Self::apply_to_probabilities): `p ∝ p̄^β` on the averaged probabilities.
+/// - **post**, [`apply_to_probabilities`](super::Calibrator::apply_to_probabilities): `p ∝ p̄^β` on the averaged probabilities.
 ///   It serves every method; its β comes from [`fit_probabilities`](Self::fit_probabilities).
-/// - **pre**, [`apply`](Self::apply): the whole belief is scaled, then averaged as usual. With a β from
+/// - **pre**, [`apply`](super::Calibrator::apply): the whole belief is scaled, then averaged as usual. With a β from
 ///   [`fit`](Self::fit) it is exact for a point belief; for samples and Gaussians a β fitted to the mean logits is not
 ///   the best one for their average.
 ///
@@ -107,19 +108,8 @@ impl Temperature {
         Self::fit(log_probabilities(probabilities)?.view(), labels)
     }
 
-    /// Scales a whole belief (pre form): means and draws by β, covariances by β².
-    pub fn apply(&self, belief: &LogitBelief) -> LogitBelief {
-        belief.tempered(self.beta)
-    }
-
-    /// Raises probabilities to the power β and normalises (post form): `p_c ∝ p̄_c^β`. A probability of 0 stays 0.
-    ///
-    /// # Shapes
-    /// - probabilities, output: `[n_items, n_classes]`.
-    ///
-    /// # Errors
-    /// If a probability is negative or not finite, or a row is all 0.
-    pub fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+    /// `p_c ∝ p̄_c^β`
+    pub(super) fn raised(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
         let mut logits = log_probabilities(probabilities)?;
         // −∞ · β is −∞: β is above 0.
         logits *= self.beta;
@@ -127,23 +117,11 @@ impl Temperature {
     }
 }
 
-/// ln p, with −∞ where p is 0.
-fn log_probabilities(probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
-    let wrong = |p: f64| !p.is_finite() || p < 0.0;
-    if let Some(((item, class), p)) = probabilities.indexed_iter().find(|(_, p)| wrong(**p)) {
-        return Err(Error::config(format!("probabilities[{item}, {class}]"), "finite and at least 0", p));
-    }
-    for (item, row) in probabilities.rows().into_iter().enumerate() {
-        if row.sum() == 0.0 {
-            return Err(Error::config(format!("sum of probabilities[{item}]"), "above 0", 0.0));
-        }
-    }
-    Ok(probabilities.mapv(f64::ln))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::belief::LogitBelief;
+    use crate::calibrate::Calibrator;
     use ndarray::{Array1, Array3, arr2};
     use rand::rngs::ChaCha8Rng;
     use rand::{RngExt, SeedableRng};
@@ -265,9 +243,11 @@ mod tests {
             mean: arr2(&[[1.0, f64::NEG_INFINITY]]),
             covariance: Array3::from_elem((1, 2, 2), 1.0),
         };
-        assert_eq!(temperature.apply(&gaussian), expected);
+        assert_eq!(temperature.apply(&gaussian).unwrap(), expected);
         let samples = LogitBelief::Samples { logits: Array3::from_elem((3, 1, 2), 2.0), log_weights: Array1::zeros(3) };
-        let LogitBelief::Samples { logits, .. } = temperature.apply(&samples) else { panic!("samples stay samples") };
+        let LogitBelief::Samples { logits, .. } = temperature.apply(&samples).unwrap() else {
+            panic!("samples stay samples")
+        };
         assert_eq!(logits, Array3::from_elem((3, 1, 2), 1.0));
     }
 

@@ -103,11 +103,8 @@ impl VectorScaling {
         })
     }
 
-    /// Scales a whole belief; a covariance becomes `P W Σ W P` with `W = diag w` and `P = I − 11ᵀ/C`, centred again.
-    ///
-    /// # Errors
-    /// If the number of classes differs or a logit is not finite.
-    pub fn apply(&self, belief: &LogitBelief) -> Result<LogitBelief> {
+    /// A covariance becomes `P W Σ W P` with `W = diag w` and `P = I − 11ᵀ/C`, centred again.
+    pub(super) fn scaled_belief(&self, belief: &LogitBelief) -> Result<LogitBelief> {
         let n_classes = self.weight.len();
         if belief.n_classes() != n_classes || self.bias.len() != n_classes {
             return Err(Error::Count {
@@ -171,6 +168,7 @@ fn centred(logits: ArrayView2<f64>) -> Result<Array2<f64>> {
 mod tests {
     use super::*;
     use crate::belief::softmax;
+    use crate::calibrate::Calibrator;
     use ndarray::arr2;
     use rand::rngs::ChaCha8Rng;
     use rand::{RngExt, SeedableRng};

@@ -79,6 +79,16 @@ pub struct TrainingCost {
     pub tokens: usize,
 }
 
+/// One task under one seed with what every method answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// What the methods have in common.
+    pub setting: Setting,
+    /// One for each method.
+    pub cells: Vec<Cell>,
+}
+
 /// One method's row of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! Runs methods on one task under one seed, and keeps what each of them answered.
 
-use super::cell::{Cell, Setting, TrainingCost, rounded};
+use super::cell::{Cell, Run, TrainingCost, rounded};
 use super::setting::{About, Splits, setting};
 use super::store::RunStore;
 use super::work::{Map, Work, failed};
@@ -36,15 +36,6 @@ pub struct Comparison<M, D> {
     pub(super) limits: BatchLimits,
     dir: Option<PathBuf>,
     pub(super) control: Control,
-}
-
-/// What one run gave.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    /// What its methods have in common.
-    pub setting: Setting,
-    /// A cell a method, in their order.
-    pub cells: Vec<Cell>,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {

@@ -1,7 +1,6 @@
 //! Keeps the cells of a run as JSON files, so that it resumes where it stopped.
 
-use super::cell::{CELL_FORMAT, Cell, Outcome, Setting};
-use super::comparison::Run;
+use super::cell::{CELL_FORMAT, Cell, Outcome, Run, Setting};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use serde::Serialize;

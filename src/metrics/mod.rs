@@ -16,7 +16,7 @@
 //! | [`false_positive_rate_at`] | lower | share of the others that set off an alarm |
 //!
 //! [`Dispersion`] says whether a posterior is too wide or too narrow. [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
-//! **same** items, which is far sharper than laying two intervals side by side.
+//! **same** items ([`PairedMatrix`] all pairs of several), which is far sharper than laying two intervals side by side.
 //!
 //! ```
 //! use bayes_lora::metrics::{PairedScores, ScoreOptions, Scores};
@@ -47,6 +47,7 @@ mod ece;
 mod interval;
 mod nll;
 mod paired;
+mod paired_matrix;
 mod paired_table;
 mod predictions;
 mod reliability;
@@ -63,6 +64,7 @@ pub use ece::{adaptive_ece, debiased_ece, ece, mce};
 pub use interval::{Estimate, beta_interval, wilson_interval};
 pub use nll::nll;
 pub use paired::{PairedDifference, PairedScores};
+pub use paired_matrix::{PairedMatrix, PairedMetric};
 pub use paired_table::{PairedTable, p_better_accuracy};
 pub use reliability::{Reliability, ReliabilityBin};
 pub use risk_coverage::{RiskCoverage, aurc};

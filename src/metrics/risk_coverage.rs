@@ -107,6 +107,29 @@ impl RiskCoverage {
         Ok(1.0 - self.risk[k.clamp(1, n) - 1])
     }
 
+    /// Largest share of the items, most confident first, that is answered with at least the given accuracy; 0 where none is.
+    ///
+    /// # Errors
+    /// If the accuracy is not above 0 and at most 1.
+    ///
+    /// ```
+    /// use bayes_lora::metrics::RiskCoverage;
+    ///
+    /// let curve = RiskCoverage::from_confidence(&[0.9, 0.8, 0.7, 0.6], &[true, false, true, true])?;
+    /// assert_eq!(curve.coverage_at(0.75)?, 1.0); // accuracies 1, 1/2, 2/3, 3/4
+    /// assert_eq!(curve.coverage_at(0.8)?, 0.25);
+    /// # Ok::<(), bayes_lora::error::Error>(())
+    /// ```
+    pub fn coverage_at(&self, accuracy: f64) -> Result<f64> {
+        if !(accuracy > 0.0 && accuracy <= 1.0) {
+            return Err(Error::config("accuracy", "above 0 and at most 1", accuracy));
+        }
+        // 1 − 0.1 is a little above 0.9, and sums of risks round as well
+        let enough = |risk: &f64| 1.0 - risk >= accuracy - 1e-12;
+        let last = self.risk.iter().rposition(enough);
+        Ok(last.map_or(0.0, |index| self.coverage[index]))
+    }
+
     /// Area above that of a perfect ranking of the same answers (E-AURC): 0 when every error is ranked last.
     ///
     /// Geifman, Uziel & El-Yaniv (2019), arXiv 1805.08206, eq. 2.
@@ -287,12 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn coverage_at_an_accuracy_is_the_last_one_that_keeps_it() {
+        let curve =
+            RiskCoverage::from_confidence(&[0.9, 0.8, 0.7, 0.6, 0.5], &[false, true, true, true, false]).unwrap();
+        // accuracies 0, 1/2, 2/3, 3/4, 3/5
+        assert_eq!(curve.coverage_at(0.75).unwrap(), 0.8);
+        assert_eq!(curve.coverage_at(0.6).unwrap(), 1.0);
+        assert_eq!(curve.coverage_at(0.76).unwrap(), 0.0);
+    }
+
+    #[test]
     fn bad_input_is_refused_with_names_and_numbers() {
         let refused = |c: &[f64], r: &[bool]| RiskCoverage::from_confidence(c, r).is_err();
         assert!(refused(&[], &[]));
         assert!(refused(&[0.5], &[true, false]));
         assert!(refused(&[f64::NAN], &[true]));
         let curve = RiskCoverage::from_confidence(&[0.5], &[true]).unwrap();
+        assert!(curve.coverage_at(1.1).is_err());
         let error = curve.accuracy_at(0.0).unwrap_err();
         assert_eq!(error.to_string(), "coverage: must be above 0 and at most 1, got 0");
     }

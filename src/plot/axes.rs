@@ -48,7 +48,7 @@ impl Axes {
         canvas.rect(self.frame, None, Some(Stroke::solid(INK, 1.0)));
     }
 
-    /// Draws the ticks below the frame; their labels and the axis name only where there is a name.
+    /// Draws the ticks below the frame; their labels and the axis name only where there is a name, which may be empty.
     pub fn draw_x(&self, canvas: &mut Canvas, n_ticks: usize, name: Option<&str>) {
         self.draw_below(canvas, ticks(self.x, n_ticks), name);
     }
@@ -69,7 +69,7 @@ impl Axes {
                 canvas.text(x, bottom + 15.0, &label, style);
             }
         }
-        if let Some(name) = name {
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
             let style = TextStyle::plain(NAME_SIZE).anchored(Anchor::Middle);
             canvas.text(self.frame.center().0, bottom + 31.0, name, style);
         }
@@ -86,7 +86,7 @@ impl Axes {
                 canvas.text(left - TICK - 3.0, y + style.middle_to_baseline(), &label, style);
             }
         }
-        if let Some(name) = name {
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
             let x = left - room_beside(self.y, n_ticks) + MARGIN;
             canvas.text(x, self.frame.y - NAME_DROP, name, TextStyle::plain(NAME_SIZE));
         }

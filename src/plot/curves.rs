@@ -1,4 +1,5 @@
-//! Draws curves over a logarithmic axis: the log evidence over the prior precision, a loss over a factor.
+//! Draws curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one, such as risk
+//! over coverage.
 //!
 //! A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
 //! chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
@@ -26,6 +27,8 @@ use super::palette::CURVES;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// Most curves that an eye keeps apart.
+const MAX_CURVES: usize = 2 * CURVES.len();
 /// Most marks whose labels fit above the curves.
 const MAX_MARKS: usize = 6;
 
@@ -34,7 +37,7 @@ const MAX_MARKS: usize = 6;
 pub struct Curve {
     /// Written in the key.
     pub name: String,
-    /// At least two pairs of x, positive, and y, in any order.
+    /// At least two pairs of x, positive on a logarithmic axis, and y, in any order.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -47,7 +50,24 @@ pub struct Mark {
     pub label: String,
 }
 
-/// Draws one to six curves of the same quantity over the same logarithmic axis, and up to six marks.
+/// How a horizontal axis places its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AxisScale {
+    /// By their logarithms.
+    #[default]
+    Logarithmic,
+    /// As they are.
+    Linear,
+}
+
+impl AxisScale {
+    fn place(self, x: f64) -> f64 {
+        if self == Self::Logarithmic { x.log10() } else { x }
+    }
+}
+
+/// Draws one to twelve curves of the same quantity over the same axis, and up to six marks.
 ///
 /// The vertical axis is linear. Both axes span all curves, the horizontal one also the marks. A curve of at most twenty
 /// points has a dot at each, so that it shows where it was evaluated.
@@ -57,6 +77,12 @@ pub struct CurveChart {
     pub x_label: String,
     /// Name of the vertical axis.
     pub y_label: String,
+    /// Scale of the horizontal axis.
+    #[serde(default)]
+    pub x_scale: AxisScale,
+    /// Width and height of the frame in drawing units.
+    #[serde(default = "usual_size")]
+    pub size: (f64, f64),
     /// Each with a colour and a dash pattern of its own.
     pub curves: Vec<Curve>,
     /// Drawn under the curves, dashed and grey.
@@ -64,9 +90,26 @@ pub struct CurveChart {
 }
 
 impl CurveChart {
-    /// Starts a chart without curves or marks.
+    /// Starts a chart without curves or marks, over a logarithmic axis, 420 units wide and 280 high.
     pub fn new(x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
-        Self { x_label: x_label.into(), y_label: y_label.into(), curves: Vec::new(), marks: Vec::new() }
+        Self {
+            x_label: x_label.into(),
+            y_label: y_label.into(),
+            x_scale: AxisScale::default(),
+            size: usual_size(),
+            curves: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Sets the scale of the horizontal axis.
+    pub fn with_x_scale(self, x_scale: AxisScale) -> Self {
+        Self { x_scale, ..self }
+    }
+
+    /// Sets width and height of the frame in drawing units, each at least 100.
+    pub fn with_size(self, width: f64, height: f64) -> Self {
+        Self { size: (width, height), ..self }
     }
 
     /// Adds a curve through pairs of x and y.
@@ -86,9 +129,10 @@ impl CurveChart {
     /// Draws the curves.
     ///
     /// # Errors
-    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond six curves or six marks,
-    /// for a curve of one point, for an x that is not positive and finite, for a y that is not finite, and where the
-    /// largest and the smallest y are further apart than a number can say.
+    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond twelve curves or six marks,
+    /// for a curve of one point, for an x that is not finite, or not positive on a logarithmic axis, for a y that is not
+    /// finite, for a frame smaller than 100 units, and where the largest and the smallest y are further apart than a number
+    /// can say.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
         Figure::new(draw::figure(self)?, &Data { kind: "curves", chart: self })
@@ -98,9 +142,14 @@ impl CurveChart {
         if self.curves.is_empty() {
             return Err(Error::empty("list of curves"));
         }
-        if self.curves.len() > CURVES.len() {
-            let bound = format!("at most {} (a colour and a dash pattern each)", CURVES.len());
+        if self.curves.len() > MAX_CURVES {
+            let bound = format!("at most {MAX_CURVES} (a colour and a dash pattern each)");
             return Err(Error::config("curves", bound, self.curves.len()));
+        }
+        for (what, length) in [("width of the frame", self.size.0), ("height of the frame", self.size.1)] {
+            if !(100.0..=10_000.0).contains(&length) {
+                return Err(Error::config(what, "between 100 and 10000", length));
+            }
         }
         if self.marks.len() > MAX_MARKS {
             return Err(Error::config("marks", format!("at most {MAX_MARKS}"), self.marks.len()));
@@ -112,14 +161,30 @@ impl CurveChart {
                 _ => {}
             }
             for (i, &(x, y)) in points.iter().enumerate() {
-                check_x(x, || format!("curve `{name}`, point {i}"))?;
+                self.check_x(x, || format!("curve `{name}`, point {i}"))?;
                 if !y.is_finite() {
                     return Err(Error::config(format!("curve `{name}`, point {i}, y"), "finite", y));
                 }
             }
         }
-        self.marks.iter().try_for_each(|mark| check_x(mark.x, || format!("mark `{}`", mark.label)))
+        self.marks.iter().try_for_each(|mark| self.check_x(mark.x, || format!("mark `{}`", mark.label)))
     }
+
+    /// Refuses what has no place on the axis.
+    fn check_x(&self, x: f64, place: impl Fn() -> String) -> Result<()> {
+        let (fits, bound) = match self.x_scale {
+            AxisScale::Logarithmic => (x > 0.0 && x.is_finite(), "positive and finite on a logarithmic axis"),
+            AxisScale::Linear => (x.is_finite(), "finite"),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::config(format!("{}, x", place()), bound, x))
+    }
+}
+
+fn usual_size() -> (f64, f64) {
+    (420.0, 280.0)
 }
 
 /// The numbers written beside the picture.
@@ -128,14 +193,6 @@ struct Data<'a> {
     kind: &'static str,
     #[serde(flatten)]
     chart: &'a CurveChart,
-}
-
-/// Refuses what has no place on a logarithmic axis.
-fn check_x(x: f64, place: impl Fn() -> String) -> Result<()> {
-    if x > 0.0 && x.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(format!("{}, x", place()), "positive and finite on a logarithmic axis", x))
 }
 
 #[cfg(test)]

@@ -126,7 +126,9 @@ pub(super) fn draw_interval(canvas: &mut Canvas, x: f64, y: f64, whiskers: Optio
 
 /// The line of a curve: colour and dashes both tell it, so that grey print keeps it apart.
 pub(super) fn curve_stroke(curve: usize) -> Stroke {
-    Stroke { color: CURVES[curve % CURVES.len()], width: 1.7, dash: DASHES[curve % DASHES.len()] }
+    // the second round of colours has other dashes, and so on
+    let dash = (curve + curve / CURVES.len()) % DASHES.len();
+    Stroke { color: CURVES[curve % CURVES.len()], width: 1.7, dash: DASHES[dash] }
 }
 
 /// Draws the mark of a class: colour and shape both tell it, and a white rim sets it off from any ground.
@@ -169,6 +171,15 @@ mod tests {
         for (i, pattern) in DASHES.iter().enumerate() {
             assert!(!DASHES[..i].contains(pattern), "{pattern:?}");
             assert!(pattern.iter().sum::<f64>() <= Symbol::Curve(i).width(), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_curves_have_colour_and_dashes_in_common() {
+        let n = CURVES.len() * DASHES.len();
+        let strokes: Vec<_> = (0..n).map(curve_stroke).collect();
+        for (i, a) in strokes.iter().enumerate() {
+            assert!(strokes[..i].iter().all(|b| (a.color, a.dash) != (b.color, b.dash)), "{i}");
         }
     }
 

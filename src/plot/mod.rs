@@ -2,7 +2,10 @@
 //!
 //! - [`reliability_diagram`]: accuracy against confidence, up to four methods side by side;
 //! - [`RegionMaps`]: confidence or entropy over a two-dimensional input, with the training points;
-//! - [`CurveChart`]: curves over a logarithmic axis, such as the log evidence over the prior precision.
+//! - [`CurveChart`]: curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one,
+//!   such as risk over coverage;
+//! - [`Histograms`]: how often a number has which size, in several groups of items, a panel for each method;
+//! - [`BetterMatrix`]: how sure it is that one method beats another, for all pairs.
 //!
 //! All make a [`Figure`], which [`Figure::save`] writes as `stem.svg` (with its font inside), `stem.png` and
 //! `stem.json` (the drawn data). Colours are safe for colour-blind readers (Okabe and Ito; viridis) and the background
@@ -25,13 +28,17 @@
 mod axes;
 mod canvas;
 pub mod curves;
+pub mod histogram;
 mod key;
+pub mod matrix;
 mod palette;
 pub mod regions;
 pub mod reliability;
 mod text;
 
-pub use curves::{Curve, CurveChart, Mark};
+pub use curves::{AxisScale, Curve, CurveChart, Mark};
+pub use histogram::{HistogramPanel, Histograms};
+pub use matrix::BetterMatrix;
 pub use regions::{Grid, LabelledPoint, RegionMap, RegionMaps};
 pub use reliability::reliability_diagram;
 
@@ -87,10 +94,19 @@ impl Figure {
 
     /// Renders the picture as one self-contained SVG document of about one megabyte, most of it the font.
     pub fn svg(&self) -> String {
-        let svg = SvgBackend::new().with_embedded_font(true).render_scene(&self.scene);
+        self.scalable(&keep_regular_face(SvgBackend::new().with_embedded_font(true).render_scene(&self.scene)))
+    }
+
+    /// Renders the picture as an SVG element of some kilobytes, to be set into an HTML page that names a font of DejaVu Sans'
+    /// widths or narrower.
+    pub fn svg_without_font(&self) -> String {
+        self.scalable(&SvgBackend::new().render_scene(&self.scene))
+    }
+
+    /// kuva writes no viewBox, without which a page that resizes the picture crops it.
+    fn scalable(&self, svg: &str) -> String {
         let (width, height) = self.size();
-        // kuva writes no viewBox, without which a page that resizes the picture crops it.
-        keep_regular_face(svg).replacen("<svg ", &format!("<svg viewBox=\"0 0 {width} {height}\" "), 1)
+        svg.replacen("<svg ", &format!("<svg viewBox=\"0 0 {width} {height}\" "), 1)
     }
 
     /// Renders the picture as PNG bytes.
@@ -191,6 +207,15 @@ mod tests {
         assert_eq!(svg.matches("@font-face").count(), 1);
         assert!(svg.contains("base64,") && svg.ends_with("</svg>"), "{}", &svg[svg.len() - 80..]);
         assert!(svg.len() < 1_200_000, "{} bytes", svg.len());
+    }
+
+    #[test]
+    fn the_picture_for_a_page_has_the_same_shapes_and_no_font() {
+        let (with, without) = (figure().svg(), figure().svg_without_font());
+        assert!(without.starts_with("<svg viewBox=\"0 0 120 60\"") && without.len() < 2000, "{without}");
+        assert!(!without.contains("@font-face") && without.contains("a &lt; b &amp; c"));
+        let text = |svg: &str| svg[svg.find("<text").unwrap()..].to_string();
+        assert_eq!(text(&with), text(&without));
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub(super) const CLASSES: [Rgb; 8] = [
 pub(super) const CURVES: [Rgb; 6] =
     [BLUE, VERMILLION, Rgb(0, 158, 115), Rgb(204, 121, 167), Rgb(230, 159, 0), Rgb(0, 0, 0)];
 
+/// The colour of a probability that the row wins: vermillion at 0, white at ½, blue at 1, all light enough for dark text.
+pub(super) fn diverging(t: f64) -> Rgb {
+    let strength = 0.75 * (2.0 * t.clamp(0.0, 1.0) - 1.0);
+    let Rgb(r, g, b) = if strength < 0.0 { VERMILLION } else { BLUE };
+    let blend = |end: u8| (255.0 + strength.abs() * (f64::from(end) - 255.0)).round() as u8;
+    Rgb(blend(r), blend(g), blend(b))
+}
+
 /// The colour of `t` ∈ [0, 1] on the viridis scale (dark blue to yellow); values outside take the nearest end.
 pub(super) fn viridis(t: f64) -> Rgb {
     let (r, g, b) = ColorMap::Viridis.map_rgb(t.clamp(0.0, 1.0)).unwrap_or_default();
@@ -58,6 +66,18 @@ mod tests {
         assert!(steps.windows(2).all(|w| w[0] < w[1]), "{steps:?}");
         assert_eq!(viridis(-3.0), viridis(0.0));
         assert_eq!(viridis(7.0), viridis(1.0));
+    }
+
+    #[test]
+    fn the_diverging_scale_is_white_in_the_middle_and_light_enough_for_ink() {
+        assert_eq!(diverging(0.5), WHITE);
+        assert_eq!(diverging(-1.0), diverging(0.0));
+        let steps: Vec<f64> = (0..=10).map(|i| luminance(diverging(f64::from(i) / 10.0))).collect();
+        assert!(steps[..6].windows(2).all(|w| w[0] < w[1]), "{steps:?}");
+        assert!(steps[5..].windows(2).all(|w| w[0] > w[1]), "{steps:?}");
+        // Text keeps a third of the range of luminances from its ground.
+        assert!(steps.iter().all(|l| l - luminance(INK) > 85.0), "{steps:?}");
+        assert_ne!(diverging(0.2), diverging(0.8));
     }
 
     #[test]

@@ -68,17 +68,24 @@ pub(super) fn width(text: &str, size: u32) -> f64 {
     thousandths as f64 * f64::from(size) / 1000.0
 }
 
+/// What stands between a method and what is put behind it. Such an ending tells rows apart and is not cut off.
+const BEHIND: &str = " + ";
+
 /// Shrinks, then shortens with an ellipsis, until the text is at most `room` wide; answers the size to set it in.
+///
+/// An ending after the last ` + ` is kept where it takes no more than half the room.
 pub(super) fn fit(text: &str, size: u32, smallest: u32, room: f64) -> (String, u32) {
     let text = printable(text);
     if let Some(size) = (smallest..=size).rev().find(|&s| width(&text, s) <= room) {
         return (text, size);
     }
-    let mut kept: String = text;
-    while !kept.is_empty() && width(&kept, smallest) + width("…", smallest) > room {
+    let ending = text.rfind(BEHIND).map_or("", |at| &text[at..]);
+    let ending = if width(ending, smallest) <= room / 2.0 { ending } else { "" };
+    let mut kept = text[..text.len() - ending.len()].to_string();
+    while !kept.is_empty() && width(&kept, smallest) + width("…", smallest) + width(ending, smallest) > room {
         kept.pop();
     }
-    (format!("{}…", kept.trim_end()), smallest)
+    (format!("{}…{ending}", kept.trim_end()), smallest)
 }
 
 /// Replaces what XML cannot hold or what would break the line.
@@ -117,6 +124,16 @@ mod tests {
         let (cut, size) = fit("maximum likelihood", 13, 10, 60.0);
         assert!(cut.starts_with("max") && cut.ends_with('…') && size == 10, "{cut}");
         assert!(width(&cut, size) <= 60.0);
+    }
+
+    #[test]
+    fn what_is_put_behind_a_method_is_kept() {
+        let (cut, size) = fit("Laplace, Kronecker factors, all adapters + temperature", 11, 9, 170.0);
+        assert!(cut.starts_with("Laplace, ") && cut.ends_with("… + temperature"), "{cut}");
+        assert!(width(&cut, size) <= 170.0);
+        // an ending that would leave no room for the rest is cut like any text
+        let (cut, size) = fit("a + an ending that is far too long for its room", 11, 9, 80.0);
+        assert!(cut.starts_with("a + an") && cut.ends_with('…') && width(&cut, size) <= 80.0, "{cut}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lays out the curves, the marks with their labels, and the key.
 
-use super::{Curve, CurveChart, Mark};
+use super::{AxisScale, Curve, CurveChart};
 use crate::error::Result;
 use crate::plot::axes::{Axes, BELOW, MARGIN, TICK_SIZE, range_of, room_beside, shortened};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
@@ -9,14 +9,11 @@ use crate::plot::key::{Entry, Key, Symbol, curve_stroke};
 use crate::plot::palette::{GREY, WHITE};
 use crate::plot::text::{TextStyle, fit, width};
 
-const WIDTH: f64 = 420.0;
-/// Height of the frame without the rows of labels.
-const HEIGHT: f64 = 280.0;
 const TOP: f64 = 36.0;
 const RIGHT: f64 = 26.0;
 const X_TICKS: usize = 8;
 const Y_TICKS: usize = 5;
-/// Decades that the horizontal axis extends at least on either side of every point.
+/// Decades that a logarithmic axis extends at least on either side of every point.
 const X_AROUND: f64 = 0.05;
 /// Share of an axis' range left free at either end.
 const FREE: f64 = 0.03;
@@ -30,18 +27,22 @@ const SPACE: f64 = 4.0;
 /// Draws a checked chart.
 pub(super) fn figure(chart: &CurveChart) -> Result<Canvas> {
     let points = || chart.curves.iter().flat_map(|curve| &curve.points);
-    let places = points().map(|point| point.0).chain(chart.marks.iter().map(|mark| mark.x)).map(f64::log10);
-    let x = freed(range_of(places.flat_map(|at| [at - X_AROUND, at + X_AROUND])));
-    let labels = place_labels(&chart.marks, x);
+    let xs = points().map(|point| point.0).chain(chart.marks.iter().map(|mark| mark.x));
+    let around = if chart.x_scale == AxisScale::Logarithmic { X_AROUND } else { 0.0 };
+    let places = xs.map(|x| chart.x_scale.place(x)).flat_map(|at| [at - around, at + around]);
+    let x = freed(range_of(places));
+    check_range("x of the curves", x)?;
+    let (frame_width, frame_height) = chart.size;
+    let labels = place_labels(chart, x);
     let rows = labels.iter().map(|label| label.row + 1).max().unwrap_or(0);
     let headroom = rows as f64 * LABEL_ROW;
     let (low, high) = freed(range_of(points().map(|point| point.1)));
-    let y = (low, high + (high - low) * headroom / HEIGHT);
+    let y = (low, high + (high - low) * headroom / frame_height);
     check_range("y of the curves", y)?;
 
     let left = room_beside(y, Y_TICKS);
-    let page = left + WIDTH + RIGHT;
-    let frame = Rect { x: left, y: TOP, width: WIDTH, height: HEIGHT + headroom };
+    let page = left + frame_width + RIGHT;
+    let frame = Rect { x: left, y: TOP, width: frame_width, height: frame_height + headroom };
     let axes = Axes { frame, x, y };
     let names = chart.curves.iter().enumerate().map(|(i, curve)| Entry::new(Symbol::Curve(i), &curve.name));
     let key = Key::new(&names.collect::<Vec<_>>(), page - 2.0 * MARGIN);
@@ -50,10 +51,14 @@ pub(super) fn figure(chart: &CurveChart) -> Result<Canvas> {
     axes.draw_grid(&mut canvas, Y_TICKS);
     draw_marks(&mut canvas, &axes, &labels);
     for (i, curve) in chart.curves.iter().enumerate() {
-        draw_curve(&mut canvas, &axes, curve, i);
+        draw_curve(&mut canvas, &axes, chart.x_scale, curve, i);
     }
     axes.draw_frame(&mut canvas);
-    axes.draw_log_x(&mut canvas, X_TICKS, Some(&shortened(&chart.x_label, WIDTH)));
+    let x_label = shortened(&chart.x_label, frame_width);
+    match chart.x_scale {
+        AxisScale::Logarithmic => axes.draw_log_x(&mut canvas, X_TICKS, Some(&x_label)),
+        AxisScale::Linear => axes.draw_x(&mut canvas, X_TICKS, Some(&x_label)),
+    }
     axes.draw_y(&mut canvas, Y_TICKS, Some(&shortened(&chart.y_label, page - 2.0 * MARGIN)));
     key.draw(&mut canvas, page / 2.0, key_top);
     Ok(canvas)
@@ -65,10 +70,10 @@ fn freed((low, high): (f64, f64)) -> (f64, f64) {
     (low - free, high + free)
 }
 
-fn draw_curve(canvas: &mut Canvas, axes: &Axes, curve: &Curve, index: usize) {
+fn draw_curve(canvas: &mut Canvas, axes: &Axes, scale: AxisScale, curve: &Curve, index: usize) {
     let mut points = curve.points.clone();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let points: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (axes.px(x.log10()), axes.py(y))).collect();
+    let points: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (axes.px(scale.place(x)), axes.py(y))).collect();
     let stroke = curve_stroke(index);
     canvas.polyline(&points, stroke);
     if points.len() <= MAX_DOTS {
@@ -92,18 +97,19 @@ pub(super) struct Label {
 
 /// Sets every label beside its line: to the right, or to the left where the frame ends; in the first row in which it
 /// meets no other label, and its line none below.
-pub(super) fn place_labels(marks: &[Mark], (low, high): (f64, f64)) -> Vec<Label> {
-    let mut marks: Vec<(f64, &str)> =
-        marks.iter().map(|m| ((m.x.log10() - low) / (high - low) * WIDTH, m.label.as_str())).collect();
+pub(super) fn place_labels(chart: &CurveChart, (low, high): (f64, f64)) -> Vec<Label> {
+    let frame = chart.size.0;
+    let at = |x: f64| (chart.x_scale.place(x) - low) / (high - low) * frame;
+    let mut marks: Vec<(f64, &str)> = chart.marks.iter().map(|m| (at(m.x), m.label.as_str())).collect();
     marks.sort_by(|a, b| a.0.total_cmp(&b.0));
     // How far each row is taken.
     let mut taken: Vec<f64> = Vec::new();
     marks
         .into_iter()
         .map(|(at, label)| {
-            let (text, size) = fit(label, TICK_SIZE, TICK_SIZE - 2, at.max(WIDTH - at) - 2.0 * SPACE);
+            let (text, size) = fit(label, TICK_SIZE, TICK_SIZE - 2, at.max(frame - at) - 2.0 * SPACE);
             let long = width(&text, size);
-            let to_the_right = at <= WIDTH / 2.0 || at + long + 2.0 * SPACE <= WIDTH;
+            let to_the_right = at <= frame / 2.0 || at + long + 2.0 * SPACE <= frame;
             let start = if to_the_right { at + SPACE } else { at - SPACE - long };
             let end = start + long;
             let free = |row: usize| taken[row..].iter().all(|&taken| taken + SPACE <= start.min(at));

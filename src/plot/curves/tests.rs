@@ -41,6 +41,25 @@ fn names_of_curves_and_axes_marks_and_ticks_are_in_the_picture() {
 }
 
 #[test]
+fn a_linear_axis_places_numbers_as_they_are() {
+    let points = |shift: f64| (0..=40).map(|i| (shift + f64::from(i) / 40.0, 0.1)).collect::<Vec<_>>();
+    let linear =
+        |shift| CurveChart::new("coverage", "risk").with_x_scale(AxisScale::Linear).with_curve("", points(shift));
+    let svg = shapes(&linear(0.0));
+    // On a logarithmic axis 0 has no place and 0.5 stands elsewhere.
+    let at = |label: &str| -> f64 {
+        let text = svg.split("<text ").filter(|text| text.contains("y=\"331\"")).find(|text| text.contains(label));
+        attribute(text.unwrap(), "x").parse().unwrap()
+    };
+    let (low, middle, high) = (at(">0.2<"), at(">0.4<"), at(">0.8<"));
+    assert!((high - middle - 2.0 * (middle - low)).abs() < 0.05, "{low} {middle} {high}");
+    assert!(shapes(&linear(-0.5)).contains(">−0.2<"));
+    let mut unplaced = linear(0.0);
+    unplaced.curves[0].points[3].0 = f64::NAN;
+    assert_eq!(unplaced.figure().unwrap_err().to_string(), "curve ``, point 3, x: must be finite, got NaN");
+}
+
+#[test]
 fn a_mark_stands_over_its_number() {
     let dashes = |svg: &str| -> BTreeSet<String> {
         let grey = svg.split("<line ").filter(|line| line.contains("stroke=\"#696969\""));
@@ -82,7 +101,7 @@ fn labels_of_marks_stay_in_the_frame_and_do_not_overlap() {
         for first in [-2.0, -0.5, 0.9] {
             let at = |i: i32| 10f64.powf((first + distance * f64::from(i)).min(2.0));
             let marks: Vec<Mark> = (0..6).map(|i| Mark { x: at(i), label: label.into() }).collect();
-            let labels = place_labels(&marks, range);
+            let labels = place_labels(&CurveChart { marks, ..chart() }, range);
             for (i, a) in labels.iter().enumerate() {
                 assert!(a.start >= 0.0 && a.end <= 420.0 && a.row < 6, "{first} {distance} {i}");
                 for b in &labels[..i] {
@@ -93,6 +112,7 @@ fn labels_of_marks_stay_in_the_frame_and_do_not_overlap() {
         }
     }
     let far = [0.1, 10.0].map(|x| Mark { x, label: "λ".into() });
+    let far = CurveChart { marks: far.to_vec(), ..chart() };
     assert!(place_labels(&far, range).iter().all(|label| label.row == 0));
 }
 
@@ -132,8 +152,10 @@ fn inconsistent_input_is_refused_with_its_numbers() {
     assert_eq!(refusal(|c| c.curves.clear()), "list of curves is empty");
     assert_eq!(refusal(|c| c.curves[1].points.clear()), "curve `Laplace` is empty");
     assert_eq!(refusal(|c| c.curves[1].points.truncate(1)), "points of curve `Laplace`: must be at least 2, got 1");
-    let seven = refusal(|c| c.curves = vec![c.curves[0].clone(); 7]);
-    assert_eq!(seven, "curves: must be at most 6 (a colour and a dash pattern each), got 7");
+    let many = refusal(|c| c.curves = vec![c.curves[0].clone(); 13]);
+    assert_eq!(many, "curves: must be at most 12 (a colour and a dash pattern each), got 13");
+    let flat = refusal(|c| c.size.1 = 5.0);
+    assert_eq!(flat, "height of the frame: must be between 100 and 10000, got 5");
     assert_eq!(refusal(|c| c.marks = vec![c.marks[0].clone(); 7]), "marks: must be at most 6, got 7");
     for x in [0.0, -2.5, f64::NAN, f64::INFINITY] {
         let bound = format!("x: must be positive and finite on a logarithmic axis, got {x}");

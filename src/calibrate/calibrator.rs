@@ -1,0 +1,208 @@
+//! Says what every repair of probabilities can do, so that it composes with any method.
+
+use super::{DEFAULT_RIDGE, Temperature, VectorScaling};
+use crate::belief::LogitBelief;
+use crate::error::{Error, Result};
+use ndarray::{Array2, ArrayView2};
+use serde::{Deserialize, Serialize};
+
+/// A map from probabilities to better ones, fitted to labelled held-out items.
+///
+/// "Laplace, then a temperature" is thus a value and no method of its own. A fitted calibrator is used behind
+/// `dyn Calibrator`; [`Calibration`] chooses one.
+///
+/// ```
+/// use bayes_lora::calibrate::{Calibrator, Temperature};
+/// use ndarray::arr2;
+///
+/// // sure of class 0 four times, right three times
+/// let averaged = arr2(&[[0.98, 0.02], [0.98, 0.02], [0.98, 0.02], [0.98, 0.02]]);
+/// let fitted = Temperature::calibrated_on(averaged.view(), &[0, 0, 1, 0])?;
+/// let honest = fitted.apply_to_probabilities(averaged.view())?;
+/// assert!((honest[[0, 0]] - 0.75).abs() < 1e-9);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+pub trait Calibrator: std::fmt::Debug {
+    /// Fits the post form, which acts on averaged probabilities.
+    ///
+    /// # Shapes
+    /// - probabilities: `[n_items, n_classes]`; labels: `[n_items]`.
+    ///
+    /// # Errors
+    /// If there is no item, lengths differ, a probability is negative or not finite, a row is all 0, or a label is not a
+    /// class or has probability 0.
+    fn calibrated_on(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self>
+    where
+        Self: Sized;
+
+    /// Maps a whole belief (pre form), which stays of its kind.
+    ///
+    /// # Errors
+    /// If the belief does not suit the calibrator.
+    fn apply(&self, belief: &LogitBelief) -> Result<LogitBelief>;
+
+    /// Maps averaged probabilities (post form).
+    ///
+    /// What was known about the weights ends here: the result is a point, without mutual information.
+    ///
+    /// # Shapes
+    /// - probabilities, output: `[n_items, n_classes]`.
+    ///
+    /// # Errors
+    /// If a probability is negative or not finite, a row is all 0, or the classes do not suit the calibrator.
+    fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>>;
+
+    /// The fitted numbers with their names.
+    fn parameters(&self) -> Vec<(String, f64)>;
+}
+
+/// The choice of a calibrator.
+///
+/// ```
+/// use bayes_lora::calibrate::Calibration;
+/// use ndarray::arr2;
+///
+/// let averaged = arr2(&[[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]);
+/// let fitted = Calibration::Temperature.fit(averaged.view(), &[0, 1, 1])?;
+/// assert_eq!(fitted.parameters()[0].0, "inverse temperature");
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Calibration {
+    /// [`Temperature`]
+    Temperature,
+    /// [`VectorScaling`] with [`DEFAULT_RIDGE`]
+    VectorScaling,
+}
+
+impl Calibration {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Temperature => "temperature",
+            Self::VectorScaling => "vector scaling",
+        }
+    }
+
+    /// Fits it to averaged probabilities of labelled held-out items.
+    ///
+    /// # Errors
+    /// As [`Calibrator::calibrated_on`].
+    pub fn fit(self, probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Box<dyn Calibrator>> {
+        Ok(match self {
+            Self::Temperature => Box::new(Temperature::calibrated_on(probabilities, labels)?),
+            Self::VectorScaling => Box::new(VectorScaling::calibrated_on(probabilities, labels)?),
+        })
+    }
+}
+
+impl Calibrator for Temperature {
+    fn calibrated_on(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
+        Ok(Self::fit_probabilities(probabilities, labels)?.temperature)
+    }
+
+    /// Means and draws are multiplied by β, covariances by β².
+    fn apply(&self, belief: &LogitBelief) -> Result<LogitBelief> {
+        Ok(belief.tempered(self.beta))
+    }
+
+    /// `p_c ∝ p̄_c^β`; a probability of 0 stays 0.
+    fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        self.raised(probabilities)
+    }
+
+    fn parameters(&self) -> Vec<(String, f64)> {
+        vec![("inverse temperature".into(), self.beta)]
+    }
+}
+
+impl Calibrator for VectorScaling {
+    /// Scales `ln p̄`, the logits of the averaged probabilities, with [`DEFAULT_RIDGE`].
+    fn calibrated_on(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
+        Ok(Self::fit(log_probabilities(probabilities)?.view(), labels, DEFAULT_RIDGE)?.scaling)
+    }
+
+    /// A covariance becomes `P W Σ W P` with `W = diag w` and `P = I − 11ᵀ/C`, centred again.
+    fn apply(&self, belief: &LogitBelief) -> Result<LogitBelief> {
+        self.scaled_belief(belief)
+    }
+
+    /// `p_c ∝ exp(w_c (ln p̄_c − mean ln p̄) + b_c)`
+    fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        let point = LogitBelief::Point { logits: log_probabilities(probabilities)? };
+        self.apply(&point)?.probabilities(Default::default())
+    }
+
+    fn parameters(&self) -> Vec<(String, f64)> {
+        let named = |name: &'static str, values: &[f64]| -> Vec<(String, f64)> {
+            values.iter().enumerate().map(|(class, v)| (format!("{name} of class {class}"), *v)).collect()
+        };
+        [named("weight", &self.weight), named("bias", &self.bias)].concat()
+    }
+}
+
+/// ln p, with −∞ where p is 0.
+pub(super) fn log_probabilities(probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+    let wrong = |p: f64| !p.is_finite() || p < 0.0;
+    if let Some(((item, class), p)) = probabilities.indexed_iter().find(|(_, p)| wrong(**p)) {
+        return Err(Error::config(format!("probabilities[{item}, {class}]"), "finite and at least 0", p));
+    }
+    for (item, row) in probabilities.rows().into_iter().enumerate() {
+        if row.sum() == 0.0 {
+            return Err(Error::config(format!("sum of probabilities[{item}]"), "above 0", 0.0));
+        }
+    }
+    Ok(probabilities.mapv(f64::ln))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::belief::softmax;
+    use ndarray::arr2;
+
+    fn example() -> (Array2<f64>, Vec<usize>) {
+        let logits = Array2::from_shape_fn((30, 3), |(i, c)| ((i * 7 + c * 11) % 13) as f64 / 2.0);
+        (softmax(logits.view()), (0..30).map(|i| (i * 5) % 3).collect())
+    }
+
+    #[test]
+    fn a_calibrator_chosen_at_run_time_is_the_one_fitted_by_hand() {
+        let (p, labels) = example();
+        let by_hand = Temperature::fit_probabilities(p.view(), &labels).unwrap().temperature;
+        let chosen = Calibration::Temperature.fit(p.view(), &labels).unwrap();
+        assert_eq!(chosen.parameters(), [("inverse temperature".to_string(), by_hand.beta)]);
+        let powers = p.mapv(|p| p.powf(by_hand.beta));
+        let q = chosen.apply_to_probabilities(p.view()).unwrap();
+        for (raised, q) in powers.outer_iter().zip(q.outer_iter()) {
+            // Powers against exponentials of logarithms below 10.
+            assert!(raised.iter().zip(q).all(|(r, q)| (r / raised.sum() - q).abs() < 1e-14));
+        }
+    }
+
+    #[test]
+    fn vector_scaling_lowers_the_loss_and_shifts_of_the_logits_do_not_matter() {
+        let (p, labels) = example();
+        let chosen = Calibration::VectorScaling.fit(p.view(), &labels).unwrap();
+        let q = chosen.apply_to_probabilities(p.view()).unwrap();
+        let loss = |p: &Array2<f64>| -labels.iter().enumerate().map(|(i, y)| p[[i, *y]].ln()).sum::<f64>();
+        assert!(loss(&q) < loss(&p));
+        assert!(q.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-14));
+        let point = LogitBelief::Point { logits: p.mapv(f64::ln) + 4.0 };
+        let pre = chosen.apply(&point).unwrap().probabilities(Default::default()).unwrap();
+        // Centring removes the 4 to rounding.
+        assert!(pre.iter().zip(&q).all(|(a, b)| (a - b).abs() < 1e-13));
+        assert_eq!(chosen.parameters().len(), 6);
+        assert_eq!(chosen.parameters()[3].0, "bias of class 0");
+    }
+
+    #[test]
+    fn a_class_that_an_item_lacks_keeps_probability_0_or_is_refused() {
+        let p = arr2(&[[0.7, 0.3, 0.0], [0.4, 0.6, 0.0], [0.2, 0.3, 0.5]]);
+        let temperature = Calibration::Temperature.fit(p.view(), &[0, 0, 2]).unwrap();
+        assert_eq!(temperature.apply_to_probabilities(p.view()).unwrap()[[0, 2]], 0.0);
+        let error = Calibration::VectorScaling.fit(p.view(), &[0, 0, 2]).unwrap_err().to_string();
+        assert_eq!(error, "logits for vector scaling: 2 of 9 values are not finite");
+    }
+}

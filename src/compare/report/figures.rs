@@ -1,0 +1,96 @@
+//! Draws the pictures of a run.
+
+use super::page::{Picture, Pictures};
+use super::row::RunReport;
+use crate::compare::summary::Summary;
+use crate::error::Result;
+use crate::plot::{AxisScale, BetterMatrix, CurveChart, Histograms, reliability_diagram};
+
+/// Reliability diagrams side by side.
+const DIAGRAMS: usize = 4;
+/// Histograms in one picture.
+const HISTOGRAMS: usize = 24;
+/// Curves in one chart.
+const CURVES: usize = 12;
+/// Groups of a histogram: right, wrong and so many shifted splits.
+const GROUPS: usize = 6;
+const CHART: (f64, f64) = (760.0, 380.0);
+
+/// All pictures of a run except the matrices.
+pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
+    let rows: Vec<(&str, &Summary)> = run.answered().map(|(row, summary)| (row.name.as_str(), summary)).collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let methods: Vec<(&str, &Summary)> = run
+        .answered()
+        .filter(|(row, _)| row.calibration.is_none())
+        .map(|(row, summary)| (row.name.as_str(), summary))
+        .collect();
+    Ok(vec![
+        Pictures {
+            title: "Reliability".into(),
+            note: "Accuracy against confidence on the test items, in bins of equal width; below the diagonal is \
+                   overconfident."
+                .into(),
+            pictures: rows.chunks(DIAGRAMS).map(reliability).collect::<Result<_>>()?,
+        },
+        Pictures {
+            title: "Risk and coverage".into(),
+            note: "Share of wrong answers among the surest items, by the share of items answered, from ten items on. Methods \
+                   as they answered: a temperature hardly changes which items are surest."
+                .into(),
+            pictures: methods.chunks(CURVES).map(risk_coverage).collect::<Result<_>>()?,
+        },
+        Pictures {
+            title: "Entropy of right, wrong and foreign answers".into(),
+            note: "A method that knows what it does not know puts right answers to the left and all others to the right."
+                .into(),
+            pictures: rows.chunks(HISTOGRAMS).map(entropies).collect::<Result<_>>()?,
+        },
+    ])
+}
+
+/// The matrices of P(better), one for each metric, with the metric's name.
+pub(super) fn matrices(run: &RunReport) -> Result<Vec<(String, Picture)>> {
+    let Some(paired) = &run.paired else { return Ok(Vec::new()) };
+    let m = &paired.matrix;
+    [("NLL", &m.nll), ("accuracy", &m.accuracy), ("ECE", &m.ece), ("Brier", &m.brier), ("AURC", &m.aurc)]
+        .into_iter()
+        .map(|(name, metric)| {
+            let figure = BetterMatrix::new(name, &paired.names, metric.p_better.clone()).figure()?;
+            Ok((name.to_string(), Picture { svg: figure.svg_without_font() }))
+        })
+        .collect()
+}
+
+fn reliability(rows: &[(&str, &Summary)]) -> Result<Picture> {
+    let panels: Vec<_> = rows.iter().map(|(name, summary)| (*name, &summary.reliability)).collect();
+    Ok(Picture { svg: reliability_diagram(&panels)?.svg_without_font() })
+}
+
+fn risk_coverage(rows: &[(&str, &Summary)]) -> Result<Picture> {
+    let mut chart = CurveChart::new("coverage: share of items answered", "risk: share of wrong answers")
+        .with_x_scale(AxisScale::Linear)
+        .with_size(CHART.0, CHART.1);
+    for (name, summary) in rows {
+        let mut points = summary.risk_coverage.clone();
+        if let [only] = points[..] {
+            // of ten items or fewer: a curve needs two points
+            points.push(only);
+        }
+        chart = chart.with_curve(*name, points);
+    }
+    Ok(Picture { svg: chart.figure()?.svg_without_font() })
+}
+
+fn entropies(rows: &[(&str, &Summary)]) -> Result<Picture> {
+    let first = &rows[0].1.entropies;
+    let groups = first.groups.iter().take(GROUPS);
+    let mut histograms = Histograms::new("entropy in nats", first.edges.clone(), groups);
+    for (name, summary) in rows {
+        let counts = summary.entropies.counts.iter().take(GROUPS).cloned().collect();
+        histograms = histograms.with_panel(*name, counts);
+    }
+    Ok(Picture { svg: histograms.figure()?.svg_without_font() })
+}

@@ -1,0 +1,148 @@
+//! Sets a report as one HTML page.
+
+use super::format::{count, percent};
+use super::row::RunReport;
+use super::table::Table;
+use super::{Report, tables};
+use crate::error::{Error, Result};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+const TEMPLATE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+
+/// What the page's template reads.
+#[derive(Serialize)]
+struct Page<'a> {
+    style: &'static str,
+    title: &'a str,
+    protocol: &'a str,
+    crate_version: &'a str,
+    level: String,
+    has_pictures: bool,
+    groups: Vec<Group<'a>>,
+}
+
+#[derive(Serialize)]
+struct Group<'a> {
+    model: &'a str,
+    task: &'a str,
+    seeds: Option<Table>,
+    runs: Vec<RunPage<'a>>,
+}
+
+#[derive(Serialize)]
+struct RunPage<'a> {
+    /// Unique in the page, of letters and digits.
+    id: String,
+    heading: String,
+    facts: Vec<(String, String)>,
+    prompt_example: &'a str,
+    tables: Vec<Table>,
+    pictures: Vec<Pictures>,
+    /// Metric and matrix.
+    matrices: Vec<(String, Picture)>,
+}
+
+/// Pictures under one heading.
+#[derive(Serialize)]
+pub(super) struct Pictures {
+    pub title: String,
+    pub note: String,
+    pub pictures: Vec<Picture>,
+}
+
+/// An SVG element, all texts within it escaped.
+#[derive(Serialize)]
+pub(super) struct Picture {
+    pub svg: String,
+}
+
+/// What was run, a name and a value each.
+pub(super) fn facts(run: &RunReport) -> Vec<(String, String)> {
+    let info = &run.info;
+    let class = |c: &crate::compare::cell::ClassName| match c.token {
+        Some(token) => format!("{} (token {token})", c.name),
+        None => c.name.clone(),
+    };
+    let mut sizes = format!("{} training", count(info.n_train));
+    match info.n_calibration + info.n_sets {
+        0 => sizes.push_str(", no held-out"),
+        _ => sizes.push_str(&format!(
+            ", {} held-out for calibrators, {} held-out for sets",
+            count(info.n_calibration),
+            count(info.n_sets)
+        )),
+    }
+    sizes.push_str(&format!(", {} test", count(info.n_test)));
+    for split in &info.shifted {
+        sizes.push_str(&format!(", {} of “{}”", count(split.n_items), split.name));
+    }
+    let identity: Vec<String> = info.identity.iter().map(|(name, hash)| format!("{name} {hash}")).collect();
+    let facts = [
+        ("recipe", info.recipe.clone()),
+        ("seed", info.seed.to_string()),
+        ("items", sizes),
+        ("classes", info.classes.iter().map(class).collect::<Vec<_>>().join(", ")),
+        ("prompt hash", info.prompt_hash.clone()),
+        ("data and weights", identity.join(", ")),
+        ("answers by bayes-lora", info.crate_version.clone()),
+    ];
+    facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// Sets the page.
+pub(super) fn html(report: &Report) -> Result<String> {
+    let mut groups = Vec::new();
+    for group in &report.groups {
+        let runs = report
+            .runs
+            .iter()
+            .enumerate()
+            .filter(|(_, run)| (&run.info.model, &run.info.task) == (&group.model, &group.task));
+        groups.push(Group {
+            model: &group.model,
+            task: &group.task,
+            seeds: tables::of_seeds(group, &report.options),
+            runs: runs.map(|(index, run)| run_page(report, index, run)).collect::<Result<_>>()?,
+        });
+    }
+    let page = Page {
+        style: STYLE,
+        title: &report.options.title,
+        protocol: &report.protocol,
+        crate_version: &report.crate_version,
+        level: percent(report.options.scores.level),
+        has_pictures: cfg!(feature = "plot"),
+        groups,
+    };
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.render_str(TEMPLATE, &page).map_err(|e| Error::format("page of the report", e))
+}
+
+fn run_page<'a>(report: &Report, index: usize, run: &'a RunReport) -> Result<RunPage<'a>> {
+    let (pictures, matrices) = drawn(run)?;
+    Ok(RunPage {
+        id: format!("run{index}"),
+        heading: format!("Seed {}", run.info.seed),
+        facts: facts(run),
+        prompt_example: &run.info.prompt_example,
+        tables: tables::of_run(run, &report.options),
+        pictures,
+        matrices,
+    })
+}
+
+type Drawn = (Vec<Pictures>, Vec<(String, Picture)>);
+
+#[cfg(feature = "plot")]
+fn drawn(run: &RunReport) -> Result<Drawn> {
+    Ok((super::figures::pictures(run)?, super::figures::matrices(run)?))
+}
+
+#[cfg(not(feature = "plot"))]
+fn drawn(_run: &RunReport) -> Result<Drawn> {
+    Ok((Vec::new(), Vec::new()))
+}

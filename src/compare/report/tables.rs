@@ -1,0 +1,306 @@
+//! Builds the tables of a report.
+
+use super::format::{
+    bounds, bytes, count, extra_data, found, interval, number, percent, probability, seconds, set_score, signed,
+};
+use super::row::{ReportRow, RowOutcome, RunReport};
+use super::table::{Table, TableCell, TableRow};
+use crate::compare::cell::ExtraData;
+use crate::compare::options::ReportOptions;
+use crate::compare::seeds::{SeedGroup, SeedRow};
+use crate::compare::summary::{AbstentionSummary, ShiftSummary, Summary, UncertaintyScore};
+use crate::metrics::{Estimate, PairedMetric};
+
+/// The tables of one run.
+pub(super) fn of_run(run: &RunReport, options: &ReportOptions) -> Vec<Table> {
+    let mut tables = vec![scores(run, options)];
+    tables.extend(against_first(run, options));
+    tables.extend(sets(run, options));
+    tables.extend((0..run.info.shifted.len()).map(|split| shifted(run, split, options)));
+    tables.push(cost(run));
+    tables
+}
+
+fn estimate(e: &Estimate) -> TableCell {
+    TableCell::with(number(e.value), bounds(e))
+}
+
+/// A row with cells where it answered, with its reason where it failed.
+fn table_row(row: &ReportRow, cells: impl FnOnce(&Summary) -> Vec<TableCell>) -> TableRow {
+    let (cells, reason) = match &row.outcome {
+        RowOutcome::Answered(summary) => (cells(summary), None),
+        RowOutcome::Failed(reason) => (Vec::new(), Some(reason.clone())),
+    };
+    TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() }
+}
+
+fn texts<const N: usize>(columns: [&str; N]) -> Vec<String> {
+    columns.map(String::from).to_vec()
+}
+
+fn scores(run: &RunReport, options: &ReportOptions) -> Table {
+    let mut columns = texts(["accuracy ↑", "NLL ↓", "Brier ↓", "ECE ↓", "debiased ECE ↓", "AURC ↓"]);
+    columns.push(format!("accuracy at {} coverage ↑", percent(options.coverage)));
+    columns.push(format!("coverage at {} accuracy ↑", percent(options.accuracy)));
+    let cells = |s: &Summary| {
+        let scores = &s.scores;
+        let with = [scores.accuracy, scores.nll, scores.brier, scores.ece, scores.debiased_ece, scores.aurc];
+        let mut cells: Vec<TableCell> = with.iter().map(estimate).collect();
+        cells.extend([s.accuracy_at_coverage, s.coverage_at_accuracy].map(|v| TableCell::new(number(v))));
+        cells
+    };
+    let calibrated = match run.info.n_calibration {
+        0 => "There are no held-out labels, hence no calibrated rows, sets or abstention.".to_string(),
+        n => format!(
+            "A calibrator behind a method is fitted to {} held-out labels, on averaged probabilities.",
+            count(n)
+        ),
+    };
+    Table {
+        title: format!("Scores on {} test items", count(run.info.n_test)),
+        note: format!(
+            "NLL in nats per item; ECE over {} bins of equal width. Intervals hold {}: accuracy by its Beta posterior, the \
+             others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. {calibrated}",
+            options.scores.n_bins,
+            percent(options.scores.level)
+        ),
+        first: "method".into(),
+        columns,
+        rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+    }
+}
+
+fn against_first(run: &RunReport, options: &ReportOptions) -> Option<Table> {
+    let paired = run.paired.as_ref()?;
+    let (m, first) = (&paired.matrix, paired.names.first()?);
+    let metrics: [(&str, &PairedMetric); 5] =
+        [("accuracy", &m.accuracy), ("NLL", &m.nll), ("Brier", &m.brier), ("ECE", &m.ece), ("AURC", &m.aurc)];
+    let rows = paired.names.iter().enumerate().skip(1).map(|(index, name)| {
+        let cells = metrics.iter().flat_map(|(_, metric)| {
+            let difference = metric.minus_first[index];
+            [
+                TableCell::with(signed(difference.value), bounds(&difference)),
+                TableCell::new(probability(metric.p_better[index][0])),
+            ]
+        });
+        let variant = run.rows.iter().any(|row| row.name == *name && row.calibration.is_some());
+        TableRow { name: name.clone(), cells: cells.collect(), reason: None, variant }
+    });
+    Some(Table {
+        title: format!("Differences from “{first}” on the same items"),
+        note: format!(
+            "Each column pair: the row minus “{first}” with its {} interval, and the posterior probability that the row is \
+             better. Accuracy by the Dirichlet posterior of the paired table, the others by a Bayesian bootstrap with the same \
+             weights for both.",
+            percent(options.scores.level)
+        ),
+        first: "method".into(),
+        columns: metrics.iter().flat_map(|(name, _)| [format!("Δ {name}"), "P(better)".to_string()]).collect(),
+        rows: rows.collect(),
+    })
+}
+
+fn sets(run: &RunReport, options: &ReportOptions) -> Option<Table> {
+    if run.info.n_sets == 0 {
+        return None;
+    }
+    let mut columns = Vec::new();
+    for score in options.set_scores.iter().map(|score| set_score(*score)) {
+        columns.extend([format!("{score}: coverage"), format!("{score}: mean size ↓")]);
+    }
+    columns.extend(texts(["answers from", "answered ↑", "wrong among answers"]));
+    let cells = |s: &Summary| {
+        let mut cells = Vec::new();
+        for set in &s.sets {
+            cells.push(estimate(&set.coverage));
+            cells.push(TableCell::new(number(set.mean_size)));
+        }
+        cells.extend(s.abstention.as_ref().map(abstention).into_iter().flatten());
+        cells
+    };
+    let expected = run.answered().find_map(|(_, s)| s.sets.first().map(|set| set.expected_coverage));
+    let expected = expected.map_or(String::new(), |(low, high)| {
+        let level = percent(options.scores.level);
+        format!(" So many items put the coverage between {} and {} with {level}.", number(low), number(high))
+    });
+    let read: Vec<&str> = run
+        .rows
+        .iter()
+        .filter(|row| row.extra_data != ExtraData::None && row.calibration.is_none())
+        .map(|row| row.name.as_str())
+        .collect();
+    let caution = match read.is_empty() {
+        true => String::new(),
+        false => format!(
+            " The promises need held-out items that a method has not read; these have read items besides the training data: {}.",
+            read.join(", ")
+        ),
+    };
+    Some(Table {
+        title: "Sets of classes, and abstention".into(),
+        note: format!(
+            "Fitted to {} held-out labels that no calibrator has seen. Conformal sets: the label is promised to be in {} of \
+             them.{expected} Abstention: an answer is given where the largest probability is at least the threshold; at most {} \
+             of the answers are wrong, except with a probability of {} over the draw of held-out items.{caution}",
+            count(run.info.n_sets),
+            percent(1.0 - options.miscoverage),
+            percent(options.risk),
+            percent(options.failure_probability),
+        ),
+        first: "method".into(),
+        columns,
+        rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+    })
+}
+
+fn abstention(rule: &AbstentionSummary) -> [TableCell; 3] {
+    [
+        rule.threshold.map_or_else(|| TableCell::new("never"), |t| TableCell::new(number(t))),
+        estimate(&rule.coverage),
+        rule.selective_risk.as_ref().map_or_else(TableCell::none, estimate),
+    ]
+}
+
+fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
+    let columns = UncertaintyScore::ALL.iter().flat_map(|score| {
+        let name = score.name();
+        [format!("{name}: AUROC ↑"), format!("{name}: AUPR ↑"), format!("{name}: FPR@95 ↓")]
+    });
+    let cells = |s: &Summary| {
+        let shift: Option<&ShiftSummary> = s.shifted.get(split);
+        let of = |score| shift.and_then(|s| s.detections.iter().find(|d| d.score == score));
+        let cells = UncertaintyScore::ALL.iter().flat_map(|&score| match of(score) {
+            None => vec![TableCell::none(); 3],
+            Some(d) => vec![estimate(&d.auroc), TableCell::new(number(d.aupr)), TableCell::new(number(d.fpr95))],
+        });
+        cells.collect()
+    };
+    let shift = &run.info.shifted[split];
+    let share = shift.n_items as f64 / (shift.n_items + run.info.n_test) as f64;
+    Table {
+        title: format!("Detection of “{}”: {} foreign items", shift.name, count(shift.n_items)),
+        note: format!(
+            "Foreign items are the positives; chance is an AUROC of 0.5 and an AUPR of {}. Intervals hold {}. FPR@95: share of \
+             test items that would be called foreign where 95 % of the foreign ones are. A dash: a point has no mutual \
+             information, a calibrator leaves none, and it leaves the energy as it was.",
+            number(share),
+            percent(options.scores.level)
+        ),
+        first: "method".into(),
+        columns: columns.collect(),
+        rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+    }
+}
+
+/// Stands for what the row above says.
+const DITTO: &str = "″";
+/// Columns of a method's price.
+const PRICES: usize = 7;
+
+fn cost(run: &RunReport) -> Table {
+    let rows = run.rows.iter().map(|row| {
+        let mut cells = vec![TableCell::words(extra_data(row.extra_data, row.calibration_labels))];
+        match (&row.cost, row.calibration) {
+            // the method's own price stands in the row above
+            (Some(_), Some(_)) => cells.extend(vec![TableCell::new(DITTO); PRICES]),
+            (None, _) => cells.extend(vec![TableCell::none(); PRICES]),
+            (Some(cost), None) => cells.extend([
+                TableCell::new(seconds(cost.fit_seconds)),
+                TableCell::new(count(cost.fit_forwards)),
+                TableCell::new(count(cost.fit_backwards)),
+                TableCell::new(seconds(cost.predict_seconds)),
+                TableCell::new(count(cost.forwards_per_item)),
+                TableCell::new(count(cost.backwards_per_item)),
+                TableCell::new(bytes(cost.stored_bytes)),
+            ]),
+        }
+        let numbers = row.found.iter().map(|(name, value)| format!("{name} {}", found(*value)));
+        cells.push(TableCell::words(numbers.collect::<Vec<_>>().join("; ")));
+        let noise = row.sharing.as_ref().map(|sharing| format!("noise: {sharing}"));
+        let settings = [row.description.clone()].into_iter().chain(noise).filter(|text| !text.is_empty());
+        cells.push(match row.calibration {
+            Some(_) => TableCell::words(DITTO),
+            None => TableCell::words(settings.collect::<Vec<_>>().join("; ")),
+        });
+        TableRow { name: row.name.clone(), cells, reason: None, variant: row.calibration.is_some() }
+    });
+    let training = &run.info.training;
+    Table {
+        title: "Data and cost".into(),
+        note: format!(
+            "Beyond the adapter that post-hoc methods start from, whose training took {} over {} items ({} tokens) and is in no \
+             row. A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
+            seconds(training.seconds),
+            count(training.items),
+            count(training.tokens)
+        ),
+        first: "method".into(),
+        columns: texts([
+            "extra data",
+            "fit",
+            "fit forwards",
+            "fit backwards",
+            "all predictions",
+            "forwards per answer",
+            "backwards per answer",
+            "kept",
+            "found",
+            "settings",
+        ]),
+        rows: rows.collect(),
+    }
+}
+
+/// The seeds of a task side by side; none where there is one seed.
+pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Table> {
+    if group.seeds.len() < 2 {
+        return None;
+    }
+    let mut columns: Vec<&String> = Vec::new();
+    for row in &group.rows {
+        let mut next = 0;
+        for (name, _) in &row.numbers {
+            // a number that earlier rows lack has its place behind the one before it
+            let place = columns.iter().position(|column| *column == name).unwrap_or_else(|| {
+                columns.insert(next, name);
+                next
+            });
+            next = place + 1;
+        }
+    }
+    let cell = |row: &SeedRow, column: &String| match row.numbers.iter().find(|(name, _)| name == column) {
+        None => TableCell::none(),
+        Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
+    };
+    let mut failures = Vec::new();
+    let mut rows = Vec::new();
+    for row in &group.rows {
+        let n_answered = row.numbers.first().map_or(0, |(_, spread)| spread.n_seeds);
+        let mut cells = vec![TableCell::new(format!("{n_answered} of {}", group.seeds.len()))];
+        cells.extend(columns.iter().map(|column| cell(row, column)));
+        let failed = row.failures.iter().map(|(seed, reason)| format!("seed {seed}: {reason}"));
+        let failed = failed.collect::<Vec<_>>().join("; ");
+        let reason = row.numbers.is_empty().then(|| failed.clone());
+        if reason.is_none() && !failed.is_empty() {
+            failures.push(format!(" {} failed for {failed}.", row.name));
+        }
+        rows.push(TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() });
+    }
+    let headings = columns.iter().map(|name| match name.as_str() {
+        "accuracy at coverage" => format!("accuracy at {} coverage", percent(options.coverage)),
+        "coverage at accuracy" => format!("coverage at {} accuracy", percent(options.accuracy)),
+        other => other.to_string(),
+    });
+    let seeds: Vec<String> = group.seeds.iter().map(u64::to_string).collect();
+    Some(Table {
+        title: format!("Over the seeds {}", seeds.join(", ")),
+        note: format!(
+            "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. Seeds share \
+             test items and are never pooled. Nothing is averaged over tasks.{}",
+            failures.concat()
+        ),
+        first: "method".into(),
+        columns: std::iter::once("seeds".to_string()).chain(headings).collect(),
+        rows,
+    })
+}

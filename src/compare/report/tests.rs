@@ -1,0 +1,184 @@
+use super::*;
+use crate::compare::cell::Outcome;
+use crate::compare::synthetic;
+use serde_json::Value;
+
+fn quick() -> ReportOptions {
+    let mut options = ReportOptions { title: "A < B & C".into(), ..Default::default() };
+    options.scores.n_draws = 50;
+    options
+}
+
+/// Two tasks, two seeds each; the third method fails on the first.
+fn report() -> Report {
+    let mut runs: Vec<Run> = [("obqa", 1), ("arc", 0), ("obqa", 0), ("arc", 1)]
+        .map(|(task, seed)| synthetic::run(task, seed, &["map", "<b>laplace</b>", "swag"]))
+        .into();
+    runs[2].cells[2].outcome = Outcome::Failed("needs 3 | 4 <snapshots>".into());
+    Report::new(runs, quick()).unwrap()
+}
+
+#[test]
+fn runs_are_grouped_by_task_and_sorted_by_seed() {
+    let report = report();
+    let order: Vec<_> = report.runs.iter().map(|run| (run.info.task.as_str(), run.info.seed)).collect();
+    assert_eq!(order, [("obqa", 0), ("obqa", 1), ("arc", 0), ("arc", 1)]);
+    assert_eq!((report.protocol.as_str(), report.groups.len()), ("clean", 2));
+    let info = &report.runs[0].info;
+    assert_eq!((info.n_calibration, info.n_sets, info.n_test), (30, 31, 90));
+}
+
+/// Equal but for the last digits of numbers, which serde_json's faster parser may change.
+fn near(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            (a - b).abs() <= 1e-14 * a.abs()
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| near(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[test]
+fn json_read_back_is_the_same_report_with_the_same_tables() {
+    let report = report();
+    let json = report.json().unwrap();
+    let read = Report::from_json(&json).unwrap();
+    let value = |report: &Report| serde_json::to_value(report).unwrap();
+    assert!(near(&value(&read), &value(&report)));
+    assert_eq!(read.markdown(), report.markdown());
+    let mut changed = report.clone();
+    changed.groups[0].rows[0].numbers[0].1.mean += 1e-9;
+    assert!(!near(&value(&changed), &value(&report)));
+    let other = json.replacen("\"format_version\":1", "\"format_version\":7", 1);
+    assert!(Report::from_json(&other).unwrap_err().to_string().contains("must be 1, got 7"));
+    assert!(Report::from_json("{}").is_err());
+}
+
+#[test]
+fn a_failed_method_is_a_row_that_says_why() {
+    let report = report();
+    let row = report.runs[0].rows.last().unwrap();
+    assert_eq!((row.name.as_str(), row.cost), ("swag", None));
+    assert_eq!(row.outcome, RowOutcome::Failed("needs 3 | 4 <snapshots>".into()));
+    assert!(!report.runs[0].paired.as_ref().unwrap().names.contains(&"swag".to_string()));
+    assert!(report.html().unwrap().contains("failed: needs 3 | 4 &lt;snapshots&gt;"));
+    assert!(report.markdown().contains(r"| swag | failed: needs 3 \| 4 &lt;snapshots> |"));
+}
+
+#[test]
+fn the_page_escapes_names_and_fetches_nothing() {
+    let html = report().html().unwrap();
+    assert!(html.contains("<title>A &lt; B &amp; C</title>"));
+    assert!(html.contains("&lt;b&gt;laplace&lt;") && !html.contains("<b>laplace"));
+    // the prompt of the run
+    assert!(html.contains("Question: 1 &lt; 2?"));
+    for fetched in ["<script", "<link", "<img", "@import", "url(", "src="] {
+        assert!(!html.contains(fetched), "{fetched}");
+    }
+    assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());
+}
+
+#[test]
+fn the_page_says_what_a_reader_must_know() {
+    let html = report().html().unwrap();
+    for expected in [
+        "Protocol <strong>clean</strong>",
+        "0123456789abcdef",
+        "A (token 7), B (token 7), C (token 7)",
+        "300 training, 30 held-out for calibrators, 31 held-out for sets, 90 test, 40 of “foreign”",
+        "train 00ff",
+        "30 labels for the calibrator",
+        "Over the seeds 0, 1",
+        "energy: FPR@95",
+        "LAC: coverage",
+    ] {
+        assert!(html.contains(expected), "{expected}");
+    }
+    // a run has the matrix of five metrics, one of them shown
+    assert_eq!(html.matches(" checked>").count(), 4);
+}
+
+#[cfg(feature = "plot")]
+#[test]
+fn pictures_are_inside_and_of_every_kind() {
+    let html = report().html().unwrap();
+    for heading in ["Reliability", "Risk and coverage", "Entropy of right, wrong and foreign answers"] {
+        assert_eq!(html.matches(&format!("<h4>{heading}</h4>")).count(), 4, "{heading}");
+    }
+    // Run obqa 0 has 4 rows, the others 6: 1 + 3·2 of reliability, 4 of risk, 4 of entropy, 5·4 matrices.
+    assert_eq!(html.matches("<svg ").count(), 7 + 4 + 4 + 20);
+    assert!(!html.contains("@font-face"));
+}
+
+#[test]
+fn without_held_out_labels_the_tables_say_so() {
+    let mut run = synthetic::run("obqa", 0, &["map", "laplace"]);
+    run.setting.held_out.clear();
+    for cell in &mut run.cells {
+        let Outcome::Answered(answered) = &mut cell.outcome else { panic!("it answered") };
+        answered.held_out = None;
+    }
+    let report = Report::new(vec![run], quick()).unwrap();
+    let text = report.markdown();
+    assert!(text.contains("There are no held-out labels"));
+    assert!(!text.contains("Sets of classes") && !text.contains("temperature"));
+    // one seed has no spread
+    assert!(!text.contains("Over the seeds"));
+}
+
+#[test]
+fn methods_that_read_held_out_items_are_named_beside_the_sets() {
+    let mut run = synthetic::run("obqa", 0, &["map", "tuned"]);
+    run.cells[1].extra_data = crate::compare::cell::ExtraData::Labelled(61);
+    let report = Report::new(vec![run], quick()).unwrap();
+    let text = report.markdown();
+    assert!(text.contains("these have read items besides the training data: tuned."), "{text}");
+    assert!(text.contains("61 labelled items, 30 labels for the calibrator"));
+}
+
+#[test]
+fn one_method_has_no_pairs_and_no_answers_at_all_are_still_a_report() {
+    let report = Report::new(vec![synthetic::run("obqa", 0, &["map"])], {
+        ReportOptions { temperature: crate::compare::MethodSelection::None, ..quick() }
+    });
+    let report = report.unwrap();
+    assert!(report.runs[0].paired.is_none() && !report.markdown().contains("Differences"));
+    let mut run = synthetic::run("obqa", 0, &["map"]);
+    run.cells[0].outcome = Outcome::Failed("no memory".into());
+    let report = Report::new(vec![run], quick()).unwrap();
+    assert!(report.html().unwrap().contains("failed: no memory"));
+}
+
+#[test]
+fn save_leaves_the_three_files_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("a/b");
+    let report = report();
+    let files = report.save(&inner).unwrap();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["report.html", "report.json", "report.md"]);
+    assert_eq!(std::fs::read_to_string(files.markdown).unwrap(), report.markdown());
+    assert_eq!(std::fs::read_to_string(files.json).unwrap(), report.json().unwrap());
+}
+
+#[test]
+fn the_seeds_table_counts_seeds_orders_columns_and_names_failures() {
+    let report = report();
+    let table = tables::of_seeds(&report.groups[0], &report.options).unwrap();
+    let columns: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+    assert_eq!(columns[0], "seeds");
+    // the first row, a point, has no mutual information
+    let at = |score: &str| columns.iter().position(|c| *c == format!("AUROC foreign, {score}")).unwrap();
+    assert_eq!((at("mutual information"), at("energy")), (at("entropy") + 1, at("entropy") + 2));
+    let cell = |row: usize, column: usize| table.rows[row].cells[column].text.as_str();
+    assert_eq!((cell(0, 0), cell(0, at("mutual information"))), ("2 of 2", "—"));
+    assert_eq!((table.rows[4].name.as_str(), cell(4, 0)), ("swag", "1 of 2"));
+    assert!(table.note.ends_with("swag failed for seed 0: needs 3 | 4 <snapshots>."), "{}", table.note);
+}
