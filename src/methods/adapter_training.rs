@@ -2,10 +2,10 @@
 
 use super::method::FitContext;
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, attach, to_array};
+use crate::lora::{Adaptable, AdapterWeights, attach, to_array, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::tape::{LoraMatrix, Site};
-use crate::train::{Objective, Snapshots, TrainerConfig, TrainingMode};
+use crate::train::{Objective, Snapshots, TrainerConfig, TrainingMode, set_trainable};
 use burn::optim::GradientsParams;
 use ndarray::Array2;
 
@@ -35,6 +35,15 @@ pub(super) fn settings<M: Classifier, D: Dataset<Input = M::Input>>(
     }
     let objective = Objective::MaximumLikelihood;
     Ok(TrainerConfig { objective, snapshots: Snapshots::default(), log: None, ..trainer.clone() })
+}
+
+/// The model at a step's new weights, still to be trained: new tensors know no gradients, and a checkpoint holds the parameters
+/// that have them.
+///
+/// # Errors
+/// If the weights are not those of the model's adapter.
+pub(super) fn moved<M: Adaptable>(model: M, weights: &AdapterWeights) -> Result<M> {
+    Ok(set_trainable(write_adapter(model.valid(), weights)?, &TrainingMode::Lora)?.train())
 }
 
 /// The gradients of A and B by site; zero where the loss does not depend on a matrix.

@@ -1,7 +1,7 @@
 //! BLoB as a rule of the trainer.
 
 use super::adam::Adam;
-use super::adapter_training::gradients;
+use super::adapter_training::{gradients, moved};
 use super::blob::{Blob, BlobObjective, cycle, cyclic_weight};
 use super::gaussian_kl::GaussianKl;
 use super::rule_state::{RuleState, check_fits};
@@ -171,7 +171,7 @@ impl<M: Adaptable> UpdateRule<M> for BlobRule {
         let by_sd = of_a.map(|(site, w)| (site.clone(), &found[site] * &self.noise(site, w.dim(), position.step)));
         let by_sd = by_sd.collect();
         self.advance(&mut weights, found, &by_sd, position.learning_rate)?;
-        write_adapter(model, &weights)
+        moved(model, &weights)
     }
 
     fn state(&self) -> Result<Vec<u8>> {

@@ -21,8 +21,12 @@ struct Regression {
 impl Regression {
     fn new() -> Self {
         let n_items = 6;
-        let b = arr2(&[[1.0, 0.4], [-0.5, 0.8], [0.3, -0.2]]);
-        let x = Array2::from_shape_fn((n_items, D_IN), |(n, j)| ((n * 3 + j * 5) % 7) as f64 / 3.0 - 0.8);
+        // columns of B and features of x that are correlated: the posterior is, too
+        let b = arr2(&[[1.0, 0.7], [-0.5, -0.1], [0.3, 0.4]]);
+        let x = Array2::from_shape_fn((n_items, D_IN), |(n, j)| {
+            let common = ((n * 3) % 7) as f64 / 3.0 - 0.8;
+            if j == 0 { common } else { 0.8 * common + ((n * 5) % 7) as f64 / 10.0 - 0.3 }
+        });
         let features =
             Array2::from_shape_fn((n_items * 3, D), |(row, k)| b[[row % 3, k / D_IN]] * x[[row / 3, k % D_IN]]);
         let targets = Array1::from_shape_fn(n_items * 3, |row| ((row * 5) % 11) as f64 / 4.0 - 1.0);

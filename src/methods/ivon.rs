@@ -1,6 +1,6 @@
 //! IVON: a Gaussian over A and B with a diagonal covariance, learned as the curvature of an optimiser.
 
-use super::adapter_training::{check_not_negative, check_positive, gradients, settings, start};
+use super::adapter_training::{check_not_negative, check_positive, gradients, moved, settings, start};
 use super::belief::SampledBelief;
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
@@ -209,7 +209,7 @@ impl<M: Adaptable> UpdateRule<M> for IvonRule {
             let moments = IvonMoments { mean, momentum, hessian };
             self.step.update(moments, (&gradients[site], &estimate), self.updates, rate);
         }
-        write_adapter(model, &weights)
+        moved(model, &weights)
     }
 
     fn state(&self) -> Result<Vec<u8>> {
