@@ -3,7 +3,8 @@
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::methods::{
-    CheckpointEnsemble, DeepEnsemble, HeadLaplace, LaplaceMethod, MaximumLikelihood, McDropout, Method, Swag, Tfb,
+    Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood, McDropout, Method,
+    MonteClora, Swag, Tfb,
 };
 use bayes_lora::models::PromptClassifier;
 use clap::Args;
@@ -14,7 +15,7 @@ pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 /// Those that start from the trained adapter, and those that go on training or train their own.
 pub const POST_HOC: [&str; 9] =
     ["mle", "dropout", "checkpoints", "tfb", "head", "kronecker", "core", "ekfac", "last-layer"];
-pub const TRAINED: [&str; 2] = ["swag", "ensemble"];
+pub const TRAINED: [&str; 5] = ["swag", "ensemble", "ivon", "blob", "monte-clora"];
 
 #[derive(Args)]
 pub struct MethodArguments {
@@ -54,6 +55,9 @@ impl MethodArguments {
             "checkpoints" => Box::new(CheckpointEnsemble { n_members }),
             "ensemble" => Box::new(DeepEnsemble { n_members }),
             "swag" => Box::new(Swag { n_samples, ..Swag::default() }),
+            "ivon" => Box::new(Ivon { n_samples, ..Ivon::default() }),
+            "blob" => Box::new(Blob { n_samples, ..Blob::default() }),
+            "monte-clora" => Box::new(MonteClora::default()),
             "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::default() }),
             "head" => Box::new(HeadLaplace::default()),
             "last-layer" => {

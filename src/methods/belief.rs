@@ -1,9 +1,10 @@
 //! What a fitted method can do: say what it believes about the logits of any items.
 
+use super::gaussian::bytes_of;
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::Result;
-use crate::lora::AdapterSampler;
+use crate::lora::{AdapterSampler, AdapterWeights, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, LogitGauge};
 use crate::predict::{predict_linearized, predict_map, predict_sampled};
@@ -57,6 +58,23 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for PointBelief {
 
     fn needs(&self, _n_classes: usize) -> Needs {
         Needs { forwards: 1, ..Needs::default() }
+    }
+}
+
+/// The network at an adapter of the method's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnPointBelief {
+    /// The adapter.
+    pub adapter: AdapterWeights,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for OwnPointBelief {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        predict_map(&write_adapter(model.valid(), &self.adapter)?, data, limits, control)
+    }
+
+    fn needs(&self, _n_classes: usize) -> Needs {
+        Needs { forwards: 1, backwards: 0, bytes: bytes_of(&self.adapter) }
     }
 }
 

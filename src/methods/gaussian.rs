@@ -66,8 +66,7 @@ impl GaussianAdapter {
 
     /// Bytes of everything but the mean, in single precision.
     pub fn bytes(&self) -> usize {
-        let values = self.deviations.values().chain(self.columns.iter().flat_map(|column| column.values()));
-        values.map(|w| w.len() * size_of::<f32>()).sum()
+        bytes_of(&self.deviations) + self.columns.iter().map(bytes_of).sum::<usize>()
     }
 
     /// The weights at given normals: `z` by site, `zeta` by column.
@@ -85,6 +84,11 @@ impl GaussianAdapter {
         }
         weights
     }
+}
+
+/// Bytes of an adapter's matrices in single precision.
+pub(super) fn bytes_of(weights: &AdapterWeights) -> usize {
+    weights.values().map(|w| w.len() * size_of::<f32>()).sum()
 }
 
 impl AdapterSampler for GaussianAdapter {

@@ -68,7 +68,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
                 let sampler = DropoutSampler::new(read_adapter(context.map)?, probabilities);
                 Fitted::new(SampledBelief { sampler, n_samples, seed, bytes: 0 })
             }
-            NoiseSharing::PerToken => Fitted::new(NoisyBelief { noise: TokenDropout, n_samples, seed, bytes: 0 }),
+            NoiseSharing::PerToken => {
+                Fitted::new(NoisyBelief { adapter: None, noise: TokenDropout, n_samples, seed, bytes: 0 })
+            }
         };
         Ok(fitted.with_found("dropout", largest))
     }
@@ -87,8 +89,8 @@ impl DropoutSampler {
         Self { map, probabilities }
     }
 
-    /// The adapter under given masks: of each module the factors of its inputs.
-    fn masked(&self, mut mask: impl FnMut(&str, usize, f64) -> Array1<f64>) -> AdapterWeights {
+    /// The adapter under given masks: `mask(module, d_in, p)` gives the factors of a module's inputs.
+    pub fn masked(&self, mut mask: impl FnMut(&str, usize, f64) -> Array1<f64>) -> AdapterWeights {
         let mut weights = self.map.clone();
         for (site, w) in &mut weights {
             let p = self.probabilities.get(&site.module).copied().unwrap_or(0.0);

@@ -15,31 +15,50 @@
 //! | [`Tfb`] | A in the columns of B, one scale | training inputs, no labels |
 //! | [`HeadLaplace`] | the classes' rows of the output layer | one pass over the training items |
 //! | [`LaplaceMethod`] | the adapter, in any structure | curvature at the trained adapter |
+//! | [`Ivon`] | A and B, a diagonal Gaussian | a training run of its own |
+//! | [`Blob`] | A, a diagonal Gaussian | a training run of its own |
+//! | [`MonteClora`] | nothing in prediction | a training run of its own |
 
+mod adam;
+mod adapter_training;
 mod belief;
+mod blob;
+mod blob_rule;
 mod checkpoint_ensemble;
 mod deep_ensemble;
 mod gaussian;
+mod gaussian_kl;
 mod head_laplace;
+mod ivon;
+mod ivon_step;
 mod laplace;
 mod maximum_likelihood;
 mod mc_dropout;
 mod members;
 mod method;
+mod monte_clora;
+mod monte_clora_rule;
+mod rule_state;
 mod swag;
 mod tfb;
 mod token_noise;
 
-pub use belief::{Belief, LinearizedBelief, Needs, PointBelief, SampledBelief};
+pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief};
+pub use blob::{Blob, BlobObjective};
+pub use blob_rule::BlobRule;
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;
 pub use gaussian::GaussianAdapter;
 pub use head_laplace::HeadLaplace;
+pub use ivon::{Ivon, IvonRule};
+pub use ivon_step::{IvonMoments, IvonStep};
 pub use laplace::{LaplaceMethod, PriorChoice};
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
 pub use members::Members;
 pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements, Spent};
+pub use monte_clora::MonteClora;
+pub use monte_clora_rule::MonteCloraRule;
 pub use swag::{Swag, SwagMoments};
 pub use tfb::{ColumnSpaceNoise, Tfb};
 pub use token_noise::{Flipout, NoiseOfA, NoisyBelief, TokenNoise};

@@ -138,7 +138,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
             NoiseSharing::Coherent => Fitted::new(SampledBelief { sampler, n_samples, seed, bytes }),
             NoiseSharing::PerToken => {
                 let noise = Flipout(Arc::new(sampler.noise()));
-                Fitted::new(NoisyBelief { noise, n_samples, seed, bytes })
+                Fitted::new(NoisyBelief { noise, adapter: None, n_samples, seed, bytes })
             }
         };
         Ok(fitted.with_spent(spent).with_found("sigma", sigma))

@@ -6,6 +6,7 @@ use crate::data::BatchLimits;
 use crate::draws::{generator, keyed, normals};
 use crate::error::Result;
 use crate::hash::{fnv1a, fnv1a_words};
+use crate::lora::{AdapterWeights, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::predict::{RowKeys, predict_noisy};
 use crate::progress::Control;
@@ -28,6 +29,8 @@ pub trait TokenNoise: Send + Sync {
 /// The network in several passes with noise.
 #[derive(Debug, Clone)]
 pub struct NoisyBelief<N> {
+    /// The adapter that the noise is around; `None` for the model's.
+    pub adapter: Option<AdapterWeights>,
     /// The noise.
     pub noise: N,
     /// Number of passes.
@@ -42,7 +45,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, N: TokenNoise> Belief<M, D> fo
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
         let name = format!("{}, seed {}", self.noise.describe(), self.seed);
         let noise = |index, rows| self.noise.noise(self.seed, index, rows);
-        predict_noisy(model, data, (&name, noise), self.n_samples, limits, control)
+        let own = self.adapter.as_ref().map(|adapter| write_adapter(model.valid(), adapter)).transpose()?;
+        predict_noisy(own.as_ref().unwrap_or(model), data, (&name, noise), self.n_samples, limits, control)
     }
 
     fn needs(&self, _n_classes: usize) -> Needs {
@@ -127,16 +131,74 @@ impl SiteNoise for FlipoutPass {
         let [rank, d_in] = [noise.deviations.nrows(), noise.deviations.ncols()];
         // of one generator: first the signs of the inputs, then those of the outputs
         let signs = self.signs(module, d_in + rank, x);
-        let flipped = x.clone() * signs.clone().narrow(1, 0, d_in);
         let to_tensor = |matrix: &Array2<f64>| {
             let data = TensorData::new(matrix.iter().copied().collect::<Vec<f64>>(), [matrix.nrows(), matrix.ncols()]);
             Tensor::<2>::from_data(data, (&x.device(), x.dtype()))
         };
         let drawn = to_tensor(&noise.drawn(module, self.seed, self.index));
-        let delta = flipped.matmul(drawn.transpose()) * signs.narrow(1, d_in, rank);
+        let delta = flipped(x, drawn, signs);
         match &noise.frame {
             None => hidden + delta,
             Some(frame) => hidden + delta.matmul(to_tensor(frame).transpose()),
         }
+    }
+}
+
+/// `s_t∘(Ê (r_t∘x_t))` at every row.
+///
+/// # Shapes
+/// - x: `[rows, d_in]`, drawn: `[r, d_in]`, signs: `[rows, d_in + r]`, first those of the inputs; output `[rows, r]`
+fn flipped(x: &Tensor<2>, drawn: Tensor<2>, signs: Tensor<2>) -> Tensor<2> {
+    let [rank, d_in] = drawn.dims();
+    let inputs = x.clone() * signs.clone().narrow(1, 0, d_in);
+    inputs.matmul(drawn.transpose()) * signs.narrow(1, d_in, rank)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::lora::to_array;
+    use burn::tensor::{DType, Device};
+    use ndarray::arr2;
+
+    /// Every pattern of `width` signs, one a row.
+    fn patterns(width: usize) -> Array2<f64> {
+        Array2::from_shape_fn((1 << width, width), |(k, j)| if k >> j & 1 == 0 { 1.0 } else { -1.0 })
+    }
+
+    #[test]
+    fn over_all_signs_a_token_has_the_variance_of_a_draw_and_two_tokens_have_no_covariance() {
+        let drawn = arr2(&[[0.3, -0.7, 0.2], [1.1, 0.4, -0.5]]);
+        let tokens = [[1.0, -2.0, 0.5], [0.3, 4.0, -1.5]];
+        let signs = patterns(5);
+        let tensor = |values: &Array2<f64>| {
+            let data = TensorData::new(values.iter().copied().collect::<Vec<f64>>(), [values.nrows(), values.ncols()]);
+            Tensor::<2>::from_data(data, (&Device::flex(), DType::F64))
+        };
+        let outputs = tokens.map(|token| {
+            let x = Array2::from_shape_fn((signs.nrows(), 3), |(_, j)| token[j]);
+            to_array(flipped(&tensor(&x), tensor(&drawn), tensor(&signs))).unwrap()
+        });
+        let n = signs.nrows() as f64;
+        for (token, output) in tokens.iter().zip(&outputs) {
+            let within = output.t().dot(output) / n;
+            for i in 0..2 {
+                // with Ê = σ∘E and E[E²] = 1 this is Σ_j σ_ij² x_j²
+                let variance: f64 = (0..3).map(|j| (drawn[[i, j]] * token[j]).powi(2)).sum();
+                assert!((within[[i, i]] - variance).abs() < 1e-13 * variance);
+                assert!(within[[i, 1 - i]].abs() < 1e-13 * variance);
+            }
+        }
+        // every pattern of the one token with every pattern of the other
+        let mut across = Array2::<f64>::zeros((2, 2));
+        for one in outputs[0].outer_iter() {
+            for other in outputs[1].outer_iter() {
+                across += &one.insert_axis(ndarray::Axis(1)).dot(&other.insert_axis(ndarray::Axis(0)));
+            }
+        }
+        assert!(across.iter().all(|v| v.abs() / (n * n) < 1e-13), "{across}");
+        // while one draw for both tokens, the same signs, has one
+        let coherent = outputs[0].t().dot(&outputs[1]) / n;
+        assert!(coherent.diag().iter().all(|v| v.abs() > 0.1), "{coherent}");
     }
 }

@@ -21,4 +21,5 @@ pub use report::{EpochRecord, TrainOutcome, TrainReport};
 pub use schedule::{Decay, Schedule};
 pub use snapshots::{Snapshot, Snapshots};
 pub use trainer::{Trainer, TrainerConfig};
+pub(crate) use update::AdamW;
 pub use update::{StepPosition, UpdateRule};

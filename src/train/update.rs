@@ -50,13 +50,13 @@ pub trait UpdateRule<M>: Send {
 }
 
 /// burn's AdamW, at the weights themselves.
-pub(super) struct AdamW {
+pub(crate) struct AdamW {
     optimizer: ModuleOptimizer,
     weight_decay: f64,
 }
 
 impl AdamW {
-    pub(super) fn new(weight_decay: f64) -> Self {
+    pub(crate) fn new(weight_decay: f64) -> Self {
         // ε = 1e-8 as in PyTorch
         let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(weight_decay as f32).init();
         Self { optimizer, weight_decay }

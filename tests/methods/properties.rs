@@ -1,0 +1,94 @@
+//! What holds for every belief of every method.
+
+use crate::support::{f64_or_skip, relative_error};
+use crate::{Case, item_nlls, link, llama, mean, methods, points};
+use bayes_lora::belief::{LogitBelief, softmax};
+use bayes_lora::data::BatchLimits;
+use bayes_lora::methods::Belief;
+use bayes_lora::models::{Classifier, Dataset};
+use bayes_lora::progress::Control;
+use burn::tensor::DType;
+use ndarray::Axis;
+use std::collections::BTreeSet;
+
+const BATCHES: BatchLimits = BatchLimits { max_items: 4, max_tokens: 1000 };
+
+fn check<M: Classifier, D: Dataset<Input = M::Input>>(case: &Case<M, D>) {
+    let control = Control::silent();
+    let mut names = BTreeSet::new();
+    for method in methods::<M, D>() {
+        let what = format!("{}: {}", case.name, method.name());
+        assert!(names.insert(method.name()), "{what}: two methods of one name");
+        method.requirements().check::<D>(&method.name(), &case.recipe, Some(&case.test)).unwrap();
+        let fitted = method.fit(&case.context(5, &control)).unwrap();
+        let belief: &dyn Belief<M, D> = &*fitted.belief;
+        let over = |data: &D, max_items| {
+            let limits = BatchLimits { max_items, ..BATCHES };
+            belief.believe(&case.map, data, &limits, &control).unwrap()
+        };
+        let whole = over(&case.test, 4);
+        let p = whole.probabilities(link()).unwrap();
+        assert_eq!(p.dim(), (case.test.n_items(), case.map.n_classes()), "{what}");
+        assert!(p.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-12), "{what}: sums differ from 1");
+        assert!(p.iter().all(|p| (0.0..=1.0).contains(p)), "{what}");
+
+        let entropy = whole.decompose(link()).unwrap();
+        // from its definition, for the field is cut at 0
+        let information = &entropy.total - &entropy.expected;
+        assert!(information.iter().all(|i| *i > -1e-12), "{what}: negative mutual information, {information}");
+        let random = matches!(whole, LogitBelief::Samples { .. });
+        assert_eq!(information.iter().any(|i| *i > 1e-12), random, "{what}: {information}");
+
+        for max_items in [1, 64] {
+            let error = relative_error(&over(&case.test, max_items).probabilities(link()).unwrap(), &p);
+            assert!(error < case.rounding, "{what}: batches of {max_items} differ by {error:e}");
+        }
+        let mut backwards = over(&case.reversed, 3).probabilities(link()).unwrap();
+        backwards.invert_axis(Axis(0));
+        let error = relative_error(&backwards, &p);
+        assert!(error < case.rounding, "{what}: another order differs by {error:e}");
+
+        assert_eq!(over(&case.test, 4), whole, "{what}: the same belief gave other bits");
+        let fit = |seed| method.fit(&case.context(seed, &control)).unwrap();
+        let again = fit(5);
+        let of = |belief: &dyn Belief<M, D>| belief.believe(&case.map, &case.test, &BATCHES, &control).unwrap();
+        assert_eq!(of(&*again.belief), whole, "{what}: the same seed gave other bits");
+        assert_eq!(again.found, fitted.found, "{what}");
+        assert!(fitted.found.values().all(|v| v.is_finite()), "{what}: {:?}", fitted.found);
+        let fixed = ["maximum likelihood", "checkpoint ensemble"].contains(&method.name().as_str());
+        assert_eq!(of(&*fit(6).belief) == whole, fixed, "{what}: another seed");
+
+        let needs = belief.needs(case.map.n_classes());
+        if let LogitBelief::Samples { logits, log_weights } = &whole {
+            assert_eq!(logits.len_of(Axis(0)), needs.forwards, "{what}");
+            assert!(log_weights.iter().all(|w| *w == log_weights[0]), "{what}: members of several weights");
+            let averaged = mean(&item_nlls(&p, &case.test));
+            let of_member = |member| mean(&item_nlls(&softmax(member), &case.test));
+            let members: Vec<f64> = logits.outer_iter().map(of_member).collect();
+            // Jensen: −log is convex
+            assert!(averaged <= mean(&members) + 1e-12, "{what}: {averaged} over {}", mean(&members));
+        } else {
+            assert_eq!(needs.forwards, 1, "{what}");
+        }
+        println!("{what}: NLL {:.4}, found {:?}", mean(&item_nlls(&p, &case.test)), fitted.found);
+    }
+}
+
+#[test]
+fn of_points_in_f64() {
+    if f64_or_skip("properties of beliefs in f64") {
+        check(&points(DType::F64));
+    }
+}
+
+#[test]
+fn of_points_in_f32() {
+    check(&points(DType::F32));
+}
+
+#[test]
+fn of_a_language_model() {
+    if f64_or_skip("properties of beliefs of a language model") {
+        check(&llama());
+    }
+}

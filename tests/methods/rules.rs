@@ -1,0 +1,184 @@
+//! The rules of variational methods in the trainer: gradients at the right place, checkpoints, limits that are plain training.
+
+use crate::support::points::{LIMITS, adapted, blobs, distance, nll, quick, train, values};
+use crate::support::{f64_or_skip, relative_error};
+use crate::{item_nlls, ivon, link, mean, mlp, points};
+use bayes_lora::checkpoints::Checkpoints;
+use bayes_lora::data::BatchLimits;
+use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
+use bayes_lora::methods::{Blob, BlobObjective, Ivon, Method, MonteClora};
+use bayes_lora::models::{Mlp, Points};
+use bayes_lora::progress::Control;
+use bayes_lora::tape::LoraMatrix;
+use bayes_lora::train::{Decay, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
+use burn::tensor::DType;
+use std::path::Path;
+use std::time::Duration;
+
+type Rule = Box<dyn UpdateRule<Mlp>>;
+
+fn fit_by(rule: &mut Rule, config: &TrainerConfig, start: Mlp, data: &Points, control: &Control) -> TrainOutcome<Mlp> {
+    Trainer::new(config.clone()).unwrap().fit_by(&mut **rule, start, data, None, control).unwrap()
+}
+
+/// Every rule that draws, made anew.
+fn rules() -> Vec<(&'static str, Rule)> {
+    let noisy = MonteClora { sample_scale: 0.1, ..MonteClora::default() };
+    vec![
+        ("IVON", Box::new(ivon().rule(44, 7).unwrap())),
+        ("BLoB", Box::new(Blob::default().rule(44, 8, 0.01, 7).unwrap())),
+        ("BLoB, published", Box::new(Blob::published().rule(44, 8, 0.01, 7).unwrap())),
+        ("MonteCLoRA", Box::new(noisy.rule(0.01, 7).unwrap())),
+    ]
+}
+
+#[test]
+fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
+    let data = blobs(44, 1);
+    let config = quick(2);
+    let control = |dir: &Path, every| {
+        Control::silent().with_checkpoints(Checkpoints::new(dir).with_every(every).with_keep(1000)).unwrap()
+    };
+    for (index, (name, mut rule)) in rules().into_iter().enumerate() {
+        let run = |rule: &mut Rule, control: &Control| fit_by(rule, &config, adapted(0.3), &data, control);
+        let whole = run(&mut rule, &Control::silent());
+        let state = rule.state().unwrap();
+        let fresh = || rules().swap_remove(index).1;
+        let dir = tempfile::tempdir().unwrap();
+        run(&mut fresh(), &control(dir.path(), Duration::ZERO));
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir.path().join("train")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files.len(), 12, "{name}");
+        for (step, file) in files.iter().enumerate() {
+            let one = tempfile::tempdir().unwrap();
+            std::fs::create_dir(one.path().join("train")).unwrap();
+            std::fs::copy(file, one.path().join("train").join(file.file_name().unwrap())).unwrap();
+            let mut rule = fresh();
+            let resumed = run(&mut rule, &control(one.path(), Duration::from_secs(3600)));
+            assert_eq!(resumed.report.resumed_after, Some(step + 1), "{name}");
+            assert_eq!(values(&resumed.model), values(&whole.model), "{name} after step {}", step + 1);
+            // burn's optimiser names parameters by identities, which each model draws anew
+            let kept = rule.state().unwrap();
+            assert!(name == "MonteCLoRA" || kept == state, "{name} after step {}", step + 1);
+        }
+        // a rule with other settings is another run
+        let mut other: Rule = Box::new(Ivon { prior_precision: 9.0, ..ivon() }.rule(44, 7).unwrap());
+        let refused = Trainer::new(config.clone()).unwrap().fit_by(
+            &mut *other,
+            adapted(0.3),
+            &data,
+            None,
+            &control(dir.path(), Duration::from_secs(3600)),
+        );
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("update rule"), "{error}");
+    }
+}
+
+#[test]
+fn ivon_without_spread_and_momentum_is_gradient_descent_at_every_site() {
+    if !f64_or_skip("gradient descent by IVON") {
+        return;
+    }
+    let data = blobs(20, 1);
+    // deviations of 1e-8 at h = 1, which does not move
+    let rule = Ivon {
+        effective_sample_size: Some(1e16),
+        prior_precision: 0.0,
+        initial_hessian: 1.0,
+        beta_1: 0.0,
+        beta_2: 1.0 - f64::EPSILON / 2.0,
+        clip: None,
+        ..Ivon::default()
+    };
+    let start = attach(mlp(DType::F64), &LoraConfig::new(2), 3).unwrap();
+    let mut weights = read_adapter(&start).unwrap();
+    // B away from 0, or A has no gradient
+    for (site, w) in weights.iter_mut().filter(|(site, _)| site.matrix == LoraMatrix::B) {
+        let shift = site.module.len();
+        w.indexed_iter_mut().for_each(|((i, j), v)| *v = ((i * 3 + j + shift) % 5) as f64 / 5.0 - 0.4);
+    }
+    let start = write_adapter(start, &weights).unwrap();
+    let rate = 0.5;
+    let config = TrainerConfig {
+        epochs: 1,
+        learning_rate: rate,
+        warmup_fraction: 0.0,
+        decay: Decay::Constant,
+        limits: BatchLimits { max_items: 20, ..LIMITS },
+        max_grad_norm: None,
+        ..TrainerConfig::default()
+    };
+    let mut rule: Rule = Box::new(rule.rule(20, 0).unwrap());
+    let outcome = fit_by(&mut rule, &config, start.clone(), &data, &Control::silent());
+    let after = read_adapter(&outcome.model).unwrap();
+    for (site, w) in &weights {
+        let gradient = ndarray::Array2::from_shape_fn(w.dim(), |at| {
+            let moved = |step: f64| {
+                let mut weights = weights.clone();
+                weights.get_mut(site).unwrap()[at] += step;
+                nll(&write_adapter(start.clone(), &weights).unwrap(), &data)
+            };
+            (moved(1e-5) - moved(-1e-5)) / 2e-5
+        });
+        assert!(gradient.iter().any(|g| g.abs() > 1e-3), "{site}");
+        // the draw is 1e-8 away, the differences are right to 1e-10
+        let error = relative_error(&((w - &after[site]) / rate), &gradient);
+        println!("{site}: {error:e}");
+        assert!(error < 1e-6, "{site}: {error:e}");
+    }
+}
+
+#[test]
+fn monte_clora_without_noise_is_plain_training_bit_for_bit() {
+    let data = blobs(44, 1);
+    let config = TrainerConfig { weight_decay: 0.01, ..quick(3) };
+    let plain = train(config.clone(), adapted(0.2), &data, None);
+    let by = |sample_scale| {
+        let mut rule: Rule =
+            Box::new(MonteClora { sample_scale, ..MonteClora::default() }.rule(config.weight_decay, 1).unwrap());
+        fit_by(&mut rule, &config, adapted(0.2), &data, &Control::silent())
+    };
+    assert_eq!(values(&by(0.0).model), values(&plain.model));
+    assert_ne!(values(&by(0.1).model), values(&plain.model));
+}
+
+#[test]
+fn blob_without_spread_and_divergence_is_adam() {
+    let data = blobs(44, 1);
+    // σ = 1e-24, and nothing moves G or pulls M
+    let objective = BlobObjective::Published { kl_learning_rate: 0.0, gamma: 8.0 };
+    let blob = Blob { objective, initial_root: 1e-12, ..Blob::default() };
+    let config = quick(3);
+    let mut rule: Rule = Box::new(blob.rule(44, 8, config.learning_rate, 1).unwrap());
+    let by_blob = fit_by(&mut rule, &config, adapted(0.0), &data, &Control::silent());
+    let by_adam = train(config, adapted(0.0), &data, None);
+    let (start, blob, adam) = (
+        read_adapter(&adapted(0.0)).unwrap(),
+        read_adapter(&by_blob.model).unwrap(),
+        read_adapter(&by_adam.model).unwrap(),
+    );
+    let (apart, moved) = (distance(&blob, &adam), distance(&adam, &start));
+    println!("apart {apart:e}, moved {moved:e}");
+    // ε of 1e-6 in place of 1e-8, beside gradients that start at 0 for A
+    assert!(apart < 1e-2 * moved && moved > 0.1);
+}
+
+#[test]
+fn every_trained_method_learns() {
+    let case = points(DType::F32);
+    let control = Control::silent();
+    let untrained = nll(&case.base, &case.train);
+    let methods: [&dyn Method<Mlp, Points>; 4] =
+        [&ivon(), &Blob::default(), &Blob::published(), &MonteClora::default()];
+    for method in methods {
+        let fitted = method.fit(&case.context(2, &control)).unwrap();
+        let belief = fitted.belief.believe(&case.map, &case.train, &LIMITS, &control).unwrap();
+        let found = mean(&item_nlls(&belief.probabilities(link()).unwrap(), &case.train));
+        println!("{}: {found:.4} nats, {untrained:.4} before; {:?}", method.name(), fitted.found);
+        assert!(found < 0.8 * untrained, "{}: {found} after {untrained}", method.name());
+        // four epochs over 44 items
+        assert_eq!((fitted.spent.forwards, fitted.spent.backwards), (176, 176), "{}", method.name());
+    }
+}
