@@ -8,8 +8,8 @@ use crate::error::Result;
 use ndarray::Array2;
 use std::collections::BTreeMap;
 
-/// Largest mutual information, in nats, that rounding can leave where there is none.
-const ROUNDING: f64 = 1e-12;
+/// Largest mutual information, in nats, that rounding can leave where there is none: answers are kept to nine digits.
+const ROUNDING: f64 = 1e-7;
 
 /// A method, or a method with a calibrator behind it.
 #[derive(Debug)]
