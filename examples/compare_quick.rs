@@ -12,6 +12,8 @@
 mod ending;
 #[path = "comparison/methods.rs"]
 mod methods;
+#[path = "comparison/scores.rs"]
+mod scores;
 
 use bayes_lora::compare::{About, ClassName, Comparison, Report, ReportOptions, Splits};
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation};
@@ -24,6 +26,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC, TRAINED};
+use scores::print_scores;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -104,7 +107,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     let options = ReportOptions { title: "MMLU areas, stories260K".into(), ..ReportOptions::default() };
     let report = Report::new(runs, options)?;
-    println!("{}", report.markdown());
+    print_scores(&report);
     let files = report.save(&arguments.out)?;
     println!("{:.0} s in all; wrote {}", start.elapsed().as_secs_f64(), files.html.display());
     Ok(())

@@ -10,9 +10,11 @@
 mod ending;
 #[path = "../comparison/methods.rs"]
 mod methods;
+#[path = "../comparison/scores.rs"]
+mod scores;
 mod tasks;
 
-use bayes_lora::compare::{About, Comparison, Outcome, Report, ReportOptions, Splits, read_runs};
+use bayes_lora::compare::{About, Comparison, Report, ReportOptions, Splits, read_runs};
 use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -23,6 +25,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC};
+use scores::print_scores;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -120,7 +123,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
     let report = Report::new(read_runs(&arguments.out)?, ReportOptions { title, ..ReportOptions::default() })?;
-    println!("{}", report.markdown());
+    print_scores(&report);
     println!("wrote {}", report.save(&arguments.out)?.html.display());
     Ok(())
 }
@@ -171,11 +174,6 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
         .with_limits(limits)
         .with_dir(&arguments.out)
         .with_control(control.clone());
-    let run = comparison.run(&base, &about, &splits, seed)?;
-    for cell in &run.cells {
-        if let Outcome::Failed(reason) = &cell.outcome {
-            println!("  {}: {reason}", cell.method);
-        }
-    }
+    comparison.run(&base, &about, &splits, seed)?;
     Ok(())
 }

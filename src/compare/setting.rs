@@ -51,7 +51,6 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     let n_classes = base.n_classes();
     let mut identity = BTreeMap::from([
         ("weights of the base".to_string(), format!("{:016x}", model_fingerprint(base)?)),
-        ("recipe".to_string(), describe(recipe)),
         ("batches".to_string(), format!("{:?}", limits)),
     ]);
     let held_out = splits.held_out.map(|data| ("held-out data", data));

@@ -32,6 +32,7 @@ impl RunStore {
             ("protocol", kept.protocol.clone(), setting.protocol.clone()),
             ("task", kept.task.clone(), setting.task.clone()),
             ("model", kept.model.clone(), setting.model.clone()),
+            ("recipe", kept.recipe.clone(), setting.recipe.clone()),
             ("prompt", kept.prompt_hash.clone(), setting.prompt_hash.clone()),
         ];
         let names = kept.identity.keys().chain(setting.identity.keys());

@@ -1,0 +1,26 @@
+//! What a comparing program says at its end; the report has the rest.
+
+use bayes_lora::compare::{Report, RowOutcome};
+use bayes_lora::metrics::Estimate;
+
+pub fn print_scores(report: &Report) {
+    for run in &report.runs {
+        let info = &run.info;
+        println!("\n{}, {}, seed {}: {} test items", info.task, info.model, info.seed, info.n_test);
+        println!("{:<48} {:>23} {:>23} {:>23}", "", "accuracy", "NLL", "ECE");
+        for row in &run.rows {
+            match &row.outcome {
+                RowOutcome::Answered(summary) => {
+                    let scores = &summary.scores;
+                    println!("{:<48} {} {} {}", row.name, show(&scores.accuracy), show(&scores.nll), show(&scores.ece));
+                }
+                RowOutcome::Failed(reason) => println!("{:<48} {reason}", row.name),
+            }
+        }
+    }
+    println!();
+}
+
+fn show(e: &Estimate) -> String {
+    format!("{:>7.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+}
