@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::prior::PriorMean;
 use crate::tape::{LoraMatrix, Site};
 use burn::module::Param;
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 use std::collections::BTreeMap;
@@ -71,6 +72,25 @@ fn collect<M: Adaptable>(
         return Err(Error::empty("adapter"));
     }
     Ok(weights)
+}
+
+/// The gradients of A and B by site; zero where the loss does not depend on a matrix.
+///
+/// # Errors
+/// If a copy from the device fails.
+pub(crate) fn adapter_gradients<M: Adaptable>(model: &M, gradients: &GradientsParams) -> Result<AdapterWeights> {
+    let mut found = AdapterWeights::new();
+    for linear in model.linears() {
+        let Some(adapter) = &linear.adapter else { continue };
+        for (matrix, param) in [(LoraMatrix::A, &adapter.a), (LoraMatrix::B, &adapter.b)] {
+            let gradient = match gradients.get::<2>(param.id) {
+                Some(gradient) => to_array(gradient)?,
+                None => Array2::zeros(param.val().dims()),
+            };
+            found.insert(Site { module: linear.path.clone(), matrix }, gradient);
+        }
+    }
+    Ok(found)
 }
 
 /// The model with its adapter set to `weights`; every adapted matrix must be given.

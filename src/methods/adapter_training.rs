@@ -1,13 +1,10 @@
-//! What the methods share that train an adapter by a rule of their own: its start, its settings, its gradients.
+//! What the methods share that train an adapter by a rule of their own: its start, its settings, its moves.
 
 use super::method::FitContext;
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, attach, to_array, write_adapter};
+use crate::lora::{Adaptable, AdapterWeights, attach, write_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::tape::{LoraMatrix, Site};
 use crate::train::{Objective, Snapshots, TrainerConfig, TrainingMode, set_trainable};
-use burn::optim::GradientsParams;
-use ndarray::Array2;
 
 /// A fresh adapter of the recipe's, drawn from the context's seed.
 ///
@@ -44,27 +41,6 @@ pub(super) fn settings<M: Classifier, D: Dataset<Input = M::Input>>(
 /// If the weights are not those of the model's adapter.
 pub(super) fn moved<M: Adaptable>(model: M, weights: &AdapterWeights) -> Result<M> {
     Ok(set_trainable(write_adapter(model.valid(), weights)?, &TrainingMode::Lora)?.train())
-}
-
-/// The gradients of A and B by site; zero where the loss does not depend on a matrix.
-///
-/// # Errors
-/// If a copy from the device fails.
-pub(super) fn gradients<M: Adaptable>(model: &M, gradients: &GradientsParams) -> Result<AdapterWeights> {
-    let mut found = AdapterWeights::new();
-    for linear in model.linears() {
-        let Some(adapter) = &linear.adapter else { continue };
-        for (matrix, param) in [(LoraMatrix::A, &adapter.a), (LoraMatrix::B, &adapter.b)] {
-            let site = Site { module: linear.path.clone(), matrix };
-            let [rows, columns] = param.val().dims();
-            let gradient = match gradients.get::<2>(param.id) {
-                Some(gradient) => to_array(gradient)?,
-                None => Array2::zeros((rows, columns)),
-            };
-            found.insert(site, gradient);
-        }
-    }
-    Ok(found)
 }
 
 /// Checks that a setting is positive and finite.

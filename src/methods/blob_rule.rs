@@ -1,13 +1,13 @@
 //! BLoB as a rule of the trainer.
 
 use super::adam::Adam;
-use super::adapter_training::{gradients, moved};
+use super::adapter_training::moved;
 use super::blob::{Blob, BlobObjective, cycle, cyclic_weight};
 use super::gaussian_kl::GaussianKl;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{generator, normals};
 use crate::error::Result;
-use crate::lora::{Adaptable, AdapterWeights, read_adapter, write_adapter};
+use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
 use crate::train::{StepPosition, UpdateRule};
 use burn::optim::GradientsParams;
@@ -166,7 +166,7 @@ impl<M: Adaptable> UpdateRule<M> for BlobRule {
 
     fn update(&mut self, model: M, found: GradientsParams, position: StepPosition) -> Result<M> {
         let mut weights = read_adapter(&model)?;
-        let found = gradients(&model, &found)?;
+        let found = adapter_gradients(&model, &found)?;
         let of_a = weights.iter().filter(|(site, _)| site.matrix == LoraMatrix::A);
         let by_sd = of_a.map(|(site, w)| (site.clone(), &found[site] * &self.noise(site, w.dim(), position.step)));
         let by_sd = by_sd.collect();

@@ -1,6 +1,6 @@
 //! IVON: a Gaussian over A and B with a diagonal covariance, learned as the curvature of an optimiser.
 
-use super::adapter_training::{check_not_negative, check_positive, gradients, moved, settings, start};
+use super::adapter_training::{check_not_negative, check_positive, moved, settings, start};
 use super::belief::SampledBelief;
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
@@ -8,7 +8,7 @@ use super::method::{FitContext, Fitted, Method, Spent};
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, read_adapter, write_adapter};
+use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::tape::Site;
 use crate::train::{StepPosition, TrainerConfig, UpdateRule};
@@ -197,7 +197,7 @@ impl<M: Adaptable> UpdateRule<M> for IvonRule {
 
     fn update(&mut self, model: M, found: GradientsParams, position: StepPosition) -> Result<M> {
         let mut weights = read_adapter(&model)?;
-        let gradients = gradients(&model, &found)?;
+        let gradients = adapter_gradients(&model, &found)?;
         self.updates += 1;
         let rate = position.learning_rate * self.factor;
         for (site, mean) in &mut weights {

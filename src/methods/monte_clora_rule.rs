@@ -1,12 +1,11 @@
 //! MonteCLoRA's training noise as a rule of the trainer.
 
 use super::adam::Adam;
-use super::adapter_training::gradients;
 use super::monte_clora::MonteClora;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, read_adapter, write_adapter};
+use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
 use crate::train::{AdamW, StepPosition, UpdateRule};
 use burn::optim::GradientsParams;
@@ -132,7 +131,7 @@ impl<M: Adaptable> UpdateRule<M> for MonteCloraRule {
 
     fn update(&mut self, model: M, found: GradientsParams, position: StepPosition) -> Result<M> {
         let mut spread = self.spread_of(&read_adapter(&model)?)?;
-        let (of_weights, n_modules) = (gradients(&model, &found)?, spread.len() as f64);
+        let (of_weights, n_modules) = (adapter_gradients(&model, &found)?, spread.len() as f64);
         let MonteClora { n_draws, kl_weight, .. } = self.settings;
         let mut of_spread = AdapterWeights::new();
         for (site, rho) in &spread {

@@ -4,13 +4,12 @@ use crate::batches::for_each_batch;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
 use crate::likelihood::Likelihood;
-use crate::lora::{AdapterWeights, to_array};
+use crate::lora::{AdapterWeights, adapter_gradients};
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels};
 use crate::progress::Control;
-use crate::tape::{LoraMatrix, Site, Tape};
+use crate::tape::Tape;
 use crate::train::{TrainingMode, nll_sum, set_trainable, squared_error_sum};
 use burn::optim::GradientsParams;
-use ndarray::Array2;
 
 /// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data; a Gaussian likelihood has one-hot targets.
 ///
@@ -38,18 +37,8 @@ pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
             }
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let mut all = AdapterWeights::new();
-        for linear in model.linears() {
-            let Some(adapter) = &linear.adapter else { continue };
-            for (matrix, param) in [(LoraMatrix::A, &adapter.a), (LoraMatrix::B, &adapter.b)] {
-                let gradient = match gradients.get::<2>(param.id) {
-                    Some(gradient) => -to_array(gradient)?,
-                    None => Array2::zeros(param.val().dims()),
-                };
-                all.insert(Site { module: linear.path.clone(), matrix }, gradient);
-            }
-        }
-        Ok(all)
+        let all = adapter_gradients(&model, &gradients)?;
+        Ok(all.into_iter().map(|(site, gradient)| (site, -gradient)).collect::<AdapterWeights>())
     };
     let mut total = AdapterWeights::new();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
