@@ -1,6 +1,5 @@
 //! The whole path in three calls: configure, fit, predict.
 
-use crate::belief::LinkApprox;
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
 use crate::error::Result;
@@ -243,12 +242,8 @@ impl<M: Classifier> FittedBayesLora<M> {
     /// # Errors
     /// As [`HeldOut::new`] and [`HeldOut::tune`].
     pub fn tune_prior<D: Dataset<Input = M::Input>>(mut self, held_out: &D, control: &Control) -> Result<Self> {
-        let link = match self.predictive {
-            Predictive::Linearized(link) if !link.needs_raw_covariance() => link,
-            _ => LinkApprox::default(),
-        };
         let held_out = HeldOut::new(&self.model, &self.laplace, held_out, &self.limits, control)?;
-        let tuned = held_out.tune(self.laplace.prior_precisions(), link)?;
+        let tuned = held_out.tune(self.laplace.prior_precisions(), self.predictive.tuning_link())?;
         self.laplace = self.laplace.with_prior_precisions(tuned.precisions)?;
         Ok(self)
     }

@@ -88,7 +88,7 @@ impl LogitBelief {
 }
 
 /// Entropy `−Σ p ln p` in nats.
-fn entropy(p: ArrayView1<f64>) -> f64 {
+pub(crate) fn entropy(p: ArrayView1<f64>) -> f64 {
     -p.iter().filter(|&&v| v > 0.0).map(|&v| v * v.ln()).sum::<f64>()
 }
 

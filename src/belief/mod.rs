@@ -23,9 +23,11 @@ mod link;
 mod softmax;
 
 pub use entropy::Decomposition;
+pub(crate) use entropy::entropy;
 pub(crate) use gauge::pad_classes;
 pub use gauge::{centre_covariance, contrasts_to_classes};
 pub use link::LinkApprox;
+pub(crate) use softmax::top_class;
 pub use softmax::{log_softmax, softmax};
 
 use crate::error::{Error, Result};

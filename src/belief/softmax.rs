@@ -1,6 +1,6 @@
 //! Turns logits into probabilities, row by row.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
 /// Log-probabilities `f_c − log Σ_e exp f_e` of each row. A logit of −∞ stays −∞.
 ///
@@ -14,6 +14,11 @@ pub fn log_softmax(logits: ArrayView2<f64>) -> Array2<f64> {
         row.mapv_inplace(|v| v - log_sum);
     }
     out
+}
+
+/// The first of the largest logits or probabilities of an item, so that a tie has one answer.
+pub(crate) fn top_class(row: ArrayView1<f64>) -> usize {
+    (1..row.len()).fold(0, |top, class| if row[class] > row[top] { class } else { top })
 }
 
 /// Probabilities `exp f_c / Σ_e exp f_e` of each row. A logit of −∞ has probability 0.

@@ -2,6 +2,7 @@
 
 use super::held_out::check_labels;
 use super::{Abstention, ConformalScore, ConformalSets};
+use crate::belief::top_class;
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -141,10 +142,7 @@ impl SetPredictor for Abstention {
 /// The first of the most probable classes of each item, with its probability.
 fn top_classes(probabilities: ArrayView2<f64>) -> Result<(Vec<usize>, Array1<f64>)> {
     super::conformal::check_probabilities(probabilities)?;
-    let top = |row: ndarray::ArrayView1<f64>| {
-        (1..row.len()).fold(0, |top, class| if row[class] > row[top] { class } else { top })
-    };
-    let classes: Vec<usize> = probabilities.outer_iter().map(top).collect();
+    let classes: Vec<usize> = probabilities.outer_iter().map(top_class).collect();
     let confidence = classes.iter().zip(probabilities.outer_iter()).map(|(&class, row)| row[class]).collect();
     Ok((classes, confidence))
 }

@@ -1,8 +1,8 @@
 //! What one method answered on one task under one seed: all that a report needs, as JSON.
 
-use crate::belief::{LinkApprox, LogitBelief};
+use crate::belief::{LinkApprox, LogitBelief, entropy};
 use crate::error::{Error, Result};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -186,7 +186,7 @@ impl Answers {
     pub fn new(belief: &LogitBelief, link: LinkApprox) -> Result<Self> {
         let probabilities = belief.probabilities(link)?;
         let mean = belief.moments().0;
-        let log_sum_exp = |row: ndarray::ArrayView1<f64>| {
+        let log_sum_exp = |row: ArrayView1<f64>| {
             let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             top + row.iter().map(|f| (f - top).exp()).sum::<f64>().ln()
         };
@@ -234,8 +234,7 @@ impl Answers {
 
     /// `H[p̄]`, the entropy of each item in nats.
     pub fn entropy(&self) -> Array1<f64> {
-        let entropy = |row: &Vec<f64>| -row.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>();
-        self.probabilities.iter().map(entropy).collect()
+        self.probabilities.iter().map(|row| entropy(ArrayView1::from(row))).collect()
     }
 }
 

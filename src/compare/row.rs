@@ -1,6 +1,7 @@
 //! Makes rows of tables from a method's answers: the method as it answered, and what calibrators make of its answers at no
 //! further pass.
 
+use crate::belief::entropy;
 use crate::calibrate::{Calibration, halves};
 use crate::compare::cell::{Answered, Answers, Cell, Outcome, Setting};
 use crate::compare::options::ReportOptions;
@@ -72,16 +73,15 @@ pub(super) fn rows<'a>(setting: &Setting, cells: &'a [Cell], options: &ReportOpt
             _ => None,
         };
         let as_answered = as_answered(answered, held_out.as_ref().map(|[_, second]| second.clone()))?;
+        let mut calibrated_rows = Vec::new();
         if let Some([(first, labels), _]) = &held_out {
             for calibration in options.calibrations_of(&cell.method) {
-                let calibrated = calibrated(&as_answered, calibration, first, labels);
-                rows.push(Row { cell, calibration: Some(calibration), answers: calibrated.map_err(|e| e.to_string()) });
+                let answers = calibrated(&as_answered, calibration, first, labels).map_err(|e| e.to_string());
+                calibrated_rows.push(Row { cell, calibration: Some(calibration), answers });
             }
-            let n_calibrated = rows.iter().rev().take_while(|row| std::ptr::eq(row.cell, cell)).count();
-            rows.insert(rows.len() - n_calibrated, Row { cell, calibration: None, answers: Ok(as_answered) });
-        } else {
-            rows.push(Row { cell, calibration: None, answers: Ok(as_answered) });
         }
+        rows.push(Row { cell, calibration: None, answers: Ok(as_answered) });
+        rows.append(&mut calibrated_rows);
     }
     Ok(rows)
 }
@@ -110,7 +110,8 @@ fn calibrated(
     let calibrator = calibration.fit(held_out.view(), labels)?;
     let apply = |split: &SplitAnswers| -> Result<SplitAnswers> {
         let probabilities = calibrator.apply_to_probabilities(split.probabilities.view())?;
-        Ok(SplitAnswers { entropy: entropy(&probabilities), probabilities, mutual_information: None, energy: None })
+        let entropy = probabilities.outer_iter().map(entropy).collect();
+        Ok(SplitAnswers { entropy, probabilities, mutual_information: None, energy: None })
     };
     let for_sets = match &row.for_sets {
         Some((p, labels)) => Some((calibrator.apply_to_probabilities(p.view())?, labels.clone())),
@@ -133,11 +134,6 @@ impl SplitAnswers {
             energy: Some(answers.log_sum_exp.iter().map(|l| -l).collect()),
         })
     }
-}
-
-fn entropy(probabilities: &Array2<f64>) -> Vec<f64> {
-    let of = |row: ndarray::ArrayView1<f64>| -row.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>();
-    probabilities.outer_iter().map(of).collect()
 }
 
 #[cfg(test)]

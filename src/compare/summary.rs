@@ -1,5 +1,6 @@
 //! Says everything about one row of a report in numbers, each with its interval where it has one.
 
+use crate::belief::top_class;
 use crate::calibrate::{Abstention, ConformalScore, ConformalSets, SetPredictor};
 use crate::compare::cell::Setting;
 use crate::compare::options::ReportOptions;
@@ -244,13 +245,10 @@ impl EntropyHistogram {
             }
             counts
         };
-        let top = |p: ndarray::ArrayView1<f64>| {
-            (1..p.len()).fold(0, |top, class| if p[class] > p[top] { class } else { top })
-        };
         let test = row.test.probabilities.outer_iter().zip(&setting.test).zip(&row.test.entropy);
         let of = |right: bool| {
             let test = test.clone();
-            count(&mut test.filter(|((p, label), _)| (top(*p) == **label) == right).map(|(_, entropy)| *entropy))
+            count(&mut test.filter(|((p, label), _)| (top_class(*p) == **label) == right).map(|(_, entropy)| *entropy))
         };
         let mut counts = vec![of(true), of(false)];
         counts.extend(row.shifted.iter().map(|split| count(&mut split.entropy.iter().copied())));

@@ -4,7 +4,6 @@ use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome
 use super::comparison::Comparison;
 use super::setting::Splits;
 use super::store::RunStore;
-use crate::belief::LogitBelief;
 use crate::curvature::{Curvature, CurvatureConfig, fit_curvatures};
 use crate::error::{Error, Result};
 use crate::methods::{FitContext, Fitted, Method, Spent};
@@ -41,7 +40,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let (with_curvature, others): (Vec<usize>, Vec<usize>) =
             pending.iter().partition(|&&k| curvature_of(k).is_some());
         for k in others {
-            cells[k] = Some(self.one(k)?);
+            match self.fit(k, &[], 0.0) {
+                Ok(method) => self.answer(k, method, cells)?,
+                Err(reason) => self.fail(&[k], reason, cells)?,
+            }
         }
         if with_curvature.is_empty() {
             return Ok(());
@@ -56,38 +58,33 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let control = &self.comparison.control;
         let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
             Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
-            Err(reason @ Error::Cancelled { .. }) => return Err(reason),
-            Err(reason) => {
-                for k in with_curvature {
-                    cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?);
-                }
-                return Ok(());
-            }
+            Err(reason) => return self.fail(&with_curvature, reason, cells),
         };
         let share = clock.elapsed().as_secs_f64() / with_curvature.len() as f64;
         let mut fitted = Vec::new();
         for k in with_curvature {
             match self.fit(k, &curvatures, share) {
                 Ok(method) => fitted.push((k, method)),
-                Err(reason @ Error::Cancelled { .. }) => return Err(reason),
-                Err(reason) => cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?),
+                Err(reason) => self.fail(&[k], reason, cells)?,
             }
         }
         let (linearized, others): (Vec<_>, Vec<_>) =
             fitted.into_iter().partition(|(_, method)| method.fitted.belief.linearized().is_some());
         for (k, method) in others {
-            cells[k] = Some(self.answer(k, method)?);
+            self.answer(k, method, cells)?;
         }
         self.answer_linearized(linearized, cells)
     }
 
-    /// Fits and asks a method that shares nothing.
-    fn one(&self, k: usize) -> Result<Cell> {
-        match self.fit(k, &[], 0.0) {
-            Ok(method) => self.answer(k, method),
-            Err(reason @ Error::Cancelled { .. }) => Err(reason),
-            Err(reason) => self.keep(failed(self.comparison.methods[k].as_ref(), &reason)),
+    /// Keeps the reason as the cells of the methods that it stopped; a cancellation stops the run.
+    fn fail(&self, methods: &[usize], reason: Error, cells: &mut [Option<Cell>]) -> Result<()> {
+        if let Error::Cancelled { .. } = reason {
+            return Err(reason);
         }
+        for &k in methods {
+            cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?);
+        }
+        Ok(())
     }
 
     fn fit(&self, k: usize, curvatures: &[(CurvatureConfig, Curvature)], shared: f64) -> Result<TimedFit<M, D>> {
@@ -114,15 +111,18 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         held_out.iter().copied().chain([*test]).chain(shifted.iter().map(|(_, data)| *data)).collect()
     }
 
-    fn answer(&self, k: usize, method: TimedFit<M, D>) -> Result<Cell> {
+    fn answer(&self, k: usize, method: TimedFit<M, D>, cells: &mut [Option<Cell>]) -> Result<()> {
         let clock = Instant::now();
         let Comparison { limits, control, .. } = self.comparison;
         let belief = &method.fitted.belief;
         let ask = |data: &&D| Answers::new(&belief.believe(&self.map.model, data, limits, control)?, belief.link());
         match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
-            Ok(answers) => self.keep(self.cell(k, &method, answers, clock.elapsed().as_secs_f64())),
-            Err(reason @ Error::Cancelled { .. }) => Err(reason),
-            Err(reason) => self.keep(failed(self.comparison.methods[k].as_ref(), &reason)),
+            Ok(answers) => {
+                let cell = self.cell(k, &method, answers, clock.elapsed().as_secs_f64());
+                cells[k] = Some(self.keep(cell)?);
+                Ok(())
+            }
+            Err(reason) => self.fail(&[k], reason, cells),
         }
     }
 
@@ -132,22 +132,30 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             return Ok(());
         }
         let clock = Instant::now();
-        let posteriors: Vec<&Laplace> = methods.iter().filter_map(|(_, m)| m.fitted.belief.linearized()).collect();
-        let Comparison { limits, control, .. } = self.comparison;
-        let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
-        for data in self.asked() {
-            let gauge = LogitGauge::Centred;
-            let beliefs: Vec<LogitBelief> =
-                predict_linearized_for_all(&self.map.model, &posteriors, data, gauge, limits, control)?;
-            for ((kept, belief), (_, method)) in answers.iter_mut().zip(&beliefs).zip(&methods) {
-                kept.push(Answers::new(belief, method.fitted.belief.link())?);
-            }
-        }
+        let answers = match self.linearized_answers(&methods) {
+            Ok(answers) => answers,
+            Err(reason) => return self.fail(&methods.iter().map(|(k, _)| *k).collect::<Vec<_>>(), reason, cells),
+        };
         let share = clock.elapsed().as_secs_f64() / methods.len() as f64;
         for ((k, method), answers) in methods.iter().zip(answers) {
             cells[*k] = Some(self.keep(self.cell(*k, method, answers, share))?);
         }
         Ok(())
+    }
+
+    /// Of each method its answers about all data.
+    fn linearized_answers(&self, methods: &[(usize, TimedFit<M, D>)]) -> Result<Vec<Vec<Answers>>> {
+        let posteriors: Vec<&Laplace> = methods.iter().filter_map(|(_, m)| m.fitted.belief.linearized()).collect();
+        let Comparison { limits, control, .. } = self.comparison;
+        let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
+        for data in self.asked() {
+            let gauge = LogitGauge::Centred;
+            let beliefs = predict_linearized_for_all(&self.map.model, &posteriors, data, gauge, limits, control)?;
+            for ((kept, belief), (_, method)) in answers.iter_mut().zip(&beliefs).zip(methods) {
+                kept.push(Answers::new(belief, method.fitted.belief.link())?);
+            }
+        }
+        Ok(answers)
     }
 
     fn cell(&self, k: usize, method: &TimedFit<M, D>, mut answers: Vec<Answers>, predict_seconds: f64) -> Cell {

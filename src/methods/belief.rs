@@ -119,8 +119,7 @@ pub struct LinearizedBelief {
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBelief {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
-        let gauge = if self.link.needs_raw_covariance() { LogitGauge::Raw } else { LogitGauge::Centred };
-        predict_linearized(model, &self.laplace, data, gauge, limits, control)
+        predict_linearized(model, &self.laplace, data, LogitGauge::of(self.link), limits, control)
     }
 
     fn needs(&self, n_classes: usize) -> Needs {

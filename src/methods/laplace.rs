@@ -2,7 +2,6 @@
 
 use super::belief::{LinearizedBelief, SampledBelief};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
-use crate::belief::LinkApprox;
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure};
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dataset};
@@ -117,14 +116,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let n_train = context.train.n_items();
         let mut spent = Spent { forwards: n_train, backwards: n_train * n_columns, ..Spent::default() };
         let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &self.laplace)?;
-        let link = match self.predictive {
-            Predictive::Linearized(link) if !link.needs_raw_covariance() => link,
-            _ => LinkApprox::default(),
-        };
         if self.prior == PriorChoice::HeldOut {
             let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
             let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
-            let tuned = held_out.tune(laplace.prior_precisions(), link)?;
+            let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
             laplace = laplace.with_prior_precisions(tuned.precisions)?;
             spent.labelled = data.n_items();
             spent.forwards += data.n_items();

@@ -1,5 +1,6 @@
 //! Finite sets of adapters, each of equal weight: the draws of checkpoint and deep ensembles.
 
+use super::gaussian::bytes_of;
 use crate::error::{Error, Result};
 use crate::lora::{AdapterSampler, AdapterWeights};
 
@@ -38,8 +39,7 @@ impl Members {
 
     /// Bytes of all members but one in single precision.
     pub(super) fn extra_bytes(&self) -> usize {
-        let one: usize = self.0[0].values().map(|w| w.len() * size_of::<f32>()).sum();
-        one * (self.0.len() - 1)
+        bytes_of(&self.0[0]) * (self.0.len() - 1)
     }
 }
 

@@ -186,8 +186,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// As [`attach`] and [`Trainer::fit`].
     pub fn train_adapter(&self, seed: u64) -> Result<TrainOutcome<M>> {
         let start = attach(self.base.clone(), &self.recipe.lora, seed)?;
-        let trainer = TrainerConfig { seed, ..self.recipe.trainer.clone() };
-        Trainer::new(trainer)?.fit(start, self.train, None, &self.for_training())
+        self.train_on(TrainerConfig { seed, ..self.recipe.trainer.clone() }, start)
+    }
+
+    /// Trains an adapter that is there.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`].
+    pub fn train_on(&self, config: TrainerConfig, start: M) -> Result<TrainOutcome<M>> {
+        Trainer::new(config)?.fit(start, self.train, None, &self.for_training())
     }
 
     /// Trains an adapter of its own by another rule, from a start of its own.

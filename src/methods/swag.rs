@@ -6,7 +6,7 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, Dataset};
-use crate::train::{Decay, Snapshots, Trainer, TrainerConfig};
+use crate::train::{Decay, Snapshots, TrainerConfig};
 
 /// `θ ~ N(θ̄, ½ diag s² + ½ D Dᵀ/(K − 1))`: mean θ̄ and variance s² of T snapshots of the adapter, taken while training goes on
 /// from the trained adapter at a constant rate, and the last K deviations `D = [θ_i − θ̄_i]` from the running mean.
@@ -67,8 +67,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
             seed: context.seed.wrapping_add(1),
             ..context.recipe.trainer.clone()
         };
-        let control = context.control.clone().without_checkpoints();
-        let outcome = Trainer::new(config)?.fit(context.map.clone(), context.train, None, &control)?;
+        let outcome = context.train_on(config, context.map.clone())?;
         let mut moments = SwagMoments::new(self.rank)?;
         outcome.snapshots.iter().try_for_each(|snapshot| moments.add(&snapshot.weights))?;
         let sampler = moments.gaussian(self.scale)?;

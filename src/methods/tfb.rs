@@ -3,14 +3,14 @@
 use super::belief::SampledBelief;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
-use crate::belief::{LogitBelief, log_softmax};
+use crate::belief::{LogitBelief, log_softmax, top_class};
 use crate::error::{Error, Result};
 use crate::linalg::eigh;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset, Subset};
 use crate::predict::{predict_map, predict_sampled};
 use crate::tape::{LoraMatrix, Site};
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
         let unit = ColumnSpaceNoise::new(read_adapter(context.map)?, 1.0)?;
         let (limits, control, seed) = (&context.limits, context.control, context.seed);
         let logits = predict_map(context.map, &anchors, limits, control)?.moments().0;
-        let answers = own_answers(logits.view());
+        let answers: Vec<usize> = logits.outer_iter().map(top_class).collect();
         let still = mean_nll(logits.view(), &answers);
         let (sigma, tried) = self.search(|sigma| {
             let draw = |index| unit.at(sigma, seed, index);
@@ -143,13 +143,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
         };
         Ok(fitted.with_spent(spent).with_found("sigma", sigma))
     }
-}
-
-/// The top class of each item.
-fn own_answers(logits: ArrayView2<f64>) -> Vec<usize> {
-    let top =
-        |row: ArrayView1<f64>| (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-    logits.outer_iter().map(top).collect()
 }
 
 fn mean_nll(logits: ArrayView2<f64>, answers: &[usize]) -> f64 {

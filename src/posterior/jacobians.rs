@@ -1,6 +1,6 @@
 //! Runs the network on a batch and keeps the logits and their Jacobians on the host.
 
-use crate::belief::{centre_covariance, contrasts_to_classes, pad_classes};
+use crate::belief::{LinkApprox, centre_covariance, contrasts_to_classes, pad_classes};
 use crate::curvature::{Cotangents, probe, repetitions};
 use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
@@ -18,6 +18,11 @@ pub enum LogitGauge {
 }
 
 impl LogitGauge {
+    /// The gauge that a link reads.
+    pub fn of(link: LinkApprox) -> Self {
+        if link.needs_raw_covariance() { Self::Raw } else { Self::Centred }
+    }
+
     fn cotangents(self) -> Cotangents<'static> {
         match self {
             Self::Centred => Cotangents::Contrasts,

@@ -1,15 +1,15 @@
 //! Predicts with noise inside the forward pass, drawn anew for every token.
 
 use super::rows::rows;
+use super::sampled::stacked;
 use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::{SiteNoise, Tape};
-use ndarray::{Array1, Array3, s};
 
 /// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,22 +65,16 @@ pub fn predict_noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<LogitBelief> {
-    if n_samples == 0 {
-        return Err(Error::config("n_samples", "at least 1", 0));
-    }
     let model = model.valid();
     let n_classes = model.n_classes();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
-    let mut logits = Array3::zeros((n_samples, data.n_items(), n_classes));
-    for index in 0..n_samples as u64 {
+    stacked(n_samples, (data.n_items(), n_classes), |index| {
         let work = |indices: &[usize]| {
             let input = batch_for(&model, data, indices)?;
             let noise = noise(index, RowKeys::new(data, indices, &input));
             host_logits(model.logits(&input, &mut Tape::noise(noise)), input.class_mask())
         };
         let kind = || Ok(fnv1a_words([fnv1a(name.bytes()), index]));
-        let pass = rows((&model, data), (n_classes, kind), &batches, control, work)?;
-        logits.slice_mut(s![index as usize, .., ..]).assign(&pass);
-    }
-    Ok(LogitBelief::Samples { logits, log_weights: Array1::zeros(n_samples) })
+        rows((&model, data), (n_classes, kind), &batches, control, work)
+    })
 }

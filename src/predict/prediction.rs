@@ -32,6 +32,16 @@ impl Default for Predictive {
     }
 }
 
+impl Predictive {
+    /// The link under which a prior is tuned on held-out items: its own, where that reads the centred covariance.
+    pub fn tuning_link(&self) -> LinkApprox {
+        match *self {
+            Self::Linearized(link) if !link.needs_raw_covariance() => link,
+            _ => LinkApprox::default(),
+        }
+    }
+}
+
 /// What is predicted for a set of items.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -74,8 +84,7 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
             (belief, LinkApprox::default())
         }
         Predictive::Linearized(link) => {
-            let gauge = if link.needs_raw_covariance() { LogitGauge::Raw } else { LogitGauge::Centred };
-            (predict_linearized(model, laplace, data, gauge, limits, control)?, link)
+            (predict_linearized(model, laplace, data, LogitGauge::of(link), limits, control)?, link)
         }
     };
     Prediction::new(belief, link)

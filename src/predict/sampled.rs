@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lora::{AdapterWeights, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use ndarray::{Array1, Array3, s};
+use ndarray::{Array1, Array2, Array3};
 
 /// Logits of every item at `n_samples` draws of the adapter, each draw shared by all items and tokens.
 ///
@@ -23,16 +23,31 @@ pub fn predict_sampled<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<LogitBelief> {
+    let model = model.valid();
+    stacked(n_samples, (data.n_items(), model.n_classes()), |index| {
+        let sample = write_adapter(model.clone(), &draw(index)?)?;
+        Ok(match predict_map(&sample, data, limits, control)? {
+            LogitBelief::Point { logits } => logits,
+            belief => belief.moments().0,
+        })
+    })
+}
+
+/// The belief of `n_samples` passes of equal weight; `pass` gives the logits of pass 0, 1, …
+///
+/// # Errors
+/// If `n_samples` is 0, or as `pass`.
+pub(super) fn stacked(
+    n_samples: usize,
+    (n_items, n_classes): (usize, usize),
+    mut pass: impl FnMut(u64) -> Result<Array2<f64>>,
+) -> Result<LogitBelief> {
     if n_samples == 0 {
         return Err(Error::config("n_samples", "at least 1", 0));
     }
-    let mut logits = Array3::zeros((n_samples, data.n_items(), model.n_classes()));
-    let model = model.valid();
-    for k in 0..n_samples {
-        let sample = write_adapter(model.clone(), &draw(k as u64)?)?;
-        if let LogitBelief::Point { logits: point } = predict_map(&sample, data, limits, control)? {
-            logits.slice_mut(s![k, .., ..]).assign(&point);
-        }
+    let mut logits = Array3::zeros((n_samples, n_items, n_classes));
+    for (index, mut draw) in logits.outer_iter_mut().enumerate() {
+        draw.assign(&pass(index as u64)?);
     }
     Ok(LogitBelief::Samples { logits, log_weights: Array1::zeros(n_samples) })
 }

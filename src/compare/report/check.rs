@@ -1,7 +1,6 @@
 //! Refuses runs that cannot stand in one report, naming the thing and both numbers.
 
-use crate::compare::cell::Run;
-use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Outcome, Setting};
+use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Outcome, Run, Setting};
 use crate::error::{Error, Result};
 
 /// How far from 1 the probabilities of an item may sum.

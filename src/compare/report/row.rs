@@ -1,8 +1,7 @@
 //! Holds the scored rows of one run.
 
 use crate::calibrate::Calibration;
-use crate::compare::cell::Run;
-use crate::compare::cell::{ClassName, Cost, ExtraData, Outcome, ShiftedSplit, TrainingCost};
+use crate::compare::cell::{ClassName, Cost, ExtraData, Outcome, Run, ShiftedSplit, TrainingCost};
 use crate::compare::options::ReportOptions;
 use crate::compare::row::{Row, rows};
 use crate::compare::summary::Summary;
