@@ -23,12 +23,13 @@ mod offline;
 mod questions;
 
 use answers::Answerer;
-use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
+use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
 use bayes_lora::data::{EncodedDataset, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::posterior::POSTERIOR_FILE;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::Device;

@@ -20,11 +20,10 @@ mod offline;
 mod questions;
 
 use answers::Answerer;
-use bayes_lora::bayes_lora::POSTERIOR_FILE;
 use bayes_lora::data::Tokenizer;
 use bayes_lora::lora::load_peft;
 use bayes_lora::models::Pretrained;
-use bayes_lora::posterior::Laplace;
+use bayes_lora::posterior::{Laplace, POSTERIOR_FILE};
 use bayes_lora::progress::Control;
 use burn::tensor::Device;
 use clap::Parser;

@@ -5,15 +5,12 @@ use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{LoraConfig, attach, load_peft, save_peft};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
 use crate::predict::{Prediction, Predictive, predict};
 use crate::progress::Control;
 use crate::train::{TrainReport, Trainer, TrainerConfig};
 use std::path::Path;
 use std::time::Instant;
-
-/// Name of the posterior's file beside the adapter's.
-pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 
 /// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
 #[derive(Debug, Clone, PartialEq)]

@@ -74,5 +74,6 @@ pub mod tape;
 pub mod tensor_file;
 pub mod train;
 
-pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
+pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
 pub use crate::error::{Error, Result};
+pub use crate::posterior::POSTERIOR_FILE;

@@ -58,6 +58,20 @@ impl std::fmt::Display for Site {
     }
 }
 
+impl std::str::FromStr for Site {
+    type Err = Error;
+
+    /// Reads what `Display` writes: `MODULE.lora_A`.
+    fn from_str(text: &str) -> Result<Self> {
+        let of = |matrix: LoraMatrix| {
+            let module = text.strip_suffix(&matrix.to_string())?.strip_suffix('.')?;
+            Some(Self { module: module.into(), matrix })
+        };
+        let site = of(LoraMatrix::A).or_else(|| of(LoraMatrix::B));
+        site.ok_or_else(|| Error::format(format!("site `{text}`"), "it does not end in `.lora_A` or `.lora_B`"))
+    }
+}
+
 /// Noise inside a forward pass, at the input of A or at its output. It is drawn by the implementor, who says how tokens share it.
 pub trait SiteNoise: std::fmt::Debug {
     /// A's input `[rows, d_in]` with noise; `dropout` is the probability that the adapter was made with.

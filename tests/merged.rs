@@ -3,11 +3,11 @@
 
 mod support;
 
-use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora, POSTERIOR_FILE};
+use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, merge, read_adapter, write_adapter};
 use bayes_lora::models::{CausalLm, MERGE_TOLERANCE, Pretrained, PromptClassifier};
-use bayes_lora::posterior::Laplace;
+use bayes_lora::posterior::{Laplace, POSTERIOR_FILE};
 use bayes_lora::tensor_file::write_tensors;
 use bayes_lora::train::TrainerConfig;
 use burn::tensor::DType;

@@ -82,6 +82,20 @@ pub(crate) fn check_same_adapter(what: &str, expected: u64, found: u64) -> Resul
     Ok(())
 }
 
+/// Checks that `what` was fitted on the base in hand.
+///
+/// # Errors
+/// Names both fingerprints.
+pub(crate) fn check_same_base(what: &str, expected: u64, found: u64) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Incompatible(format!(
+        "the {what} was fitted on another base model, or on this one in another element type (fingerprints {expected:016x} and \
+         {found:016x})"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

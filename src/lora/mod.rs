@@ -27,7 +27,7 @@ pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
 pub use config::{LoraConfig, TrainedBiases};
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
-pub(crate) use fingerprint::{check_same_adapter, model_fingerprint};
+pub(crate) use fingerprint::{check_same_adapter, check_same_base, model_fingerprint};
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;

@@ -1,6 +1,7 @@
 //! What a fitted method can do: say what it believes about the logits of any items.
 
 use super::gaussian::bytes_of;
+use super::keep::{Keep, Kept};
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::Result;
@@ -11,7 +12,7 @@ use crate::predict::{predict_linearized, predict_map, predict_sampled};
 use crate::progress::Control;
 
 /// Beliefs about the logits of items, from a model with an adapter of the shape that the method was fitted at.
-pub trait Belief<M, D>: Send + Sync
+pub trait Belief<M, D>: Keep + Send + Sync
 where
     M: Classifier,
     D: Dataset<Input = M::Input>,
@@ -61,6 +62,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for PointBelief {
     }
 }
 
+impl PointBelief {
+    pub(super) const KIND: &str = "trained adapter";
+}
+
+impl Keep for PointBelief {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND))
+    }
+}
+
 /// The network at an adapter of the method's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnPointBelief {
@@ -78,6 +89,20 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for OwnPointBelie
     }
 }
 
+impl OwnPointBelief {
+    pub(super) const KIND: &str = "own adapter";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        Ok(Self { adapter: kept.take_adapter("adapter")? })
+    }
+}
+
+impl Keep for OwnPointBelief {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND).with_adapter("adapter", &self.adapter))
+    }
+}
+
 /// The network at draws of its adapter: what every [`AdapterSampler`] believes.
 #[derive(Debug, Clone)]
 pub struct SampledBelief<S> {
@@ -91,7 +116,7 @@ pub struct SampledBelief<S> {
     pub bytes: usize,
 }
 
-impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler> Belief<M, D> for SampledBelief<S> {
+impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler + Keep> Belief<M, D> for SampledBelief<S> {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
         let draw = |index| self.sampler.draw(self.seed, index);
         predict_sampled(model, data, draw, self.n_draws(), limits, control)
@@ -106,6 +131,22 @@ impl<S: AdapterSampler> SampledBelief<S> {
     fn n_draws(&self) -> usize {
         self.sampler.n_members().unwrap_or(self.n_samples)
     }
+
+    pub(super) fn restore(sampler: S, kept: &mut Kept) -> Result<Self> {
+        let (n_samples, seed) = (kept.take_setting("n_samples")?, kept.take_setting("seed")?);
+        Ok(Self { sampler, n_samples, seed, bytes: kept.take_setting("bytes")? })
+    }
+}
+
+/// What a sampled belief is, `of` its sampler's kind.
+pub(super) const SAMPLED: &str = "draws";
+
+impl<S: Keep> Keep for SampledBelief<S> {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let Self { sampler, n_samples, seed, bytes } = self;
+        let kept = sampler.keep()?.within(SAMPLED);
+        Some(kept.with_setting("n_samples", n_samples).with_setting("seed", seed).with_setting("bytes", bytes))
+    }
 }
 
 /// The network linearised around the trained adapter, under a Laplace posterior.
@@ -115,6 +156,20 @@ pub struct LinearizedBelief {
     pub laplace: Laplace,
     /// How its Gaussians become probabilities.
     pub link: LinkApprox,
+}
+
+impl LinearizedBelief {
+    pub(super) const KIND: &str = "linearised Laplace posterior";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        Ok(Self { laplace: kept.take_posterior()?, link: kept.take_setting("link")? })
+    }
+}
+
+impl Keep for LinearizedBelief {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND).with_posterior(&self.laplace).with_setting("link", self.link))
+    }
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBelief {

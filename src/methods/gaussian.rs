@@ -1,5 +1,6 @@
 //! Gaussians over adapters of diagonal plus low-rank covariance: the posteriors of SWAG, BLoB and IVON.
 
+use super::keep::{Keep, Kept};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterSampler, AdapterWeights};
@@ -89,6 +90,22 @@ impl GaussianAdapter {
 /// Bytes of an adapter's matrices in single precision.
 pub(super) fn bytes_of(weights: &AdapterWeights) -> usize {
     weights.values().map(|w| w.len() * size_of::<f32>()).sum()
+}
+
+impl GaussianAdapter {
+    pub(super) const KIND: &str = "Gaussian";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        let (mean, deviations) = (kept.take_adapter("mean")?, kept.take_adapter("deviation")?);
+        Self::new(mean, deviations, kept.take_adapters("column")?)
+    }
+}
+
+impl Keep for GaussianAdapter {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let kept = Kept::new(Self::KIND).with_adapter("mean", &self.mean).with_adapter("deviation", &self.deviations);
+        Some(kept.with_adapters("column", &self.columns))
+    }
 }
 
 impl AdapterSampler for GaussianAdapter {

@@ -1,15 +1,15 @@
 //! Last-layer Laplace: a posterior over the rows of the output layer that stand for the classes.
 
 use super::belief::{Belief, Needs};
+use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, Spent};
 use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
-use crate::data::{BatchLimits, BatchOrder};
+use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::linalg::{eigh, matmul};
-use crate::lora::to_array;
-use crate::models::{Classifier, Dataset, batch_for};
+use crate::models::{Classifier, Dataset};
 use crate::posterior::Spectrum;
-use crate::predict::predict_map;
+use crate::predict::{HeadRows, predict_head};
 use crate::prior::PriorPrecision;
 use crate::progress::Control;
 use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
@@ -43,56 +43,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         let (limits, control) = (&context.limits, context.control);
-        let head = read_head(context.map, context.train, limits, control)?;
-        let logits = predict_map(context.map, context.train, limits, control)?.moments().0;
-        let posterior = HeadPosterior::new(head.features, &softmax(logits.view()), self.prior_precision, head.squares)?;
+        let head = predict_head(context.map, context.train, limits, control)?;
+        let squares = head.weights.iter().map(|w| w * w).sum();
+        let probabilities = softmax(head.logits.view());
+        let posterior = HeadPosterior::new(head.features, &probabilities, self.prior_precision, squares)?;
         let precision = posterior.precision.value();
         let dimension = posterior.spectrum().effective_dimension(posterior.precision);
-        let spent = Spent { forwards: 2 * context.train.n_items(), ..Spent::default() };
+        let spent = Spent { forwards: context.train.n_items(), ..Spent::default() };
         let fitted = Fitted::new(HeadBelief { posterior, link: self.link }).with_spent(spent);
         Ok(fitted.with_found("prior precision", precision).with_found("effective dimension", dimension))
     }
-}
-
-/// What the output layer reads of every item.
-struct Head {
-    /// `[n_items, d]`
-    features: Array2<f64>,
-    /// `Σ_c ‖w_c‖²`
-    squares: f64,
-}
-
-fn read_head<M: Classifier, D: Dataset<Input = M::Input>>(
-    model: &M,
-    data: &D,
-    limits: &BatchLimits,
-    control: &Control,
-) -> Result<Head> {
-    let model = model.valid();
-    let mut head: Option<Head> = None;
-    let batches = data.plan(*limits, BatchOrder::ByLength)?;
-    for (done, indices) in batches.iter().enumerate() {
-        let read = model.linear_head(&batch_for(&model, data, indices)?).ok_or_else(|| {
-            Error::Incompatible(
-                "the logits of this model and task are not linear in an output layer's rows, one a class".into(),
-            )
-        })?;
-        let features = to_array(read.features)?;
-        if head.is_none() {
-            let squares = to_array(read.weights)?.iter().map(|w| w * w).sum();
-            head = Some(Head { features: Array2::zeros((data.n_items(), features.ncols())), squares });
-        }
-        if let Some(head) = &mut head {
-            indices.iter().zip(features.outer_iter()).for_each(|(&item, row)| head.features.row_mut(item).assign(&row));
-        }
-        control.check("features", done + 1, batches.len())?;
-    }
-    let head = head.ok_or_else(|| Error::empty("set of items"))?;
-    let count = head.features.iter().filter(|v| !v.is_finite()).count();
-    if count > 0 {
-        return Err(Error::NonFinite { what: "features".into(), count, total: head.features.len() });
-    }
-    Ok(head)
 }
 
 /// The posterior in the space of the training items.
@@ -181,16 +141,44 @@ fn spectrum_of(eigenvalues: &Array1<f64>) -> Spectrum {
 }
 
 /// Gaussian logits from the posterior over the output layer.
-struct HeadBelief {
+pub(super) struct HeadBelief {
     posterior: HeadPosterior,
     link: LinkApprox,
 }
 
+impl HeadBelief {
+    pub(super) const KIND: &str = "output layer";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        let (features, directions) = (kept.take_matrix("features")?, kept.take_matrix("directions")?);
+        let eigenvalues = kept.take_matrix("eigenvalues")?.into_flat();
+        let precision = PriorPrecision::new(kept.take_number("prior precision")?)?;
+        let n_classes: usize = kept.take_setting("n_classes")?;
+        let expected = [features.nrows().saturating_mul(n_classes), eigenvalues.len()];
+        if directions.shape() != expected {
+            let (what, found) = ("directions of the output layer's posterior".into(), directions.shape().to_vec());
+            return Err(Error::Shape { what, expected: expected.to_vec(), found });
+        }
+        let posterior = HeadPosterior { features, directions, eigenvalues, precision, n_classes };
+        Ok(Self { posterior, link: kept.take_setting("link")? })
+    }
+}
+
+impl Keep for HeadBelief {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let HeadPosterior { features, directions, eigenvalues, precision, n_classes } = &self.posterior;
+        let kept = Kept::new(Self::KIND).with_matrix("features", features.view());
+        let kept = kept.with_matrix("directions", directions.view());
+        let kept = kept.with_matrix("eigenvalues", eigenvalues.view().insert_axis(Axis(0)));
+        let kept = kept.with_number("prior precision", precision.value()).with_setting("n_classes", n_classes);
+        Some(kept.with_setting("link", self.link))
+    }
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
-        let mean = predict_map(model, data, limits, control)?.moments().0;
-        let head = read_head(model, data, limits, control)?;
-        let mut covariance = self.posterior.covariance(&head.features);
+        let HeadRows { features, logits: mean, .. } = predict_head(model, data, limits, control)?;
+        let mut covariance = self.posterior.covariance(&features);
         if !self.link.needs_raw_covariance() {
             for (item, mut raw) in covariance.outer_iter_mut().enumerate() {
                 let centred = centre_covariance(mean.row(item), raw.view());
@@ -203,7 +191,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
     fn needs(&self, _n_classes: usize) -> Needs {
         let HeadPosterior { features, directions, eigenvalues, .. } = &self.posterior;
         let bytes = (features.len() + directions.len() + eigenvalues.len()) * size_of::<f64>();
-        Needs { forwards: 2, backwards: 0, bytes }
+        Needs { forwards: 1, backwards: 0, bytes }
     }
 
     fn link(&self) -> LinkApprox {

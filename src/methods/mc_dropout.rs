@@ -1,6 +1,7 @@
 //! Monte Carlo dropout: the training's dropout left on.
 
 use super::belief::SampledBelief;
+use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
 use super::token_noise::{NoisyBelief, TokenNoise};
 use crate::draws::{generator, keyed};
@@ -93,12 +94,36 @@ impl DropoutSampler {
     pub fn masked(&self, mut mask: impl FnMut(&str, usize, f64) -> Array1<f64>) -> AdapterWeights {
         let mut weights = self.map.clone();
         for (site, w) in &mut weights {
-            let p = self.probabilities.get(&site.module).copied().unwrap_or(0.0);
+            let p = self.probability(&site.module);
             if site.matrix == LoraMatrix::A && p > 0.0 {
                 *w *= &mask(&site.module, w.ncols(), p);
             }
         }
         weights
+    }
+}
+
+impl DropoutSampler {
+    pub(super) const KIND: &str = "dropout";
+
+    pub(super) fn restore(kept: &mut Kept, map: AdapterWeights) -> Result<Self> {
+        let mut probabilities = BTreeMap::new();
+        for module in map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module) {
+            probabilities.insert(module.clone(), kept.take_number(module)?);
+        }
+        Ok(Self { map, probabilities })
+    }
+
+    fn probability(&self, module: &str) -> f64 {
+        self.probabilities.get(module).copied().unwrap_or(0.0)
+    }
+}
+
+/// p of every module; the adapter is the model's.
+impl Keep for DropoutSampler {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let modules = self.map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module);
+        Some(modules.fold(Kept::new(Self::KIND), |kept, module| kept.with_number(module, self.probability(module))))
     }
 }
 
@@ -114,6 +139,16 @@ impl AdapterSampler for DropoutSampler {
 /// The training's dropout, a mask of its own for every token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenDropout;
+
+impl TokenDropout {
+    pub(super) const KIND: &str = "dropout";
+}
+
+impl Keep for TokenDropout {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND))
+    }
+}
 
 impl TokenNoise for TokenDropout {
     fn describe(&self) -> String {

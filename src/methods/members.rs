@@ -1,6 +1,7 @@
 //! Finite sets of adapters, each of equal weight: the draws of checkpoint and deep ensembles.
 
 use super::gaussian::bytes_of;
+use super::keep::{Keep, Kept};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterSampler, AdapterWeights};
 
@@ -40,6 +41,20 @@ impl Members {
     /// Bytes of all members but one in single precision.
     pub(super) fn extra_bytes(&self) -> usize {
         bytes_of(&self.0[0]) * (self.0.len() - 1)
+    }
+}
+
+impl Members {
+    pub(super) const KIND: &str = "members";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        Self::new(kept.take_adapters("member")?)
+    }
+}
+
+impl Keep for Members {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND).with_adapters("member", &self.0))
     }
 }
 

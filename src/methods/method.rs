@@ -114,7 +114,8 @@ pub struct Fitted<M: Classifier, D: Dataset<Input = M::Input>> {
 }
 
 /// Passes of one item through the network that fitting took, and items that it read besides the training data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spent {
     /// Forward passes of one item.
     pub forwards: usize,

@@ -3,7 +3,8 @@
 //! A [`Method`] is fitted once and gives a [`Belief`]: what it says about the logits of any items. Everything after, such as
 //! calibration, conformal sets, metrics and plots, reads beliefs alone, so that a method is one file. Three kinds of parts make
 //! beliefs: an [`AdapterSampler`](crate::lora::AdapterSampler) draws adapters ([`SampledBelief`]), a [`TokenNoise`] disturbs
-//! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]).
+//! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]). [`Fitted::save`] writes any of them to
+//! a folder, [`Fitted::load`] reads it.
 //!
 //! | method | random | needs |
 //! |---|---|---|
@@ -31,6 +32,7 @@ mod gaussian_kl;
 mod head_laplace;
 mod ivon;
 mod ivon_step;
+mod keep;
 mod laplace;
 mod maximum_likelihood;
 mod mc_dropout;
@@ -39,6 +41,7 @@ mod method;
 mod monte_clora;
 mod monte_clora_rule;
 mod rule_state;
+mod saved;
 mod swag;
 mod tfb;
 mod token_noise;
@@ -52,6 +55,7 @@ pub use gaussian::GaussianAdapter;
 pub use head_laplace::HeadLaplace;
 pub use ivon::{Ivon, IvonRule};
 pub use ivon_step::{IvonMoments, IvonStep};
+pub use keep::{Keep, Kept};
 pub use laplace::{LaplaceMethod, PriorChoice};
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
-use crate::tape::{LoraMatrix, Site};
+use crate::tape::Site;
 use ndarray::Array2;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
@@ -65,7 +65,7 @@ impl RuleState {
             }
             let unknown = || format(format!("unknown tensor `{name}`"));
             let (part, site) = name.split_once('/').filter(|(part, _)| parts.contains(part)).ok_or_else(unknown)?;
-            let site = parse_site(site).ok_or_else(unknown)?;
+            let site: Site = site.parse().map_err(|_| unknown())?;
             let (Dtype::F64, &[rows, columns]) = (view.dtype(), view.shape()) else { return Err(unknown()) };
             let mut values = Vec::with_capacity(rows * columns);
             for number in view.data().chunks_exact(size_of::<f64>()) {
@@ -87,13 +87,6 @@ impl RuleState {
     pub(super) fn take(&mut self, part: &str) -> AdapterWeights {
         self.parts.remove(part).unwrap_or_default()
     }
-}
-
-fn parse_site(text: &str) -> Option<Site> {
-    [LoraMatrix::A, LoraMatrix::B].into_iter().find_map(|matrix| {
-        let module = text.strip_suffix(&matrix.to_string())?.strip_suffix('.')?;
-        Some(Site { module: module.into(), matrix })
-    })
 }
 
 /// Checks that a rule's matrices are those of an adapter's sites that `shape` gives a shape.
@@ -118,6 +111,7 @@ pub(super) fn check_fits(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tape::LoraMatrix;
     use ndarray::arr2;
 
     fn state() -> RuleState {

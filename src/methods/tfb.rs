@@ -1,6 +1,7 @@
 //! TFB: the widest noise in B's column space that the training items do not notice.
 
 use super::belief::SampledBelief;
+use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
 use crate::belief::{LogitBelief, log_softmax, top_class};
@@ -214,6 +215,21 @@ impl ColumnSpaceNoise {
             }
         }
         Ok(weights)
+    }
+}
+
+impl ColumnSpaceNoise {
+    pub(super) const KIND: &str = "noise in the columns of B";
+
+    pub(super) fn restore(kept: &mut Kept, map: AdapterWeights) -> Result<Self> {
+        Self::new(map, kept.take_number("sigma")?)
+    }
+}
+
+/// σ alone: the frames are those of the model's adapter.
+impl Keep for ColumnSpaceNoise {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND).with_number("sigma", self.sigma))
     }
 }
 

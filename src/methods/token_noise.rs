@@ -1,6 +1,7 @@
 //! Noise of its own for every token: what every [`TokenNoise`] believes, and Flipout.
 
 use super::belief::{Belief, Needs};
+use super::keep::{Keep, Kept};
 use crate::belief::LogitBelief;
 use crate::data::BatchLimits;
 use crate::draws::{generator, keyed, normals};
@@ -10,7 +11,7 @@ use crate::lora::{AdapterWeights, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::predict::{RowKeys, predict_noisy};
 use crate::progress::Control;
-use crate::tape::SiteNoise;
+use crate::tape::{LoraMatrix, Site, SiteNoise};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 use rand::Rng;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Makes the noise of one pass.
-pub trait TokenNoise: Send + Sync {
+pub trait TokenNoise: Keep + Send + Sync {
     /// All that the noise depends on besides seed, pass and rows, in one line.
     fn describe(&self) -> String;
 
@@ -54,6 +55,29 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, N: TokenNoise> Belief<M, D> fo
     }
 }
 
+/// What a noisy belief is, `of` its noise's kind.
+pub(super) const NOISY: &str = "noise";
+
+impl<N: TokenNoise> NoisyBelief<N> {
+    pub(super) fn restore(noise: N, kept: &mut Kept) -> Result<Self> {
+        let adapter = Some(kept.take_adapter("adapter")?).filter(|adapter| !adapter.is_empty());
+        let (n_samples, seed) = (kept.take_setting("n_samples")?, kept.take_setting("seed")?);
+        Ok(Self { adapter, noise, n_samples, seed, bytes: kept.take_setting("bytes")? })
+    }
+}
+
+impl<N: Keep> Keep for NoisyBelief<N> {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let Self { adapter, noise, n_samples, seed, bytes } = self;
+        let kept = noise.keep()?.within(NOISY);
+        let kept = kept.with_setting("n_samples", n_samples).with_setting("seed", seed).with_setting("bytes", bytes);
+        Some(match adapter {
+            None => kept,
+            Some(adapter) => kept.with_adapter("adapter", adapter),
+        })
+    }
+}
+
 /// Gaussian noise on A of each module: `ΔA = L (σ∘E)` with standard normal E.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseOfA {
@@ -86,6 +110,34 @@ impl NoiseOfA {
 /// Wen et al. (2018), arXiv 1803.04386; as BLoB, TFB and C-LoRA predict.
 #[derive(Debug, Clone)]
 pub struct Flipout(pub Arc<BTreeMap<String, NoiseOfA>>);
+
+impl Flipout {
+    pub(super) const KIND: &str = "Flipout";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        let mut frames = kept.take_adapter("frame")?;
+        let deviations = kept.take_adapter("deviation")?.into_iter();
+        let of = deviations.map(|(site, deviations)| {
+            let frame = frames.remove(&site);
+            (site.module, NoiseOfA { frame, deviations })
+        });
+        Ok(Self(Arc::new(of.collect())))
+    }
+}
+
+impl Keep for Flipout {
+    fn keep(&self) -> Option<Kept<'_>> {
+        let mut kept = Kept::new(Self::KIND);
+        for (module, noise) in &*self.0 {
+            let site = Site { module: module.clone(), matrix: LoraMatrix::A };
+            kept = kept.with_matrix(format!("deviation/{site}"), noise.deviations.view());
+            if let Some(frame) = &noise.frame {
+                kept = kept.with_matrix(format!("frame/{site}"), frame.view());
+            }
+        }
+        Some(kept)
+    }
+}
 
 impl TokenNoise for Flipout {
     fn describe(&self) -> String {

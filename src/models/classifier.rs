@@ -37,9 +37,16 @@ pub trait Classifier: Adaptable {
         self.linears().first().map_or_else(Device::default, |linear| linear.weight.val().device()).without_autodiff()
     }
 
-    /// What the output layer reads of each item and its weights, where logits are linear in them; `None` (the default) where
-    /// they are not, or an item does not have all classes. Last-layer methods ask for it.
-    fn linear_head(&self, _input: &Self::Input) -> Option<LinearHead> {
+    /// The rows `w: [n_classes, d]` of the output layer that stand for the classes, where logits are linear in them,
+    /// `f_c = w_cᵀh + b_c`; `None` (the default) where they are not, or an item does not have all classes. Last-layer methods
+    /// ask for them and for [`Classifier::head_features`].
+    fn head_weights(&self) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// What the output layer reads of each item, and the logits that it makes of it; `None` where there are no
+    /// [`Classifier::head_weights`].
+    fn head_features(&self, _input: &Self::Input) -> Option<HeadFeatures> {
         None
     }
 
@@ -47,13 +54,13 @@ pub trait Classifier: Adaptable {
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
 }
 
-/// Logits `f_c = w_cᵀh + b_c`.
+/// What an output layer reads and makes of it.
 #[derive(Debug, Clone)]
-pub struct LinearHead {
+pub struct HeadFeatures {
     /// `h: [n_items, d]`
     pub features: Tensor<2>,
-    /// `w: [n_classes, d]`
-    pub weights: Tensor<2>,
+    /// [`Classifier::logits`], `[n_items, n_classes]`
+    pub logits: Tensor<2>,
 }
 
 /// How the rows of a batch (what the network processes side by side) relate to items and classes.

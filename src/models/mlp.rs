@@ -1,6 +1,6 @@
 //! A small multilayer perceptron `f(x; W, b) = σ(Wx + b)`, composed L times, and points to classify with it.
 
-use super::classifier::{Classifier, ClassifierInput, Dataset, LinearHead};
+use super::classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
@@ -103,10 +103,14 @@ impl Classifier for Mlp {
         }
     }
 
-    fn linear_head(&self, input: &PointsBatch) -> Option<LinearHead> {
+    fn head_weights(&self) -> Option<Tensor<2>> {
+        Some(self.layers.last()?.merged_weight().transpose())
+    }
+
+    fn head_features(&self, input: &PointsBatch) -> Option<HeadFeatures> {
         let last = self.layers.last()?;
         let features = self.hidden(input, &mut Tape::off());
-        Some(LinearHead { features, weights: last.merged_weight().transpose() })
+        Some(HeadFeatures { logits: last.forward(features.clone(), &mut Tape::off()), features })
     }
 
     fn logits(&self, input: &PointsBatch, tape: &mut Tape) -> Tensor<2> {

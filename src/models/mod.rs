@@ -20,7 +20,7 @@ mod subset;
 mod token_batch;
 
 pub use causal_lm::CausalLm;
-pub use classifier::{Classifier, ClassifierInput, Dataset, LinearHead, RowMeaning, mask_absent};
+pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use merged::{MERGE_TOLERANCE, MergeReport};

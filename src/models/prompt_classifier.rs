@@ -4,7 +4,7 @@
 use super::{
     activation::log_sum_exp,
     causal_lm::CausalLm,
-    classifier::{Classifier, LinearHead},
+    classifier::{Classifier, HeadFeatures},
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::lora::{Adaptable, LoraLinear, at_least_f32};
 use crate::tape::Tape;
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Scored positions that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
 const HEAD_CHUNK: usize = 64;
@@ -40,6 +40,16 @@ impl PromptClassifier {
             ResolvedAnswers::Continuation => None,
         };
         Ok(Self { lm, class_ids, n_classes: dataset.n_classes })
+    }
+
+    /// Logits of the classes' tokens.
+    ///
+    /// # Shapes
+    /// - last: `[n_items, hidden]`, the hidden states of the last positions; output `[n_items, n_classes]`
+    fn class_logits(&self, last: Tensor<2>, ids: &[u32], tape: &mut Tape) -> Tensor<2> {
+        let columns = class_columns(ids, &last.device().without_autodiff());
+        let dtype = at_least_f32(last.dtype());
+        self.lm.head(last, Some(&columns), tape).cast(dtype)
     }
 
     /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.
@@ -109,21 +119,22 @@ impl Classifier for PromptClassifier {
     }
 
     /// Where class tokens are read at the last position: the logits of continuations are sums over tokens.
-    fn linear_head(&self, batch: &TokenBatch) -> Option<LinearHead> {
+    fn head_weights(&self) -> Option<Tensor<2>> {
         let ids = self.class_ids.as_ref()?;
-        let features = self.lm.hidden(batch, &mut Tape::off()).select(0, batch.last.clone());
-        let weights = self.lm.head_rows(&class_columns(ids, &features));
-        Some(LinearHead { features, weights })
+        Some(self.lm.head_rows(&class_columns(ids, &self.device())))
+    }
+
+    fn head_features(&self, batch: &TokenBatch) -> Option<HeadFeatures> {
+        let (ids, tape) = (self.class_ids.as_ref()?, &mut Tape::off());
+        let features = self.lm.hidden(batch, tape).select(0, batch.last.clone());
+        Some(HeadFeatures { logits: self.class_logits(features.clone(), ids, tape), features })
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let hidden = self.lm.hidden(batch, tape);
         match (&batch.scored, &self.class_ids) {
             (None, ids) => {
-                let last = hidden.select(0, batch.last.clone());
-                let columns = class_columns(ids.iter().flatten(), &last);
-                let dtype = at_least_f32(last.dtype());
-                self.lm.head(last, Some(&columns), tape).cast(dtype)
+                self.class_logits(hidden.select(0, batch.last.clone()), ids.as_deref().unwrap_or_default(), tape)
             }
             (Some(scored), _) => {
                 let rows = self.continuations(hidden, scored, tape);
@@ -140,9 +151,9 @@ impl Classifier for PromptClassifier {
     }
 }
 
-/// The classes' places in the vocabulary, on the device of `like`.
-fn class_columns<'a>(ids: impl IntoIterator<Item = &'a u32>, like: &Tensor<2>) -> Tensor<1, Int> {
-    let ids: Vec<i64> = ids.into_iter().map(|&id| i64::from(id)).collect();
+/// The classes' places in the vocabulary.
+fn class_columns(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     let n = ids.len();
-    Tensor::from_data(TensorData::new(ids, [n]), &like.device().without_autodiff())
+    Tensor::from_data(TensorData::new(ids, [n]), device)
 }

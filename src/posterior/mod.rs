@@ -24,3 +24,4 @@ pub use jacobians::{LogitGauge, LogitJacobians};
 pub use laplace::{Laplace, LaplaceConfig};
 pub use quadratic::{QuadraticModel, Stationarity};
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
+pub use storage::POSTERIOR_FILE;

@@ -11,7 +11,9 @@ use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer}
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::lora::{Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, read_adapter};
+use crate::lora::{
+    Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, check_same_base, read_adapter,
+};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
 use crate::tensor_file::{TensorFile, write_checked};
@@ -19,6 +21,8 @@ use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
+pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
 const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
@@ -140,7 +144,7 @@ impl Laplace {
         let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "posterior", path)?;
         let map = read_adapter(model)?;
         check_same_adapter("posterior", header.adapter_fingerprint, adapter_fingerprint(&map))?;
-        check_same_base(header.base_fingerprint, base_fingerprint(model)?)?;
+        check_same_base("posterior", header.base_fingerprint, base_fingerprint(model)?)?;
         let mut reader = Reader::new(file, path);
         let mut centre: AdapterWeights = map.iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
         for (number, site) in header.centre.iter().enumerate() {
@@ -165,16 +169,6 @@ impl Laplace {
         );
         laplace.with_temperature(header.temperature.value())
     }
-}
-
-fn check_same_base(expected: u64, found: u64) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::Incompatible(format!(
-        "the posterior was fitted on another base model, or on this one in another element type (fingerprints {expected:016x} \
-         and {found:016x})"
-    )))
 }
 
 fn put_block<'a>(writer: &mut Writer<'a>, name: &str, block: &'a Block) -> Result<PartForm> {

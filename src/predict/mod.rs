@@ -1,5 +1,6 @@
 //! Predicts with the adapter's posterior, batch by batch.
 
+mod head;
 mod linearized;
 mod map;
 mod noisy;
@@ -7,6 +8,7 @@ mod prediction;
 mod rows;
 mod sampled;
 
+pub use head::{HeadRows, predict_head};
 pub use linearized::{predict_linearized, predict_linearized_for_all};
 pub use map::predict_map;
 pub use noisy::{RowKeys, predict_noisy};

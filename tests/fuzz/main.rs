@@ -2,6 +2,7 @@
 //! more memory than the file is worth. `docs/fuzzing.md` says how to run more of it.
 
 mod adapters;
+mod beliefs;
 mod checkpoints;
 mod configs;
 mod container;

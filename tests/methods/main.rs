@@ -4,6 +4,7 @@ mod exactness;
 mod properties;
 mod refusals;
 mod rules;
+mod saved;
 #[path = "../support/mod.rs"]
 mod support;
 

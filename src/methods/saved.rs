@@ -1,0 +1,177 @@
+//! Saves what a method found as a folder, and reads it back bit by bit.
+
+use super::belief::{Belief, LinearizedBelief, OwnPointBelief, PointBelief, SAMPLED, SampledBelief};
+use super::gaussian::GaussianAdapter;
+use super::head_laplace::HeadBelief;
+use super::keep::{Keep, Kept, LAPLACE};
+use super::mc_dropout::{DropoutSampler, TokenDropout};
+use super::members::Members;
+use super::method::{Fitted, Spent};
+use super::tfb::ColumnSpaceNoise;
+use super::token_noise::{Flipout, NOISY, NoisyBelief, TokenNoise};
+use crate::curvature::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::file_header::{Exact, parse_header};
+use crate::lora::{
+    Adaptable, AdapterSampler, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter,
+    check_same_base, read_adapter,
+};
+use crate::models::{Classifier, Dataset};
+use crate::posterior::{Laplace, POSTERIOR_FILE};
+use crate::tensor_file::{TensorFile, write_checked};
+use ndarray::CowArray;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The version that this crate writes and reads; any change of the header or of a kind needs another.
+const FORMAT_VERSION: u64 = 1;
+/// Where the header is among the metadata.
+const KEY: &str = "bayes_lora_belief";
+/// What a belief keeps, but for a Laplace posterior: that has the format and the name of its own.
+const BELIEF_FILE: &str = "belief.safetensors";
+
+/// Everything but the matrices, and with it the name and shape of each.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format_version: u64,
+    crate_version: String,
+    kind: String,
+    settings: BTreeMap<String, Value>,
+    numbers: BTreeMap<String, Exact>,
+    matrices: BTreeMap<String, [usize; 2]>,
+    /// Fingerprint of the posterior beside it.
+    posterior: Option<u64>,
+    adapter_fingerprint: u64,
+    base_fingerprint: u64,
+    spent: Spent,
+    found: BTreeMap<String, Exact>,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
+    /// Saves the belief in the folder `dir` as `belief.safetensors`, a Laplace posterior beside it as `posterior.safetensors`, each
+    /// in one step. Of the model, only fingerprints are in it: save its adapter with [`crate::lora::save_peft`].
+    ///
+    /// # Errors
+    /// If the belief is of a kind that cannot be saved, a value is not finite, a Laplace posterior is about another adapter than
+    /// the model's, or the folder cannot be written.
+    pub fn save(&self, dir: impl AsRef<Path>, model: &M) -> Result<()> {
+        let dir = dir.as_ref();
+        let kept = self.belief.keep();
+        let kept = kept.ok_or_else(|| Error::Incompatible("this belief does not say what it keeps".into()))?;
+        let mut writer = Writer::default();
+        for (name, matrix) in &kept.matrices {
+            writer.put(name.clone(), matrix.view())?;
+        }
+        let exact = |(name, value): (&String, &f64)| Ok((name.clone(), Exact::new(name, *value)?));
+        let header = Header {
+            format_version: FORMAT_VERSION,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            kind: kept.kind.to_string(),
+            settings: kept.settings.clone(),
+            numbers: kept.numbers.iter().map(exact).collect::<Result<_>>()?,
+            matrices: kept.matrices.iter().map(|(name, m)| (name.clone(), [m.nrows(), m.ncols()])).collect(),
+            posterior: kept.posterior.as_ref().map(|posterior| posterior.fingerprint()).transpose()?,
+            adapter_fingerprint: adapter_fingerprint(&read_adapter(model)?),
+            base_fingerprint: base_fingerprint(model)?,
+            spent: self.spent,
+            found: self.found.iter().map(exact).collect::<Result<_>>()?,
+        };
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        if let Some(posterior) = &kept.posterior {
+            posterior.save(dir.join(POSTERIOR_FILE), model)?;
+        }
+        write_checked(&dir.join(BELIEF_FILE), writer.arrays, KEY, &header)
+    }
+
+    /// Reads what [`Fitted::save`] wrote, for the base and the adapter of `model`: it believes what was saved, bit by bit.
+    ///
+    /// The files need not be trusted: every tensor and header is compared with its checksum, nothing is allocated that the files
+    /// do not hold.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, of another version or kind, the posterior is not the belief's, or the model carries another
+    /// adapter or has other weights below it.
+    pub fn load(dir: impl AsRef<Path>, model: &M) -> Result<Self> {
+        let dir = dir.as_ref();
+        let path = dir.join(BELIEF_FILE);
+        let file = TensorFile::open(&path)?;
+        let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "belief", &path)?;
+        let map = read_adapter(model)?;
+        check_same_adapter("belief", header.adapter_fingerprint, adapter_fingerprint(&map))?;
+        check_same_base("belief", header.base_fingerprint, base_fingerprint(model)?)?;
+        let mut reader = Reader::new(file, &path);
+        let mut matrices = BTreeMap::new();
+        for (name, shape) in header.matrices {
+            matrices.insert(name.clone(), CowArray::from(reader.take(&name, shape)?));
+        }
+        reader.finish()?;
+        let numbers =
+            |all: BTreeMap<String, Exact>| all.into_iter().map(|(name, value)| (name, value.value())).collect();
+        let mut kept = Kept {
+            kind: header.kind.into(),
+            settings: header.settings,
+            numbers: numbers(header.numbers),
+            matrices,
+            posterior: header.posterior.map(|expected| read_posterior(dir, model, expected)).transpose()?,
+        };
+        let belief = restore(&mut kept, map)?;
+        kept.finish()?;
+        Ok(Self { belief, spent: header.spent, found: numbers(header.found) })
+    }
+}
+
+fn read_posterior<M: Adaptable>(dir: &Path, model: &M, expected: u64) -> Result<Cow<'static, Laplace>> {
+    let path = dir.join(POSTERIOR_FILE);
+    let posterior = Laplace::load(&path, model)?;
+    let found = posterior.fingerprint()?;
+    if found != expected {
+        let reason =
+            format!("the belief was saved with another posterior (fingerprints {expected:016x} and {found:016x})");
+        return Err(Error::format(path.display(), reason));
+    }
+    Ok(Cow::Owned(posterior))
+}
+
+/// Rebuilds a belief of one of this crate's kinds; `map` is the model's adapter.
+fn restore<M: Classifier, D: Dataset<Input = M::Input>>(
+    kept: &mut Kept,
+    map: AdapterWeights,
+) -> Result<Box<dyn Belief<M, D>>> {
+    let kind = kept.kind.to_string();
+    match kind.split_once(" of ") {
+        None if kind == PointBelief::KIND => Ok(Box::new(PointBelief)),
+        None if kind == OwnPointBelief::KIND => Ok(Box::new(OwnPointBelief::restore(kept)?)),
+        None if kind == LinearizedBelief::KIND => Ok(Box::new(LinearizedBelief::restore(kept)?)),
+        None if kind == HeadBelief::KIND => Ok(Box::new(HeadBelief::restore(kept)?)),
+        Some((SAMPLED, Members::KIND)) => sampled(Members::restore(kept)?, kept),
+        Some((SAMPLED, GaussianAdapter::KIND)) => sampled(GaussianAdapter::restore(kept)?, kept),
+        Some((SAMPLED, DropoutSampler::KIND)) => sampled(DropoutSampler::restore(kept, map)?, kept),
+        Some((SAMPLED, ColumnSpaceNoise::KIND)) => sampled(ColumnSpaceNoise::restore(kept, map)?, kept),
+        Some((SAMPLED, LAPLACE)) => sampled(kept.take_posterior()?, kept),
+        Some((NOISY, TokenDropout::KIND)) => noisy(TokenDropout, kept),
+        Some((NOISY, Flipout::KIND)) => noisy(Flipout::restore(kept)?, kept),
+        _ => Err(Error::Unsupported {
+            what: "kind of belief".into(),
+            found: kind,
+            supported: "the kinds of this version's methods".into(),
+        }),
+    }
+}
+
+fn sampled<M: Classifier, D: Dataset<Input = M::Input>>(
+    sampler: impl AdapterSampler + Keep + 'static,
+    kept: &mut Kept,
+) -> Result<Box<dyn Belief<M, D>>> {
+    Ok(Box::new(SampledBelief::restore(sampler, kept)?))
+}
+
+fn noisy<M: Classifier, D: Dataset<Input = M::Input>>(
+    noise: impl TokenNoise + 'static,
+    kept: &mut Kept,
+) -> Result<Box<dyn Belief<M, D>>> {
+    Ok(Box::new(NoisyBelief::restore(noise, kept)?))
+}

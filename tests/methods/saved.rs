@@ -1,0 +1,128 @@
+//! What cannot be saved, and what is refused of a folder that was.
+
+use crate::{Case, laplace, points};
+use bayes_lora::belief::LogitBelief;
+use bayes_lora::curvature::CurvatureStructure;
+use bayes_lora::data::BatchLimits;
+use bayes_lora::error::Result;
+use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::methods::{Belief, Fitted, HeadLaplace, Keep, Kept, Method, Needs, PointBelief};
+use bayes_lora::models::{Mlp, MlpConfig, Points};
+use bayes_lora::posterior::POSTERIOR_FILE;
+use bayes_lora::progress::Control;
+use burn::tensor::DType;
+
+const BELIEF_FILE: &str = "belief.safetensors";
+
+fn case() -> Case<Mlp, Points> {
+    points(DType::F32)
+}
+
+fn fitted(case: &Case<Mlp, Points>, method: &impl Method<Mlp, Points>) -> Fitted<Mlp, Points> {
+    method.fit(&case.context(5, &Control::silent())).unwrap()
+}
+
+fn load(dir: &tempfile::TempDir, model: &Mlp) -> Result<Fitted<Mlp, Points>> {
+    Fitted::load(dir.path(), model)
+}
+
+#[track_caller]
+fn refused(loaded: Result<Fitted<Mlp, Points>>, parts: &[&str]) {
+    let error = loaded.err().expect("it was loaded").to_string();
+    parts.iter().for_each(|part| assert!(error.contains(part), "{error} lacks {part}"));
+}
+
+#[test]
+fn every_flipped_byte_is_found_or_changes_nothing() {
+    let case = case();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fitted(&case, &HeadLaplace::default());
+    whole.save(dir.path(), &case.map).unwrap();
+    let believe = |fitted: &Fitted<Mlp, Points>| {
+        let limits = BatchLimits { max_items: 64, max_tokens: 1000 };
+        fitted.belief.believe(&case.map, &case.test, &limits, &Control::silent()).unwrap()
+    };
+    let expected = believe(&whole);
+    let path = dir.path().join(BELIEF_FILE);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut found = 0;
+    let tried = (0..bytes.len()).step_by(11);
+    for place in tried.clone() {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 0x10;
+        std::fs::write(&path, damaged).unwrap();
+        match load(&dir, &case.map) {
+            Err(_) => found += 1,
+            Ok(loaded) => assert_eq!(believe(&loaded), expected, "byte {place}"),
+        }
+    }
+    // but for spaces between the header and the tensors
+    assert!(found + 2 >= tried.len(), "{found} of {}", tried.len());
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(load(&dir, &case.map).is_err());
+    std::fs::remove_file(&path).unwrap();
+    refused(load(&dir, &case.map), &[BELIEF_FILE]);
+}
+
+#[test]
+fn another_model_is_refused() {
+    let case = case();
+    let dir = tempfile::tempdir().unwrap();
+    fitted(&case, &HeadLaplace::default()).save(dir.path(), &case.map).unwrap();
+    let other = attach(case.base.clone(), &case.recipe.lora, 77).unwrap();
+    refused(load(&dir, &other), &["belief", "adapter"]);
+    let without = case.base.clone();
+    assert!(load(&dir, &without).is_err());
+    // the same adapter on another base
+    let base = MlpConfig { seed: 99, ..MlpConfig::new([2, 8, 2]) }.init(&crate::device()).unwrap();
+    let weights = bayes_lora::lora::read_adapter(&case.map).unwrap();
+    let other = attach(base, &LoraConfig::new(2), 0).unwrap();
+    let other = bayes_lora::lora::write_adapter(other, &weights).unwrap();
+    refused(load(&dir, &other), &["belief", "base"]);
+}
+
+#[test]
+fn a_posterior_of_another_belief_is_refused() {
+    let case = case();
+    let [one, other] = [CurvatureStructure::Kronecker, CurvatureStructure::Core].map(|structure| {
+        let dir = tempfile::tempdir().unwrap();
+        fitted(&case, &laplace(structure)).save(dir.path(), &case.map).unwrap();
+        dir
+    });
+    std::fs::copy(other.path().join(POSTERIOR_FILE), one.path().join(POSTERIOR_FILE)).unwrap();
+    refused(load(&one, &case.map), &[POSTERIOR_FILE, "another posterior"]);
+    std::fs::remove_file(one.path().join(POSTERIOR_FILE)).unwrap();
+    refused(load(&one, &case.map), &[POSTERIOR_FILE]);
+}
+
+/// A belief of one's own, with or without a kind.
+struct Mine {
+    keeps: bool,
+}
+
+impl Keep for Mine {
+    fn keep(&self) -> Option<Kept<'_>> {
+        self.keeps.then(|| Kept::new("mine").with_setting("n", 3))
+    }
+}
+
+impl Belief<Mlp, Points> for Mine {
+    fn believe(&self, model: &Mlp, data: &Points, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        PointBelief.believe(model, data, limits, control)
+    }
+
+    fn needs(&self, _n_classes: usize) -> Needs {
+        Needs { forwards: 1, ..Needs::default() }
+    }
+}
+
+#[test]
+fn a_belief_of_ones_own_is_saved_if_it_says_how_and_read_by_its_owner_alone() {
+    let case = case();
+    let dir = tempfile::tempdir().unwrap();
+    let error = Fitted::new(Mine { keeps: false }).save(dir.path(), &case.map).unwrap_err().to_string();
+    assert!(error.contains("does not say what it keeps"), "{error}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    Fitted::new(Mine { keeps: true }).save(dir.path(), &case.map).unwrap();
+    refused(load(&dir, &case.map), &["kind of belief", "mine"]);
+}
