@@ -82,7 +82,7 @@ struct At {
     p_better_ece_than_mle: f64,
 }
 
-/// How a predictive covariance compares with an exact one at the same prior precision.
+/// How a predictive covariance compares with an exact one.
 #[derive(Serialize)]
 struct Against {
     median_variance_ratio: f64,
@@ -99,8 +99,11 @@ struct Row {
     /// Log evidence at the mode of the quadratic model, and the prior precision with the most of it.
     quadratic: Option<(f64, At)>,
     by_held_out: At,
+    /// Both at one prior precision.
     against_exact: Option<Against>,
     against_site_block: Option<Against>,
+    /// Each at its own prior precision by evidence.
+    against_exact_by_evidence: Option<Against>,
     dispersion: Dispersion,
     stationarity: Stationarity,
     decomposition_seconds: f64,
@@ -204,6 +207,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                 None => Ok(None),
             }
         };
+        let against_exact_by_evidence = match yardsticks[0] {
+            Some(index) => {
+                let exact = test[index].belief(candidates[index].laplace.prior_precisions())?;
+                Some(compare(&test[k].belief(laplace.prior_precisions())?, &exact)?)
+            }
+            None => None,
+        };
         let belief = validation[k].belief(laplace.prior_precisions())?;
         let dispersion = Dispersion::diagnose(&belief, validation[k].labels(), LINK, &BayesianBootstrap::default())?;
         let row = Row {
@@ -215,6 +225,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             by_held_out: score(&tuned.precisions)?,
             against_exact: against(yardsticks[0])?,
             against_site_block: against(yardsticks[1])?,
+            against_exact_by_evidence,
             dispersion,
             stationarity: laplace.stationarity(&gradient)?,
             decomposition_seconds: seconds[k],

@@ -3,10 +3,11 @@
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::methods::{
-    Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood, McDropout, Method,
-    MonteClora, Swag, Tfb,
+    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
+    McDropout, Method, MonteClora, Swag, Tfb,
 };
 use bayes_lora::models::PromptClassifier;
+use bayes_lora::prior::PriorPrecision;
 use clap::Args;
 use std::error::Error;
 
@@ -15,7 +16,7 @@ pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 /// Those that start from the trained adapter, and those that go on training or train their own.
 pub const POST_HOC: [&str; 9] =
     ["mle", "dropout", "checkpoints", "tfb", "head", "kronecker", "core", "ekfac", "last-layer"];
-pub const TRAINED: [&str; 5] = ["swag", "ensemble", "ivon", "blob", "monte-clora"];
+pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
 
 #[derive(Args)]
 pub struct MethodArguments {
@@ -54,6 +55,9 @@ impl MethodArguments {
             "dropout" => Box::new(McDropout { n_samples, ..McDropout::default() }),
             "checkpoints" => Box::new(CheckpointEnsemble { n_members }),
             "ensemble" => Box::new(DeepEnsemble { n_members }),
+            "anchored" => {
+                Box::new(AnchoredEnsemble { n_members, ..AnchoredEnsemble::new(PriorPrecision::new(2500.0)?) })
+            }
             "swag" => Box::new(Swag { n_samples, ..Swag::default() }),
             "ivon" => Box::new(Ivon { n_samples, ..Ivon::default() }),
             "blob" => Box::new(Blob { n_samples, ..Blob::default() }),

@@ -7,8 +7,8 @@ use crate::compare::options::ReportOptions;
 use crate::compare::row::{RowAnswers, SplitAnswers};
 use crate::error::Result;
 use crate::metrics::{
-    Estimate, Reliability, RiskCoverage, Scores, auroc_estimate, average_precision, beta_interval,
-    false_positive_rate_at,
+    Estimate, Reliability, RiskCoverage, Scores, auroc_estimate, average_precision_estimate, beta_interval,
+    false_positive_rate_estimate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,10 +132,10 @@ pub struct Detection {
     pub score: UncertaintyScore,
     /// Probability that a foreign item scores above a test item, with its bootstrap interval.
     pub auroc: Estimate,
-    /// Average precision, foreign items being positive.
-    pub aupr: f64,
-    /// Share of test items that score at least the threshold at which 95 % of the foreign ones do.
-    pub fpr95: f64,
+    /// Average precision, foreign items being positive, with its bootstrap interval.
+    pub aupr: Estimate,
+    /// Share of test items that score at least the threshold at which 95 % of the foreign ones do, with its bootstrap interval.
+    pub fpr95: Estimate,
 }
 
 /// Counts of items by entropy.
@@ -224,11 +224,12 @@ impl AbstentionSummary {
 
 impl Detection {
     fn new(score: UncertaintyScore, foreign: &[f64], familiar: &[f64], options: &ReportOptions) -> Result<Self> {
+        let bootstrap = &options.scores.bootstrap();
         Ok(Self {
             score,
-            auroc: auroc_estimate(foreign, familiar, &options.scores.bootstrap())?,
-            aupr: average_precision(foreign, familiar)?,
-            fpr95: false_positive_rate_at(RECALL, foreign, familiar)?,
+            auroc: auroc_estimate(foreign, familiar, bootstrap)?,
+            aupr: average_precision_estimate(foreign, familiar, bootstrap)?,
+            fpr95: false_positive_rate_estimate(RECALL, foreign, familiar, bootstrap)?,
         })
     }
 }

@@ -67,7 +67,8 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
         let (device, dtype) = (linear.weight.val().device(), adapter_dtype(linear));
         let a = Tensor::from_data(TensorData::new(start, [rank, d_in]), (&device, dtype));
         let b = Tensor::zeros([d_out, rank], (&device, dtype));
-        linear.adapter = Some(new_adapter(a.clone(), b, config, &linear.path, Some(a)));
+        let initial = Some([a.clone(), b.clone()]);
+        linear.adapter = Some(new_adapter(a, b, config, &linear.path, initial));
     }
     Ok(model)
 }
@@ -90,14 +91,14 @@ pub(super) fn new_adapter(
     b: Tensor<2>,
     config: &LoraConfig,
     path: &str,
-    initial_a: Option<Tensor<2>>,
+    initial: Option<[Tensor<2>; 2]>,
 ) -> LoraAdapter {
     LoraAdapter {
         a: Param::from_tensor(a),
         b: Param::from_tensor(b),
         scale: config.scale(path),
         dropout: config.dropout,
-        initial_a,
+        initial,
     }
 }
 

@@ -29,7 +29,7 @@ pub fn canonicalize<M: Adaptable>(model: M) -> Result<M> {
     let mut model = write_adapter(model, &canonical)?;
     for linear in model.linears_mut() {
         if let Some(adapter) = &mut linear.adapter {
-            adapter.initial_a = None;
+            adapter.initial = None;
         }
     }
     Ok(model)

@@ -49,9 +49,9 @@ pub struct LoraAdapter {
     /// Probability of dropping an element of A's input while training.
     #[module(skip)]
     pub dropout: f64,
-    /// A as it was drawn, if known: the centre of a prior at initialisation.
+    /// A and B as they were before training, if known: the centre of a prior at initialisation.
     #[module(skip)]
-    pub initial_a: Option<Tensor<2>>,
+    pub initial: Option<[Tensor<2>; 2]>,
 }
 
 impl LoraLinear {

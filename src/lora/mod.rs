@@ -32,5 +32,5 @@ pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;
 pub use targets::{OneOrMany, TargetModules};
-pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, write_adapter};
+pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, start_at, write_adapter};
 pub(crate) use weights::{adapter_gradients, to_array, to_vec};

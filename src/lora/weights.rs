@@ -24,14 +24,17 @@ pub fn read_adapter<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
     })
 }
 
-/// The adapter's weights at its random start: A as drawn, B = 0.
+/// The adapter's weights at its start: A as drawn and B = 0, unless [`start_at`] put it elsewhere.
 ///
 /// # Errors
 /// If the model has no adapter or its start is unknown (an adapter read from files).
 pub fn initial_weights<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
-    collect(model, |adapter, matrix| match matrix {
-        LoraMatrix::A => adapter.initial_a.clone(),
-        LoraMatrix::B => Some(adapter.b.val().zeros_like()),
+    collect(model, |adapter, matrix| {
+        let [a, b] = adapter.initial.clone()?;
+        Some(match matrix {
+            LoraMatrix::A => a,
+            LoraMatrix::B => b,
+        })
     })
 }
 
@@ -110,6 +113,21 @@ pub fn write_adapter<M: Adaptable>(mut model: M, weights: &AdapterWeights) -> Re
             let value =
                 weights.get(&site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))?;
             *param = set_param(param, value, &site)?;
+        }
+    }
+    Ok(model)
+}
+
+/// The model with its adapter set to `weights`, and these as the start that a prior may be centred at.
+///
+/// # Errors
+/// As [`write_adapter`].
+pub fn start_at<M: Adaptable>(model: M, weights: &AdapterWeights) -> Result<M> {
+    let mut model = write_adapter(model, weights)?;
+    for linear in model.linears_mut() {
+        if let Some(adapter) = &mut linear.adapter {
+            // without the gradients of what trains
+            adapter.initial = Some([adapter.a.val().detach(), adapter.b.val().detach()]);
         }
     }
     Ok(model)

@@ -4,7 +4,7 @@ use super::method::FitContext;
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, attach, write_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::train::{Objective, Snapshots, TrainerConfig, TrainingMode, set_trainable};
+use crate::train::{Objective, TrainerConfig, TrainingMode, set_trainable};
 
 /// A fresh adapter of the recipe's, drawn from the context's seed.
 ///
@@ -14,8 +14,7 @@ pub(super) fn start<M: Classifier, D: Dataset<Input = M::Input>>(context: &FitCo
     attach(context.base.clone(), &context.recipe.lora, context.seed)
 }
 
-/// The recipe's training with the likelihood alone: a rule that has a prior adds it itself. The log and the snapshots are the
-/// comparison's own run's.
+/// The recipe's training with the likelihood alone: a rule that has a prior adds it itself.
 ///
 /// # Errors
 /// If the recipe trains anything but A and B: the rules here know no other parameters.
@@ -23,15 +22,11 @@ pub(super) fn settings<M: Classifier, D: Dataset<Input = M::Input>>(
     method: &str,
     context: &FitContext<M, D>,
 ) -> Result<TrainerConfig> {
-    let trainer = &context.recipe.trainer;
-    if trainer.mode != TrainingMode::Lora {
-        return Err(Error::Incompatible(format!(
-            "{method} trains A and B alone, the recipe trains {:?}",
-            trainer.mode
-        )));
+    let mode = &context.recipe.trainer.mode;
+    if *mode != TrainingMode::Lora {
+        return Err(Error::Incompatible(format!("{method} trains A and B alone, the recipe trains {mode:?}")));
     }
-    let objective = Objective::MaximumLikelihood;
-    Ok(TrainerConfig { objective, snapshots: Snapshots::default(), log: None, ..trainer.clone() })
+    Ok(TrainerConfig { objective: Objective::MaximumLikelihood, ..context.own_run() })
 }
 
 /// The model at a step's new weights, still to be trained: new tensors know no gradients, and a checkpoint holds the parameters

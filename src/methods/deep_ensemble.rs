@@ -1,14 +1,11 @@
 //! Deep ensemble: several runs from several starts.
 
 use super::belief::SampledBelief;
-use super::members::Members;
+use super::members::{Members, seed_of};
 use super::method::{FitContext, Fitted, Method, Spent};
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
-
-/// Distance between the seeds of two members: far from the seeds that users count up.
-const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over K runs of one recipe, each with its own start, order of the data and dropout. The
 /// trained adapter of the comparison is the first member.
@@ -43,7 +40,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
         let mut members = vec![read_adapter(context.map)?];
         let mut items = 0;
         for member in 1..self.n_members as u64 {
-            let outcome = context.train_adapter(context.seed.wrapping_add(member.wrapping_mul(SEED_STRIDE)))?;
+            let outcome = context.train_adapter(seed_of(context.seed, member))?;
             items += outcome.report.items;
             members.push(read_adapter(&outcome.model)?);
         }

@@ -23,15 +23,17 @@ use ndarray::{Array2, Zip};
 /// (the prior is δ); and the gradient is **not clipped**, for ĥ is a product with the gradient, so that a scaled gradient scales
 /// the curvature and with it the variance.
 ///
-/// The default is Bayes at temperature 1. Published runs instead set `δ = 0` and an ess that is 200 to 40,000 times N: with δ = 0
-/// the prior is improper and a weight whose curvature is near 0 has no bound on its variance; with such an ess the posterior is
-/// very cold. [`Ivon::published`] has them.
+/// Two settings are not Bayes at temperature 1 ([`Ivon::at_temperature_1`]) and cannot well be: published runs set `δ = 0`, so that
+/// the prior is improper and a weight whose curvature is near 0 has no bound on its variance, and an ess of 200 to 40,000 times N, a
+/// very cold posterior. With ess = N the noise of a weight that the data do not hold is the prior's, and A and B are multiplied:
+/// a product of noises drowns what few items say. The default is cold too.
 ///
 /// Shen et al. (2024), arXiv 2402.17641, algorithm 1; Cong et al. (2024), arXiv 2411.04421; Cong et al. (2025), arXiv 2506.14280.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ivon {
-    /// Peak learning rate; warm-up and decay are the recipe's.
-    pub learning_rate: f64,
+    /// Peak learning rate; warm-up and decay are the recipe's. `None` takes the recipe's rate over ξ: no step of a weight is
+    /// longer than the rate times ξ, and with AdamW hardly any is longer than its rate.
+    pub learning_rate: Option<f64>,
     /// ess; `None` for the number of training items.
     pub effective_sample_size: Option<f64>,
     /// λ, the precision of the prior `N(0, 1/λ)` on every weight: `δ = λ/ess`.
@@ -51,10 +53,10 @@ pub struct Ivon {
 }
 
 impl Default for Ivon {
-    /// The published optimiser at temperature 1: ess = N and a prior of standard deviation 0.02 (published runs start with
-    /// deviations from 0.006 to 0.03).
+    /// The published optimiser at ess 1e6 (deviations of 0.03 at the start), in steps as long as the recipe's: published runs have
+    /// 10,000 steps of at most 3e-5, which in a short run lead nowhere.
     fn default() -> Self {
-        Self { effective_sample_size: None, prior_precision: 2500.0, ..Self::published(1.0) }
+        Self { learning_rate: None, ..Self::published(1e6) }
     }
 }
 
@@ -62,7 +64,7 @@ impl Ivon {
     /// The published settings at an ess: 1e7 for WinoGrande-S and BoolQ, 1e8 for WinoGrande-M, 1e6 for ARC and OBQA. δ = 0.
     pub fn published(effective_sample_size: f64) -> Self {
         Self {
-            learning_rate: 0.03,
+            learning_rate: Some(0.03),
             effective_sample_size: Some(effective_sample_size),
             prior_precision: 0.0,
             initial_hessian: 1e-3,
@@ -71,6 +73,20 @@ impl Ivon {
             clip: Some(1e-3),
             rescale_lr: false,
             n_samples: 10,
+        }
+    }
+
+    /// Bayes at temperature 1 under the prior `N(0, 1/λ)`: ess = N, δ = λ/N.
+    pub fn at_temperature_1(prior_precision: f64) -> Self {
+        Self { effective_sample_size: None, prior_precision, ..Self::default() }
+    }
+
+    /// The peak learning rate beside a recipe's.
+    fn rate(&self, of_recipe: f64) -> Result<f64> {
+        match (self.learning_rate, self.clip) {
+            (Some(rate), _) => Ok(rate),
+            (None, Some(clip)) => Ok(of_recipe / clip),
+            (None, None) => Err(Error::config("learning_rate", "given where steps are not clipped", "none")),
         }
     }
 
@@ -109,7 +125,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
             "{} draws, ess {ess}, prior precision {}, rate {}, h0 {}, betas {} and {}, clip {:?}, rescale_lr {}",
             self.n_samples,
             self.prior_precision,
-            self.learning_rate,
+            self.learning_rate.map_or("the recipe's over clip".into(), |rate| rate.to_string()),
             self.initial_hessian,
             self.beta_1,
             self.beta_2,
@@ -121,7 +137,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         let mut rule = self.rule(context.train.n_items(), context.seed)?;
         let recipe = settings("IVON", context)?;
-        let config = TrainerConfig { learning_rate: self.learning_rate, max_grad_norm: None, ..recipe };
+        let learning_rate = self.rate(recipe.learning_rate)?;
+        let config = TrainerConfig { learning_rate, max_grad_norm: None, ..recipe };
         let outcome = context.train_by(&mut rule, config, start(context)?)?;
         let mean = read_adapter(&outcome.model)?;
         let deviations = rule.deviations(&mean)?;
@@ -251,12 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_bayes_at_temperature_1_and_the_published_one_is_cold_without_a_prior() {
-        let ours = Ivon::default().rule(640, 0).unwrap();
-        assert_eq!((ours.step.ess, ours.step.delta * ours.step.ess), (640.0, 2500.0));
+    fn settings_are_cold_without_a_prior_or_bayes_at_temperature_1() {
+        let bayes = Ivon::at_temperature_1(2500.0).rule(640, 0).unwrap();
+        assert_eq!((bayes.step.ess, bayes.step.delta * bayes.step.ess), (640.0, 2500.0));
         let published = Ivon::published(1e7).rule(640, 0).unwrap();
         assert_eq!((published.step.ess, published.step.delta, published.factor), (1e7, 0.0, 1.0));
         let rescaled = Ivon { rescale_lr: true, ..Ivon::published(1e7) }.rule(640, 0).unwrap();
         assert_eq!(rescaled.factor, 1e-3);
+        // a clipped step is as long as one of the recipe's
+        assert_eq!(Ivon::default().rate(2e-3).unwrap() * 1e-3, 2e-3);
+        assert_eq!(Ivon::published(1e7).rate(2e-3).unwrap(), 0.03);
+        let error = Ivon { clip: None, ..Ivon::default() }.rate(2e-3).unwrap_err().to_string();
+        assert!(error.contains("learning_rate"), "{error}");
     }
 }

@@ -5,6 +5,14 @@ use super::keep::{Keep, Kept};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterSampler, AdapterWeights};
 
+/// Distance between the seeds of two members: far from the seeds that users count up.
+const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The seed of a member's own run; member 0 has the comparison's.
+pub(super) fn seed_of(seed: u64, member: u64) -> u64 {
+    seed.wrapping_add(member.wrapping_mul(SEED_STRIDE))
+}
+
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over K adapters: probabilities are averaged, never logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Members(Vec<AdapterWeights>);
@@ -38,9 +46,14 @@ impl Members {
         &self.0
     }
 
-    /// Bytes of all members but one in single precision.
+    /// Bytes of all members in single precision.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(bytes_of).sum()
+    }
+
+    /// Bytes of all members but one, where that one is the trained adapter.
     pub(super) fn extra_bytes(&self) -> usize {
-        bytes_of(&self.0[0]) * (self.0.len() - 1)
+        self.bytes() - bytes_of(&self.0[0])
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use crate::train::{Snapshot, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
+use crate::train::{Snapshot, Snapshots, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
 use std::collections::BTreeMap;
 
 /// A way from training data to beliefs about logits. One file a method.
@@ -187,7 +187,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// As [`attach`] and [`Trainer::fit`].
     pub fn train_adapter(&self, seed: u64) -> Result<TrainOutcome<M>> {
         let start = attach(self.base.clone(), &self.recipe.lora, seed)?;
-        self.train_on(TrainerConfig { seed, ..self.recipe.trainer.clone() }, start)
+        self.train_on(TrainerConfig { seed, ..self.own_run() }, start)
+    }
+
+    /// The recipe's training as a method's own run: the log and the snapshots are those of the comparison's adapter.
+    pub(super) fn own_run(&self) -> TrainerConfig {
+        TrainerConfig { snapshots: Snapshots::default(), log: None, ..self.recipe.trainer.clone() }
     }
 
     /// Trains an adapter that is there.

@@ -12,6 +12,7 @@
 //! | [`McDropout`] | inputs of A | an adapter trained with dropout |
 //! | [`CheckpointEnsemble`] | a finite set | snapshots of the training |
 //! | [`DeepEnsemble`] | a finite set | further training runs |
+//! | [`AnchoredEnsemble`] | a finite set, around draws from the prior | training runs |
 //! | [`Swag`] | A and B, diagonal and low rank | further epochs |
 //! | [`Tfb`] | A in the columns of B, one scale | training inputs, no labels |
 //! | [`HeadLaplace`] | the classes' rows of the output layer | one pass over the training items |
@@ -22,6 +23,7 @@
 
 mod adam;
 mod adapter_training;
+mod anchored_ensemble;
 mod belief;
 mod blob;
 mod blob_rule;
@@ -46,6 +48,7 @@ mod swag;
 mod tfb;
 mod token_noise;
 
+pub use anchored_ensemble::AnchoredEnsemble;
 pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief};
 pub use blob::{Blob, BlobObjective};
 pub use blob_rule::BlobRule;

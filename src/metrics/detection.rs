@@ -3,6 +3,8 @@
 
 use super::auroc::Ranking;
 use crate::error::{Error, Result};
+use crate::metrics::bootstrap::BayesianBootstrap;
+use crate::metrics::interval::Estimate;
 
 /// Mean precision over the thresholds, weighted by the recall that each adds.
 ///
@@ -26,12 +28,30 @@ use crate::error::{Error, Result};
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
 pub fn average_precision(positive: &[f64], negative: &[f64]) -> Result<f64> {
-    let (mut found, mut sum) = (0, 0.0);
-    for (alarms, true_alarms) in alarms(positive, negative)? {
-        sum += (true_alarms - found) as f64 * true_alarms as f64 / alarms as f64;
-        found = true_alarms;
-    }
-    Ok(sum / positive.len() as f64)
+    Ok(Alarms::new(positive, negative)?.average_precision(&[1.0].repeat(positive.len() + negative.len())))
+}
+
+/// [`average_precision`] with its interval: both sets of items bootstrapped, independently of each other and at their sizes.
+///
+/// # Errors
+/// As [`average_precision`], or if the bootstrap's own settings are out of bounds.
+///
+/// ```
+/// use bayes_lora::metrics::{BayesianBootstrap, average_precision_estimate};
+///
+/// let estimate = average_precision_estimate(&[1.2, 0.9, 0.4], &[0.1, 0.6], &BayesianBootstrap::default())?;
+/// assert!(estimate.low < estimate.value && estimate.high <= 1.0);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+pub fn average_precision_estimate(
+    positive: &[f64],
+    negative: &[f64],
+    bootstrap: &BayesianBootstrap,
+) -> Result<Estimate> {
+    let alarms = Alarms::new(positive, negative)?;
+    let drawn = bootstrap.estimate(positive.len() + negative.len(), |weights| alarms.average_precision(weights))?;
+    // equal weights add up to counts but for rounding
+    Ok(Estimate { value: average_precision(positive, negative)?, ..drawn })
 }
 
 /// Share of negatives that score at least the threshold at which the share `recall` of positives does: FPR@95 for 0.95.
@@ -48,28 +68,89 @@ pub fn average_precision(positive: &[f64], negative: &[f64]) -> Result<f64> {
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
 pub fn false_positive_rate_at(recall: f64, positive: &[f64], negative: &[f64]) -> Result<f64> {
-    if !(recall > 0.0 && recall <= 1.0) {
-        return Err(Error::config("recall", "in (0, 1]", recall));
-    }
-    let enough = |true_alarms: usize| true_alarms as f64 >= recall * positive.len() as f64;
-    let levels = alarms(positive, negative)?;
-    // the loosest threshold finds all
-    let at = levels.into_iter().find(|(_, true_alarms)| enough(*true_alarms));
-    Ok(at.map_or(1.0, |(alarms, true_alarms)| (alarms - true_alarms) as f64 / negative.len() as f64))
+    check_recall(recall)?;
+    let weights = [1.0].repeat(positive.len() + negative.len());
+    Ok(Alarms::new(positive, negative)?.false_positive_rate_at(recall, &weights))
 }
 
-/// For every threshold from strict to loose: how many items score at least so much, and how many of them are positive.
-fn alarms(positive: &[f64], negative: &[f64]) -> Result<Vec<(usize, usize)>> {
-    let ranking = Ranking::new(positive, negative)?;
-    let (mut end, mut alarms, mut true_alarms) = (ranking.order.len(), 0, 0);
-    let levels = ranking.run_lengths.iter().rev().map(|run| {
-        let items = &ranking.order[end - run..end];
-        end -= run;
-        alarms += run;
-        true_alarms += items.iter().filter(|item| ranking.positive[**item]).count();
-        (alarms, true_alarms)
-    });
-    Ok(levels.collect())
+/// [`false_positive_rate_at`] with its interval: both sets of items bootstrapped, independently of each other.
+///
+/// # Errors
+/// As [`false_positive_rate_at`], or if the bootstrap's own settings are out of bounds.
+///
+/// ```
+/// use bayes_lora::metrics::{BayesianBootstrap, false_positive_rate_estimate};
+///
+/// let estimate = false_positive_rate_estimate(0.95, &[1.2, 0.9, 0.4], &[0.1, 0.6], &BayesianBootstrap::default())?;
+/// assert!(estimate.low <= 0.5 && 0.5 <= estimate.high);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+pub fn false_positive_rate_estimate(
+    recall: f64,
+    positive: &[f64],
+    negative: &[f64],
+    bootstrap: &BayesianBootstrap,
+) -> Result<Estimate> {
+    check_recall(recall)?;
+    let alarms = Alarms::new(positive, negative)?;
+    let rate = |weights: &[f64]| alarms.false_positive_rate_at(recall, weights);
+    let drawn = bootstrap.estimate(positive.len() + negative.len(), rate)?;
+    Ok(Estimate { value: false_positive_rate_at(recall, positive, negative)?, ..drawn })
+}
+
+fn check_recall(recall: f64) -> Result<()> {
+    if recall > 0.0 && recall <= 1.0 { Ok(()) } else { Err(Error::config("recall", "in (0, 1]", recall)) }
+}
+
+/// Items by score, as thresholds see them.
+struct Alarms {
+    ranking: Ranking,
+    n_positive: f64,
+    n_negative: f64,
+}
+
+impl Alarms {
+    fn new(positive: &[f64], negative: &[f64]) -> Result<Self> {
+        let ranking = Ranking::new(positive, negative)?;
+        Ok(Self { ranking, n_positive: positive.len() as f64, n_negative: negative.len() as f64 })
+    }
+
+    /// For every threshold from strict to loose, how many positives and how many negatives score at least so much. Items count by
+    /// their weights, which are scaled to sum to its size in each set: where all are 1, these are counts, exactly.
+    fn levels(&self, weights: &[f64]) -> Vec<(f64, f64)> {
+        let of_set = |items: &[usize], positive: bool| -> f64 {
+            items.iter().filter(|item| self.ranking.positive[**item] == positive).map(|item| weights[*item]).sum()
+        };
+        let order = &self.ranking.order;
+        let (to_positive, to_negative) =
+            (self.n_positive / of_set(order, true), self.n_negative / of_set(order, false));
+        let (mut end, mut right, mut wrong) = (order.len(), 0.0, 0.0);
+        let levels = self.ranking.run_lengths.iter().rev().map(|run| {
+            let items = &order[end - run..end];
+            end -= run;
+            right += to_positive * of_set(items, true);
+            wrong += to_negative * of_set(items, false);
+            (right, wrong)
+        });
+        levels.collect()
+    }
+
+    fn average_precision(&self, weights: &[f64]) -> f64 {
+        let (mut found, mut sum) = (0.0, 0.0);
+        for (right, wrong) in self.levels(weights) {
+            if right > found {
+                sum += (right - found) * right / (right + wrong);
+                found = right;
+            }
+        }
+        sum / self.n_positive
+    }
+
+    fn false_positive_rate_at(&self, recall: f64, weights: &[f64]) -> f64 {
+        let enough = |level: &(f64, f64)| level.0 >= recall * self.n_positive;
+        // the loosest threshold finds all
+        self.levels(weights).iter().find(|level| enough(level)).map_or(1.0, |(_, wrong)| wrong / self.n_negative)
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +198,37 @@ mod tests {
             let (p, q) = (as_scores(&positive), as_scores(&negative));
             prop_assert!((average_precision(&p, &q).unwrap() - expected).abs() < 1e-12);
             prop_assert_eq!(false_positive_rate_at(recall, &p, &q).unwrap(), rate.unwrap());
+        }
+    }
+
+    /// Mean and standard deviation of what a bootstrap draws, from its 68 % interval.
+    fn drawn(estimate: &Estimate) -> (f64, f64) {
+        (0.5 * (estimate.low + estimate.high), 0.5 * (estimate.high - estimate.low))
+    }
+
+    #[test]
+    fn intervals_are_as_wide_as_the_spread_over_fresh_data() {
+        // scores N(1, 1) against N(0, 1): what 100 + 150 of them say varies from sample to sample
+        let sample = |k: u64| {
+            let normals = crate::draws::normals(&mut crate::draws::generator(7, "scores", k), (1, 250));
+            let scores = normals.into_raw_vec_and_offset().0;
+            let positive: Vec<f64> = scores[..100].iter().map(|z| z + 1.0).collect();
+            (positive, scores[100..].to_vec())
+        };
+        let bootstrap = BayesianBootstrap { n_draws: 2000, level: 0.6827, ..BayesianBootstrap::default() };
+        let (p, n) = sample(0);
+        for (estimate, value) in [
+            (average_precision_estimate(&p, &n, &bootstrap).unwrap(), average_precision as fn(&[f64], &[f64]) -> _),
+            (false_positive_rate_estimate(0.8, &p, &n, &bootstrap).unwrap(), |p, n| false_positive_rate_at(0.8, p, n)),
+        ] {
+            let fresh: Vec<f64> = (1..400).map(|k| sample(k)).map(|(p, n)| value(&p, &n).unwrap()).collect();
+            let mean = fresh.iter().sum::<f64>() / fresh.len() as f64;
+            let sd = (fresh.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / fresh.len() as f64).sqrt();
+            let (centre, width) = drawn(&estimate);
+            // one sample's width is known to a third or so, its centre to a few of them
+            assert!((0.67..1.5).contains(&(width / sd)), "{width} against {sd}");
+            assert!((centre - mean).abs() < 4.0 * sd, "{centre} against {mean}, {sd}");
+            assert_eq!(estimate.value, value(&p, &n).unwrap());
         }
     }
 

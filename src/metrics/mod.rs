@@ -58,7 +58,9 @@ pub use accuracy::accuracy;
 pub use auroc::{auroc, auroc_estimate};
 pub use bootstrap::BayesianBootstrap;
 pub use brier::brier;
-pub use detection::{average_precision, false_positive_rate_at};
+pub use detection::{
+    average_precision, average_precision_estimate, false_positive_rate_at, false_positive_rate_estimate,
+};
 pub use dispersion::{Dispersion, DispersionVerdict};
 pub use ece::{adaptive_ece, debiased_ece, ece, mce};
 pub use interval::{Estimate, beta_interval, wilson_interval};

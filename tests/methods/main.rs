@@ -13,11 +13,12 @@ use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
-    Blob, BlobObjective, CheckpointEnsemble, DeepEnsemble, FitContext, HeadLaplace, Ivon, LaplaceMethod,
-    MaximumLikelihood, McDropout, Method, MonteClora, NoiseSharing, Recipe, Swag, Tfb,
+    AnchoredEnsemble, Blob, BlobObjective, CheckpointEnsemble, DeepEnsemble, FitContext, HeadLaplace, Ivon,
+    LaplaceMethod, MaximumLikelihood, McDropout, Method, MonteClora, NoiseSharing, Recipe, Swag, Tfb,
 };
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points, PromptClassifier};
 use bayes_lora::predict::Predictive;
+use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshot, Snapshots, Trainer, TrainerConfig};
 use burn::tensor::DType;
@@ -34,6 +35,7 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
         Box::new(McDropout { sharing: per_token, ..McDropout::default() }),
         Box::new(CheckpointEnsemble::default()),
         Box::new(DeepEnsemble::default()),
+        Box::new(AnchoredEnsemble::new(PriorPrecision::new(4.0).unwrap())),
         Box::new(ivon()),
         Box::new(Blob::default()),
         Box::new(Blob { objective: BlobObjective::Elbo { kl_weight: 1.0 }, sharing: per_token, ..Blob::default() }),
@@ -61,7 +63,8 @@ fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
 
 /// IVON for networks of a few weights and runs of a few steps.
 fn ivon() -> Ivon {
-    Ivon { learning_rate: 0.1, prior_precision: 5.0, initial_hessian: 0.1, beta_2: 0.99, clip: None, ..Ivon::default() }
+    let bayes = Ivon::at_temperature_1(5.0);
+    Ivon { learning_rate: Some(0.1), initial_hessian: 0.1, beta_2: 0.99, clip: None, ..bayes }
 }
 
 /// All that a comparison has before its methods are fitted.

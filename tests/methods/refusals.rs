@@ -3,9 +3,11 @@
 use crate::{Case, ivon, points};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::{
-    Blob, CheckpointEnsemble, DeepEnsemble, McDropout, Method, MonteClora, NoiseSharing, Recipe, Requirements,
+    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, McDropout, Method, MonteClora, NoiseSharing, Recipe,
+    Requirements,
 };
 use bayes_lora::models::{Mlp, Points};
+use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig, TrainingMode};
 use burn::tensor::DType;
@@ -55,6 +57,8 @@ fn what_is_missing_is_named_before_and_while_fitting() {
     refused(&ensemble, &case, &["snapshots", "3", "2"]);
     refused(&CheckpointEnsemble { n_members: 0 }, &case, &["snapshots"]);
     refused(&DeepEnsemble { n_members: 0 }, &case, &["n_members"]);
+    let anchored = AnchoredEnsemble::new(PriorPrecision::new(1.0).unwrap());
+    refused(&AnchoredEnsemble { n_members: 0, ..anchored }, &case, &["n_members"]);
     let map = bayes_lora::lora::attach(case.base.clone(), &dry.lora, 3).unwrap();
     refused(&McDropout::default(), &Case { map, ..case }, &["MC dropout", "trained with dropout"]);
 }

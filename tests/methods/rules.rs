@@ -1,17 +1,22 @@
 //! The rules of variational methods in the trainer: gradients at the right place, checkpoints, limits that are plain training.
 
 use crate::support::points::{LIMITS, adapted, blobs, distance, nll, quick, train, values};
-use crate::support::{f64_or_skip, relative_error};
-use crate::{item_nlls, ivon, link, mean, mlp, points};
+use crate::support::{device, f64_or_skip, relative_error};
+use crate::{Case, item_nlls, ivon, link, mean, mlp, points};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::BatchLimits;
+use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
-use bayes_lora::methods::{Blob, BlobObjective, Ivon, Method, MonteClora};
-use bayes_lora::models::{Mlp, Points};
+use bayes_lora::methods::{AnchoredEnsemble, Blob, BlobObjective, FitContext, Ivon, Method, MonteClora, Recipe};
+use bayes_lora::models::{Dataset, Mlp, Points};
+use bayes_lora::posterior::log_likelihood_gradient;
+use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::LoraMatrix;
+use bayes_lora::tensor_file::TensorFile;
 use bayes_lora::train::{Decay, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
 use burn::tensor::DType;
+use ndarray::Array2;
 use std::path::Path;
 use std::time::Duration;
 
@@ -180,5 +185,86 @@ fn every_trained_method_learns() {
         assert!(found < 0.8 * untrained, "{}: {found} after {untrained}", method.name());
         // four epochs over 44 items
         assert_eq!((fitted.spent.forwards, fitted.spent.backwards), (176, 176), "{}", method.name());
+    }
+}
+
+#[test]
+fn an_anchored_member_is_the_mode_around_its_own_anchor() {
+    if !f64_or_skip("modes around anchors") {
+        return;
+    }
+    let Case { base, recipe, train: data, .. } = points(DType::F64);
+    let precision = PriorPrecision::new(3.0).unwrap();
+    let ensemble = AnchoredEnsemble { n_members: 2, ..AnchoredEnsemble::new(precision) };
+    // to the mode, to the last bits: no dropout, no clipping, whole batches at a rate that falls to nothing
+    let trainer = TrainerConfig { learning_rate: 0.05, max_grad_norm: None, accumulation: 1, ..quick(6000) };
+    let limits = BatchLimits { max_items: data.n_items(), max_tokens: 10_000 };
+    let recipe = Recipe { lora: recipe.lora.with_dropout(0.0), trainer: TrainerConfig { limits, ..trainer } };
+    let control = Control::silent();
+    let context = FitContext {
+        base: &base,
+        map: &base,
+        snapshots: &[],
+        recipe: &recipe,
+        curvatures: &[],
+        train: &data,
+        held_out: None,
+        limits,
+        seed: 9,
+        control: &control,
+    };
+    let fitted = ensemble.fit(&context).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // the members as they are kept
+    let start = |seed| attach(base.clone(), &recipe.lora, seed).unwrap();
+    fitted.save(dir.path(), &start(0)).unwrap();
+    let mut file = TensorFile::open(dir.path().join("belief.safetensors")).unwrap();
+    let seeds = [9u64, 9u64.wrapping_add(0x9e37_79b9_7f4a_7c15)];
+    let mut anchors = Vec::new();
+    for (member, seed) in seeds.into_iter().enumerate() {
+        let fresh = start(seed);
+        let anchor = ensemble.anchor(&fresh, seed).unwrap();
+        let mut weights = anchor.clone();
+        for (site, w) in &mut weights {
+            let name = format!("member {member}/{site}");
+            let kept = file.read(&name, [w.nrows(), w.ncols()], DType::F64, &device()).unwrap();
+            *w = Array2::from_shape_vec(w.dim(), kept.into_data().try_into_vec().unwrap()).unwrap();
+        }
+        let model = write_adapter(fresh, &weights).unwrap();
+        let gradient = log_likelihood_gradient(&model, &data, Likelihood::Categorical, &limits, &control).unwrap();
+        let (mut force, mut rest) = (0.0f64, 0.0f64);
+        for (site, g) in &gradient {
+            let pull = (&weights[site] - &anchor[site]) * precision.value();
+            force = force.max(pull.iter().fold(0.0, |m, v| m.max(v.abs())));
+            rest = rest.max((g - &pull).iter().fold(0.0, |m, v| m.max(v.abs())));
+        }
+        println!("member {member}: largest force {force}, what is left {rest:e}");
+        assert!(force > 0.3 && rest < 1e-9, "member {member}: {force}, {rest:e}");
+        anchors.push(anchor);
+    }
+    assert_ne!(anchors[0], anchors[1]);
+}
+
+#[test]
+fn anchors_have_the_law_of_the_prior() {
+    let base = mlp(DType::F32);
+    let start = attach(base, &LoraConfig::new(2), 1).unwrap();
+    let ensemble = AnchoredEnsemble::new(PriorPrecision::new(4.0).unwrap());
+    let centre = read_adapter(&start).unwrap();
+    let deviations: Vec<f64> = (0..400)
+        .flat_map(|seed| {
+            let anchor = ensemble.anchor(&start, seed).unwrap();
+            centre.iter().flat_map(|(site, w)| (&anchor[site] - w).into_iter()).collect::<Vec<f64>>()
+        })
+        .collect();
+    let n = deviations.len() as f64;
+    let variance = deviations.iter().map(|d| d * d).sum::<f64>() / n;
+    // standard errors: 0.5/√n of the mean, 0.25·√(2/n) of the variance
+    assert!((deviations.iter().sum::<f64>() / n).abs() < 5.0 * 0.5 / n.sqrt());
+    assert!((variance - 0.25).abs() < 5.0 * 0.25 * (2.0 / n).sqrt(), "{variance}");
+    let zero = AnchoredEnsemble { prior_mean: PriorMean::Zero, ..ensemble };
+    let (a, b) = (ensemble.anchor(&start, 3).unwrap(), zero.anchor(&start, 3).unwrap());
+    for (site, w) in &centre {
+        assert!((&a[site] - &b[site] - w).iter().all(|d| d.abs() < 1e-12), "{site}");
     }
 }

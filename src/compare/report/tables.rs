@@ -171,7 +171,7 @@ fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
         let of = |score| shift.and_then(|s| s.detections.iter().find(|d| d.score == score));
         let cells = UncertaintyScore::ALL.iter().flat_map(|&score| match of(score) {
             None => vec![TableCell::none(); 3],
-            Some(d) => vec![estimate(&d.auroc), TableCell::new(number(d.aupr)), TableCell::new(number(d.fpr95))],
+            Some(d) => vec![estimate(&d.auroc), estimate(&d.aupr), estimate(&d.fpr95)],
         });
         cells.collect()
     };
