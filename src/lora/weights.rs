@@ -118,6 +118,24 @@ pub fn write_adapter<M: Adaptable>(mut model: M, weights: &AdapterWeights) -> Re
     Ok(model)
 }
 
+/// Checks that `found` has every matrix of `expected`, in its shape.
+///
+/// # Errors
+/// Names the first that is missing or of another shape.
+pub(crate) fn check_same_shapes(what: &str, found: &AdapterWeights, expected: &AdapterWeights) -> Result<()> {
+    for (site, weight) in expected {
+        let other = found.get(site).ok_or_else(|| Error::Incompatible(format!("{what} has no `{site}`")))?;
+        if other.dim() != weight.dim() {
+            return Err(Error::Shape {
+                what: format!("`{site}` of {what}"),
+                expected: weight.shape().to_vec(),
+                found: other.shape().to_vec(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The model with its adapter set to `weights`, and these as the start that a prior may be centred at.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use super::keep::{Keep, Kept};
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::Result;
-use crate::lora::{AdapterSampler, AdapterWeights, write_adapter};
+use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, LogitGauge};
 use crate::predict::{predict_linearized, predict_map, predict_sampled};
@@ -92,8 +92,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for OwnPointBelie
 impl OwnPointBelief {
     pub(super) const KIND: &str = "own adapter";
 
-    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
-        Ok(Self { adapter: kept.take_adapter("adapter")? })
+    pub(super) fn restore(kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
+        let adapter = kept.take_adapter("adapter")?;
+        check_same_shapes("the belief's own adapter", &adapter, map)?;
+        Ok(Self { adapter })
     }
 }
 

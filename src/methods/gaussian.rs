@@ -3,7 +3,7 @@
 use super::keep::{Keep, Kept};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
-use crate::lora::{AdapterSampler, AdapterWeights};
+use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes};
 use ndarray::Array2;
 
 /// `θ = m + σ∘z + Σ_k d_k ζ_k` with standard normal z (one a weight) and ζ (one a column): covariance `diag σ² + Σ_k d_k d_kᵀ`.
@@ -95,8 +95,9 @@ pub(super) fn bytes_of(weights: &AdapterWeights) -> usize {
 impl GaussianAdapter {
     pub(super) const KIND: &str = "Gaussian";
 
-    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+    pub(super) fn restore(kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
         let (mean, deviations) = (kept.take_adapter("mean")?, kept.take_adapter("deviation")?);
+        check_same_shapes("the Gaussian's mean", &mean, map)?;
         Self::new(mean, deviations, kept.take_adapters("column")?)
     }
 }

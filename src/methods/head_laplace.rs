@@ -178,6 +178,14 @@ impl Keep for HeadBelief {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
         let HeadRows { features, logits: mean, .. } = predict_head(model, data, limits, control)?;
+        let (expected, found) = (self.posterior.features.ncols(), features.ncols());
+        if (found, mean.ncols()) != (expected, self.posterior.n_classes) {
+            return Err(Error::Shape {
+                what: "features and classes of the output layer".into(),
+                expected: vec![expected, self.posterior.n_classes],
+                found: vec![found, mean.ncols()],
+            });
+        }
         let mut covariance = self.posterior.covariance(&features);
         if !self.link.needs_raw_covariance() {
             for (item, mut raw) in covariance.outer_iter_mut().enumerate() {

@@ -109,7 +109,11 @@ impl DropoutSampler {
     pub(super) fn restore(kept: &mut Kept, map: AdapterWeights) -> Result<Self> {
         let mut probabilities = BTreeMap::new();
         for module in map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module) {
-            probabilities.insert(module.clone(), kept.take_number(module)?);
+            let p = kept.take_number(module)?;
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::config(format!("dropout of `{module}`"), "in [0, 1)", p));
+            }
+            probabilities.insert(module.clone(), p);
         }
         Ok(Self { map, probabilities })
     }

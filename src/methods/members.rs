@@ -3,7 +3,10 @@
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
 use crate::error::{Error, Result};
-use crate::lora::{AdapterSampler, AdapterWeights};
+use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes};
+
+/// What an error says that a member is.
+const MEMBER: &str = "a member of the ensemble";
 
 /// Distance between the seeds of two members: far from the seeds that users count up.
 const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -24,20 +27,7 @@ impl Members {
     /// If there is none, or two differ in their matrices or shapes.
     pub fn new(members: Vec<AdapterWeights>) -> Result<Self> {
         let first = members.first().ok_or_else(|| Error::empty("ensemble"))?;
-        for member in &members[1..] {
-            for (site, weight) in first {
-                let other = member.get(site).ok_or_else(|| {
-                    Error::Incompatible(format!("a member of the ensemble has no `{site}`, another has"))
-                })?;
-                if other.dim() != weight.dim() {
-                    return Err(Error::Shape {
-                        what: format!("`{site}` of a member of the ensemble"),
-                        expected: weight.shape().to_vec(),
-                        found: other.shape().to_vec(),
-                    });
-                }
-            }
-        }
+        members[1..].iter().try_for_each(|member| check_same_shapes(MEMBER, member, first))?;
         Ok(Self(members))
     }
 
@@ -60,8 +50,10 @@ impl Members {
 impl Members {
     pub(super) const KIND: &str = "members";
 
-    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
-        Self::new(kept.take_adapters("member")?)
+    pub(super) fn restore(kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
+        let members = Self::new(kept.take_adapters("member")?)?;
+        check_same_shapes(MEMBER, &members.0[0], map)?;
+        Ok(members)
     }
 }
 

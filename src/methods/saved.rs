@@ -144,16 +144,16 @@ fn restore<M: Classifier, D: Dataset<Input = M::Input>>(
     let kind = kept.kind.to_string();
     match kind.split_once(" of ") {
         None if kind == PointBelief::KIND => Ok(Box::new(PointBelief)),
-        None if kind == OwnPointBelief::KIND => Ok(Box::new(OwnPointBelief::restore(kept)?)),
+        None if kind == OwnPointBelief::KIND => Ok(Box::new(OwnPointBelief::restore(kept, &map)?)),
         None if kind == LinearizedBelief::KIND => Ok(Box::new(LinearizedBelief::restore(kept)?)),
         None if kind == HeadBelief::KIND => Ok(Box::new(HeadBelief::restore(kept)?)),
-        Some((SAMPLED, Members::KIND)) => sampled(Members::restore(kept)?, kept),
-        Some((SAMPLED, GaussianAdapter::KIND)) => sampled(GaussianAdapter::restore(kept)?, kept),
+        Some((SAMPLED, Members::KIND)) => sampled(Members::restore(kept, &map)?, kept),
+        Some((SAMPLED, GaussianAdapter::KIND)) => sampled(GaussianAdapter::restore(kept, &map)?, kept),
         Some((SAMPLED, DropoutSampler::KIND)) => sampled(DropoutSampler::restore(kept, map)?, kept),
         Some((SAMPLED, ColumnSpaceNoise::KIND)) => sampled(ColumnSpaceNoise::restore(kept, map)?, kept),
         Some((SAMPLED, LAPLACE)) => sampled(kept.take_posterior()?, kept),
-        Some((NOISY, TokenDropout::KIND)) => noisy(TokenDropout, kept),
-        Some((NOISY, Flipout::KIND)) => noisy(Flipout::restore(kept)?, kept),
+        Some((NOISY, TokenDropout::KIND)) => noisy(TokenDropout, kept, &map),
+        Some((NOISY, Flipout::KIND)) => noisy(Flipout::restore(kept, &map)?, kept, &map),
         _ => Err(Error::Unsupported {
             what: "kind of belief".into(),
             found: kind,
@@ -172,6 +172,7 @@ fn sampled<M: Classifier, D: Dataset<Input = M::Input>>(
 fn noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     noise: impl TokenNoise + 'static,
     kept: &mut Kept,
+    map: &AdapterWeights,
 ) -> Result<Box<dyn Belief<M, D>>> {
-    Ok(Box::new(NoisyBelief::restore(noise, kept)?))
+    Ok(Box::new(NoisyBelief::restore(noise, kept, map)?))
 }

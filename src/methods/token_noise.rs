@@ -5,9 +5,9 @@ use super::keep::{Keep, Kept};
 use crate::belief::LogitBelief;
 use crate::data::BatchLimits;
 use crate::draws::{generator, keyed, normals};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::lora::{AdapterWeights, write_adapter};
+use crate::lora::{AdapterWeights, check_same_shapes, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::predict::{RowKeys, predict_noisy};
 use crate::progress::Control;
@@ -59,8 +59,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, N: TokenNoise> Belief<M, D> fo
 pub(super) const NOISY: &str = "noise";
 
 impl<N: TokenNoise> NoisyBelief<N> {
-    pub(super) fn restore(noise: N, kept: &mut Kept) -> Result<Self> {
+    pub(super) fn restore(noise: N, kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
         let adapter = Some(kept.take_adapter("adapter")?).filter(|adapter| !adapter.is_empty());
+        adapter.iter().try_for_each(|adapter| check_same_shapes("the adapter under the noise", adapter, map))?;
         let (n_samples, seed) = (kept.take_setting("n_samples")?, kept.take_setting("seed")?);
         Ok(Self { adapter, noise, n_samples, seed, bytes: kept.take_setting("bytes")? })
     }
@@ -114,14 +115,26 @@ pub struct Flipout(pub Arc<BTreeMap<String, NoiseOfA>>);
 impl Flipout {
     pub(super) const KIND: &str = "Flipout";
 
-    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+    pub(super) fn restore(kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
         let mut frames = kept.take_adapter("frame")?;
-        let deviations = kept.take_adapter("deviation")?.into_iter();
-        let of = deviations.map(|(site, deviations)| {
+        let mut of = BTreeMap::new();
+        for (site, deviations) in kept.take_adapter("deviation")? {
             let frame = frames.remove(&site);
-            (site.module, NoiseOfA { frame, deviations })
-        });
-        Ok(Self(Arc::new(of.collect())))
+            let found = match &frame {
+                None => vec![deviations.nrows(), deviations.ncols()],
+                Some(frame) => vec![frame.nrows(), frame.ncols(), deviations.nrows(), deviations.ncols()],
+            };
+            let expected = map.get(&site).map(|a| match &frame {
+                None => a.shape().to_vec(),
+                Some(frame) => vec![a.nrows(), frame.ncols(), frame.ncols(), a.ncols()],
+            });
+            if site.matrix != LoraMatrix::A || expected.as_ref() != Some(&found) {
+                let (what, expected) = (format!("noise at `{site}`"), expected.unwrap_or_default());
+                return Err(Error::Shape { what, expected, found });
+            }
+            of.insert(site.module, NoiseOfA { frame, deviations });
+        }
+        Ok(Self(Arc::new(of)))
     }
 }
 

@@ -5,12 +5,17 @@ use bayes_lora::belief::LogitBelief;
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Result;
-use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::methods::{Belief, Fitted, HeadLaplace, Keep, Kept, Method, Needs, PointBelief};
+use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter};
+use bayes_lora::methods::{
+    Belief, Fitted, Flipout, GaussianAdapter, HeadLaplace, Keep, Kept, Members, Method, Needs, NoiseOfA, NoisyBelief,
+    OwnPointBelief, PointBelief, SampledBelief,
+};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::POSTERIOR_FILE;
 use bayes_lora::progress::Control;
 use burn::tensor::DType;
+use ndarray::Array2;
+use std::sync::Arc;
 
 const BELIEF_FILE: &str = "belief.safetensors";
 
@@ -75,7 +80,7 @@ fn another_model_is_refused() {
     assert!(load(&dir, &without).is_err());
     // the same adapter on another base
     let base = MlpConfig { seed: 99, ..MlpConfig::new([2, 8, 2]) }.init(&crate::device()).unwrap();
-    let weights = bayes_lora::lora::read_adapter(&case.map).unwrap();
+    let weights = read_adapter(&case.map).unwrap();
     let other = attach(base, &LoraConfig::new(2), 0).unwrap();
     let other = bayes_lora::lora::write_adapter(other, &weights).unwrap();
     refused(load(&dir, &other), &["belief", "base"]);
@@ -125,4 +130,38 @@ fn a_belief_of_ones_own_is_saved_if_it_says_how_and_read_by_its_owner_alone() {
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
     Fitted::new(Mine { keeps: true }).save(dir.path(), &case.map).unwrap();
     refused(load(&dir, &case.map), &["kind of belief", "mine"]);
+}
+
+#[test]
+fn matrices_of_another_shape_than_the_models_are_refused_by_name() {
+    let case = case();
+    let map = read_adapter(&case.map).unwrap();
+    let wider: AdapterWeights =
+        map.iter().map(|(site, w)| (site.clone(), Array2::zeros((w.nrows(), w.ncols() + 1)))).collect();
+    let noise = |frame: Option<Array2<f64>>, d_in| {
+        let of = NoiseOfA { frame, deviations: Array2::zeros((2, d_in)) };
+        Flipout(Arc::new([("layers.0".to_string(), of)].into()))
+    };
+    let noisy = |noise: Flipout| NoisyBelief { adapter: None, noise, n_samples: 2, seed: 0, bytes: 0 };
+    let drawn = Members::new(vec![wider.clone(); 2]).unwrap();
+    let gaussian = GaussianAdapter::new(wider.clone(), AdapterWeights::new(), Vec::new()).unwrap();
+    let beliefs: Vec<Fitted<Mlp, Points>> = vec![
+        Fitted::new(OwnPointBelief { adapter: wider }),
+        Fitted::new(SampledBelief { sampler: drawn, n_samples: 2, seed: 0, bytes: 0 }),
+        Fitted::new(SampledBelief { sampler: gaussian, n_samples: 2, seed: 0, bytes: 0 }),
+        Fitted::new(noisy(noise(None, 3))),
+        Fitted::new(noisy(noise(Some(Array2::zeros((3, 2))), 2))),
+    ];
+    for (number, fitted) in beliefs.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        fitted.save(dir.path(), &case.map).unwrap();
+        let error = load(&dir, &case.map).err().unwrap_or_else(|| panic!("belief {number} was loaded")).to_string();
+        assert!(
+            error.contains("layers.0.lora_A") && error.contains("[2, 3]") || error.contains("[3, 2, 2, 2]"),
+            "{error}"
+        );
+    }
+    let right = tempfile::tempdir().unwrap();
+    Fitted::<Mlp, Points>::new(noisy(noise(Some(Array2::zeros((2, 2))), 2))).save(right.path(), &case.map).unwrap();
+    assert!(load(&right, &case.map).is_ok());
 }
