@@ -23,7 +23,7 @@ use adapter::train_or_load;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::curvature::{
-    Curvature, CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
+    CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
 };
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::summarize;
@@ -65,7 +65,8 @@ struct Arguments {
 /// One approximation, around the same adapter.
 struct Candidate {
     name: String,
-    curvature: Curvature,
+    config: CurvatureConfig,
+    sums_bytes: usize,
     laplace: Laplace,
     /// The same with the evidence at the mode of the quadratic model, where the curvature is exact.
     quadratic: Option<Laplace>,
@@ -157,7 +158,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         seconds.push(clock.elapsed().as_secs_f64());
         let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
         let quadratic = curvature.config.structure.is_exact().then(|| at_mode(&laplace)).transpose()?;
-        candidates.push(Candidate { name: name(&curvature.config), curvature, laplace, quadratic });
+        // the sums go here: those of thirty structures would fill the memory
+        let (config, sums_bytes) = (curvature.config.clone(), curvature.bytes());
+        candidates.push(Candidate { name: name(&config), config, sums_bytes, laplace, quadratic });
     }
     let clock = Instant::now();
     let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
@@ -171,7 +174,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let means = test[0].belief(&PriorPrecision::new(1.0)?.into())?.moments().0;
     let mle = LogitBelief::Point { logits: means }.probabilities(LINK)?;
     let mle_scores = Scores::new(mle.view(), &labels, &options)?;
-    let exact = |structure| candidates.iter().position(|c| is_exact(&c.curvature.config, structure));
+    let exact = |structure| candidates.iter().position(|c| is_exact(&c.config, structure));
     let yardsticks = [CurvatureStructure::FunctionSpace, CurvatureStructure::SiteBlock].map(exact);
     // the same prior for all weight-space structures: the one at which the exact posterior has the most evidence
     let yardstick = match yardsticks[0] {
@@ -180,7 +183,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut rows = Vec::new();
     for (k, candidate) in candidates.iter().enumerate() {
-        let Candidate { name, curvature, laplace, quadratic } = candidate;
+        let Candidate { name, config, sums_bytes, laplace, quadratic } = candidate;
         let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
         let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
             let p = test[k].belief(precisions)?.probabilities(LINK)?;
@@ -202,7 +205,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
             // the prior of a core is in other units
-            match index.filter(|_| !curvature.config.structure.is_of_cores()) {
+            match index.filter(|_| !config.structure.is_of_cores()) {
                 Some(index) => Ok(Some(compare(&test[k].belief(&yardstick)?, &test[index].belief(&yardstick)?)?)),
                 None => Ok(None),
             }
@@ -229,7 +232,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             dispersion,
             stationarity: laplace.stationarity(&gradient)?,
             decomposition_seconds: seconds[k],
-            sums_bytes: curvature.bytes(),
+            sums_bytes: *sums_bytes,
         };
         print_row(&row);
         rows.push(row);
@@ -342,7 +345,7 @@ fn correlation(pairs: &[(f64, f64)]) -> f64 {
 /// Log evidence over λ of the exact structures and the factored ones with the exact Fisher information.
 fn evidence_chart(candidates: &[Candidate]) -> Result<CurveChart, Box<dyn Error>> {
     let mut chart = CurveChart::new("prior precision", "log evidence (nats)");
-    let shown = candidates.iter().filter(|c| c.curvature.config.fisher == FisherKind::Exact).take(6);
+    let shown = candidates.iter().filter(|c| c.config.fisher == FisherKind::Exact).take(6);
     for Candidate { name, laplace, .. } in shown {
         let best = laplace.prior_precisions();
         let points = (-40..=40)

@@ -14,8 +14,8 @@ use std::error::Error;
 pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 
 /// Those that start from the trained adapter, and those that go on training or train their own.
-pub const POST_HOC: [&str; 9] =
-    ["mle", "dropout", "checkpoints", "tfb", "head", "kronecker", "core", "ekfac", "last-layer"];
+pub const POST_HOC: [&str; 10] =
+    ["mle", "dropout", "checkpoints", "tfb", "tfb-published", "head", "kronecker", "core", "ekfac", "last-layer"];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
 
 #[derive(Args)]
@@ -63,6 +63,7 @@ impl MethodArguments {
             "blob" => Box::new(Blob { n_samples, ..Blob::default() }),
             "monte-clora" => Box::new(MonteClora::default()),
             "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::default() }),
+            "tfb-published" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::published() }),
             "head" => Box::new(HeadLaplace::default()),
             "last-layer" => {
                 let curvature = CurvatureConfig { limits, ..LaplaceMethod::last_layer().curvature };

@@ -58,6 +58,11 @@ impl Default for Tfb {
 }
 
 impl Tfb {
+    /// What the published code accepts: with 500 anchors its tolerance of 0.3 % is one of 150 %, σ is sought in [0.001, 0.015].
+    pub fn published() -> Self {
+        Self { tolerance: 1.5, range: (1e-3, 0.015), ..Self::default() }
+    }
+
     fn check(&self) -> Result<()> {
         let (low, high) = self.range;
         if !(low > 0.0 && high > low && high.is_finite()) {
@@ -99,10 +104,9 @@ impl Tfb {
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
     fn name(&self) -> String {
-        match self.sharing {
-            NoiseSharing::Coherent => "TFB".into(),
-            NoiseSharing::PerToken => "TFB per token".into(),
-        }
+        let sharing = if self.sharing == NoiseSharing::PerToken { " per token" } else { "" };
+        let published = if self.tolerance == Self::published().tolerance { ", published tolerance" } else { "" };
+        format!("TFB{sharing}{published}")
     }
 
     fn describe(&self) -> String {

@@ -44,6 +44,7 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
         Box::new(Swag { n_snapshots: 6, rank: 3, ..Swag::default() }),
         Box::new(tfb()),
         Box::new(Tfb { sharing: per_token, ..tfb() }),
+        Box::new(Tfb { n_anchors: 16, width: 0.2, ..Tfb::published() }),
         Box::new(HeadLaplace::default()),
         Box::new(laplace(CurvatureStructure::Kronecker)),
         Box::new(laplace(CurvatureStructure::Core)),
