@@ -14,8 +14,19 @@ use std::error::Error;
 pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 
 /// Those that start from the trained adapter, and those that go on training or train their own.
-pub const POST_HOC: [&str; 10] =
-    ["mle", "dropout", "checkpoints", "tfb", "tfb-published", "head", "kronecker", "core", "ekfac", "last-layer"];
+pub const POST_HOC: [&str; 11] = [
+    "mle",
+    "dropout",
+    "checkpoints",
+    "tfb",
+    "tfb-published",
+    "head",
+    "function",
+    "kronecker",
+    "core",
+    "ekfac",
+    "last-layer",
+];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
 
 #[derive(Args)]
@@ -69,6 +80,7 @@ impl MethodArguments {
                 let curvature = CurvatureConfig { limits, ..LaplaceMethod::last_layer().curvature };
                 Box::new(LaplaceMethod { curvature, ..LaplaceMethod::last_layer() })
             }
+            "function" => Box::new(laplace(CurvatureStructure::FunctionSpace)),
             "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
             "core" => Box::new(laplace(CurvatureStructure::Core)),
             "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
