@@ -221,7 +221,7 @@ mod tests {
             (average_precision_estimate(&p, &n, &bootstrap).unwrap(), average_precision as fn(&[f64], &[f64]) -> _),
             (false_positive_rate_estimate(0.8, &p, &n, &bootstrap).unwrap(), |p, n| false_positive_rate_at(0.8, p, n)),
         ] {
-            let fresh: Vec<f64> = (1..400).map(|k| sample(k)).map(|(p, n)| value(&p, &n).unwrap()).collect();
+            let fresh: Vec<f64> = (1..400).map(&sample).map(|(p, n)| value(&p, &n).unwrap()).collect();
             let mean = fresh.iter().sum::<f64>() / fresh.len() as f64;
             let sd = (fresh.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / fresh.len() as f64).sqrt();
             let (centre, width) = drawn(&estimate);
