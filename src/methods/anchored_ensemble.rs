@@ -1,6 +1,5 @@
 //! Anchored ensemble: several runs, each held by the prior to a draw from the prior.
 
-use super::belief::SampledBelief;
 use super::members::{Members, seed_of};
 use super::method::{FitContext, Fitted, Method, Spent};
 use crate::draws::{generator, normals};
@@ -80,8 +79,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
             members.push(read_adapter(&outcome.model)?);
         }
         let members = Members::new(members)?;
-        let (n_samples, seed) = (self.n_members, context.seed);
-        let belief = SampledBelief { bytes: members.bytes(), sampler: members, n_samples, seed };
-        Ok(Fitted::new(belief).with_spent(Spent::training(items)))
+        let bytes = members.bytes();
+        Ok(Fitted::new(members.belief(context.seed, bytes)).with_spent(Spent::training(items)))
     }
 }

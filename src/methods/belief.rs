@@ -135,8 +135,8 @@ impl<S: AdapterSampler> SampledBelief<S> {
     }
 
     pub(super) fn restore(sampler: S, kept: &mut Kept) -> Result<Self> {
-        let (n_samples, seed) = (kept.take_setting("n_samples")?, kept.take_setting("seed")?);
-        Ok(Self { sampler, n_samples, seed, bytes: kept.take_setting("bytes")? })
+        let (n_samples, seed, bytes) = kept.take_draws()?;
+        Ok(Self { sampler, n_samples, seed, bytes })
     }
 }
 
@@ -145,9 +145,7 @@ pub(super) const SAMPLED: &str = "draws";
 
 impl<S: Keep> Keep for SampledBelief<S> {
     fn keep(&self) -> Option<Kept<'_>> {
-        let Self { sampler, n_samples, seed, bytes } = self;
-        let kept = sampler.keep()?.within(SAMPLED);
-        Some(kept.with_setting("n_samples", n_samples).with_setting("seed", seed).with_setting("bytes", bytes))
+        Some(self.sampler.keep()?.within(SAMPLED).with_draws(self.n_samples, self.seed, self.bytes))
     }
 }
 

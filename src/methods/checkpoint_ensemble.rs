@@ -1,6 +1,5 @@
 //! Checkpoint ensemble: several points of one training run.
 
-use super::belief::SampledBelief;
 use super::members::Members;
 use super::method::{FitContext, Fitted, Method, Requirements};
 use crate::error::{Error, Result};
@@ -45,8 +44,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEns
         };
         let chosen = &context.snapshots[first..];
         let members = Members::new(chosen.iter().map(|snapshot| snapshot.weights.clone()).collect())?;
-        let (bytes, n_samples, seed) = (members.extra_bytes(), self.n_members, context.seed);
-        let fitted = Fitted::new(SampledBelief { sampler: members, n_samples, seed, bytes });
+        let bytes = members.extra_bytes();
+        let fitted = Fitted::new(members.belief(context.seed, bytes));
         Ok(fitted
             .with_found("first step", chosen[0].step as f64)
             .with_found("last step", chosen[self.n_members - 1].step as f64))

@@ -1,6 +1,5 @@
 //! Deep ensemble: several runs from several starts.
 
-use super::belief::SampledBelief;
 use super::members::{Members, seed_of};
 use super::method::{FitContext, Fitted, Method, Spent};
 use crate::error::{Error, Result};
@@ -45,8 +44,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
             members.push(read_adapter(&outcome.model)?);
         }
         let members = Members::new(members)?;
-        let (bytes, n_samples, seed) = (members.extra_bytes(), self.n_members, context.seed);
-        let belief = SampledBelief { sampler: members, n_samples, seed, bytes };
-        Ok(Fitted::new(belief).with_spent(Spent::training(items)))
+        let bytes = members.extra_bytes();
+        Ok(Fitted::new(members.belief(context.seed, bytes)).with_spent(Spent::training(items)))
     }
 }

@@ -53,6 +53,11 @@ impl<'a> Kept<'a> {
         self
     }
 
+    /// Adds what every belief of several draws has: their number, their seed, the bytes behind them.
+    pub(super) fn with_draws(self, n_samples: usize, seed: u64, bytes: usize) -> Self {
+        self.with_setting("n_samples", n_samples).with_setting("seed", seed).with_setting("bytes", bytes)
+    }
+
     /// Adds a number that is kept to its last bit.
     pub fn with_number(mut self, name: &str, value: f64) -> Self {
         self.numbers.insert(name.into(), value);
@@ -89,6 +94,14 @@ impl<'a> Kept<'a> {
     pub(super) fn take_setting<T: DeserializeOwned>(&mut self, name: &str) -> Result<T> {
         let value = self.settings.remove(name).ok_or_else(|| self.lacks("setting", name))?;
         serde_json::from_value(value).map_err(|e| Error::format(format!("setting `{name}` of {}", self.kind), e))
+    }
+
+    /// Takes the number of draws, their seed and the bytes behind them out.
+    ///
+    /// # Errors
+    /// As [`Kept::take_setting`].
+    pub(super) fn take_draws(&mut self) -> Result<(usize, u64, usize)> {
+        Ok((self.take_setting("n_samples")?, self.take_setting("seed")?, self.take_setting("bytes")?))
     }
 
     /// Takes a number out.

@@ -108,7 +108,7 @@ impl DropoutSampler {
 
     pub(super) fn restore(kept: &mut Kept, map: AdapterWeights) -> Result<Self> {
         let mut probabilities = BTreeMap::new();
-        for module in map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module) {
+        for module in modules(&map) {
             let p = kept.take_number(module)?;
             if !(0.0..1.0).contains(&p) {
                 return Err(Error::config(format!("dropout of `{module}`"), "in [0, 1)", p));
@@ -123,11 +123,16 @@ impl DropoutSampler {
     }
 }
 
+fn modules(map: &AdapterWeights) -> impl Iterator<Item = &String> {
+    map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module)
+}
+
 /// p of every module; the adapter is the model's.
 impl Keep for DropoutSampler {
     fn keep(&self) -> Option<Kept<'_>> {
-        let modules = self.map.keys().filter(|site| site.matrix == LoraMatrix::A).map(|site| &site.module);
-        Some(modules.fold(Kept::new(Self::KIND), |kept, module| kept.with_number(module, self.probability(module))))
+        Some(
+            modules(&self.map).fold(Kept::new(Self::KIND), |kept, name| kept.with_number(name, self.probability(name))),
+        )
     }
 }
 

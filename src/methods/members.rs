@@ -1,5 +1,6 @@
 //! Finite sets of adapters, each of equal weight: the draws of checkpoint and deep ensembles.
 
+use super::belief::SampledBelief;
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
 use crate::error::{Error, Result};
@@ -39,6 +40,11 @@ impl Members {
     /// Bytes of all members in single precision.
     pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(bytes_of).sum()
+    }
+
+    /// What they believe together.
+    pub(super) fn belief(self, seed: u64, bytes: usize) -> SampledBelief<Self> {
+        SampledBelief { n_samples: self.0.len(), sampler: self, seed, bytes }
     }
 
     /// Bytes of all members but one, where that one is the trained adapter.

@@ -62,17 +62,15 @@ impl<N: TokenNoise> NoisyBelief<N> {
     pub(super) fn restore(noise: N, kept: &mut Kept, map: &AdapterWeights) -> Result<Self> {
         let adapter = Some(kept.take_adapter("adapter")?).filter(|adapter| !adapter.is_empty());
         adapter.iter().try_for_each(|adapter| check_same_shapes("the adapter under the noise", adapter, map))?;
-        let (n_samples, seed) = (kept.take_setting("n_samples")?, kept.take_setting("seed")?);
-        Ok(Self { adapter, noise, n_samples, seed, bytes: kept.take_setting("bytes")? })
+        let (n_samples, seed, bytes) = kept.take_draws()?;
+        Ok(Self { adapter, noise, n_samples, seed, bytes })
     }
 }
 
 impl<N: Keep> Keep for NoisyBelief<N> {
     fn keep(&self) -> Option<Kept<'_>> {
-        let Self { adapter, noise, n_samples, seed, bytes } = self;
-        let kept = noise.keep()?.within(NOISY);
-        let kept = kept.with_setting("n_samples", n_samples).with_setting("seed", seed).with_setting("bytes", bytes);
-        Some(match adapter {
+        let kept = self.noise.keep()?.within(NOISY).with_draws(self.n_samples, self.seed, self.bytes);
+        Some(match &self.adapter {
             None => kept,
             Some(adapter) => kept.with_adapter("adapter", adapter),
         })

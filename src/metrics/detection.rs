@@ -28,7 +28,8 @@ use crate::metrics::interval::Estimate;
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
 pub fn average_precision(positive: &[f64], negative: &[f64]) -> Result<f64> {
-    Ok(Alarms::new(positive, negative)?.average_precision(&[1.0].repeat(positive.len() + negative.len())))
+    let alarms = Alarms::new(positive, negative)?;
+    Ok(alarms.average_precision(&alarms.equal_weights()))
 }
 
 /// [`average_precision`] with its interval: both sets of items bootstrapped, independently of each other and at their sizes.
@@ -49,9 +50,7 @@ pub fn average_precision_estimate(
     bootstrap: &BayesianBootstrap,
 ) -> Result<Estimate> {
     let alarms = Alarms::new(positive, negative)?;
-    let drawn = bootstrap.estimate(positive.len() + negative.len(), |weights| alarms.average_precision(weights))?;
-    // equal weights add up to counts but for rounding
-    Ok(Estimate { value: average_precision(positive, negative)?, ..drawn })
+    alarms.estimate(bootstrap, |weights| alarms.average_precision(weights))
 }
 
 /// Share of negatives that score at least the threshold at which the share `recall` of positives does: FPR@95 for 0.95.
@@ -69,8 +68,8 @@ pub fn average_precision_estimate(
 /// ```
 pub fn false_positive_rate_at(recall: f64, positive: &[f64], negative: &[f64]) -> Result<f64> {
     check_recall(recall)?;
-    let weights = [1.0].repeat(positive.len() + negative.len());
-    Ok(Alarms::new(positive, negative)?.false_positive_rate_at(recall, &weights))
+    let alarms = Alarms::new(positive, negative)?;
+    Ok(alarms.false_positive_rate_at(recall, &alarms.equal_weights()))
 }
 
 /// [`false_positive_rate_at`] with its interval: both sets of items bootstrapped, independently of each other.
@@ -93,9 +92,7 @@ pub fn false_positive_rate_estimate(
 ) -> Result<Estimate> {
     check_recall(recall)?;
     let alarms = Alarms::new(positive, negative)?;
-    let rate = |weights: &[f64]| alarms.false_positive_rate_at(recall, weights);
-    let drawn = bootstrap.estimate(positive.len() + negative.len(), rate)?;
-    Ok(Estimate { value: false_positive_rate_at(recall, positive, negative)?, ..drawn })
+    alarms.estimate(bootstrap, |weights| alarms.false_positive_rate_at(recall, weights))
 }
 
 fn check_recall(recall: f64) -> Result<()> {
@@ -113,6 +110,16 @@ impl Alarms {
     fn new(positive: &[f64], negative: &[f64]) -> Result<Self> {
         let ranking = Ranking::new(positive, negative)?;
         Ok(Self { ranking, n_positive: positive.len() as f64, n_negative: negative.len() as f64 })
+    }
+
+    fn equal_weights(&self) -> Vec<f64> {
+        vec![1.0; self.ranking.order.len()]
+    }
+
+    /// A statistic with its interval. Its value is that of the counts: the bootstrap's equal weights add up to them but for rounding.
+    fn estimate(&self, bootstrap: &BayesianBootstrap, statistic: impl Fn(&[f64]) -> f64) -> Result<Estimate> {
+        let drawn = bootstrap.estimate(self.ranking.order.len(), &statistic)?;
+        Ok(Estimate { value: statistic(&self.equal_weights()), ..drawn })
     }
 
     /// For every threshold from strict to loose, how many positives and how many negatives score at least so much. Items count by
