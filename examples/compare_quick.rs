@@ -26,7 +26,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC, TRAINED};
-use scores::print_scores;
+use scores::leave;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,9 +107,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     let options = ReportOptions { title: "MMLU areas, stories260K".into(), ..ReportOptions::default() };
     let report = Report::new(runs, options)?;
-    print_scores(&report);
-    let files = report.save(&arguments.out)?;
-    println!("{:.0} s in all; wrote {}", start.elapsed().as_secs_f64(), files.html.display());
+    leave(&report, &arguments.out)?;
+    println!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())
 }
 

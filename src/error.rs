@@ -207,3 +207,16 @@ impl Error {
         Error::Numerical { what: what.into(), reason: reason.to_string() }
     }
 }
+
+/// Refuses numbers that are NaN or infinite; `are_finite` says it of each.
+pub(crate) fn check_finite(what: impl std::fmt::Display, are_finite: impl IntoIterator<Item = bool>) -> Result<()> {
+    let (mut count, mut total) = (0, 0);
+    for is_finite in are_finite {
+        total += 1;
+        count += usize::from(!is_finite);
+    }
+    match count {
+        0 => Ok(()),
+        _ => Err(Error::NonFinite { what: what.to_string(), count, total }),
+    }
+}

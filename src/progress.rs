@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone)]
 pub struct Control {
     cancelled: Arc<AtomicBool>,
+    #[cfg_attr(not(feature = "progress"), expect(dead_code, reason = "no bar can be drawn"))]
     bars: bool,
     workers: usize,
     checkpoints: Option<Arc<Checkpoints>>,

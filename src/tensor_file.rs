@@ -3,7 +3,7 @@
 mod element;
 mod write;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub(crate) use element::Element;
@@ -167,7 +167,7 @@ impl TensorFile {
         let data = self.read_data(name)?;
         self.check_shape(name, &expected, data.shape().as_slice())?;
         let data = data.convert_dtype(dtype);
-        check_finite(name, &data)?;
+        check_tensor(name, &data)?;
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 
@@ -191,10 +191,7 @@ impl TensorFile {
             });
         }
         let values: Vec<T> = self.bytes(name, &info)?.chunks_exact(size_of::<T>()).map(T::read).collect();
-        let count = values.iter().filter(|v| !v.is_finite()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: place, count, total: values.len() });
-        }
+        check_finite(&place, values.iter().map(|v| v.is_finite()))?;
         Array::from_shape_vec(expected, values).map_err(|e| Error::format(place, e))
     }
 
@@ -235,13 +232,10 @@ impl TensorFile {
 }
 
 /// Checks that all values are finite numbers.
-pub(crate) fn check_finite(name: &str, data: &TensorData) -> Result<()> {
-    let count = match data.dtype() {
-        DType::F32 => data.iter::<f32>().filter(|v| !v.is_finite()).count(),
-        _ => data.iter::<f64>().filter(|v| !v.is_finite()).count(),
-    };
-    if count == 0 {
-        return Ok(());
+pub(crate) fn check_tensor(name: &str, data: &TensorData) -> Result<()> {
+    let what = format_args!("tensor `{name}`");
+    match data.dtype() {
+        DType::F32 => check_finite(what, data.iter::<f32>().map(|v| v.is_finite())),
+        _ => check_finite(what, data.iter::<f64>().map(|v| v.is_finite())),
     }
-    Err(Error::NonFinite { what: format!("tensor `{name}`"), count, total: data.num_elements() })
 }

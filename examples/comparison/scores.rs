@@ -1,9 +1,26 @@
-//! What a comparing program says at its end; the report has the rest.
+//! What a comparing program says and leaves at its end.
 
 use bayes_lora::compare::{Report, RowOutcome};
 use bayes_lora::metrics::Estimate;
+use std::error::Error;
+use std::path::Path;
 
-pub fn print_scores(report: &Report) {
+/// Prints a short table, writes the report and, for each task, its scores with their intervals as a picture.
+pub fn leave(report: &Report, dir: &Path) -> Result<(), Box<dyn Error>> {
+    print_scores(report);
+    println!("wrote {}", report.save(dir)?.html.display());
+    for group in &report.groups {
+        let words = group.task.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let stem = format!("scores-{}", words.collect::<Vec<_>>().join("-").to_lowercase());
+        for (i, plot) in report.forest_plots(group).iter().enumerate() {
+            let part = if i == 0 { String::new() } else { format!("-{}", i + 1) };
+            println!("wrote {}", plot.figure()?.save(dir, &format!("{stem}{part}"))?.png.display());
+        }
+    }
+    Ok(())
+}
+
+fn print_scores(report: &Report) {
     for run in &report.runs {
         let info = &run.info;
         println!("\n{}, {}, seed {}: {} test items", info.task, info.model, info.seed, info.n_test);

@@ -25,7 +25,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC};
-use scores::print_scores;
+use scores::leave;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,9 +123,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
     let report = Report::new(read_runs(&arguments.out)?, ReportOptions { title, ..ReportOptions::default() })?;
-    print_scores(&report);
-    println!("wrote {}", report.save(&arguments.out)?.html.display());
-    Ok(())
+    leave(&report, &arguments.out)
 }
 
 fn name_of(model: &Path) -> String {

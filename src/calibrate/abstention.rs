@@ -1,6 +1,6 @@
 //! Answers only where the confidence passes a threshold below which the share of wrong answers would be too large.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use ndarray::ArrayView1;
 use statrs::distribution::{Binomial, DiscreteCDF};
 
@@ -66,10 +66,7 @@ impl Abstention {
             let what = "answers known to be right or wrong".into();
             return Err(Error::Count { what, expected: n_items, found: right.len() });
         }
-        let count = confidence.iter().filter(|c| c.is_nan()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: "confidence".into(), count, total: n_items });
-        }
+        check_finite("confidence", confidence.iter().map(|c| !c.is_nan()))?;
         let mut surest: Vec<(f64, bool)> = confidence.iter().copied().zip(right.iter().copied()).collect();
         surest.sort_by(|a, b| b.0.total_cmp(&a.0));
         let fewest = (failure_probability.ln() / (1.0 - risk).ln()).ceil().max(1.0);

@@ -1,6 +1,6 @@
 //! Checks held-out logits against their labels or soft targets.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use ndarray::{Array2, ArrayView2};
 
 /// How far from 1 the probabilities or soft targets of an item may sum.
@@ -18,11 +18,8 @@ pub(super) fn checked_logits(logits: ArrayView2<f64>) -> Result<()> {
     if n_classes == 0 {
         return Err(Error::empty("set of classes"));
     }
-    let wrong = |v: f64| v.is_nan() || v == f64::INFINITY;
-    let count = logits.iter().filter(|&&v| wrong(v)).count();
-    if count > 0 {
-        return Err(Error::NonFinite { what: "held-out logits".into(), count, total: logits.len() });
-    }
+    // minus infinity marks a class that an item does not have
+    check_finite("held-out logits", logits.iter().map(|v| v.is_finite() || *v == f64::NEG_INFINITY))?;
     for (item, row) in logits.rows().into_iter().enumerate() {
         if row.iter().all(|v| v.is_infinite()) {
             return Err(Error::NonFinite {

@@ -3,7 +3,7 @@
 use crate::belief::LogitBelief;
 use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
 use crate::calibrate::vector_newton::{Objective, identity};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -152,10 +152,7 @@ impl VectorScaling {
 
 /// Logits minus the mean of each item.
 fn centred(logits: ArrayView2<f64>) -> Result<Array2<f64>> {
-    let count = logits.iter().filter(|v| !v.is_finite()).count();
-    if count > 0 {
-        return Err(Error::NonFinite { what: "logits for vector scaling".into(), count, total: logits.len() });
-    }
+    check_finite("logits for vector scaling", logits.iter().map(|v| v.is_finite()))?;
     let mut centred = logits.to_owned();
     for mut row in centred.rows_mut() {
         let mean = row.sum() / row.len() as f64;

@@ -24,7 +24,7 @@ pub use comparison::Comparison;
 pub use options::{MethodSelection, ReportOptions};
 pub use protocol::{Protocol, TaskKind};
 pub use report::{Paired, REPORT_FORMAT, Report, ReportFiles, ReportRow, RowOutcome, RunInfo, RunReport};
-pub use seeds::{SeedGroup, SeedRow, Spread};
+pub use seeds::{SeedGroup, SeedPairs, SeedRow, Spread};
 pub use setting::{About, Splits};
 pub use store::read_runs;
 pub use summary::{

@@ -30,8 +30,19 @@ pub struct SeedRow {
     pub calibration: Option<Calibration>,
     /// Numbers with their spreads, by name; of a row that answered for no seed none.
     pub numbers: Vec<(String, Spread)>,
+    /// How sure it is, seed by seed, that this row has less NLL than each row of the group's first method; none against itself.
+    pub against: Vec<SeedPairs>,
     /// Why it did not answer, with the seed.
     pub failures: Vec<(u64, String)>,
+}
+
+/// A row compared with another on the same test items, seed by seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeedPairs {
+    /// Name of the other row.
+    pub reference: String,
+    /// Each seed for which both answered, with the posterior probability that the row has less NLL.
+    pub p_better: Vec<(u64, f64)>,
 }
 
 /// A number over the seeds.
@@ -107,7 +118,8 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
     // a method that failed at first has its calibrated rows behind it nonetheless
     names.sort();
     names.dedup();
-    let rows = names.into_iter().map(|(_, calibration, name)| {
+    let references: Vec<&str> = names.iter().filter(|(method, ..)| *method == 0).map(|(.., name)| *name).collect();
+    let rows = names.iter().map(|&(_, calibration, name)| {
         let found: Vec<(u64, &ReportRow)> = of_group()
             .flat_map(|run| run.rows.iter().map(|row| (run.info.seed, row)))
             .filter(|(_, row)| row.name == name)
@@ -128,7 +140,13 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
             }
         }
         let numbers = values.into_iter().filter_map(|(name, values)| Some((name, Spread::of(&values)?))).collect();
-        SeedRow { name: name.to_string(), calibration, numbers, failures }
+        let others = references.iter().filter(|reference| **reference != name);
+        let against = others.map(|reference| SeedPairs {
+            reference: reference.to_string(),
+            p_better: of_group().filter_map(|run| Some((run.info.seed, p_better(run, name, reference)?))).collect(),
+        });
+        let against = against.filter(|pairs| !pairs.p_better.is_empty()).collect();
+        SeedRow { name: name.to_string(), calibration, numbers, against, failures }
     });
     SeedGroup {
         model: model.into(),
@@ -136,6 +154,13 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
         seeds: of_group().map(|run| run.info.seed).collect(),
         rows: rows.collect(),
     }
+}
+
+/// P(row has less NLL than reference) in a run where both answered.
+fn p_better(run: &RunReport, row: &str, reference: &str) -> Option<f64> {
+    let paired = run.paired.as_ref()?;
+    let place = |name: &str| paired.names.iter().position(|known| known == name);
+    Some(paired.matrix.nll.p_better[place(row)?][place(reference)?])
 }
 
 #[cfg(test)]
@@ -179,6 +204,19 @@ mod tests {
         assert_eq!(rows[2].failures, [(1, "no memory".to_string())]);
         assert_eq!(rows[0].failures, [(0, "diverged".to_string())]);
         assert!(rows[1].failures.is_empty());
+        // against each row of the first method, where it answered
+        let against = |row: &SeedRow| -> Vec<(String, Vec<u64>)> {
+            let seeds = |pairs: &SeedPairs| pairs.p_better.iter().map(|(seed, _)| *seed).collect();
+            row.against.iter().map(|pairs| (pairs.reference.clone(), seeds(pairs))).collect()
+        };
+        let beside = |seeds: &[u64]| -> Vec<(String, Vec<u64>)> {
+            ["map", "map + temperature"].map(|reference| (reference.to_string(), seeds.to_vec())).into()
+        };
+        assert_eq!(against(&rows[2]), beside(&[2]));
+        assert_eq!(against(&rows[0]), [("map + temperature".to_string(), vec![1, 2])]);
+        let (seed, p) = rows[0].against[0].p_better[1];
+        let paired = report.runs.iter().find(|run| (run.info.task.as_str(), run.info.seed) == ("a", seed)).unwrap();
+        assert_eq!(p, paired.paired.as_ref().unwrap().matrix.nll.p_better[0][1]);
         // a point has no mutual information to follow
         let followed = |row: &SeedRow| row.numbers.iter().any(|(name, _)| name.ends_with("mutual information"));
         assert_eq!((followed(&rows[0]), followed(&rows[2])), (false, true));

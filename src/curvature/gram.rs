@@ -1,6 +1,6 @@
 //! Sums outer products of rows, as a matrix or as the rows themselves.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::linalg::matmul;
 use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use std::ops::Range;
@@ -90,10 +90,7 @@ impl GramSum {
     /// # Errors
     /// If a value is not finite.
     pub fn add(&mut self, rows: Array2<f64>, in_f64: bool) -> Result<()> {
-        let count = rows.iter().filter(|v| !v.is_finite()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: "Jacobians".into(), count, total: rows.len() });
-        }
+        check_finite("Jacobians", rows.iter().map(|v| v.is_finite()))?;
         match self {
             Self::Matrix(sum) => *sum += &matmul(rows.t(), rows.view()),
             Self::Rows(blocks) => match blocks.last_mut() {

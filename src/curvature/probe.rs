@@ -2,7 +2,7 @@
 //! of its logits at every site.
 
 use crate::belief::softmax;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
 use crate::tape::{Site, Tape};
@@ -170,10 +170,7 @@ fn host_indices(indices: Tensor<1, Int>) -> Result<Vec<usize>> {
 pub(crate) fn host_logits(logits: Tensor<2>, mask: Option<&Array2<bool>>) -> Result<Array2<f64>> {
     let logits = to_array(logits)?;
     let present = |(i, c): (usize, usize)| mask.is_none_or(|m| m[[i, c]]);
-    let count = logits.indexed_iter().filter(|(at, v)| present(*at) && !v.is_finite()).count();
-    if count > 0 {
-        return Err(Error::NonFinite { what: "class logits".into(), count, total: logits.len() });
-    }
+    check_finite("class logits", logits.indexed_iter().map(|(at, v)| !present(at) || v.is_finite()))?;
     Ok(mask_absent(logits, mask))
 }
 

@@ -1,6 +1,6 @@
 //! Decomposes symmetric matrices.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use faer::Side;
 use ndarray::{Array1, Array2, ArrayView2};
 
@@ -19,10 +19,7 @@ pub struct Eigen {
 /// If a value is not finite or the iteration does not converge.
 pub fn eigh(matrix: ArrayView2<f64>) -> Result<Eigen> {
     let n = matrix.nrows();
-    let bad = matrix.iter().filter(|v| !v.is_finite()).count();
-    if bad > 0 {
-        return Err(Error::NonFinite { what: format!("symmetric matrix [{n}, {n}]"), count: bad, total: matrix.len() });
-    }
+    check_finite(format_args!("symmetric matrix [{n}, {n}]"), matrix.iter().map(|v| v.is_finite()))?;
     // the iteration may not converge where most rows are zero; it does on a matrix moved away from zero, whose eigenvalues
     // are as exact as any: to the rounding of the largest
     let scale = matrix.iter().fold(0.0f64, |m, v| m.max(v.abs()));

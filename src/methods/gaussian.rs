@@ -2,7 +2,7 @@
 
 use super::keep::{Keep, Kept};
 use crate::draws::{generator, normals};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes};
 use ndarray::Array2;
 
@@ -38,10 +38,7 @@ impl GaussianAdapter {
                         found: values.shape().to_vec(),
                     });
                 }
-                let count = values.iter().filter(|v| !v.is_finite()).count();
-                if count > 0 {
-                    return Err(Error::NonFinite { what: format!("{what} of `{site}`"), count, total: values.len() });
-                }
+                check_finite(format_args!("{what} of `{site}`"), values.iter().map(|v| v.is_finite()))?;
             }
         }
         match deviations.iter().find_map(|(site, sd)| sd.iter().find(|v| **v < 0.0).map(|v| (site, *v))) {

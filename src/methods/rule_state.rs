@@ -1,6 +1,6 @@
 //! Lays the state of an update rule out as bytes for a checkpoint, and reads it back to the same bits.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::lora::AdapterWeights;
 use crate::tape::Site;
 use ndarray::Array2;
@@ -73,10 +73,7 @@ impl RuleState {
                 own.copy_from_slice(number);
                 values.push(f64::from_le_bytes(own));
             }
-            let count = values.iter().filter(|v| !v.is_finite()).count();
-            if count > 0 {
-                return Err(Error::NonFinite { what: format!("{WHAT}: `{name}`"), count, total: values.len() });
-            }
+            check_finite(format_args!("{WHAT}: `{name}`"), values.iter().map(|v| v.is_finite()))?;
             let values = Array2::from_shape_vec((rows, columns), values).map_err(|e| Error::format(WHAT, e))?;
             state.parts.entry(part.into()).or_default().insert(site, values);
         }

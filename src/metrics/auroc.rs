@@ -1,6 +1,6 @@
 //! Measures how well one score separates two sets of items, such as foreign from familiar ones.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::metrics::bootstrap::{BayesianBootstrap, equal_weights};
 use crate::metrics::interval::Estimate;
 
@@ -60,14 +60,7 @@ impl Ranking {
             if scores.is_empty() {
                 return Err(Error::empty(format!("set of {what} items")));
             }
-            let count = scores.iter().filter(|s| !s.is_finite()).count();
-            if count > 0 {
-                return Err(Error::NonFinite {
-                    what: format!("scores of the {what} items"),
-                    count,
-                    total: scores.len(),
-                });
-            }
+            check_finite(format_args!("scores of the {what} items"), scores.iter().map(|s| s.is_finite()))?;
         }
         let scores: Vec<f64> = positive.iter().chain(negative).copied().collect();
         let mut order: Vec<usize> = (0..scores.len()).collect();

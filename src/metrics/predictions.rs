@@ -1,6 +1,6 @@
 //! Checks one set of predictions once and finds what every metric needs: top class, confidence, right or wrong.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use ndarray::ArrayView2;
 
 /// How far from 1 the probabilities of an item may sum: rounding of single precision, not more.
@@ -43,14 +43,7 @@ impl<'a> Predictions<'a> {
                 found: labels.len(),
             });
         }
-        let not_finite = probabilities.iter().filter(|p| !p.is_finite()).count();
-        if not_finite > 0 {
-            return Err(Error::NonFinite {
-                what: "probabilities".into(),
-                count: not_finite,
-                total: probabilities.len(),
-            });
-        }
+        check_finite("probabilities", probabilities.iter().map(|p| p.is_finite()))?;
 
         let mut confidence = Vec::with_capacity(n_items);
         let mut correct = Vec::with_capacity(n_items);

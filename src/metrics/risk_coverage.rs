@@ -1,6 +1,6 @@
 //! Asks how many errors remain when only the most confident items are answered.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::metrics::bootstrap::equal_weights;
 use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
@@ -86,10 +86,7 @@ impl RiskCoverage {
                 found: correct.len(),
             });
         }
-        let count = confidence.iter().filter(|c| !c.is_finite()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: "confidences".into(), count, total: confidence.len() });
-        }
+        check_finite("confidences", confidence.iter().map(|c| c.is_finite()))?;
         Ok(Self::from_ranked(&Ranked::new(confidence, correct)))
     }
 

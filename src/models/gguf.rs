@@ -4,7 +4,7 @@
 use super::config::{DecoderConfig, Family, RopeScaling, unsupported};
 use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
-use crate::tensor_file::check_finite;
+use crate::tensor_file::check_tensor;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::path::Path;
 
@@ -154,7 +154,7 @@ impl Weights {
             }
         }
         let data = TensorData::new(values, expected).convert_dtype(dtype);
-        check_finite(name, &data)?;
+        check_tensor(name, &data)?;
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 }

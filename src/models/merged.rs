@@ -3,7 +3,7 @@
 use super::{causal_lm::CausalLm, pretrained::Pretrained, token_batch::TokenBatch};
 use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::lora::{Adaptable, LoraLinear, to_vec};
 use crate::tape::Tape;
 use crate::tensor_file::{StoredArray, stream_arrays};
@@ -231,10 +231,7 @@ fn difference(adapted: &CausalLm, merged: &CausalLm, row: &[u32], device: &Devic
         };
         let (expected, found) = (part(adapted, &hidden[0])?, part(merged, &hidden[1])?);
         for (what, logits) in [("logits of the adapted model", &expected), ("logits of the merged model", &found)] {
-            let count = logits.iter().filter(|v| !v.is_finite()).count();
-            if count > 0 {
-                return Err(Error::NonFinite { what: what.into(), count, total: logits.len() });
-            }
+            check_finite(what, logits.iter().map(|v| v.is_finite()))?;
         }
         largest = expected.iter().zip(&found).fold(largest, |m, (a, b)| m.max((a - b).abs()));
     }

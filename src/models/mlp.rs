@@ -2,7 +2,7 @@
 
 use super::classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
@@ -156,10 +156,7 @@ impl Points {
         if features.is_empty() {
             return Err(Error::empty("set of points"));
         }
-        let bad = features.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            return Err(Error::NonFinite { what: "features".into(), count: bad, total: features.len() });
-        }
+        check_finite("features", features.iter().map(|v| v.is_finite()))?;
         if !labels.is_empty() && labels.len() != features.nrows() {
             return Err(Error::Count { what: "labels".into(), expected: features.nrows(), found: labels.len() });
         }

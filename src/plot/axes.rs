@@ -15,6 +15,8 @@ pub(super) const NAME_DROP: f64 = 10.0;
 /// Room that tick labels leave at the edge of the page.
 pub(super) const MARGIN: f64 = 8.0;
 const TICK: f64 = 4.0;
+/// Share of a range left free at either end.
+const FREE: f64 = 0.03;
 
 /// A frame with the ranges of numbers that it spans.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,14 @@ impl Axes {
         for (value, _) in ticks(self.y, n_ticks) {
             let y = self.py(value);
             canvas.line((self.frame.x, y), (self.frame.right(), y), Stroke::solid(FAINT, 0.8));
+        }
+    }
+
+    /// Draws the vertical grid lines, to lie under the data.
+    pub fn draw_upright_grid(&self, canvas: &mut Canvas, n_ticks: usize) {
+        for (value, _) in ticks(self.x, n_ticks) {
+            let x = self.px(value);
+            canvas.line((x, self.frame.y), (x, self.frame.bottom()), Stroke::solid(FAINT, 0.8));
         }
     }
 
@@ -105,6 +115,12 @@ pub(super) fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let size = low.abs().max(high.abs());
     let margin = if high - low > 1e-12 * size { 0.0 } else { 0.5 * size.max(1e-3) };
     (low - margin, high + margin)
+}
+
+/// Widens a range by some room at either end.
+pub(super) fn freed((low, high): (f64, f64)) -> (f64, f64) {
+    let free = FREE * (high - low);
+    (low - free, high + free)
 }
 
 /// Room that ticks, their labels and a margin take beside a frame that spans `range`.

@@ -21,12 +21,13 @@ pub(super) enum Symbol {
     PointWithInterval,
     Class(usize),
     Curve(usize),
+    Estimate(usize),
 }
 
 impl Symbol {
     fn width(self) -> f64 {
         match self {
-            Self::Line(_) => 22.0,
+            Self::Line(_) | Self::Estimate(_) => 22.0,
             Self::Curve(_) => 38.0,
             Self::Bar | Self::PointWithInterval | Self::Class(_) => 12.0,
         }
@@ -103,6 +104,7 @@ fn draw_symbol(canvas: &mut Canvas, symbol: Symbol, x: f64, y: f64) {
         Symbol::Curve(curve) => canvas.line((x, y), (x + symbol.width(), y), curve_stroke(curve)),
         Symbol::Bar => draw_bar(canvas, Rect { x: middle - 6.0, y: y - 5.0, width: 12.0, height: 10.0 }),
         Symbol::PointWithInterval => draw_interval(canvas, middle, y, Some((y - 6.0, y + 6.0))),
+        Symbol::Estimate(series) => draw_estimate(canvas, series, (middle, y), (x, x + symbol.width())),
         Symbol::Class(class) => draw_class_mark(canvas, class, (middle, y)),
     }
 }
@@ -122,6 +124,14 @@ pub(super) fn draw_interval(canvas: &mut Canvas, x: f64, y: f64, whiskers: Optio
         }
     }
     canvas.circle((x, y), 3.0, BLUE, Some(Stroke::solid(INK, 0.8)));
+}
+
+/// Draws a point and its level interval in the colour of its series; the points of a second round of colours are hollow.
+pub(super) fn draw_estimate(canvas: &mut Canvas, series: usize, center: (f64, f64), (low, high): (f64, f64)) {
+    let stroke = Stroke::solid(CURVES[series % CURVES.len()], 1.3);
+    let fill = if series < CURVES.len() { stroke.color } else { WHITE };
+    canvas.line((low, center.1), (high, center.1), stroke);
+    canvas.circle(center, 2.4, fill, Some(stroke));
 }
 
 /// The line of a curve: colour and dashes both tell it, so that grey print keeps it apart.

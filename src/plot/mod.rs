@@ -5,6 +5,7 @@
 //! - [`CurveChart`]: curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one,
 //!   such as risk over coverage;
 //! - [`Histograms`]: how often a number has which size, in several groups of items, a panel for each method;
+//! - [`ForestPlot`]: numbers with their intervals, a row for each method, a panel for each metric;
 //! - [`BetterMatrix`]: how sure it is that one method beats another, for all pairs.
 //!
 //! All make a [`Figure`], which [`Figure::save`] writes as `stem.svg` (with its font inside), `stem.png` and
@@ -28,6 +29,7 @@
 mod axes;
 mod canvas;
 pub mod curves;
+pub mod forest;
 pub mod histogram;
 mod key;
 pub mod matrix;
@@ -37,6 +39,7 @@ pub mod reliability;
 mod text;
 
 pub use curves::{AxisScale, Curve, CurveChart, Mark};
+pub use forest::{ForestPanel, ForestPlot};
 pub use histogram::{HistogramPanel, Histograms};
 pub use matrix::BetterMatrix;
 pub use regions::{Grid, LabelledPoint, RegionMap, RegionMaps};

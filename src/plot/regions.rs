@@ -30,7 +30,7 @@ mod draw;
 use super::axes::range_of;
 use super::palette::CLASSES;
 use super::{Figure, check_panels, check_range};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use serde::{Deserialize, Serialize};
 
 /// A regular grid of cells over a rectangle of inputs.
@@ -166,13 +166,13 @@ impl RegionMaps {
             if map.values.len() != cells {
                 return Err(Error::Count { what: values(), expected: cells, found: map.values.len() });
             }
-            check_finite(values(), map.values.iter().copied())?;
+            check_finite(values(), map.values.iter().map(|v| v.is_finite()))?;
         }
         if self.class_names.len() > CLASSES.len() {
             let bound = format!("at most {} (a colour each)", CLASSES.len());
             return Err(Error::config("class_names", bound, self.class_names.len()));
         }
-        check_finite("coordinates of the points".into(), self.points.iter().flat_map(|p| [p.x, p.y]))?;
+        check_finite("coordinates of the points", self.points.iter().flat_map(|p| [p.x, p.y]).map(f64::is_finite))?;
         for (i, point) in self.points.iter().enumerate() {
             if point.class >= self.class_names.len() {
                 return Err(Error::LabelOutOfRange {
@@ -195,18 +195,6 @@ struct Data<'a> {
     kind: &'static str,
     #[serde(flatten)]
     maps: &'a RegionMaps,
-}
-
-fn check_finite(what: String, values: impl Iterator<Item = f64>) -> Result<()> {
-    let (mut count, mut total) = (0, 0);
-    for value in values {
-        total += 1;
-        count += usize::from(!value.is_finite());
-    }
-    if count == 0 {
-        return Ok(());
-    }
-    Err(Error::NonFinite { what, count, total })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::rows::rows;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::lora::to_array;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
@@ -46,10 +46,7 @@ pub fn predict_head<M: Classifier, D: Dataset<Input = M::Input>>(
         let input = batch_for(&model, data, indices)?;
         let read = model.head_features(&input).ok_or_else(not_linear)?;
         let (features, logits) = (to_array(read.features)?, host_logits(read.logits, input.class_mask())?);
-        let count = features.iter().filter(|v| !v.is_finite()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: "features".into(), count, total: features.len() });
-        }
+        check_finite("features", features.iter().map(|v| v.is_finite()))?;
         concatenate(Axis(1), &[features.view(), logits.view()]).map_err(|e| Error::numerical("features", e))
     };
     let columns = width + model.n_classes();

@@ -1,6 +1,6 @@
 //! Writes named arrays as a safetensors file, with checksums where the file is this crate's own.
 
-use super::{CHECKSUMS, Element, FLOATS, check_finite, checksum, no_float};
+use super::{CHECKSUMS, Element, FLOATS, check_tensor, checksum, no_float};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use crate::hash::fnv1a;
@@ -27,7 +27,7 @@ impl<'a> StoredArray<'a> {
     pub(crate) fn of_tensor(name: &str, data: &'a TensorData) -> Result<Self> {
         let stored = FLOATS.iter().find(|(_, held)| *held == data.dtype()).map(|(stored, _)| *stored);
         let dtype = stored.ok_or_else(|| no_float(name, data.dtype()))?;
-        check_finite(name, data)?;
+        check_tensor(name, data)?;
         Ok(Self { dtype, shape: data.shape().to_vec(), bytes: Box::new(|| data.as_bytes().to_vec()) })
     }
 

@@ -1,7 +1,7 @@
 //! Refuses runs that cannot stand in one report, naming the thing and both numbers.
 
 use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Outcome, Run, Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 
 /// How far from 1 the probabilities of an item may sum.
 const SUM_TOLERANCE: f64 = 1e-6;
@@ -116,9 +116,9 @@ fn answered(answered: &Answered, setting: &Setting, place: &str) -> Result<()> {
     }
     let cost = &answered.cost;
     for (what, value) in [("fit_seconds", cost.fit_seconds), ("predict_seconds", cost.predict_seconds)] {
-        finite(&format!("{what} of {place}"), &[value])?;
+        check_finite(format_args!("{what} of {place}"), [value.is_finite()])?;
     }
-    finite(&format!("numbers found by {place}"), &answered.found.values().copied().collect::<Vec<_>>())
+    check_finite(format_args!("numbers found by {place}"), answered.found.values().map(|v| v.is_finite()))
 }
 
 fn answers(answers: &Answers, n_items: usize, n_classes: usize, what: &str) -> Result<()> {
@@ -130,27 +130,20 @@ fn answers(answers: &Answers, n_items: usize, n_classes: usize, what: &str) -> R
         if values.len() != n_items {
             return Err(Error::Count { what: format!("{column}, {what}"), expected: n_items, found: values.len() });
         }
-        finite(&format!("{column}, {what}"), values)?;
+        check_finite(format_args!("{column}, {what}"), values.iter().map(|v| v.is_finite()))?;
     }
     for (item, row) in answers.probabilities.iter().enumerate() {
         if row.len() != n_classes {
             let what = format!("classes of item {item}, {what}");
             return Err(Error::Count { what, expected: n_classes, found: row.len() });
         }
-        finite(&format!("probabilities of item {item}, {what}"), row)?;
+        check_finite(format_args!("probabilities of item {item}, {what}"), row.iter().map(|v| v.is_finite()))?;
         let sum: f64 = row.iter().sum();
         if (sum - 1.0).abs() > SUM_TOLERANCE {
             return Err(Error::config(format!("sum of the probabilities of item {item}, {what}"), "1", sum));
         }
     }
     Ok(())
-}
-
-fn finite(what: &str, values: &[f64]) -> Result<()> {
-    match values.iter().filter(|value| !value.is_finite()).count() {
-        0 => Ok(()),
-        count => Err(Error::NonFinite { what: what.into(), count, total: values.len() }),
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Draws the pictures of a run.
 
+use super::Report;
 use super::page::{Picture, Pictures};
 use super::row::RunReport;
+use crate::compare::seeds::SeedGroup;
 use crate::compare::summary::Summary;
 use crate::error::Result;
-use crate::plot::{AxisScale, BetterMatrix, CurveChart, Histograms, reliability_diagram};
+use crate::metrics::{Estimate, Scores};
+use crate::plot::forest::{MAX_ROWS, MAX_SERIES};
+use crate::plot::{AxisScale, BetterMatrix, CurveChart, ForestPlot, Histograms, reliability_diagram};
 
 /// Reliability diagrams side by side.
 const DIAGRAMS: usize = 4;
@@ -15,6 +19,49 @@ const CURVES: usize = 12;
 /// Groups of a histogram: right, wrong and so many shifted splits.
 const GROUPS: usize = 6;
 const CHART: (f64, f64) = (760.0, 380.0);
+
+impl Report {
+    /// Lays out NLL, ECE and accuracy of every row of `group` that answered, each seed with its interval; the row of the least
+    /// mean NLL is the first.
+    ///
+    /// One plot for most reports; more where there are more rows (60) or seeds (12) than one shows.
+    pub fn forest_plots(&self, group: &SeedGroup) -> Vec<ForestPlot> {
+        let mean_nll = |name: &str| {
+            let row = group.rows.iter().find(|row| row.name == name);
+            row.and_then(|row| row.numbers.iter().find(|(number, _)| number == "NLL")).map(|(_, nll)| nll.mean)
+        };
+        let mut names: Vec<(f64, &str)> =
+            group.rows.iter().filter_map(|row| Some((mean_nll(&row.name)?, row.name.as_str()))).collect();
+        names.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let names: Vec<&str> = names.into_iter().map(|(_, name)| name).collect();
+        let scores = |name: &str, seed: u64| {
+            let of_group = |run: &&RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
+            let run = self.runs.iter().filter(of_group).find(|run| run.info.seed == seed)?;
+            run.answered().find(|(row, _)| row.name == name).map(|(_, summary)| &summary.scores)
+        };
+        let mut plots = Vec::new();
+        for seeds in group.seeds.chunks(MAX_SERIES) {
+            for names in names.chunks(MAX_ROWS) {
+                let panel = |metric: fn(&Scores) -> Estimate| -> Vec<Vec<Option<Estimate>>> {
+                    let row = |name: &&str| seeds.iter().map(|seed| scores(name, *seed).map(metric)).collect();
+                    names.iter().map(row).collect()
+                };
+                let plot = ForestPlot::new(names.iter().copied(), seeds.iter().map(|seed| format!("seed {seed}")))
+                    .with_panel("NLL in nats", panel(|scores| scores.nll))
+                    .with_panel("ECE", panel(|scores| scores.ece))
+                    .with_panel("accuracy", panel(|scores| scores.accuracy));
+                plots.push(plot);
+            }
+        }
+        plots
+    }
+}
+
+/// The scores of a group with their intervals.
+pub(super) fn forests(report: &Report, group: &SeedGroup) -> Result<Vec<Picture>> {
+    let drawn = |plot: ForestPlot| Ok(Picture { svg: plot.figure()?.svg_without_font() });
+    report.forest_plots(group).into_iter().map(drawn).collect()
+}
 
 /// All pictures of a run except the matrices.
 pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {

@@ -28,6 +28,8 @@ struct Group<'a> {
     model: &'a str,
     task: &'a str,
     seeds: Option<Table>,
+    /// Scores of all rows and seeds with their intervals.
+    forests: Vec<Picture>,
     runs: Vec<RunPage<'a>>,
 }
 
@@ -104,6 +106,7 @@ pub(super) fn html(report: &Report) -> Result<String> {
             model: &group.model,
             task: &group.task,
             seeds: tables::of_seeds(group, &report.options),
+            forests: forests(report, group)?,
             runs: runs.map(|(index, run)| run_page(report, index, run)).collect::<Result<_>>()?,
         });
     }
@@ -140,6 +143,14 @@ type Drawn = (Vec<Pictures>, Vec<(String, Picture)>);
 #[cfg(feature = "plot")]
 fn drawn(run: &RunReport) -> Result<Drawn> {
     Ok((super::figures::pictures(run)?, super::figures::matrices(run)?))
+}
+
+#[cfg(feature = "plot")]
+use super::figures::forests;
+
+#[cfg(not(feature = "plot"))]
+fn forests(_report: &Report, _group: &crate::compare::SeedGroup) -> Result<Vec<Picture>> {
+    Ok(Vec::new())
 }
 
 #[cfg(not(feature = "plot"))]

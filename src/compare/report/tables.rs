@@ -272,12 +272,19 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
         None => TableCell::none(),
         Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
     };
+    let mut references: Vec<&String> = Vec::new();
+    for pairs in group.rows.iter().flat_map(|row| &row.against) {
+        if !references.contains(&&pairs.reference) {
+            references.push(&pairs.reference);
+        }
+    }
     let mut failures = Vec::new();
     let mut rows = Vec::new();
     for row in &group.rows {
         let n_answered = row.numbers.first().map_or(0, |(_, spread)| spread.n_seeds);
         let mut cells = vec![TableCell::new(format!("{n_answered} of {}", group.seeds.len()))];
         cells.extend(columns.iter().map(|column| cell(row, column)));
+        cells.extend(references.iter().map(|reference| against(row, reference, &group.seeds)));
         let failed = row.failures.iter().map(|(seed, reason)| format!("seed {seed}: {reason}"));
         let failed = failed.collect::<Vec<_>>().join("; ");
         let reason = row.numbers.is_empty().then(|| failed.clone());
@@ -296,11 +303,25 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
         title: format!("Over the seeds {}", seeds.join(", ")),
         note: format!(
             "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. Seeds share \
-             test items and are never pooled. Nothing is averaged over tasks.{}",
+             test items and are never pooled. Nothing is averaged over tasks. P(NLL better): how sure it is, on the same items \
+             and seed by seed, that the row has less NLL.{}",
             failures.concat()
         ),
         first: "method".into(),
-        columns: std::iter::once("seeds".to_string()).chain(headings).collect(),
+        columns: std::iter::once("seeds".to_string())
+            .chain(headings)
+            .chain(references.iter().map(|reference| format!("P(NLL better than {reference})")))
+            .collect(),
         rows,
     })
+}
+
+/// P(better) of each seed, in the order of the seeds.
+fn against(row: &SeedRow, reference: &str, seeds: &[u64]) -> TableCell {
+    let Some(pairs) = row.against.iter().find(|pairs| pairs.reference == reference) else { return TableCell::none() };
+    let of_seed = |seed: &u64| match pairs.p_better.iter().find(|(found, _)| found == seed) {
+        Some((_, p)) => probability(*p),
+        None => "—".into(),
+    };
+    TableCell::new(seeds.iter().map(of_seed).collect::<Vec<_>>().join(" / "))
 }

@@ -54,8 +54,8 @@ fn json_read_back_is_the_same_report_with_the_same_tables() {
     let mut changed = report.clone();
     changed.groups[0].rows[0].numbers[0].1.mean += 1e-9;
     assert!(!near(&value(&changed), &value(&report)));
-    let other = json.replacen("\"format_version\":1", "\"format_version\":7", 1);
-    assert!(Report::from_json(&other).unwrap_err().to_string().contains("must be 1, got 7"));
+    let other = json.replacen("\"format_version\":2", "\"format_version\":7", 1);
+    assert!(Report::from_json(&other).unwrap_err().to_string().contains("must be 2, got 7"));
     assert!(Report::from_json("{}").is_err());
 }
 
@@ -110,9 +110,35 @@ fn pictures_are_inside_and_of_every_kind() {
     for heading in ["Reliability", "Risk and coverage", "Entropy of right, wrong and foreign answers"] {
         assert_eq!(html.matches(&format!("<h4>{heading}</h4>")).count(), 4, "{heading}");
     }
-    // Run obqa 0 has 4 rows, the others 6: 1 + 3·2 of reliability, 4 of risk, 4 of entropy, 5·4 matrices.
-    assert_eq!(html.matches("<svg ").count(), 7 + 4 + 4 + 20);
+    assert_eq!(html.matches("<h4>Scores with their intervals</h4>").count(), 2);
+    // Run obqa 0 has 4 rows, the others 6: 1 + 3·2 of reliability, 4 of risk, 4 of entropy, 5·4 matrices; 2 forests.
+    assert_eq!(html.matches("<svg ").count(), 7 + 4 + 4 + 20 + 2);
     assert!(!html.contains("@font-face"));
+}
+
+#[cfg(feature = "plot")]
+#[test]
+fn a_forest_has_every_row_and_seed_and_the_least_nll_first() {
+    let report = report();
+    let group = &report.groups[0];
+    let [plot] = &report.forest_plots(group)[..] else { panic!("one plot shows six rows") };
+    assert_eq!(plot.series, ["seed 0", "seed 1"]);
+    let mean = |name: &String| {
+        let row = group.rows.iter().find(|row| row.name == *name).unwrap();
+        row.numbers.iter().find(|(number, _)| number == "NLL").unwrap().1.mean
+    };
+    let means: Vec<f64> = plot.rows.iter().map(mean).collect();
+    assert!(means.len() == 6 && means.is_sorted(), "{means:?}");
+    let labels: Vec<&str> = plot.panels.iter().map(|panel| panel.label.as_str()).collect();
+    assert_eq!(labels, ["NLL in nats", "ECE", "accuracy"]);
+    // its method failed for seed 0
+    let swag = plot.rows.iter().position(|name| name == "swag").unwrap();
+    let (row, summary) = report.runs[1].answered().find(|(row, _)| row.name == "swag").unwrap();
+    for panel in &plot.panels {
+        assert!(panel.estimates[swag][0].is_none(), "{}", row.name);
+    }
+    assert_eq!(plot.panels[0].estimates[swag][1], Some(summary.scores.nll));
+    assert_eq!(plot.panels[2].estimates[swag][1], Some(summary.scores.accuracy));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::header::{BlockForm, CoordinatesForm, FactorForm, FactorsForm, GramForm, JointForm, SpaceForm};
 use crate::curvature::{Coordinates, DiagonalSum, FactorSum, GramSum, JointSum, KroneckerFactors, RowBlock, SiteSpace};
-use crate::error::{Error, Result};
+use crate::error::{Result, check_finite};
 use crate::file_header::Exact;
 use crate::tensor_file::{Element, StoredArray};
 use ndarray::{ArrayView, Dimension};
@@ -20,10 +20,7 @@ impl<'a> Writer<'a> {
         name: String,
         array: ArrayView<'a, T, D>,
     ) -> Result<()> {
-        let count = array.iter().filter(|v| !v.is_finite()).count();
-        if count > 0 {
-            return Err(Error::NonFinite { what: format!("tensor `{name}`"), count, total: array.len() });
-        }
+        check_finite(format_args!("tensor `{name}`"), array.iter().map(|v| v.is_finite()))?;
         self.arrays.push((name, StoredArray::new(array)));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{AxisScale, Curve, CurveChart};
 use crate::error::Result;
-use crate::plot::axes::{Axes, BELOW, MARGIN, TICK_SIZE, range_of, room_beside, shortened};
+use crate::plot::axes::{Axes, BELOW, MARGIN, TICK_SIZE, freed, range_of, room_beside, shortened};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::check_range;
 use crate::plot::key::{Entry, Key, Symbol, curve_stroke};
@@ -15,8 +15,6 @@ const X_TICKS: usize = 8;
 const Y_TICKS: usize = 5;
 /// Decades that a logarithmic axis extends at least on either side of every point.
 const X_AROUND: f64 = 0.05;
-/// Share of an axis' range left free at either end.
-const FREE: f64 = 0.03;
 /// Most points of a curve that get a dot each.
 const MAX_DOTS: usize = 20;
 /// Height of a row of labels.
@@ -62,12 +60,6 @@ pub(super) fn figure(chart: &CurveChart) -> Result<Canvas> {
     axes.draw_y(&mut canvas, Y_TICKS, Some(&shortened(&chart.y_label, page - 2.0 * MARGIN)));
     key.draw(&mut canvas, page / 2.0, key_top);
     Ok(canvas)
-}
-
-/// Widens a range by some room at either end.
-fn freed((low, high): (f64, f64)) -> (f64, f64) {
-    let free = FREE * (high - low);
-    (low - free, high + free)
 }
 
 fn draw_curve(canvas: &mut Canvas, axes: &Axes, scale: AxisScale, curve: &Curve, index: usize) {
