@@ -272,12 +272,8 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
         None => TableCell::none(),
         Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
     };
-    let mut references: Vec<&String> = Vec::new();
-    for pairs in group.rows.iter().flat_map(|row| &row.against) {
-        if !references.contains(&&pairs.reference) {
-            references.push(&pairs.reference);
-        }
-    }
+    let is_reference = |name: &String| group.rows.iter().flat_map(|row| &row.against).any(|p| p.reference == *name);
+    let references: Vec<&String> = group.rows.iter().map(|row| &row.name).filter(|name| is_reference(name)).collect();
     let mut failures = Vec::new();
     let mut rows = Vec::new();
     for row in &group.rows {

@@ -204,6 +204,12 @@ fn the_seeds_table_counts_seeds_orders_columns_and_names_failures() {
     let at = |score: &str| columns.iter().position(|c| *c == format!("AUROC foreign, {score}")).unwrap();
     assert_eq!((at("mutual information"), at("energy")), (at("entropy") + 1, at("entropy") + 2));
     let cell = |row: usize, column: usize| table.rows[row].cells[column].text.as_str();
+    // the rows of the first method are what every row is compared with
+    let n = columns.len();
+    assert_eq!(columns[n - 2..], ["P(NLL better than map)", "P(NLL better than map + temperature)"]);
+    assert_eq!(cell(0, n - 2), "—");
+    let (first, second) = cell(4, n - 2).split_once(" / ").unwrap();
+    assert!(first == "—" && second != "—", "{first} {second}");
     assert_eq!((cell(0, 0), cell(0, at("mutual information"))), ("2 of 2", "—"));
     assert_eq!((table.rows[4].name.as_str(), cell(4, 0)), ("swag", "1 of 2"));
     assert!(table.note.ends_with("swag failed for seed 0: needs 3 | 4 <snapshots>."), "{}", table.note);
