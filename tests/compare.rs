@@ -4,19 +4,21 @@ mod support;
 
 use bayes_lora::belief::LinkApprox;
 use bayes_lora::compare::{About, Cell, ClassName, Comparison, ExtraData, Outcome, Run, Splits, read_runs};
-use bayes_lora::curvature::{CurvatureStructure, fit_curvature};
+use bayes_lora::curvature::{AdapterSubset, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::error::{Error, Result};
+use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
     CheckpointEnsemble, DeepEnsemble, FitContext, Fitted, HeadLaplace, LaplaceMethod, MaximumLikelihood, McDropout,
     Method, Recipe, Swag, Tfb,
 };
-use bayes_lora::models::{Mlp, Points};
+use bayes_lora::models::{Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, Trainer, TrainerConfig};
 use std::path::{Path, PathBuf};
+use support::device;
 use support::points::{LIMITS, blobs, flipped, mlp, quick};
 
 fn recipe(dropout: f64) -> Recipe {
@@ -133,6 +135,16 @@ fn every_method_answers_about_every_item_and_says_what_it_took() {
     assert_eq!((cost("deep ensemble").fit_backwards, cost("SWAG").fit_backwards), (120, 80));
     // one contrast of two classes
     assert_eq!((cost("Laplace Kronecker").backwards_per_item, cost("MC dropout").forwards_per_item), (1, 10));
+    // EKFAC goes through the data a second time; an item with three classes goes through the network twice
+    let three = |d: &Points| Points { labels: (0..d.n_items()).map(|i| i % 3).collect(), ..d.clone() };
+    let data =
+        Data { train: three(&data.train), held_out: three(&data.held_out), test: three(&data.test), far: data.far };
+    let two = [CurvatureStructure::Kronecker, CurvatureStructure::Ekfac].map(|s| Box::new(laplace(s)) as Box<_>);
+    let base = MlpConfig::new([2, 8, 3]).init(&device()).unwrap();
+    let counted = Comparison::new(recipe(0.0)).with_methods(two).run(&base, &about(), &data.splits(), 0).unwrap();
+    let costs = [0, 1].map(|k| answered(&counted.cells[k]).cost);
+    assert_eq!(costs.map(|c| (c.fit_forwards, c.fit_backwards)), [(80, 80), (160, 160)]);
+    assert_eq!(costs.map(|c| (c.forwards_per_item, c.backwards_per_item)), [(2, 2), (2, 2)]);
     let extra = |name: &str| run.cells.iter().find(|cell| cell.method == name).unwrap().extra_data;
     assert_eq!(extra("Laplace Kronecker"), ExtraData::None);
     assert_eq!(extra("Laplace Kronecker, held-out prior"), ExtraData::Labelled(30));
@@ -184,9 +196,57 @@ fn another_run_in_the_same_place_is_refused_by_what_differs() {
     run(&method(4), &data, 0).unwrap();
     let error = run(&method(5), &data, 0).unwrap_err().to_string();
     assert!(error.contains("mc-dropout.json") && error.contains("5 passes"), "{error}");
+    // answers are kept by the place of their data
+    let near = blobs(10, 4);
+    let place = tempfile::tempdir().unwrap();
+    let ordered = |shifted: Vec<(String, &Points)>| {
+        let comparison = Comparison::new(recipe(0.2)).with_method(MaximumLikelihood).with_dir(place.path());
+        comparison.run(&mlp(), &about(), &Splits { shifted, ..data.splits() }, 0)
+    };
+    ordered(vec![("far".into(), &data.far), ("near".into(), &near)]).unwrap();
+    let error = ordered(vec![("near".into(), &near), ("far".into(), &data.far)]).unwrap_err().to_string();
+    assert!(error.contains("order of the shifted data") && error.contains("near, far"), "{error}");
     std::fs::write(dir.path().join("two-blobs/seed-0/mc-dropout.json"), b"{").unwrap();
     let error = run(&method(4), &data, 0).unwrap_err().to_string();
     assert!(error.contains("mc-dropout.json"), "{error}");
+}
+
+#[test]
+fn methods_that_would_share_a_file_are_refused_before_anything_runs() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let of = |pattern: &str| {
+        let mut method = laplace(CurvatureStructure::Diagonal);
+        method.curvature.subset = AdapterSubset::Pattern(pattern.into());
+        method
+    };
+    let both = comparison().with_method(of("0")).with_method(of(".*0.*"));
+    let error = run(&both.with_dir(dir.path()), &data, 0).unwrap_err().to_string();
+    assert!(error.contains("laplace-diagonal-0.json") && error.contains(".*0.*"), "{error}");
+    assert!(!dir.path().join("two-blobs").exists());
+}
+
+#[test]
+fn descriptions_tell_every_setting_that_changes_answers() {
+    let describe = |method: LaplaceMethod| Method::<Mlp, Points>::describe(&method);
+    let usual = laplace(CurvatureStructure::FunctionSpace);
+    let mut seen = vec![describe(usual.clone())];
+    let changes: [fn(&mut LaplaceMethod); 6] = [
+        |m| m.curvature.projection = Some(RandomProjection { width: 100, seed: 0 }),
+        |m| m.curvature.low_rank = 3,
+        |m| m.curvature.dense_limit = Some(4),
+        |m| m.curvature.likelihood = Likelihood::Gaussian { noise_variance: 1.0 },
+        |m| m.laplace.without_residual = true,
+        |m| m.laplace.temperature = 0.5,
+    ];
+    for change in changes {
+        let mut other = usual.clone();
+        change(&mut other);
+        let description = describe(other);
+        assert!(!seen.contains(&description), "{description}");
+        seen.push(description);
+    }
+    let of_tfb = |method: Tfb| Method::<Mlp, Points>::describe(&method);
+    assert_ne!(of_tfb(Tfb::published()), of_tfb(Tfb { tolerance: Tfb::published().tolerance, ..Tfb::default() }));
 }
 
 /// Fails when it is fitted.
@@ -230,6 +290,16 @@ fn a_method_that_fails_is_a_row_that_says_why_and_is_tried_again() {
     }
     let again = with_broken(0.0).run(&mlp(), &about(), &splits, 0).unwrap();
     assert!(matches!(&again.cells[1].outcome, Outcome::Failed(_)));
+    // the reasons are kept, also of what was never begun
+    let kept = read_runs(dir.path()).unwrap().remove(0);
+    assert_eq!(kept.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Failed(_))).count(), 4);
+    let place = tempfile::tempdir().unwrap();
+    let never = Comparison::new(recipe(0.0)).with_method(McDropout::default()).with_dir(place.path());
+    let run = never.run(&mlp(), &about(), &splits, 0).unwrap();
+    assert!(matches!(&run.cells[0].outcome, Outcome::Failed(reason) if reason.contains("dropout")));
+    // a run that stopped before its first cell is none yet
+    std::fs::remove_file(place.path().join("two-blobs/seed-0/mc-dropout.json")).unwrap();
+    assert!(read_runs(place.path()).unwrap().is_empty());
     let twice = Comparison::new(recipe(0.0)).with_method(Broken).with_method(Broken);
     let error = twice.run(&mlp(), &about(), &splits, 0).unwrap_err().to_string();
     assert!(error.contains("`broken` twice"), "{error}");

@@ -138,6 +138,13 @@ fn another_adapter_or_base_is_refused() {
     let elsewhere = write_adapter(base.unwrap(), &read_adapter(&model).unwrap()).unwrap();
     let error = Laplace::load(&path, &elsewhere).unwrap_err().to_string();
     assert!(error.contains("another base model") && error.contains("fingerprints"), "{error}");
+    // the same matrices at another scale, or under another dropout
+    let base = || MlpConfig::new([3, 4, 2]).init(&device()).unwrap();
+    for config in [LoraConfig::new(1).with_alpha(32.0), LoraConfig::new(1).with_dropout(0.5)] {
+        let scaled = write_adapter(attach(base(), &config, 0).unwrap(), &read_adapter(&model).unwrap()).unwrap();
+        let error = Laplace::load(&path, &scaled).unwrap_err().to_string();
+        assert!(error.contains("another scale or dropout") && error.contains("fingerprints"), "{error}");
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ pub fn leave(report: &Report, dir: &Path) -> Result<(), Box<dyn Error>> {
     print_scores(report);
     println!("wrote {}", report.save(dir)?.html.display());
     for group in &report.groups {
-        let words = group.task.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let name = format!("{} {}", group.task, group.model);
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         let stem = format!("scores-{}", words.collect::<Vec<_>>().join("-").to_lowercase());
         for (i, plot) in report.forest_plots(group).iter().enumerate() {
             let part = if i == 0 { String::new() } else { format!("-{}", i + 1) };

@@ -114,7 +114,7 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
     let predict_mle = clock.elapsed().as_secs_f64();
     let best = outcome.best.as_ref().map(|best| point_logits(best, test, &limits, &control)).transpose()?;
     let held_out = point_logits(&fitted.model, validation, &limits, &control)?;
-    let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.temperature;
+    let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.usable()?;
     let clock = Instant::now();
     let linearized = fitted.predict(test, Predictive::default(), &control)?;
     let predict_linearized = clock.elapsed().as_secs_f64();

@@ -99,7 +99,7 @@ impl Calibration {
 
 impl Calibrator for Temperature {
     fn calibrated_on(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Self> {
-        Ok(Self::fit_probabilities(probabilities, labels)?.temperature)
+        Self::fit_probabilities(probabilities, labels)?.usable()
     }
 
     /// Means and draws are multiplied by β, covariances by β².
@@ -165,6 +165,14 @@ mod tests {
     fn example() -> (Array2<f64>, Vec<usize>) {
         let logits = Array2::from_shape_fn((30, 3), |(i, c)| ((i * 7 + c * 11) % 13) as f64 / 2.0);
         (softmax(logits.view()), (0..30).map(|i| (i * 5) % 3).collect())
+    }
+
+    #[test]
+    fn a_temperature_without_a_bound_is_refused_and_not_used() {
+        let all_right = arr2(&[[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]]);
+        let error = Calibration::Temperature.fit(all_right.view(), &[0, 0, 1]).err().unwrap().to_string();
+        assert!(error.contains("3 held-out items"), "{error}");
+        assert!(Calibration::Temperature.fit(all_right.view(), &[0, 1, 1]).is_ok());
     }
 
     #[test]

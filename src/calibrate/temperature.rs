@@ -43,6 +43,24 @@ pub struct TemperatureFit {
     pub iterations: usize,
 }
 
+impl TemperatureFit {
+    /// The temperature, if the items could tell one.
+    ///
+    /// # Errors
+    /// If sharper is always better ([`TemperatureOutcome::Unbounded`]), as when every answer to the held-out items is right: what
+    /// was written for β is the end of the search, under which one wrong answer costs hundreds of nats.
+    pub fn usable(self) -> Result<Temperature> {
+        if self.outcome == TemperatureOutcome::Unbounded {
+            let reason = format!(
+                "its {} held-out items set no bound to it: none of them speaks against sharper answers",
+                self.n_items
+            );
+            return Err(Error::numerical("fitting the temperature", reason));
+        }
+        Ok(self.temperature)
+    }
+}
+
 impl Temperature {
     /// Checks an inverse temperature.
     ///

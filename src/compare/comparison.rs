@@ -90,25 +90,35 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         let mut setting = setting(base, about, splits, (&self.recipe, self.limits, seed))?;
         let store = self.dir.as_ref().map(|dir| RunStore::open(dir, &setting)).transpose()?;
         let mut cells: Vec<Option<Cell>> = Vec::new();
-        for method in &self.methods {
-            let missing = method.requirements().check(&method.name(), &self.recipe, splits.held_out).err();
-            cells.push(match (missing, &store) {
-                (Some(reason), _) => Some(failed(method.as_ref(), &reason)),
-                (None, Some(store)) => store.finished(&method.name(), &method.describe())?,
-                (None, None) => None,
+        let mut unmet = Vec::new();
+        if store.is_some() {
+            RunStore::check_names(&names)?;
+        }
+        for (method, name) in self.methods.iter().zip(&names) {
+            cells.push(match (method.requirements().check(name, &self.recipe, splits.held_out), &store) {
+                (Err(reason), _) => {
+                    let cell = failed(method.as_ref(), &reason);
+                    unmet.push(cell.clone());
+                    Some(cell)
+                }
+                (Ok(()), Some(store)) => store.finished(name, &method.describe())?,
+                (Ok(()), None) => None,
             });
         }
         let pending: Vec<usize> = (0..cells.len()).filter(|&k| cells[k].is_none()).collect();
-        if !pending.is_empty() {
-            let map = self.train(base, splits.train, seed, store.as_ref())?;
-            setting.training = map.cost;
-            if let Some(store) = &store {
-                store.keep_setting(&setting)?;
-            }
-            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref() };
+        let map = if pending.is_empty() { None } else { Some(self.train(base, splits.train, seed, store.as_ref())?) };
+        setting.training = match (&map, &store) {
+            (Some(map), _) => map.cost,
+            (None, Some(store)) => store.training()?,
+            (None, None) => TrainingCost::default(),
+        };
+        if let Some(store) = &store {
+            store.keep_setting(&setting)?;
+            unmet.iter().try_for_each(|cell| store.keep(cell))?;
+        }
+        if let Some(map) = &map {
+            let work = Work { comparison: self, base, splits, seed, map, store: store.as_ref() };
             work.all(&pending, &mut cells)?;
-        } else if let Some(store) = &store {
-            setting.training = store.setting()?.training;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
     }

@@ -45,6 +45,9 @@ impl MethodSelection {
 pub struct ReportOptions {
     /// Heading of the page.
     pub title: String,
+    /// The method that comes first and that every row is compared with; `None` for maximum likelihood, or the first where it is not
+    /// among them.
+    pub reference: Option<String>,
     /// Bins, draws and level of all intervals.
     pub scores: ScoreOptions,
     /// Methods that get a row "method + temperature".
@@ -71,6 +74,7 @@ impl Default for ReportOptions {
     fn default() -> Self {
         Self {
             title: "Comparison of methods".into(),
+            reference: None,
             scores: ScoreOptions::default(),
             temperature: MethodSelection::All,
             vector_scaling: MethodSelection::None,
@@ -102,6 +106,9 @@ impl ReportOptions {
             if !(value > 0.0 && value < 1.0) {
                 return Err(Error::config(field, "strictly between 0 and 1", value));
             }
+        }
+        if let Some(name) = self.reference.as_ref().filter(|name| !methods.contains(&name.as_str())) {
+            return Err(Error::config("reference", format!("among the methods {}", methods.join(", ")), name));
         }
         for (field, selection) in [("temperature", &self.temperature), ("vector_scaling", &self.vector_scaling)] {
             let MethodSelection::Only(names) = selection else { continue };
@@ -143,6 +150,8 @@ mod tests {
         assert!(refusal(|o| o.scores.level = f64::NAN).contains("scores.level"));
         let unknown = refusal(|o| o.vector_scaling = MethodSelection::Only(vec!["lapalce".into()]));
         assert_eq!(unknown, "vector_scaling: must be among the methods map, laplace, got lapalce");
+        let unknown = refusal(|o| o.reference = Some("mle".into()));
+        assert_eq!(unknown, "reference: must be among the methods map, laplace, got mle");
     }
 
     #[test]

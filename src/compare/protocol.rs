@@ -25,14 +25,15 @@ pub enum TaskKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// This crate's: right labels, no end-of-sequence token before the answer, the question never cut, only classes that an item
-    /// has, all test items, training in another order in each epoch.
+    /// This crate's: right labels, no end-of-sequence token before the answer, prompts cut only where the caller sets a limit and
+    /// never the cue, only classes that an item has, all test items, training in another order in each epoch.
     Clean,
     /// That of the published code of BLoB and TFB (2406.11675, 2412.05723), with its quirks: the answer of BoolQ inverted (`True`
     /// stands for no); choices before their letters; an end-of-sequence token before the answer of BoolQ and WinoGrande; cut
     /// at 300 tokens on the right, question or not; as many classes for ARC as its largest item has, for every item; items
     /// in one order, never shuffled; the last incomplete batch left out, at test too. What differs still: weights in full precision
-    /// instead of 8 bits, and Adam's ε 1e-8 instead of 1e-6.
+    /// instead of 8 bits, Adam's ε 1e-8 instead of 1e-6, OBQA's `Chioces:` is spelt as ARC's, and MMLU's choices stand before their
+    /// letters as ARC's do.
     Blob2024,
 }
 
@@ -40,6 +41,8 @@ pub enum Protocol {
 const BLOB_TOKENS: usize = 300;
 /// Its batch in training.
 const BLOB_BATCH: usize = 4;
+/// Most tokens of a row: a prompt and the end-of-sequence token behind it.
+const BLOB_ROW: usize = BLOB_TOKENS + 1;
 /// Its steps.
 const BLOB_STEPS: usize = 5000;
 /// Characters of a BoolQ passage that it reads.
@@ -72,7 +75,7 @@ impl Protocol {
                     weight_decay: 0.0,
                     warmup_fraction: 0.06,
                     decay: Decay::Linear,
-                    limits: BatchLimits { max_items: BLOB_BATCH, max_tokens: BLOB_BATCH * BLOB_TOKENS },
+                    limits: BatchLimits { max_items: BLOB_BATCH, max_tokens: BLOB_BATCH * BLOB_ROW },
                     max_grad_norm: None,
                     ..TrainerConfig::default()
                 },

@@ -53,6 +53,7 @@ use crate::compare::cell::Run;
 use crate::compare::options::ReportOptions;
 use crate::compare::seeds::{SeedGroup, groups};
 use crate::error::{Error, Result};
+use crate::methods::MaximumLikelihood;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -97,7 +98,9 @@ impl Report {
     /// If there is no run, an option is out of its bounds, a format version is foreign, runs have different protocols, a run
     /// is given twice, seeds of one task differ in recipe, prompt, classes or shifted splits, a run has a method twice, or an
     /// answer does not fit its setting or is not finite.
-    pub fn new(runs: Vec<Run>, options: ReportOptions) -> Result<Self> {
+    pub fn new(mut runs: Vec<Run>, options: ReportOptions) -> Result<Self> {
+        let reference = options.reference.as_deref().unwrap_or(MaximumLikelihood::NAME);
+        runs.iter_mut().for_each(|run| run.cells.sort_by_key(|cell| cell.method != reference));
         let methods: Vec<&str> = runs.iter().flat_map(|run| &run.cells).map(|cell| cell.method.as_str()).collect();
         options.check(&methods)?;
         let protocol = check::runs(&runs)?;

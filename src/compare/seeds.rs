@@ -1,10 +1,11 @@
 //! Lays the seeds of one task side by side: the mean of each number and how far the seeds are apart.
 //!
-//! Seeds share test items, so that their answers are never pooled as if they were independent; and no number here is a mean
+//! Seeds may share test items, so that their answers are never pooled as if they were independent; and no number here is a mean
 //! over tasks.
 
 use crate::calibrate::Calibration;
 use crate::compare::report::{ReportRow, RowOutcome, RunReport};
+use crate::compare::setting::TEST_DATA;
 use crate::compare::summary::{Detection, Summary};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,8 @@ pub struct SeedGroup {
     pub task: String,
     /// The seeds, ascending.
     pub seeds: Vec<u64>,
+    /// Whether all seeds have the same test items: if not, the spread over the seeds is that of the items too.
+    pub same_test_items: bool,
     /// One for each row of any of the runs.
     pub rows: Vec<SeedRow>,
 }
@@ -152,6 +155,11 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
         model: model.into(),
         task: task.into(),
         seeds: of_group().map(|run| run.info.seed).collect(),
+        same_test_items: {
+            let mut hashes = of_group().map(|run| run.info.identity.get(TEST_DATA));
+            let first = hashes.next();
+            hashes.all(|hash| Some(hash) == first)
+        },
         rows: rows.collect(),
     }
 }

@@ -3,10 +3,15 @@
 use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, TrainingCost};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::lora::model_fingerprint;
+use crate::lora::{LoraConfig, model_fingerprint};
 use crate::methods::Recipe;
 use crate::models::{Classifier, Dataset, data_fingerprint, known_labels};
+use crate::train::TrainerConfig;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+/// Under what name the hash of the test items is kept.
+pub(super) const TEST_DATA: &str = "test data";
 
 /// What a comparison is about, for its report.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +61,7 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     let held_out = splits.held_out.map(|data| ("held-out data", data));
     let shifted = splits.shifted.iter().map(|(name, data)| (name.as_str(), *data));
     for (name, data) in
-        [("training data", splits.train), ("test data", splits.test)].into_iter().chain(held_out).chain(shifted)
+        [("training data", splits.train), (TEST_DATA, splits.test)].into_iter().chain(held_out).chain(shifted)
     {
         let hash = format!("{} items, hash {:016x}", data.n_items(), data_fingerprint(data)?);
         if identity.insert(name.to_string(), hash).is_some() {
@@ -88,6 +93,11 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     })
 }
 
+/// A setting where it is not the usual one.
+fn unusual<T: PartialEq + Debug>(name: &str, value: &T, usual: &T) -> Option<String> {
+    (value != usual).then(|| format!("{name} {value:?}"))
+}
+
 /// All of the recipe that results depend on, in one line; words and not the fields' names, so that it survives new fields.
 fn describe(recipe: &Recipe) -> String {
     let (lora, trainer) = (&recipe.lora, &recipe.trainer);
@@ -96,7 +106,10 @@ fn describe(recipe: &Recipe) -> String {
         format!("on {}", lora.target_modules.entries().join(", ")),
         format!("{} epochs at {}", trainer.epochs, trainer.learning_rate),
         format!("warm-up {}, then {:?}", trainer.warmup_fraction, trainer.decay),
-        format!("{} batches of {} items a step", trainer.accumulation, trainer.limits.max_items),
+        format!(
+            "{} batches of {} items and at most {} tokens a step",
+            trainer.accumulation, trainer.limits.max_items, trainer.limits.max_tokens
+        ),
         format!("weight decay {}", trainer.weight_decay),
         format!("{:?}", trainer.objective),
     ];
@@ -104,6 +117,13 @@ fn describe(recipe: &Recipe) -> String {
     parts.extend(trainer.max_steps.map(|steps| format!("{steps} steps at most")));
     parts.extend((!trainer.shuffle).then(|| "never shuffled".to_string()));
     parts.extend(lora.use_rslora.then(|| "rank-stabilised".to_string()));
+    let usual = LoraConfig::new(lora.rank);
+    parts.extend(unusual("excluded", &lora.exclude_modules, &usual.exclude_modules));
+    parts.extend(unusual("layers", &lora.layers_to_transform, &usual.layers_to_transform));
+    parts.extend(unusual("layers at", &lora.layers_pattern, &usual.layers_pattern));
+    parts.extend(unusual("ranks", &lora.rank_pattern, &usual.rank_pattern));
+    parts.extend(unusual("alphas", &lora.alpha_pattern, &usual.alpha_pattern));
+    parts.extend(unusual("training", &trainer.mode, &TrainerConfig::default().mode));
     let snapshots = trainer.snapshots;
     parts.push(format!("{} snapshots from {} on", snapshots.count, snapshots.from));
     parts.join("; ")

@@ -1,6 +1,6 @@
 //! Keeps the cells of a run as JSON files, so that it resumes where it stopped.
 
-use super::cell::{CELL_FORMAT, Cell, Outcome, Run, Setting};
+use super::cell::{CELL_FORMAT, Cell, Outcome, Run, Setting, TrainingCost};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -34,6 +34,9 @@ impl RunStore {
             ("model", kept.model.clone(), setting.model.clone()),
             ("recipe", kept.recipe.clone(), setting.recipe.clone()),
             ("prompt", kept.prompt_hash.clone(), setting.prompt_hash.clone()),
+            // cells keep their answers by place
+            ("order of the shifted data", order(&kept), order(setting)),
+            ("version of bayes-lora", kept.crate_version.clone(), setting.crate_version.clone()),
         ];
         let names = kept.identity.keys().chain(setting.identity.keys());
         let of = |of: &Setting, name: &str| of.identity.get(name).cloned().unwrap_or("none".into());
@@ -47,6 +50,24 @@ impl RunStore {
         }
     }
 
+    /// Checks that every method has a file of its own.
+    ///
+    /// # Errors
+    /// Names the method that has none, or the two that share one.
+    pub(super) fn check_names(methods: &[String]) -> Result<()> {
+        let files: Vec<String> = methods.iter().map(|method| cell_name(method)).collect();
+        for (k, (method, file)) in methods.iter().zip(&files).enumerate() {
+            if *file == SETTING || plain(method).is_empty() {
+                return Err(Error::config("methods", "names that make a file's name", format!("`{method}`")));
+            }
+            if let Some(other) = files[..k].iter().position(|other| other == file) {
+                let both = format!("`{}` and `{method}`, both {file}", methods[other]);
+                return Err(Error::config("methods", "names that differ in their letters and digits", both));
+            }
+        }
+        Ok(())
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -56,9 +77,15 @@ impl RunStore {
         self.file("unfinished")
     }
 
+    /// What the run's training cost; nothing before it was done.
+    ///
     /// # Errors
-    /// If the file is missing or damaged.
-    pub(super) fn setting(&self) -> Result<Setting> {
+    /// If the file is damaged.
+    pub(super) fn training(&self) -> Result<TrainingCost> {
+        if exists(&self.file(SETTING))? { Ok(self.setting()?.training) } else { Ok(TrainingCost::default()) }
+    }
+
+    fn setting(&self) -> Result<Setting> {
         read(&self.file(SETTING))
     }
 
@@ -79,6 +106,10 @@ impl RunStore {
         }
         let cell: Cell = read(&path)?;
         check_format(&cell, &path)?;
+        if cell.method != method {
+            let other = cell.method;
+            return Err(Error::Incompatible(format!("{} is of `{other}`, not of `{method}`", path.display())));
+        }
         if cell.description != description {
             return Err(Error::Incompatible(format!(
                 "{} is of other settings: «{}» there and «{description}» here; remove it, or take another directory",
@@ -121,8 +152,8 @@ pub fn read_runs(dir: impl AsRef<Path>) -> Result<Vec<Run>> {
                 cells.push(path);
             }
         }
-        // JSON files elsewhere are others'
-        let Some(setting) = setting else { continue };
+        // JSON files elsewhere are others', and a run may have stopped before its first cell
+        let Some(setting) = setting.filter(|_| !cells.is_empty()) else { continue };
         let cell = |path: &PathBuf| {
             let cell: Cell = read(path)?;
             check_format(&cell, path)?;
@@ -132,6 +163,11 @@ pub fn read_runs(dir: impl AsRef<Path>) -> Result<Vec<Run>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found.into_iter().map(|(_, run)| run).collect())
+}
+
+fn order(setting: &Setting) -> String {
+    let names: Vec<&str> = setting.shifted.iter().map(|split| split.name.as_str()).collect();
+    names.join(", ")
 }
 
 fn check_format(cell: &Cell, path: &Path) -> Result<()> {

@@ -162,7 +162,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let held_out = self.splits.held_out.map(|_| answers.remove(0));
         let test = answers.remove(0);
         let Fitted { belief, spent, found } = &method.fitted;
-        let needs = belief.needs(self.map.model.n_classes());
+        let needs = belief.needs(self.splits.test, self.map.model.n_classes());
         let cost = Cost {
             fit_seconds: rounded(method.seconds),
             fit_forwards: spent.forwards,

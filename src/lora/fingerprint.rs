@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use burn::module::{ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Hashes the names of an adapter's matrices and every bit of their weights: two adapters that differ anywhere differ here
 /// (but for one chance in 2⁶⁴).
@@ -30,16 +31,67 @@ pub fn base_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
     }
 }
 
-/// Both fingerprints in one: of all of a model's weights.
+/// Hashes what the weights of adapted modules do not tell: path, scale and dropout of each.
+fn settings_fingerprint<M: Adaptable>(model: &M) -> u64 {
+    let adapted = model.linears().into_iter().filter_map(|linear| Some((&linear.path, linear.adapter.as_ref()?)));
+    fnv1a_words(
+        adapted.flat_map(|(path, adapter)| [fnv1a(path.bytes()), adapter.scale.to_bits(), adapter.dropout.to_bits()]),
+    )
+}
+
+/// Hashes all that a model's answers and its training depend on, with an adapter or without.
 ///
 /// # Errors
 /// As [`base_fingerprint`].
 pub(crate) fn model_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
-    let adapter = match read_adapter(model) {
-        Err(Error::Empty { .. }) => 0,
-        weights => adapter_fingerprint(&weights?),
-    };
-    Ok(fnv1a_words([base_fingerprint(model)?, adapter]))
+    match ModelFingerprint::of(model) {
+        Err(Error::Empty { .. }) => Ok(fnv1a_words([base_fingerprint(model)?, 0])),
+        all => {
+            let ModelFingerprint { adapter, base, settings } = all?;
+            Ok(fnv1a_words([base, adapter, settings]))
+        }
+    }
+}
+
+/// The adapted model that a file is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelFingerprint {
+    /// Of A and B, by [`adapter_fingerprint`].
+    adapter: u64,
+    /// Of all other weights, by [`base_fingerprint`].
+    base: u64,
+    /// Of each adapted module's scale and dropout.
+    settings: u64,
+}
+
+impl ModelFingerprint {
+    /// # Errors
+    /// If the model has no adapter, or as [`base_fingerprint`].
+    pub(crate) fn of<M: Adaptable>(model: &M) -> Result<Self> {
+        let adapter = adapter_fingerprint(&read_adapter(model)?);
+        Ok(Self { adapter, base: base_fingerprint(model)?, settings: settings_fingerprint(model) })
+    }
+
+    /// Checks that `what`, which is about `self`, meets the same model here.
+    ///
+    /// # Errors
+    /// Says what differs, with both fingerprints.
+    pub(crate) fn check(&self, what: &str, here: &Self) -> Result<()> {
+        check_same_adapter(what, self.adapter, here.adapter)?;
+        let differs = |where_: &str, expected: u64, found: u64| {
+            Err(Error::Incompatible(format!(
+                "the {what} was fitted on {where_} (fingerprints {expected:016x} and {found:016x})"
+            )))
+        };
+        if self.base != here.base {
+            return differs("another base model, or on this one in another element type", self.base, here.base);
+        }
+        if self.settings != here.settings {
+            return differs("an adapter of another scale or dropout", self.settings, here.settings);
+        }
+        Ok(())
+    }
 }
 
 struct Hasher {
@@ -80,20 +132,6 @@ pub(crate) fn check_same_adapter(what: &str, expected: u64, found: u64) -> Resul
         )));
     }
     Ok(())
-}
-
-/// Checks that `what` was fitted on the base in hand.
-///
-/// # Errors
-/// Names both fingerprints.
-pub(crate) fn check_same_base(what: &str, expected: u64, found: u64) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::Incompatible(format!(
-        "the {what} was fitted on another base model, or on this one in another element type (fingerprints {expected:016x} and \
-         {found:016x})"
-    )))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Anchored ensemble: several runs, each held by the prior to a draw from the prior.
 
 use super::members::{Members, seed_of};
-use super::method::{FitContext, Fitted, Method, Spent};
+use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
@@ -62,7 +62,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
         )
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
         if self.n_members == 0 {
             return Err(Error::config("n_members", "at least 1", 0));
         }
@@ -73,7 +78,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
             let seed = seed_of(context.seed, member);
             let fresh = attach(context.base.clone(), &context.recipe.lora, seed)?;
             let anchor = self.anchor(&fresh, seed)?;
-            let config = TrainerConfig { seed, objective, ..context.own_run() };
+            // a decay would be a second prior, around zero
+            let config = TrainerConfig { seed, objective, weight_decay: 0.0, ..context.own_run() };
             let outcome = context.train_on(config, start_at(fresh, &anchor)?)?;
             items += outcome.report.items;
             members.push(read_adapter(&outcome.model)?);

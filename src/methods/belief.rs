@@ -23,8 +23,8 @@ where
     /// If the data are empty, a logit is not finite, or the caller cancels.
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief>;
 
-    /// What an answer takes, of a task with so many classes.
-    fn needs(&self, n_classes: usize) -> Needs;
+    /// What an answer about an item of `data` takes, in a task with so many classes.
+    fn needs(&self, data: &D, n_classes: usize) -> Needs;
 
     /// How a Gaussian belief becomes probabilities.
     fn link(&self) -> LinkApprox {
@@ -57,7 +57,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for PointBelief {
         predict_map(model, data, limits, control)
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
         Needs { forwards: 1, ..Needs::default() }
     }
 }
@@ -84,7 +84,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for OwnPointBelie
         predict_map(&write_adapter(model.valid(), &self.adapter)?, data, limits, control)
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
         Needs { forwards: 1, backwards: 0, bytes: bytes_of(&self.adapter) }
     }
 }
@@ -124,7 +124,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler + Keep> Beli
         predict_sampled(model, data, draw, self.n_draws(), limits, control)
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
         Needs { forwards: self.n_draws(), backwards: 0, bytes: self.bytes }
     }
 }
@@ -177,10 +177,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBel
         predict_linearized(model, &self.laplace, data, LogitGauge::of(self.link), limits, control)
     }
 
-    fn needs(&self, n_classes: usize) -> Needs {
-        let backwards = if self.link.needs_raw_covariance() { n_classes } else { n_classes.saturating_sub(1) };
+    /// An item goes through the network once for each of its Jacobians, or once where rows are choices.
+    fn needs(&self, data: &D, n_classes: usize) -> Needs {
+        let passes = LogitGauge::of(self.link).repetitions(data, n_classes);
         let bytes = self.laplace.blocks().iter().map(|block| block.bytes()).sum();
-        Needs { forwards: 1, backwards, bytes }
+        Needs { forwards: passes, backwards: passes, bytes }
     }
 
     fn link(&self) -> LinkApprox {

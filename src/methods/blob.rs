@@ -1,12 +1,13 @@
 //! BLoB: a mean-field Gaussian over A, trained by the evidence lower bound.
 
-use super::adapter_training::{check_not_negative, check_positive, settings, start};
+use super::adapter_training::{settings, start};
 use super::belief::SampledBelief;
 use super::blob_rule::BlobRule;
+use super::bounds::{check_draws, check_not_negative, check_positive};
 use super::gaussian::{GaussianAdapter, bytes_of};
-use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 use crate::train::TrainerConfig;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// g at one draw `A = M + σ∘E` that all tokens share; `∂/∂M = g`, `∂/∂σ = g∘E`, `∂/∂G = 2G ∂/∂σ`. Published training instead
 /// flips the signs of E for every token (Flipout), which gives the same gradient on average with less variance; this is not
 /// reproduced, in prediction it is ([`NoiseSharing::PerToken`]). The gradient is not clipped, for the divergence's share of it
-/// would not be.
+/// would not be, and the recipe's weight decay is not applied.
 ///
 /// Wang et al. (2024), arXiv 2406.11675.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,6 +86,12 @@ impl Blob {
     pub fn rule(&self, n_items: usize, batch: usize, peak: f64, seed: u64) -> Result<BlobRule> {
         check_positive("prior_sd", self.prior_sd)?;
         check_positive("initial_root", self.initial_root)?;
+        check_positive("peak", peak)?;
+        for (field, count) in [("n_items", n_items), ("batch", batch)] {
+            if count == 0 {
+                return Err(Error::config(field, "at least 1", count));
+            }
+        }
         match self.objective {
             BlobObjective::Elbo { kl_weight } => check_not_negative("kl_weight", kl_weight)?,
             BlobObjective::Published { kl_learning_rate, gamma } => {
@@ -113,8 +120,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Blob {
         Some(self.sharing)
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
-        let config = TrainerConfig { max_grad_norm: None, ..settings("BLoB", context)? };
+        context.check(self)?;
+        check_draws(self.n_samples)?;
+        let config = TrainerConfig { max_grad_norm: None, ..settings(context) };
         let batch = config.limits.max_items * config.accumulation;
         let mut rule = self.rule(context.train.n_items(), batch, config.learning_rate, context.seed)?;
         let outcome = context.train_by(&mut rule, config, start(context)?)?;

@@ -33,10 +33,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEns
     }
 
     fn requirements(&self) -> Requirements {
-        Requirements { snapshots: self.n_members, ..Requirements::default() }
+        Requirements { snapshots: self.n_members, adapter_alone: true, ..Requirements::default() }
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
         let found = context.snapshots.len();
         // the last one is often the trained adapter itself
         let Some(first) = found.checked_sub(self.n_members).filter(|_| self.n_members > 0) else {

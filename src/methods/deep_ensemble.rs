@@ -1,7 +1,7 @@
 //! Deep ensemble: several runs from several starts.
 
 use super::members::{Members, seed_of};
-use super::method::{FitContext, Fitted, Method, Spent};
+use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
@@ -32,7 +32,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
         format!("{} independent runs, probabilities averaged", self.n_members)
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
         if self.n_members == 0 {
             return Err(Error::config("n_members", "at least 1", 0));
         }

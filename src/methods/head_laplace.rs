@@ -6,18 +6,19 @@ use super::method::{FitContext, Fitted, Method, Spent};
 use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::linalg::{eigh, matmul};
+use crate::linalg::{Eigen, eigh, matmul};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::Spectrum;
 use crate::predict::{HeadRows, predict_head};
 use crate::prior::PriorPrecision;
 use crate::progress::Control;
-use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 
 /// Logits are linear in the rows w_c of the output layer, `f_c = w_cᵀh + b_c`, so that their GGN is their Hessian:
 /// `H = Σ_n Λ_n ⊗ h_n h_nᵀ` over the training items, `Λ = diag p − ppᵀ`, prior `N(0, λ⁻¹I)` around zero. The whole of it is kept,
-/// in the space of the training items: `Cov[f_c, f_e] = λ⁻¹(δ_ce hᵀh − Σ_k q_ck q_ek/(λ + e_k))`, with the eigenpairs (e, v) of
-/// `ΦΦᵀ`, `ΦᵀΦ = H`, and `q_c = J_c Φᵀ v`. No backward pass, and no adapter on the output layer is needed.
+/// `Cov[f_c, f_e] = λ⁻¹(δ_ce hᵀh − Σ_k q_ck q_ek/(λ + e_k))`, with the eigenpairs (e, u) of H and `q_ck = √e_k J_c u_k`. They are found
+/// among the n items or the d features, whichever are fewer: a dense matrix of `C·min(n, d)` rows. No backward pass, and no adapter
+/// on the output layer is needed.
 ///
 /// Kristiadi et al. (2020), arXiv 2002.10118; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -46,7 +47,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
         let head = predict_head(context.map, context.train, limits, control)?;
         let squares = head.weights.iter().map(|w| w * w).sum();
         let probabilities = softmax(head.logits.view());
-        let posterior = HeadPosterior::new(head.features, &probabilities, self.prior_precision, squares)?;
+        let posterior = HeadPosterior::new(head.features.view(), &probabilities, self.prior_precision, squares)?;
         let precision = posterior.precision.value();
         let dimension = posterior.spectrum().effective_dimension(posterior.precision);
         let spent = Spent { forwards: context.train.n_items(), ..Spent::default() };
@@ -55,13 +56,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
     }
 }
 
-/// The posterior in the space of the training items.
+/// The posterior by the eigenpairs of its curvature.
 #[derive(Debug, Clone, PartialEq)]
 struct HeadPosterior {
-    /// `h_n: [n_items, d]`
-    features: Array2<f64>,
-    /// `Σ_i L_n[c, i] v_(n,i),k` by item: `[n_items · n_classes, k]`, with `Λ_n = L_n L_nᵀ`
-    directions: Array2<f64>,
+    /// `√e_k u_k` with the eigenvectors u_k of H: `[n_classes · d, k]`, weights in the order (class, feature)
+    roots: Array2<f64>,
     /// `e: [k]`, positive
     eigenvalues: Array1<f64>,
     precision: PriorPrecision,
@@ -72,68 +71,102 @@ impl HeadPosterior {
     /// # Shapes
     /// - features: `[n_items, d]`, probabilities: `[n_items, n_classes]`
     fn new(
-        features: Array2<f64>,
+        features: ArrayView2<f64>,
         probabilities: &Array2<f64>,
         precision: Option<PriorPrecision>,
         squares: f64,
     ) -> Result<Self> {
-        let (n, c) = probabilities.dim();
-        // L = diag √p − p √pᵀ: LLᵀ = diag p − ppᵀ
-        let root =
-            |p: ArrayView1<f64>| Array2::from_shape_fn((c, c), |(a, i)| (f64::from(a == i) - p[a]) * p[i].sqrt());
-        let roots: Vec<Array2<f64>> = probabilities.outer_iter().map(root).collect();
-        let inner = matmul(features.view(), features.t());
-        let mut gram = Array2::zeros((n * c, n * c));
-        for (a, left) in roots.iter().enumerate() {
-            for (b, right) in roots.iter().enumerate() {
-                let mut block = gram.slice_mut(ndarray::s![a * c..(a + 1) * c, b * c..(b + 1) * c]);
-                block.assign(&(left.t().dot(right) * inner[[a, b]]));
-            }
-        }
-        let eigen = eigh(gram.view())?;
-        let largest = eigen.values.iter().copied().fold(0.0, f64::max);
-        // of each item one direction, the common shift, has no curvature
-        let kept: Vec<usize> = (0..n * c).filter(|&k| eigen.values[k] > 1e-12 * largest).collect();
-        let vectors = eigen.vectors.select(Axis(1), &kept);
-        let mut directions = Array2::zeros((n * c, kept.len()));
-        for (item, root) in roots.iter().enumerate() {
-            let rows = ndarray::s![item * c..(item + 1) * c, ..];
-            directions.slice_mut(rows).assign(&root.dot(&vectors.slice(rows)));
-        }
-        let eigenvalues = eigen.values.select(Axis(0), &kept);
-        let spectrum = spectrum_of(&eigenvalues);
+        let (roots, eigenvalues) = if features.nrows() < features.ncols() {
+            by_items(features, probabilities)?
+        } else {
+            by_weights(features, probabilities)?
+        };
         let precision = match precision {
             Some(precision) => precision,
-            None => spectrum.maximize(squares)?.precision,
+            None => spectrum_of(&eigenvalues).maximize(squares)?.precision,
         };
-        Ok(Self { features, directions, eigenvalues, precision, n_classes: c })
+        Ok(Self { roots, eigenvalues, precision, n_classes: probabilities.ncols() })
     }
 
     fn spectrum(&self) -> Spectrum {
         spectrum_of(&self.eigenvalues)
     }
 
+    /// d
+    fn n_features(&self) -> usize {
+        self.roots.nrows() / self.n_classes
+    }
+
     /// Raw covariance `[n_items, n_classes, n_classes]` of the logits at features `[n_items, d]`.
     fn covariance(&self, features: &Array2<f64>) -> Array3<f64> {
         let (c, lambda) = (self.n_classes, self.precision.value());
-        let inner = matmul(features.view(), self.features.t());
         let weights = self.eigenvalues.mapv(|e| 1.0 / (lambda + e));
+        // q of each class: `[n_items, k]`
+        let rows = self.roots.axis_chunks_iter(Axis(0), self.n_features());
+        let q: Vec<Array2<f64>> = rows.map(|rows| matmul(features.view(), rows)).collect();
         let mut covariance = Array3::zeros((features.nrows(), c, c));
-        for (item, (h, near)) in features.outer_iter().zip(inner.outer_iter()).enumerate() {
-            let mut q = Array2::<f64>::zeros((c, self.eigenvalues.len()));
-            for (n, value) in near.iter().enumerate() {
-                q.scaled_add(*value, &self.directions.slice(ndarray::s![n * c..(n + 1) * c, ..]));
-            }
-            let known = (&q * &weights).dot(&q.t());
+        for (item, h) in features.outer_iter().enumerate() {
             let length = h.dot(&h);
             for a in 0..c {
+                let weighted = &q[a].row(item) * &weights;
                 for b in 0..c {
-                    covariance[[item, a, b]] = (f64::from(a == b) * length - known[[a, b]]) / lambda;
+                    let known = weighted.dot(&q[b].row(item));
+                    covariance[[item, a, b]] = (f64::from(a == b) * length - known) / lambda;
                 }
             }
         }
         covariance
     }
+}
+
+/// Eigenvalues of H, and its eigenvectors times their roots, from the inner products of the rows of Φ, `ΦᵀΦ = H`: fewer where the
+/// items are fewer than the features.
+fn by_items(features: ArrayView2<f64>, probabilities: &Array2<f64>) -> Result<(Array2<f64>, Array1<f64>)> {
+    let ((n, d), c) = (features.dim(), probabilities.ncols());
+    // L = diag √p − p √pᵀ: LLᵀ = diag p − ppᵀ
+    let root = |p: ArrayView1<f64>| Array2::from_shape_fn((c, c), |(a, i)| (f64::from(a == i) - p[a]) * p[i].sqrt());
+    let factors: Vec<Array2<f64>> = probabilities.outer_iter().map(root).collect();
+    let inner = matmul(features, features.t());
+    let mut gram = Array2::zeros((n * c, n * c));
+    for (a, left) in factors.iter().enumerate() {
+        for (b, right) in factors.iter().enumerate() {
+            let mut block = gram.slice_mut(s![a * c..(a + 1) * c, b * c..(b + 1) * c]);
+            block.assign(&(left.t().dot(right) * inner[[a, b]]));
+        }
+    }
+    let (vectors, eigenvalues) = positive(eigh(gram.view())?);
+    // √e u = Φᵀv
+    let mut roots = Array2::zeros((c * d, eigenvalues.len()));
+    let mut of_class = Array2::zeros((n, eigenvalues.len()));
+    for class in 0..c {
+        for (item, factor) in factors.iter().enumerate() {
+            of_class.row_mut(item).assign(&factor.row(class).dot(&vectors.slice(s![item * c..(item + 1) * c, ..])));
+        }
+        roots.slice_mut(s![class * d..(class + 1) * d, ..]).assign(&matmul(features.t(), of_class.view()));
+    }
+    Ok((roots, eigenvalues))
+}
+
+/// The same from H itself.
+fn by_weights(features: ArrayView2<f64>, probabilities: &Array2<f64>) -> Result<(Array2<f64>, Array1<f64>)> {
+    let (d, c) = (features.ncols(), probabilities.ncols());
+    let mut hessian = Array2::zeros((c * d, c * d));
+    for (a, b) in (0..c).flat_map(|a| (0..c).map(move |b| (a, b))) {
+        let (of_a, of_b) = (probabilities.column(a), probabilities.column(b));
+        let weights = if a == b { &of_a - &of_a * &of_a } else { -(&of_a * &of_b) };
+        let weighted = &features * &weights.insert_axis(Axis(1));
+        let block = matmul(features.t(), weighted.view());
+        hessian.slice_mut(s![a * d..(a + 1) * d, b * d..(b + 1) * d]).assign(&block);
+    }
+    let (vectors, eigenvalues) = positive(eigh(hessian.view())?);
+    Ok((vectors * &eigenvalues.mapv(f64::sqrt), eigenvalues))
+}
+
+/// The pairs with curvature: a shift common to all classes has none.
+fn positive(eigen: Eigen) -> (Array2<f64>, Array1<f64>) {
+    let largest = eigen.values.iter().copied().fold(0.0, f64::max);
+    let kept: Vec<usize> = (0..eigen.values.len()).filter(|&k| eigen.values[k] > 1e-12 * largest).collect();
+    (eigen.vectors.select(Axis(1), &kept), eigen.values.select(Axis(0), &kept))
 }
 
 fn spectrum_of(eigenvalues: &Array1<f64>) -> Spectrum {
@@ -150,25 +183,30 @@ impl HeadBelief {
     pub(super) const KIND: &str = "output layer";
 
     pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
-        let (features, directions) = (kept.take_matrix("features")?, kept.take_matrix("directions")?);
+        let roots = kept.take_matrix("roots")?;
         let eigenvalues = kept.take_matrix("eigenvalues")?.into_flat();
         let precision = PriorPrecision::new(kept.take_number("prior precision")?)?;
         let n_classes: usize = kept.take_setting("n_classes")?;
-        let expected = [features.nrows().saturating_mul(n_classes), eigenvalues.len()];
-        if directions.shape() != expected {
-            let (what, found) = ("directions of the output layer's posterior".into(), directions.shape().to_vec());
-            return Err(Error::Shape { what, expected: expected.to_vec(), found });
+        if n_classes == 0 || !roots.nrows().is_multiple_of(n_classes) {
+            return Err(Error::config(
+                "n_classes of the output layer's posterior",
+                format!("a divisor of its {} weights", roots.nrows()),
+                n_classes,
+            ));
         }
-        let posterior = HeadPosterior { features, directions, eigenvalues, precision, n_classes };
+        if roots.ncols() != eigenvalues.len() {
+            let what = "eigenvectors of the output layer's posterior".into();
+            return Err(Error::Count { what, expected: eigenvalues.len(), found: roots.ncols() });
+        }
+        let posterior = HeadPosterior { roots, eigenvalues, precision, n_classes };
         Ok(Self { posterior, link: kept.take_setting("link")? })
     }
 }
 
 impl Keep for HeadBelief {
     fn keep(&self) -> Option<Kept<'_>> {
-        let HeadPosterior { features, directions, eigenvalues, precision, n_classes } = &self.posterior;
-        let kept = Kept::new(Self::KIND).with_matrix("features", features.view());
-        let kept = kept.with_matrix("directions", directions.view());
+        let HeadPosterior { roots, eigenvalues, precision, n_classes } = &self.posterior;
+        let kept = Kept::new(Self::KIND).with_matrix("roots", roots.view());
         let kept = kept.with_matrix("eigenvalues", eigenvalues.view().insert_axis(Axis(0)));
         let kept = kept.with_number("prior precision", precision.value()).with_setting("n_classes", n_classes);
         Some(kept.with_setting("link", self.link))
@@ -178,7 +216,7 @@ impl Keep for HeadBelief {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
         let HeadRows { features, logits: mean, .. } = predict_head(model, data, limits, control)?;
-        let (expected, found) = (self.posterior.features.ncols(), features.ncols());
+        let (expected, found) = (self.posterior.n_features(), features.ncols());
         if (found, mean.ncols()) != (expected, self.posterior.n_classes) {
             return Err(Error::Shape {
                 what: "features and classes of the output layer".into(),
@@ -196,9 +234,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
         Ok(LogitBelief::Gaussian { mean, covariance })
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
-        let HeadPosterior { features, directions, eigenvalues, .. } = &self.posterior;
-        let bytes = (features.len() + directions.len() + eigenvalues.len()) * size_of::<f64>();
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
+        let bytes = (self.posterior.roots.len() + self.posterior.eigenvalues.len()) * size_of::<f64>();
         Needs { forwards: 1, backwards: 0, bytes }
     }
 
@@ -232,12 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn the_covariance_is_that_of_the_dense_inverse() {
+    fn the_covariance_is_that_of_the_dense_inverse_for_many_items_and_for_few() {
         let (features, weights) = example();
+        covariance_is_that_of_the_dense_inverse(&features, &weights);
+        covariance_is_that_of_the_dense_inverse(&features.slice(s![..2, ..]).to_owned(), &weights);
+    }
+
+    fn covariance_is_that_of_the_dense_inverse(features: &Array2<f64>, weights: &Array2<f64>) {
         let p = softmax(features.dot(&weights.t()).view());
         let lambda = PriorPrecision::new(0.7).unwrap();
-        let posterior = HeadPosterior::new(features.clone(), &p, Some(lambda), 1.0).unwrap();
-        let precision = dense_hessian(&features, &p) + Array2::<f64>::eye(9) * 0.7;
+        let posterior = HeadPosterior::new(features.view(), &p, Some(lambda), 1.0).unwrap();
+        let precision = dense_hessian(features, &p) + Array2::<f64>::eye(9) * 0.7;
         let eigen = eigh(precision.view()).unwrap();
         let inverse = (&eigen.vectors / &eigen.values).dot(&eigen.vectors.t());
         let tests = ndarray::arr2(&[[0.3, -1.2, 2.0], [1.0, 0.0, -0.5]]);
@@ -264,7 +306,7 @@ mod tests {
         let p = softmax(features.dot(&weights.t()).view());
         let expected = dense_hessian(&features, &p);
         let spectrum = eigh(expected.view()).unwrap().values;
-        let posterior = HeadPosterior::new(features.clone(), &p, PriorPrecision::new(1.0).ok(), 1.0).unwrap();
+        let posterior = HeadPosterior::new(features.view(), &p, PriorPrecision::new(1.0).ok(), 1.0).unwrap();
         // central differences with step 1e-4: error h²·f⁗/12 and rounding 1e-16/h²
         let h = 1e-4;
         for (i, j) in [(0, 0), (1, 5), (4, 8), (3, 7), (2, 2)] {
@@ -277,16 +319,18 @@ mod tests {
             let second = (moved(1.0, 1.0) - moved(1.0, -1.0) - moved(-1.0, 1.0) + moved(-1.0, -1.0)) / (4.0 * h * h);
             assert!((second - expected[[i, j]]).abs() < 1e-6, "{second} {}", expected[[i, j]]);
         }
-        // the same eigenvalues in the space of the items
+        // the same eigenvalues among the weights and among the items
         let largest = |values: &Array1<f64>| {
             let mut values: Vec<f64> = values.to_vec();
             values.sort_by(|a, b| b.total_cmp(a));
             values
         };
-        let (here, dense) = (largest(&posterior.eigenvalues), largest(&spectrum));
-        for (a, b) in here.iter().zip(&dense) {
-            assert!((a - b).abs() < 1e-11, "{a} {b}");
+        let dense = largest(&spectrum);
+        for found in [&posterior.eigenvalues, &by_items(features.view(), &p).unwrap().1].map(largest) {
+            for (a, b) in found.iter().zip(&dense) {
+                assert!((a - b).abs() < 1e-11, "{a} {b}");
+            }
+            assert!(dense[found.len()..].iter().all(|e| e.abs() < 1e-11));
         }
-        assert!(dense[here.len()..].iter().all(|e| e.abs() < 1e-11));
     }
 }

@@ -1,10 +1,11 @@
 //! IVON: a Gaussian over A and B with a diagonal covariance, learned as the curvature of an optimiser.
 
-use super::adapter_training::{check_not_negative, check_positive, moved, settings, start};
+use super::adapter_training::{moved, settings, start};
 use super::belief::SampledBelief;
+use super::bounds::{check_draws, check_not_negative, check_positive};
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
-use super::method::{FitContext, Fitted, Method, Spent};
+use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ use ndarray::{Array2, Zip};
 /// the prior is improper and a weight whose curvature is near 0 has no bound on its variance, and an ess of 200 to 40,000 times N, a
 /// very cold posterior. With ess = N the noise of a weight that the data do not hold is the prior's, and A and B are multiplied:
 /// a product of noises drowns what few items say. The default is cold too.
+/// The recipe's weight decay is not applied: the prior is here.
 ///
 /// Shen et al. (2024), arXiv 2402.17641, algorithm 1; Cong et al. (2024), arXiv 2411.04421; Cong et al. (2025), arXiv 2506.14280.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -134,9 +136,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
         )
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
+        check_draws(self.n_samples)?;
         let mut rule = self.rule(context.train.n_items(), context.seed)?;
-        let recipe = settings("IVON", context)?;
+        let recipe = settings(context);
         let learning_rate = self.rate(recipe.learning_rate)?;
         let config = TrainerConfig { learning_rate, max_grad_norm: None, ..recipe };
         let outcome = context.train_by(&mut rule, config, start(context)?)?;

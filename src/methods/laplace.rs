@@ -1,11 +1,12 @@
 //! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
 
 use super::belief::{LinearizedBelief, SampledBelief};
+use super::bounds::check_draws;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
-use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure};
+use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge};
 use crate::predict::Predictive;
 
 /// How the prior precision is found.
@@ -84,18 +85,34 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     }
 
     fn describe(&self) -> String {
-        let CurvatureConfig { fisher, treatment, .. } = &self.curvature;
-        let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, .. } = &self.laplace;
+        // the structure is in the name; sizes of batches and bounds on memory change no answer
+        let CurvatureConfig { subset, fisher, treatment, likelihood, dense_limit, low_rank, projection, .. } =
+            &self.curvature;
+        let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, without_residual } =
+            &self.laplace;
         let precision = match (self.prior, prior_precision) {
             (PriorChoice::HeldOut, _) => "by held-out likelihood".to_string(),
             (PriorChoice::Configured, None) => "by evidence".into(),
             (PriorChoice::Configured, Some(precision)) => format!("{}", precision.value()),
         };
-        format!(
+        let mut text = format!(
             "{fisher:?} Fisher, {treatment:?}, prior precision {precision} ({prior_grouping:?}, mean {prior_mean:?}), temperature \
              {temperature}, {:?}",
             self.predictive
-        )
+        );
+        let usual = CurvatureConfig::default();
+        let mut unusual = |is: bool, what: String| {
+            if is {
+                text += &format!(", {what}");
+            }
+        };
+        unusual(matches!(subset, AdapterSubset::Pattern(_)), format!("{subset:?}"));
+        unusual(*likelihood != usual.likelihood, format!("{likelihood:?} likelihood"));
+        unusual(*low_rank != usual.low_rank, format!("low rank {low_rank}"));
+        unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
+        unusual(projection.is_some(), format!("{projection:?}"));
+        unusual(*without_residual, "without residual".into());
+        text
     }
 
     fn requirements(&self) -> Requirements {
@@ -111,10 +128,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        match self.predictive {
+            Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
+            Predictive::Sampled { n_samples, .. } => check_draws(n_samples)?,
+            Predictive::Linearized(_) => {}
+        }
         let n_classes = context.map.n_classes();
-        let n_columns = self.curvature.fisher.n_columns(self.curvature.likelihood, n_classes);
-        let n_train = context.train.n_items();
-        let mut spent = Spent { forwards: n_train, backwards: n_train * n_columns, ..Spent::default() };
+        let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
+        let rows = estimate_cost(context.map, context.train, &self.curvature)?.network_rows;
+        let passes = rows as usize / rows_per_item;
+        let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
         let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &self.laplace)?;
         if self.prior == PriorChoice::HeldOut {
             let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
@@ -122,8 +145,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
             laplace = laplace.with_prior_precisions(tuned.precisions)?;
             spent.labelled = data.n_items();
-            spent.forwards += data.n_items();
-            spent.backwards += data.n_items() * (n_classes - 1);
+            let passes = data.n_items() * LogitGauge::Centred.repetitions(data, n_classes);
+            spent.forwards += passes;
+            spent.backwards += passes;
         }
         let precision = laplace.prior_precisions().of(0).value();
         let (dimension, evidence) =

@@ -9,9 +9,14 @@ use crate::models::{Classifier, Dataset};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MaximumLikelihood;
 
+impl MaximumLikelihood {
+    /// What every other method is compared with.
+    pub const NAME: &str = "maximum likelihood";
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MaximumLikelihood {
     fn name(&self) -> String {
-        "maximum likelihood".into()
+        Self::NAME.into()
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use crate::train::{Snapshot, Snapshots, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
+use crate::train::{Snapshot, Snapshots, TrainOutcome, Trainer, TrainerConfig, TrainingMode, UpdateRule};
 use std::collections::BTreeMap;
 
 /// A way from training data to beliefs about logits. One file a method.
@@ -66,6 +66,8 @@ pub struct Requirements {
     pub held_out_labels: bool,
     /// An adapter trained with dropout.
     pub dropout: bool,
+    /// A recipe that trains A and B alone: what the method keeps of its runs has no place for other weights.
+    pub adapter_alone: bool,
     /// Curvature at the trained adapter; methods that ask for it share its passes.
     pub curvature: Option<CurvatureConfig>,
 }
@@ -170,6 +172,12 @@ impl Requirements {
         if self.dropout && recipe.lora.dropout == 0.0 {
             missing.push("an adapter trained with dropout (`dropout` of the adapter is 0)".into());
         }
+        if self.adapter_alone && recipe.trainer.mode != TrainingMode::Lora {
+            missing.push(format!(
+                "a recipe that trains A and B alone (`mode` of the trainer is {:?})",
+                recipe.trainer.mode
+            ));
+        }
         if self.held_out_labels && held_out.is_none_or(|data| data.label(0).is_none()) {
             missing.push("held-out items with labels".into());
         }
@@ -181,6 +189,11 @@ impl Requirements {
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
+    /// Checks once more what a comparison has checked before: a method may be fitted without one.
+    pub(super) fn check(&self, method: &dyn Method<M, D>) -> Result<()> {
+        method.requirements().check(&method.name(), self.recipe, self.held_out)
+    }
+
     /// Trains an adapter of its own by the recipe, from the start and in the order of `seed`.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ mod anchored_ensemble;
 mod belief;
 mod blob;
 mod blob_rule;
+mod bounds;
 mod checkpoint_ensemble;
 mod deep_ensemble;
 mod gaussian;

@@ -1,8 +1,9 @@
 //! MonteCLoRA: noise on A while training, and none in prediction.
 
-use super::adapter_training::{check_not_negative, settings, start};
+use super::adapter_training::{settings, start};
 use super::belief::OwnPointBelief;
-use super::method::{FitContext, Fitted, Method, Spent};
+use super::bounds::check_not_negative;
+use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use super::monte_clora_rule::MonteCloraRule;
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
@@ -69,8 +70,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MonteClora {
         format!("noise on A in training alone, scale {sample_scale}, {n_draws} draws a step, KL weight {kl_weight}")
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
-        let config = settings("MonteCLoRA", context)?;
+        context.check(self)?;
+        let config = settings(context);
         let mut rule = self.rule(config.weight_decay, context.seed)?;
         let outcome = context.train_by(&mut rule, config, start(context)?)?;
         let adapter = read_adapter(&outcome.model)?;

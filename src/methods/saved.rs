@@ -12,10 +12,7 @@ use super::token_noise::{Flipout, NOISY, NoisyBelief, TokenNoise};
 use crate::curvature::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
-use crate::lora::{
-    Adaptable, AdapterSampler, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter,
-    check_same_base, read_adapter,
-};
+use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, POSTERIOR_FILE};
 use crate::tensor_file::{TensorFile, write_checked};
@@ -27,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a kind needs another.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_belief";
 /// What a belief keeps, but for a Laplace posterior: that has the format and the name of its own.
@@ -45,8 +42,7 @@ struct Header {
     matrices: BTreeMap<String, [usize; 2]>,
     /// Fingerprint of the posterior beside it.
     posterior: Option<u64>,
-    adapter_fingerprint: u64,
-    base_fingerprint: u64,
+    model: ModelFingerprint,
     spent: Spent,
     found: BTreeMap<String, Exact>,
 }
@@ -75,8 +71,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             numbers: kept.numbers.iter().map(exact).collect::<Result<_>>()?,
             matrices: kept.matrices.iter().map(|(name, m)| (name.clone(), [m.nrows(), m.ncols()])).collect(),
             posterior: kept.posterior.as_ref().map(|posterior| posterior.fingerprint()).transpose()?,
-            adapter_fingerprint: adapter_fingerprint(&read_adapter(model)?),
-            base_fingerprint: base_fingerprint(model)?,
+            model: ModelFingerprint::of(model)?,
             spent: self.spent,
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
         };
@@ -94,15 +89,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     ///
     /// # Errors
     /// If a file is missing, damaged, of another version or kind, the posterior is not the belief's, or the model carries another
-    /// adapter or has other weights below it.
+    /// adapter, of other weights, scale or dropout, or has other weights below it.
     pub fn load(dir: impl AsRef<Path>, model: &M) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join(BELIEF_FILE);
         let file = TensorFile::open(&path)?;
         let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "belief", &path)?;
         let map = read_adapter(model)?;
-        check_same_adapter("belief", header.adapter_fingerprint, adapter_fingerprint(&map))?;
-        check_same_base("belief", header.base_fingerprint, base_fingerprint(model)?)?;
+        header.model.check("belief", &ModelFingerprint::of(model)?)?;
         let mut reader = Reader::new(file, &path);
         let mut matrices = BTreeMap::new();
         for (name, shape) in header.matrices {

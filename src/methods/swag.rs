@@ -1,8 +1,9 @@
 //! SWAG: a Gaussian fitted to the walk of the weights at a constant rate.
 
 use super::belief::SampledBelief;
+use super::bounds::{check_draws, check_not_negative, check_positive};
 use super::gaussian::GaussianAdapter;
-use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, Dataset};
@@ -54,7 +55,19 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
         Some(NoiseSharing::Coherent)
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { adapter_alone: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
+        check_draws(self.n_samples)?;
+        check_positive("rate_share", self.rate_share)?;
+        check_not_negative("scale", self.scale)?;
+        if self.n_snapshots < 2 {
+            return Err(Error::config("n_snapshots", "at least 2", self.n_snapshots));
+        }
+        let mut moments = SwagMoments::new(self.rank)?;
         let config = TrainerConfig {
             epochs: self.epochs,
             learning_rate: context.recipe.trainer.learning_rate * self.rate_share,
@@ -68,7 +81,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
             ..context.recipe.trainer.clone()
         };
         let outcome = context.train_on(config, context.map.clone())?;
-        let mut moments = SwagMoments::new(self.rank)?;
         outcome.snapshots.iter().try_for_each(|snapshot| moments.add(&snapshot.weights))?;
         let sampler = moments.gaussian(self.scale)?;
         let bytes = sampler.bytes();

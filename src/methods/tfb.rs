@@ -1,6 +1,7 @@
 //! TFB: the widest noise in B's column space that the training items do not notice.
 
 use super::belief::SampledBelief;
+use super::bounds::check_draws;
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
@@ -73,6 +74,7 @@ impl Tfb {
                 return Err(Error::config(field, "positive and finite", value));
             }
         }
+        check_draws(self.n_samples)?;
         if self.n_anchors == 0 {
             return Err(Error::config("n_anchors", "at least 1", 0));
         }
@@ -111,8 +113,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
 
     fn describe(&self) -> String {
         format!(
-            "{} draws, {} noise, {} training inputs, relative rise of the NLL {}",
-            self.n_samples, self.sharing, self.n_anchors, self.tolerance
+            "{} draws, {} noise, {} training inputs, relative rise of the NLL {}, sigma from {} to {} within {}",
+            self.n_samples, self.sharing, self.n_anchors, self.tolerance, self.range.0, self.range.1, self.width
         )
     }
 

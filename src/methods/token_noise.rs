@@ -50,7 +50,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, N: TokenNoise> Belief<M, D> fo
         predict_noisy(own.as_ref().unwrap_or(model), data, (&name, noise), self.n_samples, limits, control)
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
         Needs { forwards: self.n_samples, backwards: 0, bytes: self.bytes }
     }
 }
@@ -80,9 +80,9 @@ impl<N: Keep> Keep for NoisyBelief<N> {
 /// Gaussian noise on A of each module: `ΔA = L (σ∘E)` with standard normal E.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseOfA {
-    /// `L: [r, r]`, where the noise is not in A's own frame.
+    /// `L: [r, k]`, where the noise is not in A's own frame.
     pub frame: Option<Array2<f64>>,
-    /// `σ: [r, d_in]`
+    /// `σ: [k, d_in]`, k = r in A's own frame
     pub deviations: Array2<f64>,
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Most methods of a matrix.
-const MAX_METHODS: usize = 40;
+pub(crate) const MAX_METHODS: usize = 100;
 const CELL: (f64, f64) = (38.0, 21.0);
 /// Most room for the name of a row.
 const ROW_ROOM: f64 = 250.0;
@@ -34,7 +34,7 @@ const NARROWEST: f64 = 360.0;
 pub struct BetterMatrix {
     /// Name of the metric.
     pub metric: String,
-    /// The methods, in the order of rows and columns; at most 40.
+    /// The methods, in the order of rows and columns; at most 100.
     pub names: Vec<String>,
     /// `[n_methods][n_methods]`, each in [0, 1]; the diagonal is not drawn.
     pub values: Vec<Vec<f64>>,
@@ -53,7 +53,7 @@ impl BetterMatrix {
     /// Draws a coloured cell with its number for every pair.
     ///
     /// # Errors
-    /// [`Error::Empty`] without methods, [`Error::Config`] beyond 40 or for a value outside [0, 1], [`Error::Count`] where
+    /// [`Error::Empty`] without methods, [`Error::Config`] beyond 100 or for a value outside [0, 1], [`Error::Count`] where
     /// the matrix does not have a row and a column for each method.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
@@ -204,6 +204,6 @@ mod tests {
         assert_eq!(refusal(|m| m.values[1].truncate(1)), "columns in the row of `C`: expected 3, found 1");
         assert_eq!(refusal(|m| m.values[1][2] = 1.5), "P(better) in the row of `C`: must be in [0, 1], got 1.5");
         assert!(refusal(|m| m.values[0][1] = f64::NAN).contains("NaN"));
-        assert!(refusal(|m| m.names = vec!["x".into(); 41]).contains("at most 40, got 41"));
+        assert!(refusal(|m| m.names = vec!["x".into(); 101]).contains("at most 100, got 101"));
     }
 }

@@ -11,9 +11,7 @@ use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer}
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::lora::{
-    Adaptable, AdapterWeights, adapter_fingerprint, base_fingerprint, check_same_adapter, check_same_base, read_adapter,
-};
+use crate::lora::{Adaptable, AdapterWeights, ModelFingerprint, adapter_fingerprint, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
 use crate::tensor_file::{TensorFile, write_checked};
@@ -24,7 +22,7 @@ use std::path::Path;
 /// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
 pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 
@@ -40,8 +38,7 @@ struct Header {
     temperature: Exact,
     log_likelihood: Option<Exact>,
     fitted_on: FittedOn,
-    adapter_fingerprint: u64,
-    base_fingerprint: u64,
+    model: ModelFingerprint,
     /// The prior's centre at `centre.0`, `centre.1`, …; the matrices that are not listed are zero there.
     centre: Vec<Site>,
     blocks: Vec<PartForm>,
@@ -105,8 +102,7 @@ impl Laplace {
             temperature: Exact::new("temperature", self.temperature())?,
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
             fitted_on: self.fitted_on(),
-            adapter_fingerprint: adapter_fingerprint(self.map()),
-            base_fingerprint: base_fingerprint(model)?,
+            model: ModelFingerprint::of(model)?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,
             quadratic: put_quadratic(&mut writer, self.groups())?,
@@ -137,14 +133,14 @@ impl Laplace {
     ///
     /// # Errors
     /// If the file cannot be read, is damaged or of another format version, a tensor is missing, unexpected, of another shape
-    /// or not finite, or the model carries another adapter or has other weights below it.
+    /// or not finite, or the model carries another adapter, of other weights, scale or dropout, or has other
+    /// weights below it.
     pub fn load<M: Adaptable>(path: impl AsRef<Path>, model: &M) -> Result<Self> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
         let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "posterior", path)?;
         let map = read_adapter(model)?;
-        check_same_adapter("posterior", header.adapter_fingerprint, adapter_fingerprint(&map))?;
-        check_same_base("posterior", header.base_fingerprint, base_fingerprint(model)?)?;
+        header.model.check("posterior", &ModelFingerprint::of(model)?)?;
         let mut reader = Reader::new(file, path);
         let mut centre: AdapterWeights = map.iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
         for (number, site) in header.centre.iter().enumerate() {

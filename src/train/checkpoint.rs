@@ -58,12 +58,22 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
             ("objective", format!("{:?}", config.objective)),
             ("seed", config.seed.to_string()),
             ("snapshots", format!("{:?}", config.snapshots)),
+            ("scale and dropout", adapter_settings(start)),
             ("training data", of_data(data)?),
             ("validation data", validation.map_or(Ok("none".into()), of_data)?),
             ("weights at the start", format!("{:016x}", model_fingerprint(start)?)),
         ]
         .map(|(name, value)| (name.to_string(), value)),
     ))
+}
+
+/// What the weights of adapted modules do not tell; each pair once.
+fn adapter_settings<M: Classifier>(model: &M) -> String {
+    let of_model = model.linears().into_iter().filter_map(|linear| linear.adapter.as_ref());
+    let mut pairs: Vec<String> = of_model.map(|adapter| format!("{}, {}", adapter.scale, adapter.dropout)).collect();
+    pairs.sort();
+    pairs.dedup();
+    pairs.join("; ")
 }
 
 /// Everything but the numbers in tensors: `parameters.PATH`, `best.PATH`, the optimiser's bytes, the epochs' figures.

@@ -183,7 +183,15 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     refused(other(|c| c.epochs = 7), adapted(0.3), &data, &["epochs", "3", "7"]);
     refused(other(|c| c.seed = 7), adapted(0.3), &data, &["seed", "0", "7"]);
     refused(config.clone(), adapted(0.3), &blobs(45, 1), &["training data", "44 items", "45 items"]);
-    refused(config.clone(), attach(mlp(), &LoraConfig::new(2), 4).unwrap(), &data, &["weights at the start"]);
+    refused(
+        config.clone(),
+        attach(mlp(), &LoraConfig::new(2).with_dropout(0.3), 4).unwrap(),
+        &data,
+        &["weights at the start"],
+    );
+    refused(config.clone(), adapted(0.2), &data, &["scale and dropout", "0.3", "0.2"]);
+    let scaled = attach(mlp(), &LoraConfig::new(2).with_alpha(32.0).with_dropout(0.3), 3).unwrap();
+    refused(config.clone(), scaled, &data, &["scale and dropout", "16, 0.3"]);
     let limits = BatchLimits { max_items: 7, ..LIMITS };
     refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits", "max_items: 7"]);
 }

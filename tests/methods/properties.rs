@@ -64,8 +64,9 @@ fn check<M: Classifier, D: Dataset<Input = M::Input>>(case: &Case<M, D>) {
         let loaded = Fitted::<M, D>::load(dir.path(), &case.map).unwrap();
         assert_eq!(of(&*loaded.belief), whole, "{what}: saved and loaded, it gave other bits");
         assert_eq!((loaded.spent, &loaded.found), (fitted.spent, &fitted.found), "{what}");
-        let needs = belief.needs(case.map.n_classes());
-        assert_eq!((loaded.belief.needs(case.map.n_classes()), loaded.belief.link()), (needs, belief.link()), "{what}");
+        let needs = belief.needs(&case.test, case.map.n_classes());
+        let of_loaded = loaded.belief.needs(&case.test, case.map.n_classes());
+        assert_eq!((of_loaded, loaded.belief.link()), (needs, belief.link()), "{what}");
 
         if let LogitBelief::Samples { logits, log_weights } = &whole {
             assert_eq!(logits.len_of(Axis(0)), needs.forwards, "{what}");

@@ -1,12 +1,16 @@
 //! What a method lacks is said by name, before anything is spent.
 
-use crate::{Case, ivon, points};
+use crate::support::{Fixture, continuation_dataset};
+use crate::{Case, ivon, points, recipe};
+use bayes_lora::curvature::CurvatureStructure;
+use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::{
-    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, McDropout, Method, MonteClora, NoiseSharing, Recipe,
-    Requirements,
+    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, Ivon, LaplaceMethod, McDropout, Method, MonteClora,
+    NoiseSharing, Recipe, Requirements, Swag, Tfb,
 };
 use bayes_lora::models::{Mlp, Points};
+use bayes_lora::predict::Predictive;
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig, TrainingMode};
@@ -64,14 +68,38 @@ fn what_is_missing_is_named_before_and_while_fitting() {
 }
 
 #[test]
-fn rules_that_know_a_and_b_alone_refuse_to_train_more() {
+fn methods_that_keep_a_and_b_alone_refuse_a_recipe_that_trains_more() {
     let mut case = points(DType::F32);
     case.recipe.trainer.mode = TrainingMode::Full;
-    let methods: [(&str, &OfPoints); 3] =
-        [("IVON", &ivon()), ("BLoB", &Blob::default()), ("MonteCLoRA", &MonteClora::default())];
+    let methods: [(&str, &OfPoints); 7] = [
+        ("IVON", &ivon()),
+        ("BLoB", &Blob::default()),
+        ("MonteCLoRA", &MonteClora::default()),
+        ("deep ensemble", &DeepEnsemble::default()),
+        ("anchored ensemble", &AnchoredEnsemble::new(PriorPrecision::new(1.0).unwrap())),
+        ("checkpoint ensemble", &CheckpointEnsemble::default()),
+        ("SWAG", &Swag::default()),
+    ];
     for (name, method) in methods {
         refused(method, &case, &[name, "A and B alone", "Full"]);
+        let error = method.requirements().check::<Points>(name, &case.recipe, None).unwrap_err().to_string();
+        contains(&error, &["A and B alone"]);
     }
+}
+
+#[test]
+fn noise_per_token_is_refused_where_tokens_have_no_keys() {
+    let data = continuation_dataset();
+    let lora = LoraConfig::new(2).with_target_modules(["q_proj", "lm_head"]).with_dropout(0.2);
+    let base = Fixture::load("tiny_llama").model_for(&data, DType::F64);
+    let case = Case::new("an adapted head", (base, recipe(lora, 2)), (data.clone(), data.clone(), data), 1e-10);
+    let control = Control::silent();
+    let believe = |sharing| {
+        let fitted = McDropout { sharing, n_samples: 2 }.fit(&case.context(1, &control)).unwrap();
+        fitted.belief.believe(&case.map, &case.test, &BatchLimits { max_items: 3, max_tokens: 100 }, &control)
+    };
+    contains(&believe(NoiseSharing::PerToken).unwrap_err().to_string(), &["per token", "output head", "continuations"]);
+    assert!(believe(NoiseSharing::Coherent).is_ok());
 }
 
 #[test]
@@ -80,5 +108,24 @@ fn settings_out_of_bounds_are_refused_before_training() {
     refused(&MonteClora { n_draws: 0, ..MonteClora::default() }, &case, &["n_draws"]);
     refused(&MonteClora { sample_scale: -1.0, ..MonteClora::default() }, &case, &["sample_scale"]);
     refused(&Blob { prior_sd: 0.0, ..Blob::default() }, &case, &["prior_sd"]);
-    refused(&bayes_lora::methods::Ivon { beta_2: 1.0, ..ivon() }, &case, &["beta_2"]);
+    refused(&Ivon { beta_2: 1.0, ..ivon() }, &case, &["beta_2"]);
+    refused(&Swag { rank: 1, ..Swag::default() }, &case, &["rank", "1"]);
+    refused(&Swag { scale: f64::NAN, ..Swag::default() }, &case, &["scale", "NaN"]);
+    refused(&Swag { n_snapshots: 1, ..Swag::default() }, &case, &["n_snapshots", "1"]);
+    refused(&Swag { rate_share: 0.0, ..Swag::default() }, &case, &["rate_share"]);
+    let curved = LaplaceMethod::with_structure(CurvatureStructure::Diagonal);
+    refused(&curved.clone().with_predictive(Predictive::Map), &case, &["predictive"]);
+    let none: [&OfPoints; 6] = [
+        &Ivon { n_samples: 0, ..ivon() },
+        &Blob { n_samples: 0, ..Blob::default() },
+        &Swag { n_samples: 0, ..Swag::default() },
+        &Tfb { n_samples: 0, ..Tfb::default() },
+        &McDropout { n_samples: 0, ..McDropout::default() },
+        &curved.with_predictive(Predictive::Sampled { n_samples: 0, seed: 0 }),
+    ];
+    none.into_iter().for_each(|method| refused(method, &case, &["n_samples", "at least 1"]));
+    let blob = Blob::default();
+    for (n_items, batch, peak, field) in [(0, 4, 0.1, "n_items"), (9, 0, 0.1, "batch"), (9, 4, f64::NAN, "peak")] {
+        contains(&blob.rule(n_items, batch, peak, 0).err().expect(field).to_string(), &[field]);
+    }
 }

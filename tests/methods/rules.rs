@@ -6,15 +6,15 @@ use crate::{Case, item_nlls, ivon, link, mean, mlp, points};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::Likelihood;
-use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
+use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{AnchoredEnsemble, Blob, BlobObjective, FitContext, Ivon, Method, MonteClora, Recipe};
 use bayes_lora::models::{Dataset, Mlp, Points};
 use bayes_lora::posterior::log_likelihood_gradient;
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
-use bayes_lora::tape::LoraMatrix;
+use bayes_lora::tape::{LoraMatrix, Site};
 use bayes_lora::tensor_file::TensorFile;
-use bayes_lora::train::{Decay, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
+use bayes_lora::train::{Decay, StepPosition, TrainOutcome, Trainer, TrainerConfig, UpdateRule};
 use burn::tensor::DType;
 use ndarray::Array2;
 use std::path::Path;
@@ -81,6 +81,107 @@ fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
     }
 }
 
+/// A network in f64 whose B is away from 0, or A would have no gradient.
+fn away_from_the_start() -> (Mlp, AdapterWeights) {
+    let start = attach(mlp(DType::F64), &LoraConfig::new(2), 3).unwrap();
+    let mut weights = read_adapter(&start).unwrap();
+    for (site, w) in weights.iter_mut().filter(|(site, _)| site.matrix == LoraMatrix::B) {
+        let shift = site.module.len();
+        w.indexed_iter_mut().for_each(|((i, j), v)| *v = ((i * 3 + j + shift) % 5) as f64 / 5.0 - 0.4);
+    }
+    (write_adapter(start, &weights).unwrap(), weights)
+}
+
+/// One step over 20 items at once.
+fn one_step(rate: f64) -> TrainerConfig {
+    TrainerConfig {
+        epochs: 1,
+        learning_rate: rate,
+        warmup_fraction: 0.0,
+        decay: Decay::Constant,
+        limits: BatchLimits { max_items: 20, ..LIMITS },
+        max_grad_norm: None,
+        ..TrainerConfig::default()
+    }
+}
+
+/// The gradient of the mean NLL by central differences, right to 1e-10.
+fn gradient_at(model: &Mlp, weights: &AdapterWeights, site: &Site, data: &Points) -> Array2<f64> {
+    Array2::from_shape_fn(weights[site].dim(), |at| {
+        let moved = |step: f64| {
+            let mut weights = weights.clone();
+            weights.get_mut(site).unwrap()[at] += step;
+            nll(&write_adapter(model.clone(), &weights).unwrap(), data)
+        };
+        (moved(1e-5) - moved(-1e-5)) / 2e-5
+    })
+}
+
+const FIRST: StepPosition = StepPosition { step: 0, total: 1, learning_rate: 0.5 };
+
+#[test]
+fn ivon_estimates_its_curvature_from_the_draw_at_which_the_gradient_is() {
+    if !f64_or_skip("IVON's estimate") {
+        return;
+    }
+    let data = blobs(20, 1);
+    let (ess, beta_2) = (100.0, 0.9);
+    let settings = Ivon {
+        effective_sample_size: Some(ess),
+        prior_precision: 0.0,
+        initial_hessian: 1.0,
+        beta_2,
+        clip: None,
+        ..Ivon::default()
+    };
+    let (start, mean) = away_from_the_start();
+    let mut rule = settings.rule(20, 5).unwrap();
+    let drawn = read_adapter(&rule.point(&start, FIRST).unwrap()).unwrap();
+    let sd = 1.0 / ess.sqrt();
+    Trainer::new(one_step(0.5)).unwrap().fit_by(&mut rule, start.clone(), &data, None, &Control::silent()).unwrap();
+    let after = rule.deviations(&mean).unwrap();
+    for (site, m) in &mean {
+        let gradient = gradient_at(&start, &drawn, site, &data);
+        let estimate = gradient * (&drawn[site] - m) / (sd * sd);
+        let expected =
+            estimate.mapv(|e| beta_2 + (1.0 - beta_2) * e + 0.5 * (1.0 - beta_2).powi(2) * (1.0 - e).powi(2));
+        let found = after[site].mapv(|sd| 1.0 / (ess * sd * sd));
+        assert!(expected.iter().any(|h| (h - beta_2).abs() > 1e-2), "{site}");
+        let error = relative_error(&found, &expected);
+        println!("{site}: {error:e}");
+        assert!(error < 1e-7, "{site}: {error:e}");
+    }
+}
+
+#[test]
+fn blob_moves_its_deviations_by_the_gradient_at_the_draw() {
+    if !f64_or_skip("BLoB's gradient of G") {
+        return;
+    }
+    let data = blobs(20, 1);
+    // a cycle so long that the divergence has no weight in its first step: G moves by ∂NLL/∂G alone
+    let objective = BlobObjective::Published { kl_learning_rate: 0.1, gamma: 1.0 };
+    let settings = Blob { objective, initial_root: 0.5, ..Blob::default() };
+    let (start, mean) = away_from_the_start();
+    let mut rule = settings.rule(20, 20, 0.5, 5).unwrap();
+    let before = rule.deviations(&mean).unwrap();
+    let drawn = read_adapter(&rule.point(&start, FIRST).unwrap()).unwrap();
+    Trainer::new(one_step(0.5)).unwrap().fit_by(&mut rule, start.clone(), &data, None, &Control::silent()).unwrap();
+    let after = rule.deviations(&mean).unwrap();
+    assert!(mean.keys().all(|site| before.contains_key(site) == (site.matrix == LoraMatrix::A)));
+    for (site, sd) in &before {
+        let e = (&drawn[site] - &mean[site]) / sd;
+        // ∂NLL/∂G = 2G ∂NLL/∂A ∘ E
+        let root = sd.mapv(f64::sqrt);
+        let expected = 2.0 * &root * e * gradient_at(&start, &drawn, site, &data);
+        let found = (&root - &after[site].mapv(f64::sqrt)) / 0.1;
+        assert!(expected.iter().any(|g| g.abs() > 1e-3), "{site}");
+        let error = relative_error(&found, &expected);
+        println!("{site}: {error:e}");
+        assert!(error < 1e-7, "{site}: {error:e}");
+    }
+}
+
 #[test]
 fn ivon_without_spread_and_momentum_is_gradient_descent_at_every_site() {
     if !f64_or_skip("gradient descent by IVON") {
@@ -97,36 +198,13 @@ fn ivon_without_spread_and_momentum_is_gradient_descent_at_every_site() {
         clip: None,
         ..Ivon::default()
     };
-    let start = attach(mlp(DType::F64), &LoraConfig::new(2), 3).unwrap();
-    let mut weights = read_adapter(&start).unwrap();
-    // B away from 0, or A has no gradient
-    for (site, w) in weights.iter_mut().filter(|(site, _)| site.matrix == LoraMatrix::B) {
-        let shift = site.module.len();
-        w.indexed_iter_mut().for_each(|((i, j), v)| *v = ((i * 3 + j + shift) % 5) as f64 / 5.0 - 0.4);
-    }
-    let start = write_adapter(start, &weights).unwrap();
+    let (start, weights) = away_from_the_start();
     let rate = 0.5;
-    let config = TrainerConfig {
-        epochs: 1,
-        learning_rate: rate,
-        warmup_fraction: 0.0,
-        decay: Decay::Constant,
-        limits: BatchLimits { max_items: 20, ..LIMITS },
-        max_grad_norm: None,
-        ..TrainerConfig::default()
-    };
     let mut rule: Rule = Box::new(rule.rule(20, 0).unwrap());
-    let outcome = fit_by(&mut rule, &config, start.clone(), &data, &Control::silent());
+    let outcome = fit_by(&mut rule, &one_step(rate), start.clone(), &data, &Control::silent());
     let after = read_adapter(&outcome.model).unwrap();
     for (site, w) in &weights {
-        let gradient = ndarray::Array2::from_shape_fn(w.dim(), |at| {
-            let moved = |step: f64| {
-                let mut weights = weights.clone();
-                weights.get_mut(site).unwrap()[at] += step;
-                nll(&write_adapter(start.clone(), &weights).unwrap(), &data)
-            };
-            (moved(1e-5) - moved(-1e-5)) / 2e-5
-        });
+        let gradient = gradient_at(&start, &weights, site, &data);
         assert!(gradient.iter().any(|g| g.abs() > 1e-3), "{site}");
         // the draw is 1e-8 away, the differences are right to 1e-10
         let error = relative_error(&((w - &after[site]) / rate), &gradient);

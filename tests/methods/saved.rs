@@ -116,7 +116,7 @@ impl Belief<Mlp, Points> for Mine {
         PointBelief.believe(model, data, limits, control)
     }
 
-    fn needs(&self, _n_classes: usize) -> Needs {
+    fn needs(&self, _data: &Points, _n_classes: usize) -> Needs {
         Needs { forwards: 1, ..Needs::default() }
     }
 }

@@ -8,6 +8,7 @@ use crate::compare::summary::Summary;
 use crate::error::Result;
 use crate::metrics::{Estimate, Scores};
 use crate::plot::forest::{MAX_ROWS, MAX_SERIES};
+use crate::plot::matrix::MAX_METHODS;
 use crate::plot::{AxisScale, BetterMatrix, CurveChart, ForestPlot, Histograms, reliability_diagram};
 
 /// Reliability diagrams side by side.
@@ -50,7 +51,10 @@ impl Report {
                     .with_panel("NLL in nats", panel(|scores| scores.nll))
                     .with_panel("ECE", panel(|scores| scores.ece))
                     .with_panel("accuracy", panel(|scores| scores.accuracy));
-                plots.push(plot);
+                // of these seeds none may have answered
+                if plot.panels[0].estimates.iter().flatten().any(Option::is_some) {
+                    plots.push(plot);
+                }
             }
         }
         plots
@@ -100,7 +104,10 @@ pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
 
 /// The matrices of P(better), one for each metric, with the metric's name.
 pub(super) fn matrices(run: &RunReport) -> Result<Vec<(String, Picture)>> {
-    let Some(paired) = &run.paired else { return Ok(Vec::new()) };
+    // more than a picture shows are in the JSON alone
+    let Some(paired) = run.paired.as_ref().filter(|paired| paired.names.len() <= MAX_METHODS) else {
+        return Ok(Vec::new());
+    };
     let m = &paired.matrix;
     [("NLL", &m.nll), ("accuracy", &m.accuracy), ("ECE", &m.ece), ("Brier", &m.brier), ("AURC", &m.aurc)]
         .into_iter()

@@ -298,9 +298,14 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     Some(Table {
         title: format!("Over the seeds {}", seeds.join(", ")),
         note: format!(
-            "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. Seeds share \
-             test items and are never pooled. Nothing is averaged over tasks. P(NLL better): how sure it is, on the same items \
-             and seed by seed, that the row has less NLL.{}",
+            "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. {}, which are never \
+             pooled. Nothing is averaged over tasks. P(NLL better): how sure it is, on the same items and seed by seed, that the \
+             row has less NLL.{}",
+            if group.same_test_items {
+                "All seeds have the same test items"
+            } else {
+                "Each seed has test items of its own"
+            },
             failures.concat()
         ),
         first: "method".into(),

@@ -142,6 +142,44 @@ fn a_forest_has_every_row_and_seed_and_the_least_nll_first() {
 }
 
 #[test]
+fn the_reference_comes_first_whatever_the_order_of_the_cells() {
+    let runs = || vec![synthetic::run("obqa", 0, &["laplace", "maximum likelihood"])];
+    let first = |options| Report::new(runs(), options).unwrap().runs[0].rows[0].method.clone();
+    assert_eq!(first(quick()), "maximum likelihood");
+    assert_eq!(first(ReportOptions { reference: Some("laplace".into()), ..quick() }), "laplace");
+}
+
+#[test]
+fn seeds_with_test_items_of_their_own_are_said_to_be_so() {
+    let report = |hashes: [&str; 2]| {
+        let runs = [0, 1].map(|seed| {
+            let mut run = synthetic::run("obqa", seed, &["map", "laplace"]);
+            run.setting.identity.insert("test data".into(), hashes[seed as usize].into());
+            run
+        });
+        Report::new(runs.into(), quick()).unwrap()
+    };
+    let (same, own) = (report(["a", "a"]), report(["a", "b"]));
+    assert!(same.groups[0].same_test_items && same.markdown().contains("All seeds have the same test items"));
+    assert!(!own.groups[0].same_test_items && own.markdown().contains("Each seed has test items of its own"));
+}
+
+#[cfg(feature = "plot")]
+#[test]
+fn a_report_of_more_rows_and_seeds_than_a_picture_shows_is_still_one() {
+    let names: Vec<String> = (0..52).map(|i| format!("method {i}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut runs = vec![synthetic::run("wide", 0, &names)];
+    runs.extend((0..13).map(|seed| synthetic::run("long", seed, &["map"])));
+    // the last seed stands alone in its plot, and did not answer
+    runs[13].cells[0].outcome = Outcome::Failed("no memory".into());
+    let report = Report::new(runs, quick()).unwrap();
+    let plots: Vec<usize> = report.groups.iter().map(|group| report.forest_plots(group).len()).collect();
+    assert_eq!(plots, [2, 1]);
+    assert!(report.html().is_ok());
+}
+
+#[test]
 fn without_held_out_labels_the_tables_say_so() {
     let mut run = synthetic::run("obqa", 0, &["map", "laplace"]);
     run.setting.held_out.clear();
