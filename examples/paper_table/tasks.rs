@@ -2,7 +2,7 @@
 
 use bayes_lora::compare::ClassName;
 use bayes_lora::data::{
-    AnswerForm, EncodedDataset, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation, read_areas,
+    AnswerForm, EncodedDataset, Encoding, Item, Normalization, PromptTemplate, Task, Tokenizer, Truncation, read_areas,
 };
 use serde::Deserialize;
 use std::error::Error;
@@ -19,6 +19,9 @@ pub struct TaskSpec {
     pub prompt: Prompt,
     /// Class tokens in the order of the choices; none scores each choice's text as a continuation.
     pub classes: Option<Vec<String>>,
+    /// By what the log-likelihood of a continuation is divided: `sum` (nothing) or `per_character`.
+    #[serde(default)]
+    pub normalization: Normalization,
     /// A subject → area table: questions are routed by their subject to the areas named in `area_names`.
     pub areas: Option<String>,
     #[serde(default)]
@@ -85,7 +88,7 @@ impl TaskSpec {
         };
         let answers = match &self.classes {
             Some(classes) => AnswerForm::class_tokens(classes.clone()),
-            None => AnswerForm::Continuation { normalization: Default::default() },
+            None => AnswerForm::Continuation { normalization: self.normalization },
         };
         Ok(Encoding::new(template, answers).with_max_tokens(256).with_truncation(Truncation::Start))
     }

@@ -4,7 +4,7 @@ use crate::support::{Fixture, continuation_dataset};
 use crate::{Case, ivon, points, recipe};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
-use bayes_lora::lora::LoraConfig;
+use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
     AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, Ivon, LaplaceMethod, McDropout, Method, MonteClora,
     NoiseSharing, Recipe, Requirements, Swag, Tfb,
@@ -63,7 +63,7 @@ fn what_is_missing_is_named_before_and_while_fitting() {
     refused(&DeepEnsemble { n_members: 0 }, &case, &["n_members"]);
     let anchored = AnchoredEnsemble::new(PriorPrecision::new(1.0).unwrap());
     refused(&AnchoredEnsemble { n_members: 0, ..anchored }, &case, &["n_members"]);
-    let map = bayes_lora::lora::attach(case.base.clone(), &dry.lora, 3).unwrap();
+    let map = attach(case.base.clone(), &dry.lora, 3).unwrap();
     refused(&McDropout::default(), &Case { map, ..case }, &["MC dropout", "trained with dropout"]);
 }
 
@@ -92,7 +92,18 @@ fn noise_per_token_is_refused_where_tokens_have_no_keys() {
     let data = continuation_dataset();
     let lora = LoraConfig::new(2).with_target_modules(["q_proj", "lm_head"]).with_dropout(0.2);
     let base = Fixture::load("tiny_llama").model_for(&data, DType::F64);
-    let case = Case::new("an adapted head", (base, recipe(lora, 2)), (data.clone(), data.clone(), data), 1e-10);
+    let case = Case {
+        name: "an adapted head",
+        map: attach(base.clone(), &lora, 3).unwrap(),
+        base,
+        snapshots: Vec::new(),
+        curvatures: Vec::new(),
+        recipe: recipe(lora, 2),
+        train: data.clone(),
+        test: data.clone(),
+        reversed: data,
+        rounding: 1e-10,
+    };
     let control = Control::silent();
     let believe = |sharing| {
         let fitted = McDropout { sharing, n_samples: 2 }.fit(&case.context(1, &control)).unwrap();

@@ -39,7 +39,8 @@ fn marks_lie_where_their_numbers_are_and_seeds_under_each_other() {
     let step = x[1] - x[0];
     assert!(step > 20.0);
     for (i, number) in [1.0, 2.0, 3.0, 4.0, 0.0].into_iter().enumerate() {
-        assert!((x[i] - x[0] - (number - 1.0) * step).abs() < 1e-6, "{x:?}");
+        // written to a hundredth
+        assert!((x[i] - x[0] - (number - 1.0) * step).abs() < 0.05, "{x:?}");
     }
     assert!(y[0] < y[1] && y[1] < y[2] && y[2] < y[3] && y[3] < y[4], "{y:?}");
     // the second panel has the rows of the first at the same height
@@ -52,7 +53,7 @@ fn intervals_span_from_low_to_high() {
     let center = attribute(&svg, "circle", "cx")[0];
     let (from, to) = (attribute(&svg, "line", "x1"), attribute(&svg, "line", "x2"));
     let whisker = from.iter().zip(&to).find(|(from, to)| **from < center && **to > center).unwrap();
-    assert!(((whisker.1 - center) / (center - whisker.0) - 2.0).abs() < 1e-6);
+    assert!(((whisker.1 - center) / (center - whisker.0) - 2.0).abs() < 1e-3);
     // one series needs no key
     assert!(!svg.contains(">s<"));
 }
