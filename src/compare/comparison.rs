@@ -95,7 +95,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             RunStore::check_names(&names)?;
         }
         for (method, name) in self.methods.iter().zip(&names) {
-            cells.push(match (method.requirements().check(name, &self.recipe, splits.held_out), &store) {
+            cells.push(match (method.requirements().check(name, base, &self.recipe, splits.held_out), &store) {
                 (Err(reason), _) => {
                     let cell = failed(method.as_ref(), &reason);
                     unmet.push(cell.clone());

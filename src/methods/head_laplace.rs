@@ -2,7 +2,7 @@
 
 use super::belief::{Belief, Needs};
 use super::keep::{Keep, Kept};
-use super::method::{FitContext, Fitted, Method, Spent};
+use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -42,7 +42,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
         )
     }
 
+    fn requirements(&self) -> Requirements {
+        Requirements { linear_head: true, ..Requirements::default() }
+    }
+
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
         let (limits, control) = (&context.limits, context.control);
         let head = predict_head(context.map, context.train, limits, control)?;
         let squares = head.weights.iter().map(|w| w * w).sum();

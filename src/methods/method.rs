@@ -66,6 +66,8 @@ pub struct Requirements {
     pub held_out_labels: bool,
     /// An adapter trained with dropout.
     pub dropout: bool,
+    /// Logits that are linear in an output layer's rows, one a class ([`Classifier::head_weights`]).
+    pub linear_head: bool,
     /// A recipe that trains A and B alone: what the method keeps of its runs has no place for other weights.
     pub adapter_alone: bool,
     /// Curvature at the trained adapter; methods that ask for it share its passes.
@@ -160,7 +162,13 @@ impl Requirements {
     ///
     /// # Errors
     /// Names the method and each thing that it lacks.
-    pub fn check<D: Dataset>(&self, method: &str, recipe: &Recipe, held_out: Option<&D>) -> Result<()> {
+    pub fn check<M: Classifier, D: Dataset>(
+        &self,
+        method: &str,
+        base: &M,
+        recipe: &Recipe,
+        held_out: Option<&D>,
+    ) -> Result<()> {
         let mut missing = Vec::new();
         let kept = recipe.trainer.snapshots.count;
         if kept < self.snapshots {
@@ -171,6 +179,10 @@ impl Requirements {
         }
         if self.dropout && recipe.lora.dropout == 0.0 {
             missing.push("an adapter trained with dropout (`dropout` of the adapter is 0)".into());
+        }
+        if self.linear_head && base.head_weights().is_none() {
+            missing
+                .push("logits that are linear in an output layer's rows, one a class (class tokens have such)".into());
         }
         if self.adapter_alone && recipe.trainer.mode != TrainingMode::Lora {
             missing.push(format!(
@@ -191,7 +203,7 @@ impl Requirements {
 impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// Checks once more what a comparison has checked before: a method may be fitted without one.
     pub(super) fn check(&self, method: &dyn Method<M, D>) -> Result<()> {
-        method.requirements().check(&method.name(), self.recipe, self.held_out)
+        method.requirements().check(&method.name(), self.base, self.recipe, self.held_out)
     }
 
     /// Trains an adapter of its own by the recipe, from the start and in the order of `seed`.

@@ -19,7 +19,7 @@ fn check<M: Classifier, D: Dataset<Input = M::Input>>(case: &Case<M, D>) {
     for method in methods::<M, D>() {
         let what = format!("{}: {}", case.name, method.name());
         assert!(names.insert(method.name()), "{what}: two methods of one name");
-        method.requirements().check::<D>(&method.name(), &case.recipe, Some(&case.test)).unwrap();
+        method.requirements().check(&method.name(), &case.base, &case.recipe, Some(&case.test)).unwrap();
         let fitted = method.fit(&case.context(5, &control)).unwrap();
         let belief: &dyn Belief<M, D> = &*fitted.belief;
         let over = |data: &D, max_items| {

@@ -6,8 +6,8 @@ use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
-    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, Ivon, LaplaceMethod, McDropout, Method, MonteClora,
-    NoiseSharing, Recipe, Requirements, Swag, Tfb,
+    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, McDropout, Method,
+    MonteClora, NoiseSharing, Recipe, Requirements, Swag, Tfb,
 };
 use bayes_lora::models::{Mlp, Points};
 use bayes_lora::predict::Predictive;
@@ -30,8 +30,9 @@ fn refused(method: &OfPoints, case: &Case<Mlp, Points>, parts: &[&str]) {
 #[test]
 fn what_is_missing_is_named_before_and_while_fitting() {
     let mut case = points(DType::F32);
+    let base = case.base.clone();
     let check = |requirements: Requirements, recipe: &Recipe, held_out: Option<&Points>| {
-        requirements.check::<Points>("the method", recipe, held_out)
+        requirements.check("the method", &base, recipe, held_out)
     };
     let of = |method: &OfPoints| method.requirements();
     let dry = Recipe { lora: LoraConfig::new(2), ..case.recipe.clone() };
@@ -82,13 +83,14 @@ fn methods_that_keep_a_and_b_alone_refuse_a_recipe_that_trains_more() {
     ];
     for (name, method) in methods {
         refused(method, &case, &[name, "A and B alone", "Full"]);
-        let error = method.requirements().check::<Points>(name, &case.recipe, None).unwrap_err().to_string();
+        let error =
+            method.requirements().check::<Mlp, Points>(name, &case.base, &case.recipe, None).unwrap_err().to_string();
         contains(&error, &["A and B alone"]);
     }
 }
 
 #[test]
-fn noise_per_token_is_refused_where_tokens_have_no_keys() {
+fn what_continuations_do_not_allow_is_refused() {
     let data = continuation_dataset();
     let lora = LoraConfig::new(2).with_target_modules(["q_proj", "lm_head"]).with_dropout(0.2);
     let base = Fixture::load("tiny_llama").model_for(&data, DType::F64);
@@ -111,6 +113,9 @@ fn noise_per_token_is_refused_where_tokens_have_no_keys() {
     };
     contains(&believe(NoiseSharing::PerToken).unwrap_err().to_string(), &["per token", "output head", "continuations"]);
     assert!(believe(NoiseSharing::Coherent).is_ok());
+    // nor has such a task an output layer with a row for each class
+    let error = HeadLaplace::default().fit(&case.context(1, &control)).err().unwrap().to_string();
+    contains(&error, &["output layer", "linear", "one a class"]);
 }
 
 #[test]
@@ -137,6 +142,6 @@ fn settings_out_of_bounds_are_refused_before_training() {
     none.into_iter().for_each(|method| refused(method, &case, &["n_samples", "at least 1"]));
     let blob = Blob::default();
     for (n_items, batch, peak, field) in [(0, 4, 0.1, "n_items"), (9, 0, 0.1, "batch"), (9, 4, f64::NAN, "peak")] {
-        contains(&blob.rule(n_items, batch, peak, 0).err().expect(field).to_string(), &[field]);
+        contains(&blob.rule(n_items, batch, peak, 0).expect_err(field).to_string(), &[field]);
     }
 }
