@@ -1,5 +1,7 @@
 //! Sets a report as one HTML page.
 
+#[cfg(feature = "plot")]
+use super::figures::forests;
 use super::format::{count, percent};
 use super::row::RunReport;
 use super::table::Table;
@@ -144,9 +146,6 @@ type Drawn = (Vec<Pictures>, Vec<(String, Picture)>);
 fn drawn(run: &RunReport) -> Result<Drawn> {
     Ok((super::figures::pictures(run)?, super::figures::matrices(run)?))
 }
-
-#[cfg(feature = "plot")]
-use super::figures::forests;
 
 #[cfg(not(feature = "plot"))]
 fn forests(_report: &Report, _group: &crate::compare::SeedGroup) -> Result<Vec<Picture>> {
