@@ -9,14 +9,8 @@ use std::path::Path;
 pub fn leave(report: &Report, dir: &Path) -> Result<(), Box<dyn Error>> {
     print_scores(report);
     println!("wrote {}", report.save(dir)?.html.display());
-    for group in &report.groups {
-        let name = format!("{} {}", group.task, group.model);
-        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        let stem = format!("scores-{}", words.collect::<Vec<_>>().join("-").to_lowercase());
-        for (i, plot) in report.forest_plots(group).iter().enumerate() {
-            let part = if i == 0 { String::new() } else { format!("-{}", i + 1) };
-            println!("wrote {}", plot.figure()?.save(dir, &format!("{stem}{part}"))?.png.display());
-        }
+    for picture in report.save_forest_plots(dir)? {
+        println!("wrote {}", picture.png.display());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Runs methods on one task under one seed, and keeps what each of them answered.
 
-use super::cell::{Cell, Run, TrainingCost, rounded};
+use super::cell::{Cell, Outcome, Run, TrainingCost, rounded};
 use super::setting::{About, Splits, setting};
 use super::store::RunStore;
 use super::work::{Map, Work, failed};
@@ -88,19 +88,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             return Err(Error::config("methods", "names that differ", format!("`{}` twice", twice.1)));
         }
         let mut setting = setting(base, about, splits, (&self.recipe, self.limits, seed))?;
-        let store = self.dir.as_ref().map(|dir| RunStore::open(dir, &setting)).transpose()?;
+        let store = self.dir.as_ref().map(|dir| RunStore::open(dir, &setting, &names)).transpose()?;
         let mut cells: Vec<Option<Cell>> = Vec::new();
-        let mut unmet = Vec::new();
-        if store.is_some() {
-            RunStore::check_names(&names)?;
-        }
         for (method, name) in self.methods.iter().zip(&names) {
             cells.push(match (method.requirements().check(name, base, &self.recipe, splits.held_out), &store) {
-                (Err(reason), _) => {
-                    let cell = failed(method.as_ref(), &reason);
-                    unmet.push(cell.clone());
-                    Some(cell)
-                }
+                (Err(reason), _) => Some(failed(method.as_ref(), &reason)),
                 (Ok(()), Some(store)) => store.finished(name, &method.describe())?,
                 (Ok(()), None) => None,
             });
@@ -114,7 +106,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         };
         if let Some(store) = &store {
             store.keep_setting(&setting)?;
-            unmet.iter().try_for_each(|cell| store.keep(cell))?;
+            // so far only a method that lacks something has failed
+            let is_failure = |cell: &&Cell| matches!(cell.outcome, Outcome::Failed(_));
+            cells.iter().flatten().filter(is_failure).try_for_each(|cell| store.keep(cell))?;
         }
         if let Some(map) = &map {
             let work = Work { comparison: self, base, splits, seed, map, store: store.as_ref() };

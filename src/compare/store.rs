@@ -16,11 +16,12 @@ pub(super) struct RunStore {
 }
 
 impl RunStore {
-    /// The directory of a run below that of its comparison.
+    /// The directory of a run of these methods below that of its comparison.
     ///
     /// # Errors
-    /// If there is a run already, with other data, weights or settings: the first difference is named.
-    pub(super) fn open(root: &Path, setting: &Setting) -> Result<Self> {
+    /// If a method has no file of its own, or there is a run already, with other data, weights or settings: the first difference is named.
+    pub(super) fn open(root: &Path, setting: &Setting, methods: &[String]) -> Result<Self> {
+        check_names(methods)?;
         let dir = root.join(plain(&setting.task)).join(format!("seed-{}", setting.seed));
         let store = Self { dir };
         if !exists(&store.file(SETTING))? {
@@ -48,24 +49,6 @@ impl RunStore {
                 store.dir.display()
             ))),
         }
-    }
-
-    /// Checks that every method has a file of its own.
-    ///
-    /// # Errors
-    /// Names the method that has none, or the two that share one.
-    pub(super) fn check_names(methods: &[String]) -> Result<()> {
-        let files: Vec<String> = methods.iter().map(|method| cell_name(method)).collect();
-        for (k, (method, file)) in methods.iter().zip(&files).enumerate() {
-            if *file == SETTING || plain(method).is_empty() {
-                return Err(Error::config("methods", "names that make a file's name", format!("`{method}`")));
-            }
-            if let Some(other) = files[..k].iter().position(|other| other == file) {
-                let both = format!("`{}` and `{method}`, both {file}", methods[other]);
-                return Err(Error::config("methods", "names that differ in their letters and digits", both));
-            }
-        }
-        Ok(())
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -165,6 +148,24 @@ pub fn read_runs(dir: impl AsRef<Path>) -> Result<Vec<Run>> {
     Ok(found.into_iter().map(|(_, run)| run).collect())
 }
 
+/// Checks that every method has a file of its own.
+///
+/// # Errors
+/// Names the method that has none, or the two that share one.
+fn check_names(methods: &[String]) -> Result<()> {
+    let files: Vec<String> = methods.iter().map(|method| cell_name(method)).collect();
+    for (k, (method, file)) in methods.iter().zip(&files).enumerate() {
+        if *file == SETTING || plain(method).is_empty() {
+            return Err(Error::config("methods", "names that make a file's name", format!("`{method}`")));
+        }
+        if let Some(other) = files[..k].iter().position(|other| other == file) {
+            let both = format!("`{}` and `{method}`, both {file}", methods[other]);
+            return Err(Error::config("methods", "names that differ in their letters and digits", both));
+        }
+    }
+    Ok(())
+}
+
 fn order(setting: &Setting) -> String {
     let names: Vec<&str> = setting.shifted.iter().map(|split| split.name.as_str()).collect();
     names.join(", ")
@@ -199,7 +200,7 @@ fn cell_name(method: &str) -> String {
 }
 
 /// A name as a file's.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
 }

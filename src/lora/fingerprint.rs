@@ -44,10 +44,10 @@ fn settings_fingerprint<M: Adaptable>(model: &M) -> u64 {
 /// # Errors
 /// As [`base_fingerprint`].
 pub(crate) fn model_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
-    match ModelFingerprint::of(model) {
+    match read_adapter(model) {
         Err(Error::Empty { .. }) => Ok(fnv1a_words([base_fingerprint(model)?, 0])),
-        all => {
-            let ModelFingerprint { adapter, base, settings } = all?;
+        weights => {
+            let ModelFingerprint { adapter, base, settings } = ModelFingerprint::of(model, &weights?)?;
             Ok(fnv1a_words([base, adapter, settings]))
         }
     }
@@ -66,10 +66,12 @@ pub(crate) struct ModelFingerprint {
 }
 
 impl ModelFingerprint {
+    /// Of a model whose adapter has these weights.
+    ///
     /// # Errors
-    /// If the model has no adapter, or as [`base_fingerprint`].
-    pub(crate) fn of<M: Adaptable>(model: &M) -> Result<Self> {
-        let adapter = adapter_fingerprint(&read_adapter(model)?);
+    /// As [`base_fingerprint`].
+    pub(crate) fn of<M: Adaptable>(model: &M, weights: &AdapterWeights) -> Result<Self> {
+        let adapter = adapter_fingerprint(weights);
         Ok(Self { adapter, base: base_fingerprint(model)?, settings: settings_fingerprint(model) })
     }
 

@@ -1,9 +1,10 @@
 //! Anchored ensemble: several runs, each held by the prior to a draw from the prior.
 
+use super::bounds::check_some;
 use super::members::{Members, seed_of};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::draws::{generator, normals};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
 use crate::models::{Classifier, Dataset};
 use crate::prior::{PriorMean, PriorPrecision};
@@ -68,9 +69,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        if self.n_members == 0 {
-            return Err(Error::config("n_members", "at least 1", 0));
-        }
+        check_some("n_members", self.n_members)?;
         let objective = Objective::MaximumAPosteriori { precision: self.prior_precision, mean: PriorMean::Initial };
         let mut members = Vec::new();
         let mut items = 0;

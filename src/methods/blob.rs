@@ -3,11 +3,11 @@
 use super::adapter_training::{settings, start};
 use super::belief::SampledBelief;
 use super::blob_rule::BlobRule;
-use super::bounds::{check_draws, check_not_negative, check_positive};
+use super::bounds::{check_not_negative, check_positive, check_some};
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 use crate::train::TrainerConfig;
@@ -87,11 +87,8 @@ impl Blob {
         check_positive("prior_sd", self.prior_sd)?;
         check_positive("initial_root", self.initial_root)?;
         check_positive("peak", peak)?;
-        for (field, count) in [("n_items", n_items), ("batch", batch)] {
-            if count == 0 {
-                return Err(Error::config(field, "at least 1", count));
-            }
-        }
+        check_some("n_items", n_items)?;
+        check_some("batch", batch)?;
         match self.objective {
             BlobObjective::Elbo { kl_weight } => check_not_negative("kl_weight", kl_weight)?,
             BlobObjective::Published { kl_learning_rate, gamma } => {
@@ -126,7 +123,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Blob {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_draws(self.n_samples)?;
+        check_some("n_samples", self.n_samples)?;
         let config = TrainerConfig { max_grad_norm: None, ..settings(context) };
         let batch = config.limits.max_items * config.accumulation;
         let mut rule = self.rule(context.train.n_items(), batch, config.learning_rate, context.seed)?;

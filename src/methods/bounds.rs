@@ -2,12 +2,12 @@
 
 use crate::error::{Error, Result};
 
-/// Checks that there is at least one draw.
+/// Checks that there is at least one of what a setting counts.
 ///
 /// # Errors
 /// Names the setting.
-pub(super) fn check_draws(n_samples: usize) -> Result<()> {
-    if n_samples > 0 { Ok(()) } else { Err(Error::config("n_samples", "at least 1", n_samples)) }
+pub(super) fn check_some(field: &str, count: usize) -> Result<()> {
+    if count > 0 { Ok(()) } else { Err(Error::config(field, "at least 1", count)) }
 }
 
 /// Checks that a setting is positive and finite.

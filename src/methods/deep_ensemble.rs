@@ -1,8 +1,9 @@
 //! Deep ensemble: several runs from several starts.
 
+use super::bounds::check_some;
 use super::members::{Members, seed_of};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 
@@ -38,9 +39,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        if self.n_members == 0 {
-            return Err(Error::config("n_members", "at least 1", 0));
-        }
+        check_some("n_members", self.n_members)?;
         let mut members = vec![read_adapter(context.map)?];
         let mut items = 0;
         for member in 1..self.n_members as u64 {

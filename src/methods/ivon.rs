@@ -2,7 +2,7 @@
 
 use super::adapter_training::{moved, settings, start};
 use super::belief::SampledBelief;
-use super::bounds::{check_draws, check_not_negative, check_positive};
+use super::bounds::{check_not_negative, check_positive, check_some};
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
@@ -142,7 +142,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_draws(self.n_samples)?;
+        check_some("n_samples", self.n_samples)?;
         let mut rule = self.rule(context.train.n_items(), context.seed)?;
         let recipe = settings(context);
         let learning_rate = self.rate(recipe.learning_rate)?;

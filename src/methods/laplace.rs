@@ -1,7 +1,7 @@
 //! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
 
 use super::belief::{LinearizedBelief, SampledBelief};
-use super::bounds::check_draws;
+use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::error::{Error, Result};
@@ -130,7 +130,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
-            Predictive::Sampled { n_samples, .. } => check_draws(n_samples)?,
+            Predictive::Sampled { n_samples, .. } => check_some("n_samples", n_samples)?,
             Predictive::Linearized(_) => {}
         }
         let n_classes = context.map.n_classes();

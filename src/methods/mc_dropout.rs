@@ -1,7 +1,7 @@
 //! Monte Carlo dropout: the training's dropout left on.
 
 use super::belief::SampledBelief;
-use super::bounds::check_draws;
+use super::bounds::check_some;
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
 use super::token_noise::{NoisyBelief, TokenNoise};
@@ -58,7 +58,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
-        check_draws(self.n_samples)?;
+        check_some("n_samples", self.n_samples)?;
         let of = |linear: &crate::lora::LoraLinear| Some((linear.path.clone(), linear.adapter.as_ref()?.dropout));
         let probabilities: BTreeMap<String, f64> = context.map.linears().into_iter().filter_map(of).collect();
         if probabilities.values().all(|p| *p == 0.0) {

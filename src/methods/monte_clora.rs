@@ -2,10 +2,10 @@
 
 use super::adapter_training::{settings, start};
 use super::belief::OwnPointBelief;
-use super::bounds::check_not_negative;
+use super::bounds::{check_not_negative, check_some};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use super::monte_clora_rule::MonteCloraRule;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 
@@ -53,9 +53,7 @@ impl MonteClora {
     pub fn rule(&self, weight_decay: f64, seed: u64) -> Result<MonteCloraRule> {
         check_not_negative("sample_scale", self.sample_scale)?;
         check_not_negative("kl_weight", self.kl_weight)?;
-        if self.n_draws == 0 {
-            return Err(Error::config("n_draws", "at least 1", 0));
-        }
+        check_some("n_draws", self.n_draws)?;
         Ok(MonteCloraRule::new(*self, weight_decay, seed))
     }
 }

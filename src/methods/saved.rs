@@ -71,7 +71,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             numbers: kept.numbers.iter().map(exact).collect::<Result<_>>()?,
             matrices: kept.matrices.iter().map(|(name, m)| (name.clone(), [m.nrows(), m.ncols()])).collect(),
             posterior: kept.posterior.as_ref().map(|posterior| posterior.fingerprint()).transpose()?,
-            model: ModelFingerprint::of(model)?,
+            model: ModelFingerprint::of(model, &read_adapter(model)?)?,
             spent: self.spent,
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
         };
@@ -96,7 +96,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
         let file = TensorFile::open(&path)?;
         let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "belief", &path)?;
         let map = read_adapter(model)?;
-        header.model.check("belief", &ModelFingerprint::of(model)?)?;
+        header.model.check("belief", &ModelFingerprint::of(model, &map)?)?;
         let mut reader = Reader::new(file, &path);
         let mut matrices = BTreeMap::new();
         for (name, shape) in header.matrices {

@@ -1,7 +1,7 @@
 //! SWAG: a Gaussian fitted to the walk of the weights at a constant rate.
 
 use super::belief::SampledBelief;
-use super::bounds::{check_draws, check_not_negative, check_positive};
+use super::bounds::{check_not_negative, check_positive, check_some};
 use super::gaussian::GaussianAdapter;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_draws(self.n_samples)?;
+        check_some("n_samples", self.n_samples)?;
         check_positive("rate_share", self.rate_share)?;
         check_not_negative("scale", self.scale)?;
         if self.n_snapshots < 2 {

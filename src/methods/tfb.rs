@@ -1,7 +1,7 @@
 //! TFB: the widest noise in B's column space that the training items do not notice.
 
 use super::belief::SampledBelief;
-use super::bounds::check_draws;
+use super::bounds::check_some;
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
@@ -74,10 +74,8 @@ impl Tfb {
                 return Err(Error::config(field, "positive and finite", value));
             }
         }
-        check_draws(self.n_samples)?;
-        if self.n_anchors == 0 {
-            return Err(Error::config("n_anchors", "at least 1", 0));
-        }
+        check_some("n_samples", self.n_samples)?;
+        check_some("n_anchors", self.n_anchors)?;
         Ok(())
     }
 

@@ -102,7 +102,7 @@ impl Laplace {
             temperature: Exact::new("temperature", self.temperature())?,
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
             fitted_on: self.fitted_on(),
-            model: ModelFingerprint::of(model)?,
+            model: ModelFingerprint::of(model, self.map())?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,
             quadratic: put_quadratic(&mut writer, self.groups())?,
@@ -140,7 +140,7 @@ impl Laplace {
         let file = TensorFile::open(path)?;
         let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "posterior", path)?;
         let map = read_adapter(model)?;
-        header.model.check("posterior", &ModelFingerprint::of(model)?)?;
+        header.model.check("posterior", &ModelFingerprint::of(model, &map)?)?;
         let mut reader = Reader::new(file, path);
         let mut centre: AdapterWeights = map.iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
         for (number, site) in header.centre.iter().enumerate() {

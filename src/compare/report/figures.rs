@@ -4,12 +4,14 @@ use super::Report;
 use super::page::{Picture, Pictures};
 use super::row::RunReport;
 use crate::compare::seeds::SeedGroup;
+use crate::compare::store::plain;
 use crate::compare::summary::Summary;
 use crate::error::Result;
 use crate::metrics::{Estimate, Scores};
 use crate::plot::forest::{MAX_ROWS, MAX_SERIES};
 use crate::plot::matrix::MAX_METHODS;
-use crate::plot::{AxisScale, BetterMatrix, CurveChart, ForestPlot, Histograms, reliability_diagram};
+use crate::plot::{AxisScale, BetterMatrix, CurveChart, FigureFiles, ForestPlot, Histograms, reliability_diagram};
+use std::path::Path;
 
 /// Reliability diagrams side by side.
 const DIAGRAMS: usize = 4;
@@ -58,6 +60,22 @@ impl Report {
             }
         }
         plots
+    }
+
+    /// Writes the forest plots of every task into `dir` as `scores-TASK-MODEL` (`-2`, … where there are several), and says where.
+    ///
+    /// # Errors
+    /// As [`ForestPlot::figure`] and [`Figure::save`](crate::plot::Figure::save).
+    pub fn save_forest_plots(&self, dir: impl AsRef<Path>) -> Result<Vec<FigureFiles>> {
+        let mut files = Vec::new();
+        for group in &self.groups {
+            let stem = format!("scores-{}", plain(&format!("{} {}", group.task, group.model)));
+            for (i, plot) in self.forest_plots(group).iter().enumerate() {
+                let part = if i == 0 { String::new() } else { format!("-{}", i + 1) };
+                files.push(plot.figure()?.save(&dir, &format!("{stem}{part}"))?);
+            }
+        }
+        Ok(files)
     }
 }
 
