@@ -15,7 +15,7 @@ mod methods;
 #[path = "comparison/scores.rs"]
 mod scores;
 
-use bayes_lora::compare::{About, ClassName, Comparison, Report, ReportOptions, Splits};
+use bayes_lora::compare::{About, ClassName, Comparison, Report, ReportOptions, Shifted, Splits};
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -96,7 +96,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             train: &train,
             held_out: Some(&held_out),
             test: &test,
-            shifted: vec![("fourth area".into(), &other)],
+            shifted: vec![Shifted { name: "fourth area".into(), data: &other, labelled: false }],
         };
         let comparison = Comparison::new(recipe.clone())
             .with_methods(arguments.methods.methods(&all, limits)?)

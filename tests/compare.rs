@@ -3,14 +3,16 @@
 mod support;
 
 use bayes_lora::belief::LinkApprox;
-use bayes_lora::compare::{About, Cell, ClassName, Comparison, ExtraData, Outcome, Run, Splits, read_runs};
+use bayes_lora::compare::{
+    About, Cell, ClassName, Comparison, ExtraData, Outcome, Report, ReportOptions, Run, Shifted, Splits, read_runs,
+};
 use bayes_lora::curvature::{AdapterSubset, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
-    CheckpointEnsemble, DeepEnsemble, FitContext, Fitted, HeadLaplace, LaplaceMethod, MaximumLikelihood, McDropout,
-    Method, Recipe, Swag, Tfb,
+    Blob, CheckpointEnsemble, DeepEnsemble, FitContext, Fitted, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
+    McDropout, Method, Named, Recipe, Swag, Tfb,
 };
 use bayes_lora::models::{Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
@@ -59,9 +61,13 @@ impl Data {
             train: &self.train,
             held_out: Some(&self.held_out),
             test: &self.test,
-            shifted: vec![("far away".into(), &self.far)],
+            shifted: vec![unlabelled("far away", &self.far)],
         }
     }
+}
+
+fn unlabelled<'a>(name: &str, data: &'a Points) -> Shifted<'a, Points> {
+    Shifted { name: name.into(), data, labelled: false }
 }
 
 fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
@@ -199,12 +205,12 @@ fn another_run_in_the_same_place_is_refused_by_what_differs() {
     // answers are kept by the place of their data
     let near = blobs(10, 4);
     let place = tempfile::tempdir().unwrap();
-    let ordered = |shifted: Vec<(String, &Points)>| {
+    let ordered = |shifted: Vec<Shifted<Points>>| {
         let comparison = Comparison::new(recipe(0.2)).with_method(MaximumLikelihood).with_dir(place.path());
         comparison.run(&mlp(), &about(), &Splits { shifted, ..data.splits() }, 0)
     };
-    ordered(vec![("far".into(), &data.far), ("near".into(), &near)]).unwrap();
-    let error = ordered(vec![("near".into(), &near), ("far".into(), &data.far)]).unwrap_err().to_string();
+    ordered(vec![unlabelled("far", &data.far), unlabelled("near", &near)]).unwrap();
+    let error = ordered(vec![unlabelled("near", &near), unlabelled("far", &data.far)]).unwrap_err().to_string();
     assert!(error.contains("order of the shifted data") && error.contains("near, far"), "{error}");
     std::fs::write(dir.path().join("two-blobs/seed-0/mc-dropout.json"), b"{").unwrap();
     let error = run(&method(4), &data, 0).unwrap_err().to_string();
@@ -336,4 +342,59 @@ fn shared_passes_give_what_each_method_gives_alone() {
         // kept to nine digits
         assert!((&found - &expected).iter().all(|d| d.abs() < 1e-8), "{name}");
     }
+}
+
+#[test]
+fn methods_that_train_their_own_adapter_need_no_other() {
+    let data = Data::new();
+    let own = || Comparison::new(recipe(0.0)).with_method(Ivon::default()).with_method(Blob::default());
+    let alone = run(&own(), &data, 0).unwrap();
+    assert_eq!(alone.setting.training, Default::default());
+    let beside = run(&own().with_method(MaximumLikelihood), &data, 0).unwrap();
+    assert_eq!(beside.setting.training.items, 120);
+    assert_eq!(timeless(&alone).cells[..], timeless(&beside).cells[..2]);
+    assert_eq!(alone.cells[0].sharing.as_deref(), Some("coherent"));
+    // what the training took stays known when only such methods are left
+    let dir = tempfile::tempdir().unwrap();
+    run(&Comparison::new(recipe(0.0)).with_method(MaximumLikelihood).with_dir(dir.path()), &data, 0).unwrap();
+    let later = run(&own().with_dir(dir.path()), &data, 0).unwrap();
+    assert_eq!(later.setting.training.items, 120);
+}
+
+#[test]
+fn two_settings_of_one_method_stand_side_by_side_under_names() {
+    let data = Data::new();
+    let with = |swag: Swag| Comparison::new(recipe(0.0)).with_method(Swag { n_samples: 2, ..swag });
+    let same = with(Swag::default()).with_method(Swag::published());
+    assert!(run(&same, &data, 0).unwrap_err().to_string().contains("`SWAG` twice"));
+    let named = with(Swag::default()).with_method(Named::new("SWAG, published", Swag::published()));
+    let run = run(&named, &data, 0).unwrap();
+    let names: Vec<&str> = run.cells.iter().map(|cell| cell.method.as_str()).collect();
+    assert_eq!(names, ["SWAG", "SWAG, published"]);
+    assert!(run.cells[1].description.contains("covariance times 2"), "{}", run.cells[1].description);
+}
+
+#[test]
+fn answers_to_labelled_data_from_elsewhere_are_scored() {
+    let data = Data::new();
+    let comparison = Comparison::new(recipe(0.0)).with_method(MaximumLikelihood);
+    let asked = |labelled| {
+        let shifted = vec![Shifted { labelled, ..unlabelled("far away", &data.far) }];
+        let run = comparison.run(&mlp(), &about(), &Splits { shifted, ..data.splits() }, 0).unwrap();
+        let report = Report::new(vec![run.clone()], ReportOptions::default()).unwrap();
+        (run, report)
+    };
+    let (run, report) = asked(true);
+    let labels = &run.setting.shifted[0].labels;
+    let p = answered(&run.cells[0]).shifted[0].matrix().unwrap();
+    let nll = -labels.iter().enumerate().map(|(i, &y)| p[[i, y]].ln()).sum::<f64>() / labels.len() as f64;
+    let number = |report: &Report, name: &str| {
+        report.groups[0].rows[0].numbers.iter().find(|(found, _)| found == name).map(|(_, spread)| spread.mean)
+    };
+    assert!((number(&report, "NLL on far away").unwrap() - nll).abs() < 1e-12);
+    assert!(report.markdown().contains("NLL ↓ on data from elsewhere"));
+    let (run, report) = asked(false);
+    assert!(run.setting.shifted[0].labels.is_empty());
+    assert_eq!(number(&report, "NLL on far away"), None);
+    assert!(!report.markdown().contains("on data from elsewhere, a small network"));
 }

@@ -14,7 +14,7 @@ mod methods;
 mod scores;
 mod tasks;
 
-use bayes_lora::compare::{About, Comparison, Report, ReportOptions, Splits, read_runs};
+use bayes_lora::compare::{About, Comparison, Report, ReportOptions, Shifted, Splits, read_runs};
 use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -165,7 +165,11 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
         train: &task.train,
         held_out: Some(&task.held_out),
         test: &task.test,
-        shifted: task.shifted.iter().map(|(name, data)| (name.clone(), data)).collect(),
+        shifted: task
+            .shifted
+            .iter()
+            .map(|shift| Shifted { name: shift.name.clone(), data: &shift.data, labelled: shift.labelled })
+            .collect(),
     };
     let comparison = Comparison::new(recipe)
         .with_methods(arguments.methods.methods(&POST_HOC, limits)?)

@@ -51,6 +51,9 @@ pub struct ShiftedSpec {
     /// Keep only items of these subjects.
     #[serde(default)]
     pub subjects: Vec<String>,
+    /// Their answers are of the task's classes, and are scored.
+    #[serde(default)]
+    pub labelled: bool,
 }
 
 /// How many items of each kind.
@@ -66,10 +69,16 @@ pub struct EncodedTask {
     pub train: EncodedDataset,
     pub held_out: EncodedDataset,
     pub test: EncodedDataset,
-    pub shifted: Vec<(String, EncodedDataset)>,
+    pub shifted: Vec<EncodedShift>,
     pub example: String,
     pub classes: Vec<ClassName>,
     pub prompt_hash: String,
+}
+
+pub struct EncodedShift {
+    pub name: String,
+    pub data: EncodedDataset,
+    pub labelled: bool,
 }
 
 impl TaskSpec {
@@ -128,8 +137,8 @@ impl TaskSpec {
                 spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s))
             };
             let task = Task::from_jsonl(data.join(&spec.file))?.filter(of_subject);
-            let encoded = encode(&task.sample(sizes.shifted, seed)?)?.with_classes(n_classes)?;
-            Ok((spec.name.clone(), encoded))
+            let data = encode(&task.sample(sizes.shifted, seed)?)?.with_classes(n_classes)?;
+            Ok(EncodedShift { name: spec.name.clone(), data, labelled: spec.labelled })
         });
         let shifted = shifted.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
         let names = match (&self.classes, self.area_names.is_empty()) {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, check_finite};
 use ndarray::ArrayView1;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
 /// Most thresholds that are tried; they are chosen before a label is looked at.
@@ -28,9 +29,11 @@ const MAX_THRESHOLDS: usize = 100;
 /// assert!(rule.accepts(0.995) && !rule.accepts(0.7));
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Abstention {
-    /// Answers need at least this confidence; infinite where no threshold is safe.
+    /// Answers need at least this confidence; infinite (in JSON null) where no threshold is safe.
+    #[serde(with = "super::threshold")]
     pub threshold: f64,
     /// Largest share r of answers that may be wrong.
     pub risk: f64,

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_RIDGE, Temperature, VectorScaling};
 use crate::belief::LogitBelief;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// assert!((honest[[0, 0]] - 0.75).abs() < 1e-9);
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
-pub trait Calibrator: std::fmt::Debug {
+pub trait Calibrator: std::fmt::Debug + Send + Sync {
     /// Fits the post form, which acts on averaged probabilities.
     ///
     /// # Shapes
@@ -54,6 +54,16 @@ pub trait Calibrator: std::fmt::Debug {
 
     /// The fitted numbers with their names.
     fn parameters(&self) -> Vec<(String, f64)>;
+
+    /// Which of this crate's it is, to be saved with its parameters; `None`, the default, is one of your own.
+    fn calibration(&self) -> Option<Calibration> {
+        None
+    }
+
+    /// What a reader must know of the fit; nothing where it is as usual.
+    fn caveat(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The choice of a calibrator.
@@ -95,6 +105,26 @@ impl Calibration {
             Self::VectorScaling => Box::new(VectorScaling::calibrated_on(probabilities, labels)?),
         })
     }
+
+    /// The calibrator that has these numbers, in the order of [`Calibrator::parameters`].
+    ///
+    /// # Errors
+    /// If there are too few or too many, one is not finite, or an inverse temperature is not above 0.
+    pub fn with_parameters(self, values: &[f64]) -> Result<Box<dyn Calibrator>> {
+        let what = || format!("parameters of the {}", self.name());
+        check_finite(what(), values.iter().map(|v| v.is_finite()))?;
+        match (self, values) {
+            (Self::Temperature, &[beta]) => Ok(Box::new(Temperature::new(beta)?)),
+            (Self::Temperature, _) => Err(Error::Count { what: what(), expected: 1, found: values.len() }),
+            (Self::VectorScaling, _) if values.is_empty() || !values.len().is_multiple_of(2) => {
+                Err(Error::config(format!("number of {}", what()), "even and above 0", values.len()))
+            }
+            (Self::VectorScaling, _) => {
+                let (weight, bias) = values.split_at(values.len() / 2);
+                Ok(Box::new(VectorScaling { weight: weight.to_vec(), bias: bias.to_vec() }))
+            }
+        }
+    }
 }
 
 impl Calibrator for Temperature {
@@ -114,6 +144,16 @@ impl Calibrator for Temperature {
 
     fn parameters(&self) -> Vec<(String, f64)> {
         vec![("inverse temperature".into(), self.beta)]
+    }
+
+    fn calibration(&self) -> Option<Calibration> {
+        Some(Calibration::Temperature)
+    }
+
+    fn caveat(&self) -> Option<&'static str> {
+        self.is_at_its_end().then_some(
+            "the held-out labels would have the answers flatter still: these are nearly uniform, and say nothing of the method",
+        )
     }
 }
 
@@ -139,6 +179,10 @@ impl Calibrator for VectorScaling {
             values.iter().enumerate().map(|(class, v)| (format!("{name} of class {class}"), *v)).collect()
         };
         [named("weight", &self.weight), named("bias", &self.bias)].concat()
+    }
+
+    fn calibration(&self) -> Option<Calibration> {
+        Some(Calibration::VectorScaling)
     }
 }
 
@@ -203,6 +247,33 @@ mod tests {
         assert!(pre.iter().zip(&q).all(|(a, b)| (a - b).abs() < 1e-13));
         assert_eq!(chosen.parameters().len(), 6);
         assert_eq!(chosen.parameters()[3].0, "bias of class 0");
+    }
+
+    #[test]
+    fn parameters_give_their_calibrator_back_or_are_refused() {
+        let (p, labels) = example();
+        for calibration in [Calibration::Temperature, Calibration::VectorScaling] {
+            let fitted = calibration.fit(p.view(), &labels).unwrap();
+            assert_eq!(fitted.calibration(), Some(calibration));
+            let values: Vec<f64> = fitted.parameters().into_iter().map(|(_, value)| value).collect();
+            let again = calibration.with_parameters(&values).unwrap();
+            assert_eq!(again.parameters(), fitted.parameters());
+            let of = |calibrator: &dyn Calibrator| calibrator.apply_to_probabilities(p.view()).unwrap();
+            assert_eq!(of(&*again), of(&*fitted));
+            let error = calibration.with_parameters(&[f64::NAN]).unwrap_err().to_string();
+            assert!(error.contains(calibration.name()) && error.contains("1 of 1"), "{error}");
+        }
+        let wrong: [(Calibration, &[f64], &str); 5] = [
+            (Calibration::Temperature, &[], "expected 1, found 0"),
+            (Calibration::Temperature, &[1.0, 2.0], "expected 1, found 2"),
+            (Calibration::Temperature, &[0.0], "beta"),
+            (Calibration::VectorScaling, &[], "got 0"),
+            (Calibration::VectorScaling, &[1.0, 1.0, 0.0], "got 3"),
+        ];
+        for (calibration, values, part) in wrong {
+            let error = calibration.with_parameters(values).unwrap_err().to_string();
+            assert!(error.contains(part), "{error} lacks {part}");
+        }
     }
 
     #[test]

@@ -49,10 +49,12 @@ impl ConformalScore {
         }
     }
 
-    /// The score of every class of an item; ranks of equal probabilities follow the order of the classes.
+    /// The score of every class of an item, infinite where its probability is 0; ranks of equal probabilities follow the order
+    /// of the classes.
     fn of(self, probabilities: ArrayView1<f64>, u: f64) -> Vec<f64> {
+        let present = |p: f64, score: f64| if p > 0.0 { score } else { f64::INFINITY };
         let (randomized, penalty, free_ranks) = match self {
-            Self::LeastAmbiguous => return probabilities.iter().map(|p| 1.0 - p).collect(),
+            Self::LeastAmbiguous => return probabilities.iter().map(|&p| present(p, 1.0 - p)).collect(),
             Self::Adaptive { randomized } => (randomized, 0.0, 0),
             Self::RegularizedAdaptive { randomized, penalty, free_ranks } => (randomized, penalty, free_ranks),
         };
@@ -62,8 +64,9 @@ impl ConformalScore {
         let (mut scores, mut above) = (vec![0.0; order.len()], 0.0);
         for (position, class) in order.into_iter().enumerate() {
             let beyond = (position + 1).saturating_sub(free_ranks);
-            scores[class] = above + u * probabilities[class] + penalty * beyond as f64;
-            above += probabilities[class];
+            let p = probabilities[class];
+            scores[class] = present(p, above + u * p + penalty * beyond as f64);
+            above += p;
         }
         scores
     }
@@ -73,6 +76,9 @@ impl ConformalScore {
 ///
 /// With n items that are exchangeable with those to come, `P(y ∈ set) ≥ 1 − α`, and at most `1/(n + 1)` more where scores do not
 /// tie, for any probabilities. Nothing is promised for one kind of item, and nothing where the data have shifted.
+///
+/// A class of probability 0 is one that the item lacks: no set holds it, and an item with such a label is missed whatever the
+/// threshold, which breaks the promise where that is infinite.
 ///
 /// ```
 /// use bayes_lora::calibrate::{ConformalScore, ConformalSets};
@@ -86,23 +92,28 @@ impl ConformalScore {
 /// assert_eq!(sets, arr2(&[[true, false], [true, true]]));
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConformalSets {
     /// How classes are scored.
     pub score: ConformalScore,
     /// Share α of items whose set may miss the true class.
     pub miscoverage: f64,
-    /// The `⌈(n + 1)(1 − α)⌉`-th smallest score of the n items; infinite, so that sets hold every class, where n is too small.
+    /// The `⌈(n + 1)(1 − α)⌉`-th smallest score of the n items; infinite (in JSON null), so that sets hold every class that the
+    /// item has, where n is too small.
+    #[serde(with = "super::threshold")]
     pub threshold: f64,
     /// Number n of held-out items.
     pub n_items: usize,
-    seed: u64,
+    /// Seed of the draws of U, where scores are randomised.
+    pub seed: u64,
 }
 
 impl ConformalSets {
     /// Finds the threshold on labelled items that neither training nor the choice of anything else has seen.
     ///
-    /// Draws of U depend on (seed, item, fit or prediction) alone.
+    /// Draws of U depend on (seed, place of the item in this call, fit or prediction) alone: with randomised scores, the same items
+    /// in another order may give another threshold.
     ///
     /// # Shapes
     /// - probabilities: `[n_items, n_classes]`, rows sum to 1; labels: `[n_items]`
@@ -132,7 +143,10 @@ impl ConformalSets {
         Ok(Self { score, miscoverage, threshold, n_items, seed })
     }
 
-    /// Which classes are in each item's set.
+    /// Which classes are in each item's set: those of a probability above 0 whose score is at most the threshold.
+    ///
+    /// Where scores are randomised, U is that of the item's place in this call: in another order or another batch, an item may
+    /// get another set. Give all items in one call for sets that can be had again.
     ///
     /// # Shapes
     /// - probabilities, output: `[n_items, n_classes]`
@@ -144,13 +158,15 @@ impl ConformalSets {
         let mut sets = Array2::from_elem(probabilities.dim(), false);
         for (item, (row, mut set)) in probabilities.outer_iter().zip(sets.outer_iter_mut()).enumerate() {
             let scores = self.score.of(row, uniform(self.seed, item, Use::Predict));
-            set.iter_mut().zip(scores).for_each(|(member, score)| *member = score <= self.threshold);
+            let classes = set.iter_mut().zip(row.iter().zip(scores));
+            // an infinite threshold lets the infinite scores of lacking classes pass
+            classes.for_each(|(member, (p, score))| *member = *p > 0.0 && score <= self.threshold);
         }
         Ok(sets)
     }
 
     /// Central interval of level `level` for the coverage that these held-out items give: `Beta(n + 1 − l, l)` with
-    /// `l = ⌊(n + 1)α⌋`, for scores without ties; (1, 1) where sets hold every class.
+    /// `l = ⌊(n + 1)α⌋`, for scores without ties; (1, 1) where sets hold every class that the item has.
     ///
     /// Vovk (2012), arXiv 1209.2673.
     ///
@@ -178,7 +194,7 @@ enum Use {
     Predict,
 }
 
-/// U of an item, whatever the batch it comes in.
+/// U of the item at a place of the call's items, counted from 0: the same for whatever item stands there.
 fn uniform(seed: u64, item: usize, what: Use) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(2 * item as u64 + what as u64);
@@ -306,6 +322,22 @@ mod tests {
         let (low, high) =
             ConformalSets::fit(p.view(), &labels, 0.3, SCORES[1], 0).unwrap().coverage_interval(0.9).unwrap();
         assert!(low < 0.7 && 0.7 < high && low > 0.55 && high < 0.85, "[{low}, {high}]");
+    }
+
+    #[test]
+    fn a_class_that_an_item_lacks_is_in_no_set_and_no_threshold_covers_it() {
+        let p = ndarray::arr2(&[[0.5, 0.3, 0.2], [0.6, 0.4, 0.0]]);
+        let present = ndarray::arr2(&[[true, true, true], [true, true, false]]);
+        for score in SCORES {
+            // two items promise nothing at 0.1
+            let few = ConformalSets::fit(p.view(), &[0, 1], 0.1, score, 3).unwrap();
+            assert_eq!((few.threshold, few.sets(p.view()).unwrap()), (f64::INFINITY, present.clone()), "{score:?}");
+            // of two scores at 0.5 the second counts: that of the label that its item lacks
+            let lacking = ConformalSets::fit(p.view(), &[0, 2], 0.5, score, 3).unwrap();
+            assert_eq!((lacking.threshold, lacking.sets(p.view()).unwrap()), (f64::INFINITY, present.clone()));
+            let largest = ConformalSets { threshold: 10.0, ..few };
+            assert_eq!(largest.sets(p.view()).unwrap(), present, "{score:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod held_out;
 mod set_predictor;
 mod temperature;
 mod temperature_search;
+mod threshold;
 mod vector;
 mod vector_newton;
 

@@ -3,10 +3,11 @@
 use crate::belief::softmax;
 use crate::calibrate::calibrator::log_probabilities;
 use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
-use crate::calibrate::temperature_search::{Objective, TemperatureOutcome};
+use crate::calibrate::temperature_search::{BETA_MIN, Objective, TemperatureOutcome};
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, Normal};
 
 /// Temperature scaling: every logit multiplied by the inverse temperature `beta = 1/T`.
 ///
@@ -41,6 +42,9 @@ pub struct TemperatureFit {
     pub n_items: usize,
     /// Evaluations of the derivatives.
     pub iterations: usize,
+    /// Standard error of β, `1/√(Σ_n Var_p[f_n])` at its value: how well so many items know it, if the labels follow
+    /// `softmax β f`. None where β is no minimum.
+    pub standard_error: Option<f64>,
 }
 
 impl TemperatureFit {
@@ -59,9 +63,29 @@ impl TemperatureFit {
         }
         Ok(self.temperature)
     }
+
+    /// Central interval of level `level` for β: β ± z times its standard error, of a normal distribution. None where β is no
+    /// minimum.
+    ///
+    /// # Errors
+    /// If the level is not in (0, 1).
+    pub fn interval(&self, level: f64) -> Result<Option<(f64, f64)>> {
+        if !(level > 0.0 && level < 1.0) {
+            return Err(Error::config("level", "in (0, 1)", level));
+        }
+        let z = Normal::standard().inverse_cdf(0.5 + 0.5 * level);
+        let beta = self.temperature.beta;
+        Ok(self.standard_error.map(|error| (beta - z * error, beta + z * error)))
+    }
 }
 
 impl Temperature {
+    /// True where the fit ended at the smallest β that it tries ([`TemperatureOutcome::WorseThanUniform`]): the answers are nearly
+    /// uniform, and differences between methods that ended there mean nothing.
+    pub fn is_at_its_end(&self) -> bool {
+        self.beta <= BETA_MIN
+    }
+
     /// Checks an inverse temperature.
     ///
     /// # Errors
@@ -111,6 +135,8 @@ impl Temperature {
             nll_after: objective.nll(beta),
             n_items: logits.nrows(),
             iterations,
+            standard_error: (outcome == TemperatureOutcome::Optimal)
+                .then(|| objective.derivatives(beta).1.sqrt().recip()),
         })
     }
 
@@ -143,10 +169,15 @@ mod tests {
     use ndarray::{Array1, Array3, arr2};
     use rand::rngs::ChaCha8Rng;
     use rand::{RngExt, SeedableRng};
+    use statrs::distribution::{Binomial, DiscreteCDF};
 
     /// Logits from a uniform distribution over ±3 and labels drawn from softmax(β f).
     fn example(n_items: usize, n_classes: usize, beta: f64) -> (Array2<f64>, Vec<usize>) {
-        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        drawn(5, n_items, n_classes, beta)
+    }
+
+    fn drawn(seed: u64, n_items: usize, n_classes: usize, beta: f64) -> (Array2<f64>, Vec<usize>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let logits = Array2::from_shape_simple_fn((n_items, n_classes), || 6.0 * rng.random::<f64>() - 3.0);
         let p = softmax((&logits * beta).view());
         let labels = p.rows().into_iter().map(|row| {
@@ -200,6 +231,39 @@ mod tests {
             // methods.md, section 1, exactness (iii).
             assert!((fit.temperature.beta / beta - 1.0).abs() < 1e-10, "{beta}");
         }
+    }
+
+    #[test]
+    fn the_factor_by_which_labels_are_overconfident_lies_in_its_interval_as_often_as_promised() {
+        let (repetitions, level) = (200, 0.9);
+        for beta in [0.25, 0.6, 1.5] {
+            let held = (0..repetitions).filter(|&repetition| {
+                let (logits, labels) = drawn(100 + repetition, 400, 4, beta);
+                let fit = Temperature::fit(logits.view(), &labels).unwrap();
+                let (low, high) = fit.interval(level).unwrap().unwrap();
+                assert!(low < fit.temperature.beta && fit.temperature.beta < high);
+                low < beta && beta < high
+            });
+            let binomial = Binomial::new(level, repetitions).unwrap();
+            // one in ten thousand on either side
+            let bounds = binomial.inverse_cdf(1e-4)..=binomial.inverse_cdf(1.0 - 1e-4);
+            let held = held.count() as u64;
+            assert!(bounds.contains(&held), "{beta}: {held} of {repetitions}, not in {bounds:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_error_of_equal_margins_has_a_closed_form() {
+        // C = 2, margin a: the sum of variances is n a² π(1 − π)
+        let logits = Array2::from_shape_fn((20, 2), |(_, c)| if c == 0 { 2.0 } else { 0.0 });
+        let labels: Vec<usize> = (0..20).map(|i| usize::from(i >= 15)).collect();
+        let fit = Temperature::fit(logits.view(), &labels).unwrap();
+        let expected = 1.0 / (20.0 * 4.0 * 0.75 * 0.25f64).sqrt();
+        assert!((fit.standard_error.unwrap() / expected - 1.0).abs() < 1e-12);
+        assert!(fit.interval(1.0).unwrap_err().to_string().contains("level"));
+        let hopeless = Temperature::fit(logits.view(), &[1; 20]).unwrap();
+        assert_eq!((hopeless.standard_error, hopeless.interval(0.9).unwrap()), (None, None));
+        assert!(hopeless.temperature.is_at_its_end() && !fit.temperature.is_at_its_end());
     }
 
     #[test]

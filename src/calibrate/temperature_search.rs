@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 /// The bracket in which β is sought.
-const BETA_MIN: f64 = 1e-3;
+pub(super) const BETA_MIN: f64 = 1e-3;
 const BETA_MAX: f64 = 1e3;
 /// Relative width at which the search stops: the rounding of the derivatives is about there.
 const TOLERANCE: f64 = 1e-14;
@@ -59,7 +59,7 @@ impl Objective {
     }
 
     /// First and second derivative of the **summed** negative log-likelihood.
-    fn derivatives(&self, beta: f64) -> (f64, f64) {
+    pub(super) fn derivatives(&self, beta: f64) -> (f64, f64) {
         let (mut slope, mut curvature) = (0.0, 0.0);
         for (z, target) in self.logits.iter().zip(&self.target) {
             let (mut sum, mut first) = (0.0, 0.0);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The version that this crate writes and reads; any change of a field needs another.
-pub const CELL_FORMAT: u64 = 1;
+pub const CELL_FORMAT: u64 = 2;
 
 /// What all methods of one run have in common: the task, the seed, the adapter that post-hoc methods start from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Setting {
     pub held_out: Vec<usize>,
     /// Labels of the test items.
     pub test: Vec<usize>,
-    /// Names and sizes of data from elsewhere, on which answers should be unsure.
+    /// Data from elsewhere, on which answers should be unsure.
     pub shifted: Vec<ShiftedSplit>,
     /// Hashes of the data and weights, by name; a run is taken up only where they are the same.
     pub identity: BTreeMap<String, String>,
@@ -65,6 +65,10 @@ pub struct ShiftedSplit {
     pub name: String,
     /// Number of items.
     pub n_items: usize,
+    /// Their labels, where they are of the task's classes: then answers are scored, and not only told from the test's. Empty
+    /// otherwise.
+    #[serde(default)]
+    pub labels: Vec<usize>,
 }
 
 /// What training an adapter took.

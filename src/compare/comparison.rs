@@ -76,7 +76,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
 
     /// Runs every method that has no cell yet. A method that fails is a cell that says why, and is tried again next time.
     ///
-    /// Post-hoc methods share one trained adapter; those that ask for curvature share its passes, and those that are linearised
+    /// Post-hoc methods share one trained adapter, which is not trained where all methods that are left train their own; those that ask for curvature share its passes, and those that are linearised
     /// the Jacobians of their predictions.
     ///
     /// # Errors
@@ -98,7 +98,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             });
         }
         let pending: Vec<usize> = (0..cells.len()).filter(|&k| cells[k].is_none()).collect();
-        let map = if pending.is_empty() { None } else { Some(self.train(base, splits.train, seed, store.as_ref())?) };
+        let needed = pending.iter().any(|&k| self.methods[k].requirements().map);
+        let map = if needed { Some(self.train(base, splits.train, seed, store.as_ref())?) } else { None };
         setting.training = match (&map, &store) {
             (Some(map), _) => map.cost,
             (None, Some(store)) => store.training()?,
@@ -110,11 +111,18 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             let is_failure = |cell: &&Cell| matches!(cell.outcome, Outcome::Failed(_));
             cells.iter().flatten().filter(is_failure).try_for_each(|cell| store.keep(cell))?;
         }
-        if let Some(map) = &map {
-            let work = Work { comparison: self, base, splits, seed, map, store: store.as_ref() };
+        if !pending.is_empty() {
+            let map = map.map_or_else(|| self.untrained(base, seed), Ok)?;
+            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref() };
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
+    }
+
+    /// An adapter as it is before training, for methods that bring their own weights.
+    fn untrained(&self, base: &M, seed: u64) -> Result<Map<M>> {
+        let model = attach(base.clone(), &self.recipe.lora, seed)?;
+        Ok(Map { model, snapshots: Vec::new(), cost: TrainingCost::default() })
     }
 
     /// Trains the adapter that post-hoc methods start from; a run in a directory is taken up there.

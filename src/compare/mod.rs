@@ -25,7 +25,7 @@ pub use options::{MethodSelection, ReportOptions};
 pub use protocol::{Protocol, TaskKind};
 pub use report::{Paired, REPORT_FORMAT, Report, ReportFiles, ReportRow, RowOutcome, RunInfo, RunReport};
 pub use seeds::{SeedGroup, SeedPairs, SeedRow, Spread};
-pub use setting::{About, Splits};
+pub use setting::{About, Shifted, Splits};
 pub use store::read_runs;
 pub use summary::{
     AbstentionSummary, Detection, EntropyHistogram, SetSummary, ShiftSummary, Summary, UncertaintyScore,

@@ -41,6 +41,7 @@ mod check;
 mod figures;
 mod format;
 mod markdown;
+mod overview;
 mod page;
 mod row;
 mod table;
@@ -58,7 +59,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The version of the JSON that [`Report::json`] writes; any change of a field needs another.
-pub const REPORT_FORMAT: u64 = 2;
+pub const REPORT_FORMAT: u64 = 3;
 
 /// All numbers of a comparison under one protocol.
 ///

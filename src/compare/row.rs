@@ -31,6 +31,8 @@ pub(super) struct RowAnswers {
     pub shifted: Vec<SplitAnswers>,
     /// Numbers of the calibrator.
     pub parameters: BTreeMap<String, f64>,
+    /// What a reader must know of the calibrator's fit.
+    pub caveat: Option<&'static str>,
 }
 
 /// The answers of a row to one set of items.
@@ -97,7 +99,7 @@ fn as_answered(answered: &Answered, for_sets: Option<(Array2<f64>, Vec<usize>)>)
     if says_nothing {
         std::iter::once(&mut test).chain(&mut shifted).for_each(|split| split.mutual_information = None);
     }
-    Ok(RowAnswers { for_sets, test, shifted, parameters: BTreeMap::new() })
+    Ok(RowAnswers { for_sets, test, shifted, parameters: BTreeMap::new(), caveat: None })
 }
 
 /// What a calibrator fitted to `held_out` makes of the answers.
@@ -122,6 +124,7 @@ fn calibrated(
         test: apply(&row.test)?,
         shifted: row.shifted.iter().map(apply).collect::<Result<_>>()?,
         parameters: calibrator.parameters().into_iter().collect(),
+        caveat: calibrator.caveat(),
     })
 }
 

@@ -20,6 +20,8 @@ pub struct SeedGroup {
     pub seeds: Vec<u64>,
     /// Whether all seeds have the same test items: if not, the spread over the seeds is that of the items too.
     pub same_test_items: bool,
+    /// Data from elsewhere whose answers are scored, by name.
+    pub labelled: Vec<String>,
     /// One for each row of any of the runs.
     pub rows: Vec<SeedRow>,
 }
@@ -37,6 +39,8 @@ pub struct SeedRow {
     pub against: Vec<SeedPairs>,
     /// Why it did not answer, with the seed.
     pub failures: Vec<(u64, String)>,
+    /// What a reader must know of its calibrator's fits, each with its seeds.
+    pub caveats: Vec<(String, Vec<u64>)>,
 }
 
 /// A row compared with another on the same test items, seed by seed.
@@ -91,8 +95,17 @@ fn numbers(summary: &Summary) -> Vec<(String, f64)> {
     for shift in &summary.shifted {
         let named = |d: &Detection| format!("AUROC {}, {}", shift.split, d.score.name());
         numbers.extend(shift.detections.iter().map(|d| (named(d), d.auroc.value)));
+        if let Some(scores) = &shift.scores {
+            let scored = [("accuracy", scores.accuracy), ("NLL", scores.nll), ("ECE", scores.ece)];
+            numbers.extend(scored.map(|(name, score)| (on_split(name, &shift.split), score.value)));
+        }
     }
     numbers
+}
+
+/// The name of a score on a shifted split.
+pub(super) fn on_split(score: &str, split: &str) -> String {
+    format!("{score} on {split}")
 }
 
 /// Groups runs by model and task, in the order of their first appearance; `runs` are sorted by seed within each.
@@ -129,7 +142,14 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
             .collect();
         let mut values: Vec<(String, Vec<f64>)> = Vec::new();
         let mut failures = Vec::new();
+        let mut caveats: Vec<(String, Vec<u64>)> = Vec::new();
         for (seed, row) in found {
+            if let Some(caveat) = &row.caveat {
+                match caveats.iter_mut().find(|(known, _)| known == caveat) {
+                    Some((_, seeds)) => seeds.push(seed),
+                    None => caveats.push((caveat.clone(), vec![seed])),
+                }
+            }
             match &row.outcome {
                 RowOutcome::Failed(reason) => failures.push((seed, reason.clone())),
                 RowOutcome::Answered(summary) => {
@@ -149,7 +169,7 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
             p_better: of_group().filter_map(|run| Some((run.info.seed, p_better(run, name, reference)?))).collect(),
         });
         let against = against.filter(|pairs| !pairs.p_better.is_empty()).collect();
-        SeedRow { name: name.to_string(), calibration, numbers, against, failures }
+        SeedRow { name: name.to_string(), calibration, numbers, against, failures, caveats }
     });
     SeedGroup {
         model: model.into(),
@@ -160,6 +180,13 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
             let first = hashes.next();
             hashes.all(|hash| Some(hash) == first)
         },
+        labelled: of_group()
+            .next()
+            .into_iter()
+            .flat_map(|run| &run.info.shifted)
+            .filter(|split| !split.labels.is_empty())
+            .map(|split| split.name.clone())
+            .collect(),
         rows: rows.collect(),
     }
 }

@@ -39,14 +39,25 @@ pub struct Splits<'a, D> {
     pub held_out: Option<&'a D>,
     /// What is scored.
     pub test: &'a D,
-    /// Data from elsewhere, by name.
-    pub shifted: Vec<(String, &'a D)>,
+    /// Data from elsewhere.
+    pub shifted: Vec<Shifted<'a, D>>,
+}
+
+/// Data from another distribution, asked as the test is.
+#[derive(Debug, Clone)]
+pub struct Shifted<'a, D> {
+    /// Its name.
+    pub name: String,
+    /// The items.
+    pub data: &'a D,
+    /// Their labels are of the task's classes, and answers are scored. Otherwise labels are not looked at.
+    pub labelled: bool,
 }
 
 /// The setting of one run; the training's cost is not known yet.
 ///
 /// # Errors
-/// If two splits have one name, a label is missing, or the data cannot tell what an item holds.
+/// If two splits have one name, a label is missing where it is needed, or the data cannot tell what an item holds.
 pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     base: &M,
     about: &About,
@@ -59,7 +70,7 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
         ("batches".to_string(), format!("{:?}", limits)),
     ]);
     let held_out = splits.held_out.map(|data| ("held-out data", data));
-    let shifted = splits.shifted.iter().map(|(name, data)| (name.as_str(), *data));
+    let shifted = splits.shifted.iter().map(|split| (split.name.as_str(), split.data));
     for (name, data) in
         [("training data", splits.train), (TEST_DATA, splits.test)].into_iter().chain(held_out).chain(shifted)
     {
@@ -84,13 +95,16 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
         training: TrainingCost::default(),
         held_out: splits.held_out.map_or(Ok(Vec::new()), |data| known_labels(data, n_classes))?,
         test: known_labels(splits.test, n_classes)?,
-        shifted: splits
-            .shifted
-            .iter()
-            .map(|(name, data)| ShiftedSplit { name: name.clone(), n_items: data.n_items() })
-            .collect(),
+        shifted: splits.shifted.iter().map(|split| split.kept(n_classes)).collect::<Result<_>>()?,
         identity,
     })
+}
+
+impl<D: Dataset> Shifted<'_, D> {
+    fn kept(&self, n_classes: usize) -> Result<ShiftedSplit> {
+        let labels = if self.labelled { known_labels(self.data, n_classes)? } else { Vec::new() };
+        Ok(ShiftedSplit { name: self.name.clone(), n_items: self.data.n_items(), labels })
+    }
 }
 
 /// A setting where it is not the usual one.

@@ -34,7 +34,7 @@ pub struct Summary {
     pub sets: Vec<SetSummary>,
     /// Abstention; none without held-out labels.
     pub abstention: Option<AbstentionSummary>,
-    /// Detection of each shifted split, in the order of the setting.
+    /// Each shifted split, in the order of the setting.
     pub shifted: Vec<ShiftSummary>,
     /// Confidence against accuracy on the test items.
     pub reliability: Reliability,
@@ -78,7 +78,7 @@ pub struct AbstentionSummary {
     pub selective_risk: Option<Estimate>,
 }
 
-/// How well a shifted split is told from the test items.
+/// How well a shifted split is told from the test items, and answered where it has labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShiftSummary {
     /// Name of the split.
@@ -87,6 +87,8 @@ pub struct ShiftSummary {
     pub n_items: usize,
     /// One for each score that the row has.
     pub detections: Vec<Detection>,
+    /// Scores of the answers; none where the split has no labels among the classes.
+    pub scores: Option<Scores>,
 }
 
 /// A score that should be larger on foreign items.
@@ -173,6 +175,10 @@ impl Summary {
                 split: split.name.clone(),
                 n_items: split.n_items,
                 detections: detections.collect::<Result<_>>()?,
+                scores: match &split.labels[..] {
+                    [] => None,
+                    labels => Some(Scores::new(answers.probabilities.view(), labels, &options.scores)?),
+                },
             })
         });
         Ok(Self {

@@ -19,13 +19,14 @@ fn three_and_three() -> (RowAnswers, Setting) {
     let mut setting = synthetic::run("task", 0, &["map"]).setting;
     setting.classes.truncate(2);
     setting.test = vec![0, 1, 1];
-    setting.shifted = vec![ShiftedSplit { name: "foreign".into(), n_items: 3 }];
+    setting.shifted = vec![ShiftedSplit { name: "foreign".into(), n_items: 3, labels: Vec::new() }];
     let p = arr2(&[[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]);
     let row = RowAnswers {
         for_sets: None,
         test: split(p.clone(), &[0.1, 0.4, 0.2], Some(&[0.0, 0.1, 0.3]), &[-5.0, -4.0, -1.0]),
         shifted: vec![split(p, &[0.3, 0.5, 0.6], Some(&[0.2, 0.2, 0.2]), &[-6.0, -4.0, -2.0])],
         parameters: BTreeMap::new(),
+        caveat: None,
     };
     (row, setting)
 }

@@ -34,7 +34,7 @@ pub(super) fn run(task: &str, seed: u64, methods: &[&str]) -> Run {
         training: TrainingCost { seconds: 12.5, items: 600, tokens: 9000 },
         held_out: labels(N_HELD_OUT),
         test: labels(N_TEST),
-        shifted: vec![ShiftedSplit { name: "foreign".into(), n_items: N_FOREIGN }],
+        shifted: vec![ShiftedSplit { name: "foreign".into(), n_items: N_FOREIGN, labels: Vec::new() }],
         identity: BTreeMap::from([("train".to_string(), "00ff".to_string())]),
     };
     let cells = methods.iter().enumerate().map(|(index, method)| cell(&setting, method, index)).collect();

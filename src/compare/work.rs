@@ -13,7 +13,7 @@ use crate::predict::predict_linearized_for_all;
 use crate::train::Snapshot;
 use std::time::Instant;
 
-/// The adapter that post-hoc methods start from.
+/// The adapter that post-hoc methods start from; an untrained one where none is left.
 pub(super) struct Map<M> {
     pub(super) model: M,
     pub(super) snapshots: Vec<Snapshot>,
@@ -108,7 +108,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// The data of a run in the order in which answers are kept: held-out where there are such, test, shifted.
     fn asked(&self) -> Vec<&D> {
         let Splits { held_out, test, shifted, .. } = self.splits;
-        held_out.iter().copied().chain([*test]).chain(shifted.iter().map(|(_, data)| *data)).collect()
+        held_out.iter().copied().chain([*test]).chain(shifted.iter().map(|split| split.data)).collect()
     }
 
     fn answer(&self, k: usize, method: TimedFit<M, D>, cells: &mut [Option<Cell>]) -> Result<()> {

@@ -64,7 +64,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
     }
 
     fn requirements(&self) -> Requirements {
-        Requirements { adapter_alone: true, ..Requirements::default() }
+        Requirements { map: false, adapter_alone: true, ..Requirements::default() }
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {

@@ -5,7 +5,7 @@ use super::belief::SampledBelief;
 use super::bounds::{check_not_negative, check_positive, check_some};
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
-use super::method::{FitContext, Fitted, Method, Requirements, Spent};
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{generator, normals};
 use crate::error::{Error, Result};
@@ -136,8 +136,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
         )
     }
 
+    fn sharing(&self) -> Option<NoiseSharing> {
+        Some(NoiseSharing::Coherent)
+    }
+
     fn requirements(&self) -> Requirements {
-        Requirements { adapter_alone: true, ..Requirements::default() }
+        Requirements { map: false, adapter_alone: true, ..Requirements::default() }
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {

@@ -58,8 +58,10 @@ impl std::fmt::Display for NoiseSharing {
 }
 
 /// What a method reads besides the training data.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Requirements {
+    /// The trained adapter, [`FitContext::map`]; a comparison whose methods all train their own trains no other.
+    pub map: bool,
     /// Snapshots of the adapter along its training, at least so many.
     pub snapshots: usize,
     /// Held-out items with their labels.
@@ -72,6 +74,21 @@ pub struct Requirements {
     pub adapter_alone: bool,
     /// Curvature at the trained adapter; methods that ask for it share its passes.
     pub curvature: Option<CurvatureConfig>,
+}
+
+impl Default for Requirements {
+    /// The trained adapter alone.
+    fn default() -> Self {
+        Self {
+            map: true,
+            snapshots: 0,
+            held_out_labels: false,
+            dropout: false,
+            linear_head: false,
+            adapter_alone: false,
+            curvature: None,
+        }
+    }
 }
 
 /// How the adapters of a comparison are made.
@@ -87,7 +104,8 @@ pub struct Recipe {
 pub struct FitContext<'a, M, D> {
     /// The pretrained model, without adapter.
     pub base: &'a M,
-    /// The model with the trained adapter, the maximum of likelihood or of the posterior density.
+    /// The model with the trained adapter, the maximum of likelihood or of the posterior density; with an untrained one where
+    /// [`Requirements::map`] of the method is false.
     pub map: &'a M,
     /// The adapter along that training, oldest first.
     pub snapshots: &'a [Snapshot],

@@ -3,8 +3,8 @@
 //! A [`Method`] is fitted once and gives a [`Belief`]: what it says about the logits of any items. Everything after, such as
 //! calibration, conformal sets, metrics and plots, reads beliefs alone, so that a method is one file. Three kinds of parts make
 //! beliefs: an [`AdapterSampler`](crate::lora::AdapterSampler) draws adapters ([`SampledBelief`]), a [`TokenNoise`] disturbs
-//! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]). [`Fitted::save`] writes any of them to
-//! a folder, [`Fitted::load`] reads it.
+//! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]). A calibrator makes a belief of any of
+//! them ([`CalibratedBelief`]). [`Fitted::save`] writes any of them to a folder, [`Fitted::load`] reads it.
 //!
 //! | method | random | needs |
 //! |---|---|---|
@@ -28,6 +28,7 @@ mod belief;
 mod blob;
 mod blob_rule;
 mod bounds;
+mod calibrated;
 mod checkpoint_ensemble;
 mod deep_ensemble;
 mod gaussian;
@@ -43,6 +44,7 @@ mod members;
 mod method;
 mod monte_clora;
 mod monte_clora_rule;
+mod named;
 mod rule_state;
 mod saved;
 mod swag;
@@ -53,6 +55,7 @@ pub use anchored_ensemble::AnchoredEnsemble;
 pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief};
 pub use blob::{Blob, BlobObjective};
 pub use blob_rule::BlobRule;
+pub use calibrated::CalibratedBelief;
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;
 pub use gaussian::GaussianAdapter;
@@ -67,6 +70,7 @@ pub use members::Members;
 pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements, Spent};
 pub use monte_clora::MonteClora;
 pub use monte_clora_rule::MonteCloraRule;
+pub use named::Named;
 pub use swag::{Swag, SwagMoments};
 pub use tfb::{ColumnSpaceNoise, Tfb};
 pub use token_noise::{Flipout, NoiseOfA, NoisyBelief, TokenNoise};

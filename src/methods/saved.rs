@@ -1,6 +1,7 @@
 //! Saves what a method found as a folder, and reads it back bit by bit.
 
 use super::belief::{Belief, LinearizedBelief, OwnPointBelief, PointBelief, SAMPLED, SampledBelief};
+use super::calibrated::{CALIBRATED, CalibratedBelief, take_calibrator};
 use super::gaussian::GaussianAdapter;
 use super::head_laplace::HeadBelief;
 use super::keep::{Keep, Kept, LAPLACE};
@@ -90,7 +91,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     /// # Errors
     /// If a file is missing, damaged, of another version or kind, the posterior is not the belief's, or the model carries another
     /// adapter, of other weights, scale or dropout, or has other weights below it.
-    pub fn load(dir: impl AsRef<Path>, model: &M) -> Result<Self> {
+    pub fn load(dir: impl AsRef<Path>, model: &M) -> Result<Self>
+    where
+        M: 'static,
+        D: 'static,
+    {
         let dir = dir.as_ref();
         let path = dir.join(BELIEF_FILE);
         let file = TensorFile::open(&path)?;
@@ -131,7 +136,7 @@ fn read_posterior<M: Adaptable>(dir: &Path, model: &M, expected: u64) -> Result<
 }
 
 /// Rebuilds a belief of one of this crate's kinds; `map` is the model's adapter.
-fn restore<M: Classifier, D: Dataset<Input = M::Input>>(
+fn restore<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(
     kept: &mut Kept,
     map: AdapterWeights,
 ) -> Result<Box<dyn Belief<M, D>>> {
@@ -148,6 +153,12 @@ fn restore<M: Classifier, D: Dataset<Input = M::Input>>(
         Some((SAMPLED, LAPLACE)) => sampled(kept.take_posterior()?, kept),
         Some((NOISY, TokenDropout::KIND)) => noisy(TokenDropout, kept, &map),
         Some((NOISY, Flipout::KIND)) => noisy(Flipout::restore(kept, &map)?, kept, &map),
+        // once at most: a file does not say how deep this goes
+        Some((CALIBRATED, within)) if !within.starts_with(CALIBRATED) => {
+            let calibrator = take_calibrator(kept)?;
+            kept.kind = within.to_string().into();
+            Ok(Box::new(CalibratedBelief { belief: restore::<M, D>(kept, map)?, calibrator }))
+        }
         _ => Err(Error::Unsupported {
             what: "kind of belief".into(),
             found: kind,

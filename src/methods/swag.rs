@@ -39,6 +39,14 @@ impl Default for Swag {
     }
 }
 
+impl Swag {
+    /// What the published code of SWAG-LoRA takes: one snapshot an epoch for five epochs, at a tenth of the rate, and twice the
+    /// stated covariance. It anneals to that rate; here it is constant.
+    pub fn published() -> Self {
+        Self { epochs: 5, rate_share: 0.1, n_snapshots: 5, rank: 5, scale: 2.0, ..Self::default() }
+    }
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
     fn name(&self) -> String {
         "SWAG".into()

@@ -4,11 +4,13 @@ use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
 use crate::mutate::Kind;
 use crate::support::points::{LIMITS, adapted, blobs, quick, train};
 use bayes_lora::belief::LinkApprox;
+use bayes_lora::calibrate::VectorScaling;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::lora::{AdapterWeights, LoraConfig, read_adapter};
 use bayes_lora::methods::{
-    Belief, ColumnSpaceNoise, DropoutSampler, FitContext, Fitted, Flipout, GaussianAdapter, HeadLaplace,
-    LinearizedBelief, Members, Method, NoisyBelief, OwnPointBelief, PointBelief, Recipe, SampledBelief, TokenDropout,
+    Belief, CalibratedBelief, ColumnSpaceNoise, DropoutSampler, FitContext, Fitted, Flipout, GaussianAdapter,
+    HeadLaplace, LinearizedBelief, Members, Method, NoisyBelief, OwnPointBelief, PointBelief, Recipe, SampledBelief,
+    TokenDropout,
 };
 use bayes_lora::models::{Mlp, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, POSTERIOR_FILE};
@@ -51,6 +53,7 @@ fn beliefs(model: &Mlp, data: &Points) -> Vec<Fitted<Mlp, Points>> {
     let config = CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(CurvatureStructure::Kronecker) };
     let curvature = fit_curvature(model, data, &config, &Control::silent()).unwrap();
     let laplace = Laplace::new(model, &curvature, &LaplaceConfig::default()).unwrap();
+    let scaling = VectorScaling { weight: vec![0.5, 0.5], bias: vec![0.1, -0.1] };
     fn of(belief: impl Belief<Mlp, Points> + 'static) -> Fitted<Mlp, Points> {
         Fitted::new(belief).with_found("sigma", 0.1)
     }
@@ -66,6 +69,7 @@ fn beliefs(model: &Mlp, data: &Points) -> Vec<Fitted<Mlp, Points>> {
         of(drawn(laplace.clone())),
         of(LinearizedBelief { laplace, link: LinkApprox::MonteCarlo { n_samples: 8, seed: 2 } }),
         output_layer(model, data),
+        of(CalibratedBelief::<Mlp, Points> { belief: output_layer(model, data).belief, calibrator: Box::new(scaling) }),
     ]
 }
 

@@ -1,16 +1,19 @@
 //! Beliefs that are known: without noise the trained adapter, with few masks their enumeration, with one member the member.
 
 use crate::support::{f64_or_skip, logits, relative_error};
-use crate::{Case, link, points};
+use crate::{Case, laplace, link, points};
 use bayes_lora::belief::{LogitBelief, softmax};
+use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{Adaptable, AdapterSampler, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{
-    Belief, DropoutSampler, Flipout, GaussianAdapter, Members, NoiseOfA, NoisyBelief, OwnPointBelief, SampledBelief,
-    TokenDropout,
+    Belief, ColumnSpaceNoise, DropoutSampler, Flipout, GaussianAdapter, HeadLaplace, LaplaceMethod, Members, Method,
+    NoiseOfA, NoisyBelief, OwnPointBelief, SampledBelief, TokenDropout,
 };
 use bayes_lora::models::{Activation, Mlp, MlpConfig, Points};
+use bayes_lora::posterior::LaplaceConfig;
 use bayes_lora::predict::predict_sampled;
+use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::LoraMatrix;
 use burn::tensor::DType;
@@ -66,6 +69,11 @@ fn without_noise_every_belief_is_the_trained_adapter_bit_for_bit() {
             ("Flipout at an adapter of its own", &other, Box::new(noisy(Some(weights.clone())))),
             ("one member", &other, Box::new(sampled(Members::new(vec![weights.clone()]).unwrap()))),
             ("equal members", &other, Box::new(sampled(Members::new(vec![weights.clone(); 3]).unwrap()))),
+            (
+                "no noise in B's columns",
+                &other,
+                Box::new(sampled(ColumnSpaceNoise::new(weights.clone(), 0.0).unwrap())),
+            ),
             ("a point of its own", &other, Box::new(OwnPointBelief { adapter: weights.clone() })),
         ];
         for (what, model, belief) in &beliefs {
@@ -90,6 +98,30 @@ fn without_noise_every_belief_is_the_trained_adapter_bit_for_bit() {
             assert!(logits.outer_iter().all(|draw| draw != expected));
         }
     }
+}
+
+#[test]
+fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
+    if !f64_or_skip("a prior without width") {
+        return;
+    }
+    let case = points(DType::F64);
+    let control = Control::silent();
+    let expected = softmax(logits(&case.map, &case.test).view());
+    let probabilities = |precision: f64| {
+        let precision = Some(PriorPrecision::new(precision).unwrap());
+        let config = LaplaceConfig { prior_precision: precision, ..LaplaceConfig::default() };
+        let laplace = LaplaceMethod { laplace: config, ..laplace(CurvatureStructure::Kronecker) };
+        let head = HeadLaplace { prior_precision: precision, ..HeadLaplace::default() };
+        let fitted = [laplace.fit(&case.context(1, &control)), head.fit(&case.context(1, &control))];
+        fitted.map(|fitted| {
+            let belief = fitted.unwrap().belief;
+            believe(&*belief, &case.map, &case.test).probabilities(belief.link()).unwrap()
+        })
+    };
+    // the variance of a logit is some units over λ
+    assert!(probabilities(1e15).iter().all(|p| relative_error(p, &expected) < 1e-12));
+    assert!(probabilities(1.0).iter().all(|p| relative_error(p, &expected) > 1e-4));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 const BATCHES: BatchLimits = BatchLimits { max_items: 4, max_tokens: 1000 };
 
-fn check<M: Classifier, D: Dataset<Input = M::Input>>(case: &Case<M, D>) {
+fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: &Case<M, D>) {
     let control = Control::silent();
     let mut names = BTreeSet::new();
     for method in methods::<M, D>() {

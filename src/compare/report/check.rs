@@ -76,14 +76,22 @@ fn run(run: &Run, place: &str) -> Result<()> {
         return Err(Error::empty(format!("set of test items of {place}")));
     }
     let n_classes = setting.classes.len();
-    for (split, labels) in [("held-out", &setting.held_out), ("test", &setting.test)] {
+    let shifted = setting.shifted.iter().map(|split| (split.name.as_str(), &split.labels));
+    for (split, labels) in [("held-out", &setting.held_out), ("test", &setting.test)].into_iter().chain(shifted) {
         if let Some((item, &label)) = labels.iter().enumerate().find(|(_, label)| **label >= n_classes) {
             let item = format!("{split} item {item} of {place}");
             return Err(Error::LabelOutOfRange { item, label, n_classes });
         }
     }
-    if let Some(split) = setting.shifted.iter().find(|split| split.n_items == 0) {
-        return Err(Error::empty(format!("shifted split `{}` of {place}", split.name)));
+    for split in &setting.shifted {
+        let what = format!("shifted split `{}` of {place}", split.name);
+        if split.n_items == 0 {
+            return Err(Error::empty(what));
+        }
+        if !split.labels.is_empty() && split.labels.len() != split.n_items {
+            let what = format!("labels of {what}");
+            return Err(Error::Count { what, expected: split.n_items, found: split.labels.len() });
+        }
     }
     for (index, cell) in run.cells.iter().enumerate() {
         version(&format!("cell of method `{}`, {place}", cell.method), cell.format_version)?;
@@ -183,9 +191,9 @@ mod tests {
     #[test]
     fn foreign_versions_and_doubled_methods_are_refused() {
         let version = refusal(|r| r[1].setting.format_version = 9);
-        assert!(version.contains("must be 1, got 9"), "{version}");
+        assert!(version.contains("must be 2, got 9"), "{version}");
         let version = refusal(|r| r[0].cells[1].format_version = 0);
-        assert!(version.contains("cell of method `laplace`") && version.contains("must be 1, got 0"), "{version}");
+        assert!(version.contains("cell of method `laplace`") && version.contains("must be 2, got 0"), "{version}");
         let doubled = refusal(|r| r[0].cells[1].method = "map".into());
         assert_eq!(doubled, "method `map` is in cells 0 and 1 of task `obqa`, model `tiny`, seed 0");
         assert!(refusal(|r| r[0].cells.clear()).contains("list of methods of task `obqa`"));

@@ -4,7 +4,7 @@ use super::format::probability;
 use super::page::facts;
 use super::row::Paired;
 use super::table::{Table, TableCell, TableRow, escaped};
-use super::{Report, tables};
+use super::{Report, overview, tables};
 use std::fmt::Write;
 
 pub(super) fn markdown(report: &Report) -> String {
@@ -17,6 +17,11 @@ pub(super) fn markdown(report: &Report) -> String {
         escaped(&report.protocol),
         report.crate_version
     );
+    let tables_of_all = overview::overview(&report.groups);
+    if !tables_of_all.is_empty() {
+        text.push_str("## All tasks\n\n");
+        tables_of_all.iter().for_each(|table| text.push_str(&table.markdown()));
+    }
     for group in &report.groups {
         let _ = writeln!(text, "## {}, {}\n", escaped(&group.task), escaped(&group.model));
         if let Some(table) = tables::of_seeds(group, &report.options) {

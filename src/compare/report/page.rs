@@ -5,7 +5,7 @@ use super::figures::forests;
 use super::format::{count, percent};
 use super::row::RunReport;
 use super::table::Table;
-use super::{Report, tables};
+use super::{Report, overview, tables};
 use crate::error::{Error, Result};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
@@ -22,6 +22,8 @@ struct Page<'a> {
     crate_version: &'a str,
     level: String,
     has_pictures: bool,
+    /// All tasks of a model side by side.
+    overview: Vec<Table>,
     groups: Vec<Group<'a>>,
 }
 
@@ -119,6 +121,7 @@ pub(super) fn html(report: &Report) -> Result<String> {
         crate_version: &report.crate_version,
         level: percent(report.options.scores.level),
         has_pictures: cfg!(feature = "plot"),
+        overview: overview::overview(&report.groups),
         groups,
     };
     let mut environment = Environment::new();

@@ -80,6 +80,8 @@ pub struct ReportRow {
     pub cost: Option<Cost>,
     /// Numbers that the method and its calibrator found, by name.
     pub found: BTreeMap<String, f64>,
+    /// What a reader must know of the calibrator's fit.
+    pub caveat: Option<String>,
     /// The scores, or why there are none.
     pub outcome: RowOutcome,
 }
@@ -180,6 +182,7 @@ impl ReportRow {
             calibration_labels: if row.calibration.is_some() { n_calibration } else { 0 },
             cost,
             found,
+            caveat: row.answers.as_ref().ok().and_then(|answers| answers.caveat).map(String::from),
             outcome,
         })
     }

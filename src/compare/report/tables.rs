@@ -162,23 +162,34 @@ fn abstention(rule: &AbstentionSummary) -> [TableCell; 3] {
 }
 
 fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
-    let columns = UncertaintyScore::ALL.iter().flat_map(|score| {
+    let shift = &run.info.shifted[split];
+    let scored = !shift.labels.is_empty();
+    let mut columns = if scored { texts(["accuracy ↑", "NLL ↓", "ECE ↓"]) } else { Vec::new() };
+    columns.extend(UncertaintyScore::ALL.iter().flat_map(|score| {
         let name = score.name();
         [format!("{name}: AUROC ↑"), format!("{name}: AUPR ↑"), format!("{name}: FPR@95 ↓")]
-    });
+    }));
     let cells = |s: &Summary| {
         let shift: Option<&ShiftSummary> = s.shifted.get(split);
+        let mut cells: Vec<TableCell> = match shift.and_then(|s| s.scores.as_ref()) {
+            Some(scores) => [scores.accuracy, scores.nll, scores.ece].iter().map(estimate).collect(),
+            None => vec![TableCell::none(); if scored { 3 } else { 0 }],
+        };
         let of = |score| shift.and_then(|s| s.detections.iter().find(|d| d.score == score));
-        let cells = UncertaintyScore::ALL.iter().flat_map(|&score| match of(score) {
+        cells.extend(UncertaintyScore::ALL.iter().flat_map(|&score| match of(score) {
             None => vec![TableCell::none(); 3],
             Some(d) => vec![estimate(&d.auroc), estimate(&d.aupr), estimate(&d.fpr95)],
-        });
-        cells.collect()
+        }));
+        cells
     };
-    let shift = &run.info.shifted[split];
     let share = shift.n_items as f64 / (shift.n_items + run.info.n_test) as f64;
     Table {
-        title: format!("Detection of “{}”: {} foreign items", shift.name, count(shift.n_items)),
+        title: format!(
+            "{} “{}”: {} foreign items",
+            if scored { "Answers to, and detection of" } else { "Detection of" },
+            shift.name,
+            count(shift.n_items)
+        ),
         note: format!(
             "Foreign items are the positives; chance is an AUROC of 0.5 and an AUPR of {}. Intervals hold {}. FPR@95: share of \
              test items that would be called foreign where 95 % of the foreign ones are. A dash: a point has no mutual \
@@ -187,7 +198,7 @@ fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
             percent(options.scores.level)
         ),
         first: "method".into(),
-        columns: columns.collect(),
+        columns,
         rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
     }
 }
@@ -215,7 +226,7 @@ fn cost(run: &RunReport) -> Table {
             ]),
         }
         let numbers = row.found.iter().map(|(name, value)| format!("{name} {}", found(*value)));
-        cells.push(TableCell::words(numbers.collect::<Vec<_>>().join("; ")));
+        cells.push(TableCell::words(numbers.chain(row.caveat.clone()).collect::<Vec<_>>().join("; ")));
         let noise = row.sharing.as_ref().map(|sharing| format!("noise: {sharing}"));
         let settings = [row.description.clone()].into_iter().chain(noise).filter(|text| !text.is_empty());
         cells.push(match row.calibration {
@@ -228,11 +239,17 @@ fn cost(run: &RunReport) -> Table {
     Table {
         title: "Data and cost".into(),
         note: format!(
-            "Beyond the adapter that post-hoc methods start from, whose training took {} over {} items ({} tokens) and is in no \
-             row. A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
-            seconds(training.seconds),
-            count(training.items),
-            count(training.tokens)
+            "{}A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
+            match training.items {
+                0 => "Every method trained its own adapter. ".to_string(),
+                items => format!(
+                    "Beyond the adapter that post-hoc methods start from, whose training took {} over {} items ({} tokens) and is \
+                     in no row. ",
+                    seconds(training.seconds),
+                    count(items),
+                    count(training.tokens)
+                ),
+            }
         ),
         first: "method".into(),
         columns: texts([
@@ -274,9 +291,12 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     };
     let is_reference = |name: &String| group.rows.iter().flat_map(|row| &row.against).any(|p| p.reference == *name);
     let references: Vec<&String> = group.rows.iter().map(|row| &row.name).filter(|name| is_reference(name)).collect();
-    let mut failures = Vec::new();
+    let mut remarks = Vec::new();
     let mut rows = Vec::new();
     for row in &group.rows {
+        for (caveat, seeds) in &row.caveats {
+            remarks.push(format!(" {} (seeds {}): {caveat}.", row.name, listed(seeds)));
+        }
         let n_answered = row.numbers.first().map_or(0, |(_, spread)| spread.n_seeds);
         let mut cells = vec![TableCell::new(format!("{n_answered} of {}", group.seeds.len()))];
         cells.extend(columns.iter().map(|column| cell(row, column)));
@@ -285,7 +305,7 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
         let failed = failed.collect::<Vec<_>>().join("; ");
         let reason = row.numbers.is_empty().then(|| failed.clone());
         if reason.is_none() && !failed.is_empty() {
-            failures.push(format!(" {} failed for {failed}.", row.name));
+            remarks.push(format!(" {} failed for {failed}.", row.name));
         }
         rows.push(TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() });
     }
@@ -294,9 +314,8 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
         "coverage at accuracy" => format!("coverage at {} accuracy", percent(options.accuracy)),
         other => other.to_string(),
     });
-    let seeds: Vec<String> = group.seeds.iter().map(u64::to_string).collect();
     Some(Table {
-        title: format!("Over the seeds {}", seeds.join(", ")),
+        title: format!("Over the seeds {}", listed(&group.seeds)),
         note: format!(
             "Mean over the seeds, and in brackets the smallest and the largest: the seeds' spread, no interval. {}, which are never \
              pooled. Nothing is averaged over tasks. P(NLL better): how sure it is, on the same items and seed by seed, that the \
@@ -306,7 +325,7 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
             } else {
                 "Each seed has test items of its own"
             },
-            failures.concat()
+            remarks.concat()
         ),
         first: "method".into(),
         columns: std::iter::once("seeds".to_string())
@@ -315,6 +334,10 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
             .collect(),
         rows,
     })
+}
+
+fn listed(seeds: &[u64]) -> String {
+    seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// P(better) of each seed, in the order of the seeds.

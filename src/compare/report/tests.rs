@@ -54,8 +54,8 @@ fn json_read_back_is_the_same_report_with_the_same_tables() {
     let mut changed = report.clone();
     changed.groups[0].rows[0].numbers[0].1.mean += 1e-9;
     assert!(!near(&value(&changed), &value(&report)));
-    let other = json.replacen("\"format_version\":2", "\"format_version\":7", 1);
-    assert!(Report::from_json(&other).unwrap_err().to_string().contains("must be 2, got 7"));
+    let other = json.replacen("\"format_version\":3", "\"format_version\":7", 1);
+    assert!(Report::from_json(&other).unwrap_err().to_string().contains("must be 3, got 7"));
     assert!(Report::from_json("{}").is_err());
 }
 
