@@ -12,10 +12,12 @@
 mod ending;
 #[path = "comparison/methods.rs"]
 mod methods;
+#[path = "comparison/report_arguments.rs"]
+mod report_arguments;
 #[path = "comparison/scores.rs"]
 mod scores;
 
-use bayes_lora::compare::{About, ClassName, Comparison, Report, ReportOptions, Shifted, Splits};
+use bayes_lora::compare::{About, ClassName, Comparison, Protocol, Report, Shifted, Splits};
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -26,6 +28,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC, TRAINED};
+use report_arguments::ReportArguments;
 use scores::leave;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -40,6 +43,8 @@ const LETTERS: [&str; 3] = ["A", "B", "C"];
 struct Arguments {
     #[command(flatten)]
     methods: MethodArguments,
+    #[command(flatten)]
+    report: ReportArguments,
     /// How many seeds: 0, 1, …
     #[arg(long, default_value_t = 1)]
     seeds: u64,
@@ -85,7 +90,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let other = other.with_classes(LETTERS.len())?;
         let base = PromptClassifier::new(lm.clone(), &train)?;
         let about = About {
-            protocol: "clean".into(),
+            protocol: Protocol::Clean.name().into(),
             task: "MMLU areas".into(),
             model: "stories260K".into(),
             prompt_hash: encoding.template.fingerprint(),
@@ -105,8 +110,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .with_control(Control::with_bars().with_workers(2)?.with_signals()?);
         runs.push(comparison.run(&base, &about, &splits, seed)?);
     }
-    let options = ReportOptions { title: "MMLU areas, stories260K".into(), ..ReportOptions::default() };
-    let report = Report::new(runs, options)?;
+    let report = Report::new(runs, arguments.report.options("MMLU areas, stories260K".into())?)?;
     leave(&report, &arguments.out)?;
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())

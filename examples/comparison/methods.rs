@@ -4,7 +4,7 @@ use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::methods::{
     AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
-    McDropout, Method, MonteClora, Swag, Tfb,
+    McDropout, Method, MonteClora, Named, NoiseSharing, Swag, Tfb,
 };
 use bayes_lora::models::PromptClassifier;
 use bayes_lora::prior::PriorPrecision;
@@ -28,6 +28,9 @@ pub const POST_HOC: [&str; 11] = [
     "last-layer",
 ];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
+/// Those that run only where they are asked for: structures that take more memory or are worse, and settings of published code.
+const ON_REQUEST: [&str; 7] =
+    ["full", "site-block", "diagonal", "core-block", "swag-published", "ivon-published", "blob-published"];
 
 #[derive(Args)]
 pub struct MethodArguments {
@@ -43,6 +46,12 @@ pub struct MethodArguments {
     /// Training inputs in TFB's search.
     #[arg(long, default_value_t = 64)]
     pub anchors: usize,
+    /// The ess of `ivon-published`: 1e7 for WinoGrande-S and BoolQ, 1e6 for ARC and OBQA.
+    #[arg(long, default_value_t = 1e6)]
+    pub ess: f64,
+    /// Noise of its own for every token, as published code draws it, in dropout, TFB and BLoB.
+    #[arg(long)]
+    pub per_token: bool,
 }
 
 impl MethodArguments {
@@ -56,6 +65,7 @@ impl MethodArguments {
 
     fn method(&self, name: &str, limits: BatchLimits) -> Result<BoxedMethod, Box<dyn Error>> {
         let (n_samples, n_members) = (self.draws, self.members);
+        let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
         let laplace = |structure| {
             let mut method = LaplaceMethod::with_structure(structure);
             method.curvature.limits = limits;
@@ -63,7 +73,7 @@ impl MethodArguments {
         };
         Ok(match name {
             "mle" => Box::new(MaximumLikelihood),
-            "dropout" => Box::new(McDropout { n_samples, ..McDropout::default() }),
+            "dropout" => Box::new(McDropout { n_samples, sharing }),
             "checkpoints" => Box::new(CheckpointEnsemble { n_members }),
             "ensemble" => Box::new(DeepEnsemble { n_members }),
             "anchored" => {
@@ -71,10 +81,10 @@ impl MethodArguments {
             }
             "swag" => Box::new(Swag { n_samples, ..Swag::default() }),
             "ivon" => Box::new(Ivon { n_samples, ..Ivon::default() }),
-            "blob" => Box::new(Blob { n_samples, ..Blob::default() }),
+            "blob" => Box::new(Blob { n_samples, sharing, ..Blob::default() }),
             "monte-clora" => Box::new(MonteClora::default()),
-            "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::default() }),
-            "tfb-published" => Box::new(Tfb { n_samples, n_anchors: self.anchors, ..Tfb::published() }),
+            "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::default() }),
+            "tfb-published" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::published() }),
             "head" => Box::new(HeadLaplace::default()),
             "last-layer" => {
                 let curvature = CurvatureConfig { limits, ..LaplaceMethod::last_layer().curvature };
@@ -84,8 +94,17 @@ impl MethodArguments {
             "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
             "core" => Box::new(laplace(CurvatureStructure::Core)),
             "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
+            "full" => Box::new(laplace(CurvatureStructure::Full)),
+            "site-block" => Box::new(laplace(CurvatureStructure::SiteBlock)),
+            "diagonal" => Box::new(laplace(CurvatureStructure::Diagonal)),
+            "core-block" => Box::new(laplace(CurvatureStructure::CoreBlock)),
+            "swag-published" => Box::new(Named::new("SWAG, published", Swag { n_samples, ..Swag::published() })),
+            "ivon-published" => {
+                Box::new(Named::new("IVON, published", Ivon { n_samples, ..Ivon::published(self.ess) }))
+            }
+            "blob-published" => Box::new(Named::new("BLoB, published", Blob { n_samples, ..Blob::published() })),
             _ => {
-                let known = [&POST_HOC[..], &TRAINED[..]].concat().join(", ");
+                let known = [&POST_HOC[..], &TRAINED[..], &ON_REQUEST[..]].concat().join(", ");
                 return Err(format!("unknown method `{name}`; there are {known}").into());
             }
         })

@@ -10,11 +10,13 @@
 mod ending;
 #[path = "../comparison/methods.rs"]
 mod methods;
+#[path = "../comparison/report_arguments.rs"]
+mod report_arguments;
 #[path = "../comparison/scores.rs"]
 mod scores;
 mod tasks;
 
-use bayes_lora::compare::{About, Comparison, Report, ReportOptions, Shifted, Splits, read_runs};
+use bayes_lora::compare::{About, Comparison, Protocol, Report, Shifted, Splits, read_runs};
 use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
@@ -25,6 +27,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use ending::end;
 use methods::{MethodArguments, POST_HOC};
+use report_arguments::ReportArguments;
 use scores::leave;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -49,6 +52,12 @@ struct Arguments {
     only: Vec<String>,
     #[command(flatten)]
     methods: MethodArguments,
+    #[command(flatten)]
+    report: ReportArguments,
+    /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables, whatever the flags of the
+    /// recipe say.
+    #[arg(long, default_value = "clean", value_parser = protocol)]
+    protocol: Protocol,
     /// How many seeds: 0, 1, …
     #[arg(long, default_value_t = 3)]
     seeds: u64,
@@ -122,21 +131,23 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         one(&arguments, spec, seed, &control)?;
     }
     let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
-    let report = Report::new(read_runs(&arguments.out)?, ReportOptions { title, ..ReportOptions::default() })?;
+    let report = Report::new(read_runs(&arguments.out)?, arguments.report.options(title)?)?;
     leave(&report, &arguments.out)
+}
+
+fn protocol(name: &str) -> Result<Protocol, String> {
+    let known = [Protocol::Clean, Protocol::Blob2024];
+    let found = known.into_iter().find(|protocol| protocol.name() == name);
+    found.ok_or_else(|| format!("a protocol is {}", known.map(Protocol::name).join(" or ")))
 }
 
 fn name_of(model: &Path) -> String {
     model.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> Result<(), Box<dyn Error>> {
-    let Arguments { n_train, n_held_out, n_test, n_shifted, .. } = *arguments;
-    let sizes = Sizes { train: n_train, held_out: n_held_out, test: n_test, shifted: n_shifted };
-    let tokenizer = Tokenizer::from_dir(&arguments.model)?;
-    let task = spec.encode(&arguments.data, &tokenizer, &sizes, seed)?;
-    let limits = BatchLimits { max_items: arguments.batch, max_tokens: 4096 };
-    let recipe = Recipe {
+/// The recipe that the flags ask for.
+fn own_recipe(arguments: &Arguments, limits: BatchLimits) -> Recipe {
+    Recipe {
         lora: LoraConfig::new(arguments.rank)
             .with_alpha(arguments.alpha)
             .with_dropout(arguments.dropout)
@@ -147,14 +158,26 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
             // two micro-batches a step, so that two workers share it
             limits: BatchLimits { max_items: arguments.batch.div_ceil(2), ..limits },
             accumulation: 2,
-            snapshots: Snapshots { count: arguments.methods.members, from: 0.5 },
             ..TrainerConfig::default()
         },
+    }
+}
+
+fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> Result<(), Box<dyn Error>> {
+    let Arguments { n_train, n_held_out, n_test, n_shifted, .. } = *arguments;
+    let sizes = Sizes { train: n_train, held_out: n_held_out, test: n_test, shifted: n_shifted };
+    let tokenizer = Tokenizer::from_dir(&arguments.model)?;
+    let task = spec.encode(&arguments.data, &tokenizer, &sizes, (arguments.protocol, seed))?;
+    let limits = BatchLimits { max_items: arguments.batch, max_tokens: 4096 };
+    let mut recipe = match arguments.protocol {
+        Protocol::Clean => own_recipe(arguments, limits),
+        preset @ Protocol::Blob2024 => preset.recipe(task.train.len()),
     };
+    recipe.trainer.snapshots = Snapshots { count: arguments.methods.members, from: 0.5 };
     let lm = Pretrained::from_dir(&arguments.model)?.load(&Device::flex())?;
     let base = PromptClassifier::new(lm, &task.train)?;
     let about = About {
-        protocol: "clean".into(),
+        protocol: arguments.protocol.name().into(),
         task: spec.name.clone(),
         model: name_of(&arguments.model),
         prompt_hash: task.prompt_hash.clone(),

@@ -1,6 +1,6 @@
 //! Which tasks a table has: a JSON file.
 
-use bayes_lora::compare::ClassName;
+use bayes_lora::compare::{ClassName, Protocol, TaskKind};
 use bayes_lora::data::{
     AnswerForm, EncodedDataset, Encoding, Item, Normalization, PromptTemplate, Task, Tokenizer, Truncation, read_areas,
 };
@@ -30,6 +30,8 @@ pub struct TaskSpec {
     pub max_passage: Option<usize>,
     #[serde(default)]
     pub shifted: Vec<ShiftedSpec>,
+    /// What it asks, for protocols that have a prompt of their own for that: `{"multiple_choice": 4}`, `yes_no` or `blank`.
+    pub kind: Option<TaskKind>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +89,17 @@ impl TaskSpec {
         Ok(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?)
     }
 
+    /// How items become rows: as the task says, or as a preset does.
+    fn form(&self, protocol: Protocol) -> Result<Form, Box<dyn Error>> {
+        match (protocol, self.kind) {
+            (Protocol::Clean, _) => Ok(Form::Own(self.encoding()?)),
+            (Protocol::Blob2024, Some(kind)) => Ok(Form::Preset(protocol, kind)),
+            (Protocol::Blob2024, None) => {
+                Err(format!("task `{}` has no `kind`, by which {} would ask it", self.name, protocol.name()).into())
+            }
+        }
+    }
+
     fn encoding(&self) -> Result<Encoding, Box<dyn Error>> {
         let template = match &self.prompt {
             Prompt::Choices => PromptTemplate::multiple_choice(),
@@ -123,13 +136,13 @@ impl TaskSpec {
         data: &Path,
         tokenizer: &Tokenizer,
         sizes: &Sizes,
-        seed: u64,
+        (protocol, seed): (Protocol, u64),
     ) -> Result<EncodedTask, Box<dyn Error>> {
-        let encoding = self.encoding()?;
+        let form = self.form(protocol)?;
         let (train, rest) = self.routed(self.read(&data.join(&self.train))?, data)?.split(sizes.train, seed)?;
         let held_out = rest.sample(sizes.held_out, seed)?;
         let test = self.routed(self.read(&data.join(&self.test))?, data)?.sample(sizes.test, seed)?;
-        let encode = |task: &Task| encoding.encode(task, tokenizer);
+        let encode = |task: &Task| form.encode(task, tokenizer);
         let (train, held_out, test) = (encode(&train)?, encode(&held_out)?, encode(&test)?);
         let n_classes = train.n_classes.max(held_out.n_classes).max(test.n_classes);
         let shifted = self.shifted.iter().map(|spec| {
@@ -150,12 +163,37 @@ impl TaskSpec {
         Ok(EncodedTask {
             example: train.example(0, tokenizer)?,
             classes: classes.collect(),
-            prompt_hash: encoding.template.fingerprint(),
+            prompt_hash: form.encoding()?.template.fingerprint(),
             train: train.with_classes(n_classes)?,
             held_out: held_out.with_classes(n_classes)?,
             test: test.with_classes(n_classes)?,
             shifted,
         })
+    }
+}
+
+/// How items become rows.
+enum Form {
+    Own(Encoding),
+    Preset(Protocol, TaskKind),
+}
+
+impl Form {
+    fn encoding(&self) -> bayes_lora::Result<Encoding> {
+        match self {
+            Self::Own(encoding) => Ok(encoding.clone()),
+            Self::Preset(protocol, kind) => protocol.encoding(*kind),
+        }
+    }
+
+    fn encode(&self, task: &Task, tokenizer: &Tokenizer) -> bayes_lora::Result<EncodedDataset> {
+        match self {
+            Self::Own(encoding) => encoding.encode(task, tokenizer),
+            Self::Preset(protocol, kind) => {
+                let batch = protocol.recipe(task.len()).trainer.limits.max_items;
+                protocol.encode(*kind, &protocol.items(task, batch)?, tokenizer)
+            }
+        }
     }
 }
 
