@@ -124,14 +124,17 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let chosen = specs.iter().filter(|spec| arguments.only.is_empty() || arguments.only.contains(&spec.name));
     // seeds outermost: every task has one seed before any has two
     let chosen: Vec<&TaskSpec> = chosen.collect();
+    // what is asked for wrongly is said before hours are spent
+    chosen.iter().try_for_each(|spec| spec.check(arguments.protocol))?;
+    let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
+    let options = arguments.report.options(title)?;
     let work = (0..arguments.seeds).flat_map(|seed| chosen.iter().map(move |spec| (*spec, seed)));
     let control = Control::with_bars().with_workers(2)?.with_signals()?;
     for (spec, seed) in work.skip(arguments.shard.index).step_by(arguments.shard.count) {
         println!("{}, seed {seed}", spec.name);
         one(&arguments, spec, seed, &control)?;
     }
-    let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
-    let report = Report::new(read_runs(&arguments.out)?, arguments.report.options(title)?)?;
+    let report = Report::new(read_runs(&arguments.out)?, options)?;
     leave(&report, &arguments.out)
 }
 

@@ -89,6 +89,11 @@ impl TaskSpec {
         Ok(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?)
     }
 
+    /// Refuses a task that the protocol has no form for.
+    pub fn check(&self, protocol: Protocol) -> Result<(), Box<dyn Error>> {
+        self.form(protocol).map(|_| ())
+    }
+
     /// How items become rows: as the task says, or as a preset does.
     fn form(&self, protocol: Protocol) -> Result<Form, Box<dyn Error>> {
         match (protocol, self.kind) {
@@ -115,12 +120,14 @@ impl TaskSpec {
         Ok(Encoding::new(template, answers).with_max_tokens(256).with_truncation(Truncation::Start))
     }
 
-    fn read(&self, path: &Path) -> Result<Task, Box<dyn Error>> {
+    fn read(&self, path: &Path, form: &Form) -> Result<Task, Box<dyn Error>> {
         let short = |item: &Item| {
             let length = item.passage.as_ref().map_or(0, |text| text.chars().count());
             self.max_passage.is_none_or(|most| length <= most)
         };
-        Ok(Task::from_jsonl(path)?.filter(short))
+        let task = Task::from_jsonl(path)?;
+        // a preset cuts long passages itself
+        Ok(if let Form::Own(_) = form { task.filter(short) } else { task })
     }
 
     fn routed(&self, task: Task, data: &Path) -> Result<Task, Box<dyn Error>> {
@@ -130,7 +137,8 @@ impl TaskSpec {
         }
     }
 
-    /// Training and held-out items from one file, test items from another, all in the order of the seed.
+    /// Training and held-out items from one file, test items from another: in the order of the seed, or of the files under a
+    /// preset.
     pub fn encode(
         &self,
         data: &Path,
@@ -139,9 +147,10 @@ impl TaskSpec {
         (protocol, seed): (Protocol, u64),
     ) -> Result<EncodedTask, Box<dyn Error>> {
         let form = self.form(protocol)?;
-        let (train, rest) = self.routed(self.read(&data.join(&self.train))?, data)?.split(sizes.train, seed)?;
-        let held_out = rest.sample(sizes.held_out, seed)?;
-        let test = self.routed(self.read(&data.join(&self.test))?, data)?.sample(sizes.test, seed)?;
+        let read = |file: &str| self.routed(self.read(&data.join(file), &form)?, data);
+        let (train, rest) = form.split(&read(&self.train)?, sizes.train, seed)?;
+        let (held_out, _) = form.split(&rest, sizes.held_out, seed)?;
+        let (test, _) = form.split(&read(&self.test)?, sizes.test, seed)?;
         let encode = |task: &Task| form.encode(task, tokenizer);
         let (train, held_out, test) = (encode(&train)?, encode(&held_out)?, encode(&test)?);
         let n_classes = train.n_classes.max(held_out.n_classes).max(test.n_classes);
@@ -150,7 +159,7 @@ impl TaskSpec {
                 spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s))
             };
             let task = Task::from_jsonl(data.join(&spec.file))?.filter(of_subject);
-            let data = encode(&task.sample(sizes.shifted, seed)?)?.with_classes(n_classes)?;
+            let data = encode(&form.split(&task, sizes.shifted, seed)?.0)?.with_classes(n_classes)?;
             Ok(EncodedShift { name: spec.name.clone(), data, labelled: spec.labelled })
         });
         let shifted = shifted.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
@@ -184,6 +193,19 @@ impl Form {
             Self::Own(encoding) => Ok(encoding.clone()),
             Self::Preset(protocol, kind) => protocol.encoding(*kind),
         }
+    }
+
+    /// The first `n` items and the rest: in the order of the seed, or of the file under a preset.
+    fn split(&self, task: &Task, n: usize, seed: u64) -> bayes_lora::Result<(Task, Task)> {
+        if let Self::Own(_) = self {
+            return task.split(n, seed);
+        }
+        if n > task.len() {
+            let what = format!("items of task `{}`", task.name);
+            return Err(bayes_lora::Error::Count { what, expected: n, found: task.len() });
+        }
+        let (first, rest) = task.items.split_at(n);
+        Ok((Task::new(&task.name, first.to_vec())?, Task::new(&task.name, rest.to_vec())?))
     }
 
     fn encode(&self, task: &Task, tokenizer: &Tokenizer) -> bayes_lora::Result<EncodedDataset> {
