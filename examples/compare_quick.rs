@@ -110,7 +110,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .with_control(Control::with_bars().with_workers(2)?.with_signals()?);
         runs.push(comparison.run(&base, &about, &splits, seed)?);
     }
-    let report = Report::new(runs, arguments.report.options("MMLU areas, stories260K".into())?)?;
+    let report = Report::new(runs, arguments.report.options("MMLU areas, stories260K".into()))?;
     leave(&report, &arguments.out)?;
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())

@@ -3,7 +3,6 @@
 use bayes_lora::calibrate::ConformalScore;
 use bayes_lora::compare::{MethodSelection, ReportOptions};
 use clap::Args;
-use std::error::Error;
 
 #[derive(Args)]
 pub struct ReportArguments {
@@ -11,27 +10,22 @@ pub struct ReportArguments {
     #[arg(long)]
     vector_scaling: bool,
     /// Scores of the conformal sets: `lac`, `aps`, `raps` (a penalty of 0.1 from the second rank on).
-    #[arg(long, value_delimiter = ',', default_value = "lac")]
-    sets: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "lac", value_parser = score)]
+    sets: Vec<ConformalScore>,
 }
 
 impl ReportArguments {
-    pub fn options(&self, title: String) -> Result<ReportOptions, Box<dyn Error>> {
-        let usual = ReportOptions::default();
-        Ok(ReportOptions {
-            title,
-            vector_scaling: if self.vector_scaling { MethodSelection::All } else { usual.vector_scaling },
-            set_scores: self.sets.iter().map(|name| score(name)).collect::<Result<_, _>>()?,
-            ..usual
-        })
+    pub fn options(&self, title: String) -> ReportOptions {
+        let vector_scaling = if self.vector_scaling { MethodSelection::All } else { MethodSelection::None };
+        ReportOptions { title, vector_scaling, set_scores: self.sets.clone(), ..ReportOptions::default() }
     }
 }
 
-fn score(name: &str) -> Result<ConformalScore, Box<dyn Error>> {
+fn score(name: &str) -> Result<ConformalScore, String> {
     match name {
         "lac" => Ok(ConformalScore::LeastAmbiguous),
         "aps" => Ok(ConformalScore::Adaptive { randomized: true }),
         "raps" => Ok(ConformalScore::RegularizedAdaptive { randomized: true, penalty: 0.1, free_ranks: 1 }),
-        _ => Err(format!("unknown score of sets `{name}`; there are lac, aps, raps").into()),
+        _ => Err(format!("unknown score of sets `{name}`; there are lac, aps, raps")),
     }
 }

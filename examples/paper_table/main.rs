@@ -56,7 +56,7 @@ struct Arguments {
     report: ReportArguments,
     /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables, whatever the flags of the
     /// recipe say.
-    #[arg(long, default_value = "clean", value_parser = protocol)]
+    #[arg(long, default_value = Protocol::Clean.name())]
     protocol: Protocol,
     /// How many seeds: 0, 1, …
     #[arg(long, default_value_t = 3)]
@@ -126,22 +126,15 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let chosen: Vec<&TaskSpec> = chosen.collect();
     // what is asked for wrongly is said before hours are spent
     chosen.iter().try_for_each(|spec| spec.check(arguments.protocol))?;
-    let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
-    let options = arguments.report.options(title)?;
     let work = (0..arguments.seeds).flat_map(|seed| chosen.iter().map(move |spec| (*spec, seed)));
     let control = Control::with_bars().with_workers(2)?.with_signals()?;
     for (spec, seed) in work.skip(arguments.shard.index).step_by(arguments.shard.count) {
         println!("{}, seed {seed}", spec.name);
         one(&arguments, spec, seed, &control)?;
     }
-    let report = Report::new(read_runs(&arguments.out)?, options)?;
+    let title = format!("Methods of uncertainty on {}", name_of(&arguments.model));
+    let report = Report::new(read_runs(&arguments.out)?, arguments.report.options(title))?;
     leave(&report, &arguments.out)
-}
-
-fn protocol(name: &str) -> Result<Protocol, String> {
-    let known = [Protocol::Clean, Protocol::Blob2024];
-    let found = known.into_iter().find(|protocol| protocol.name() == name);
-    found.ok_or_else(|| format!("a protocol is {}", known.map(Protocol::name).join(" or ")))
 }
 
 fn name_of(model: &Path) -> String {

@@ -197,15 +197,10 @@ impl Form {
 
     /// The first `n` items and the rest: in the order of the seed, or of the file under a preset.
     fn split(&self, task: &Task, n: usize, seed: u64) -> bayes_lora::Result<(Task, Task)> {
-        if let Self::Own(_) = self {
-            return task.split(n, seed);
+        match self {
+            Self::Own(_) => task.split(n, seed),
+            Self::Preset(..) => task.split_at(n),
         }
-        if n > task.len() {
-            let what = format!("items of task `{}`", task.name);
-            return Err(bayes_lora::Error::Count { what, expected: n, found: task.len() });
-        }
-        let (first, rest) = task.items.split_at(n);
-        Ok((Task::new(&task.name, first.to_vec())?, Task::new(&task.name, rest.to_vec())?))
     }
 
     fn encode(&self, task: &Task, tokenizer: &Tokenizer) -> bayes_lora::Result<EncodedDataset> {

@@ -158,9 +158,9 @@ impl ConformalSets {
         let mut sets = Array2::from_elem(probabilities.dim(), false);
         for (item, (row, mut set)) in probabilities.outer_iter().zip(sets.outer_iter_mut()).enumerate() {
             let scores = self.score.of(row, uniform(self.seed, item, Use::Predict));
-            let classes = set.iter_mut().zip(row.iter().zip(scores));
-            // an infinite threshold lets the infinite scores of lacking classes pass
-            classes.for_each(|(member, (p, score))| *member = *p > 0.0 && score <= self.threshold);
+            // an infinite threshold would let the infinite scores of lacking classes pass
+            let within = |score: f64| score.is_finite() && score <= self.threshold;
+            set.iter_mut().zip(scores).for_each(|(member, score)| *member = within(score));
         }
         Ok(sets)
     }

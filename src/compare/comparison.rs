@@ -76,8 +76,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
 
     /// Runs every method that has no cell yet. A method that fails is a cell that says why, and is tried again next time.
     ///
-    /// Post-hoc methods share one trained adapter, which is not trained where all methods that are left train their own; those that ask for curvature share its passes, and those that are linearised
-    /// the Jacobians of their predictions.
+    /// Post-hoc methods share one trained adapter, which is not trained where all methods that are left train their own; those
+    /// that ask for curvature share its passes, and those that are linearised the Jacobians of their predictions.
     ///
     /// # Errors
     /// If two methods have one name, a label is missing, the training of the shared adapter fails, the directory holds a run

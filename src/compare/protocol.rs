@@ -48,7 +48,20 @@ const BLOB_STEPS: usize = 5000;
 /// Characters of a BoolQ passage that it reads.
 const BLOB_PASSAGE: usize = 1024;
 
+impl std::str::FromStr for Protocol {
+    type Err = Error;
+
+    /// Reads a [name](Self::name).
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|protocol| protocol.name() == name);
+        known.ok_or_else(|| Error::config("protocol", Self::ALL.map(Self::name).join(" or "), name))
+    }
+}
+
 impl Protocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Clean, Self::Blob2024];
+
     /// The name that reports show.
     pub fn name(self) -> &'static str {
         match self {
@@ -149,7 +162,7 @@ impl Protocol {
                 if whole == 0 {
                     return Err(Error::empty(format!("{} in whole batches of {batch}", task.name)));
                 }
-                Task::new(task.name.clone(), task.items[..whole].to_vec())
+                Ok(task.split_at(whole)?.0)
             }
         }
     }
@@ -251,6 +264,10 @@ mod tests {
         assert_eq!(recipe.trainer.epochs, 32);
         assert_eq!(Protocol::Blob2024.items(&question(), 2).unwrap().items.len(), 4);
         assert_eq!(Protocol::Clean.items(&question(), 2).unwrap().items.len(), 5);
+        for protocol in Protocol::ALL {
+            assert_eq!(protocol.name().parse::<Protocol>().unwrap(), protocol);
+        }
+        assert!("blob".parse::<Protocol>().unwrap_err().to_string().contains("clean or blob2024, got blob"));
         let error = Protocol::Blob2024.items(&question(), 6).unwrap_err().to_string();
         assert!(error.contains("batches of 6"), "{error}");
         assert!(Protocol::Clean.encoding(TaskKind::MultipleChoice(1)).unwrap_err().to_string().contains("choices"));

@@ -145,20 +145,12 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
         let mut caveats: Vec<(String, Vec<u64>)> = Vec::new();
         for (seed, row) in found {
             if let Some(caveat) = &row.caveat {
-                match caveats.iter_mut().find(|(known, _)| known == caveat) {
-                    Some((_, seeds)) => seeds.push(seed),
-                    None => caveats.push((caveat.clone(), vec![seed])),
-                }
+                push_under(&mut caveats, caveat.clone(), seed);
             }
             match &row.outcome {
                 RowOutcome::Failed(reason) => failures.push((seed, reason.clone())),
                 RowOutcome::Answered(summary) => {
-                    for (name, value) in numbers(summary) {
-                        match values.iter_mut().find(|(known, _)| *known == name) {
-                            Some((_, values)) => values.push(value),
-                            None => values.push((name, vec![value])),
-                        }
-                    }
+                    numbers(summary).into_iter().for_each(|(name, value)| push_under(&mut values, name, value));
                 }
             }
         }
@@ -188,6 +180,14 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
             .map(|split| split.name.clone())
             .collect(),
         rows: rows.collect(),
+    }
+}
+
+/// Puts a value to those of its name, which keep their order.
+fn push_under<T>(named: &mut Vec<(String, Vec<T>)>, name: String, value: T) {
+    match named.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, values)) => values.push(value),
+        None => named.push((name, vec![value])),
     }
 }
 

@@ -210,6 +210,20 @@ impl Task {
     /// # Errors
     /// [`Error::Count`] when there are fewer than `n_first` items.
     pub fn split(&self, n_first: usize, seed: u64) -> Result<(Self, Self)> {
+        let mut shuffled = self.items.clone();
+        shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        self.with_items(shuffled).cut(n_first)
+    }
+
+    /// Cuts after `n_first` items, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there are fewer than `n_first` items.
+    pub fn split_at(&self, n_first: usize) -> Result<(Self, Self)> {
+        self.clone().cut(n_first)
+    }
+
+    fn cut(mut self, n_first: usize) -> Result<(Self, Self)> {
         if n_first > self.len() {
             return Err(Error::Count {
                 what: format!("items to draw from task `{}`", self.name),
@@ -217,10 +231,9 @@ impl Task {
                 found: self.len(),
             });
         }
-        let mut first = self.items.clone();
-        first.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let rest = first.split_off(n_first);
-        Ok((self.with_items(first), self.with_items(rest)))
+        let rest = self.items.split_off(n_first);
+        let rest = self.with_items(rest);
+        Ok((self, rest))
     }
 
     /// Keeps the items that satisfy `keep`, in order.

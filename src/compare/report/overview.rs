@@ -1,7 +1,7 @@
 //! Lays all tasks of a model side by side, a table for each score: methods down, tasks across.
 
 use super::format::{interval, number};
-use super::table::{Table, TableCell, TableRow};
+use super::table::{Table, TableCell, TableRow, merged};
 use crate::compare::seeds::{SeedGroup, SeedRow, on_split};
 
 /// The scores that have a table, with the arrow that says which way is better.
@@ -63,23 +63,12 @@ impl<'a> Column<'a> {
 }
 
 fn table(title: String, columns: &[Column]) -> Table {
-    let mut all: Vec<&SeedRow> = Vec::new();
-    for column in columns {
-        let mut next = all.len();
-        for row in column.rows {
-            // a row that earlier tasks lack has its place behind the one before it
-            let place = all.iter().position(|known| known.name == row.name).unwrap_or_else(|| {
-                all.insert(next, row);
-                next
-            });
-            next = place + 1;
-        }
-    }
-    let rows = all.iter().map(|row| TableRow {
-        name: row.name.clone(),
-        cells: columns.iter().map(|column| column.cell(&row.name)).collect(),
+    let all = merged(columns.iter().map(|column| column.rows.iter().map(|row| (row.name.as_str(), row.calibration))));
+    let rows = all.into_iter().map(|(name, calibration)| TableRow {
+        name: name.into(),
+        cells: columns.iter().map(|column| column.cell(name)).collect(),
         reason: None,
-        variant: row.calibration.is_some(),
+        variant: calibration.is_some(),
     });
     Table {
         title,

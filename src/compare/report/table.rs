@@ -79,6 +79,22 @@ impl Table {
     }
 }
 
+/// All that stands in any of the lists, once: what earlier lists lack has its place behind the one before it.
+pub(super) fn merged<T: PartialEq + Copy>(lists: impl IntoIterator<Item = impl IntoIterator<Item = T>>) -> Vec<T> {
+    let mut all: Vec<T> = Vec::new();
+    for list in lists {
+        let mut next = all.len();
+        for one in list {
+            let place = all.iter().position(|known| *known == one).unwrap_or_else(|| {
+                all.insert(next, one);
+                next
+            });
+            next = place + 1;
+        }
+    }
+    all
+}
+
 /// Keeps a text on its line, in its cell, and without a meaning of its own in Markdown or HTML.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -108,6 +124,15 @@ mod tests {
             reason: reason.map(String::from),
             variant: false,
         }
+    }
+
+    #[test]
+    fn what_earlier_lists_lack_stands_behind_the_one_before_it() {
+        assert_eq!(
+            merged([vec!["a", "b", "c"], vec!["a", "x", "c"], vec!["y", "b", "z"]]),
+            ["a", "x", "b", "z", "c", "y"]
+        );
+        assert!(merged::<u8>([vec![], vec![]]).is_empty());
     }
 
     #[test]

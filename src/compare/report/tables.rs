@@ -4,7 +4,7 @@ use super::format::{
     bounds, bytes, count, extra_data, found, interval, number, percent, probability, seconds, set_score, signed,
 };
 use super::row::{ReportRow, RowOutcome, RunReport};
-use super::table::{Table, TableCell, TableRow};
+use super::table::{Table, TableCell, TableRow, merged};
 use crate::compare::cell::ExtraData;
 use crate::compare::options::ReportOptions;
 use crate::compare::seeds::{SeedGroup, SeedRow};
@@ -273,18 +273,7 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     if group.seeds.len() < 2 {
         return None;
     }
-    let mut columns: Vec<&String> = Vec::new();
-    for row in &group.rows {
-        let mut next = 0;
-        for (name, _) in &row.numbers {
-            // a number that earlier rows lack has its place behind the one before it
-            let place = columns.iter().position(|column| *column == name).unwrap_or_else(|| {
-                columns.insert(next, name);
-                next
-            });
-            next = place + 1;
-        }
-    }
+    let columns = merged(group.rows.iter().map(|row| row.numbers.iter().map(|(name, _)| name)));
     let cell = |row: &SeedRow, column: &String| match row.numbers.iter().find(|(name, _)| name == column) {
         None => TableCell::none(),
         Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
