@@ -312,6 +312,19 @@ fn a_method_that_fails_is_a_row_that_says_why_and_is_tried_again() {
 }
 
 #[test]
+fn a_curvature_that_is_too_large_by_itself_stops_no_other() {
+    let data = Data::new();
+    let mut full = laplace(CurvatureStructure::Full);
+    full.curvature.memory_limit = Some(1000);
+    let alone = Comparison::new(recipe(0.0)).with_method(laplace(CurvatureStructure::Kronecker));
+    let both = Comparison::new(recipe(0.0)).with_method(full).with_method(laplace(CurvatureStructure::Kronecker));
+    let cells = run(&both, &data, 0).unwrap().cells;
+    let Outcome::Failed(reason) = &cells[0].outcome else { panic!("1,000 bytes are not enough") };
+    assert!(reason.contains("memory_limit") && reason.contains("1000"), "{reason}");
+    assert_eq!(answered(&cells[1]).test, answered(&run(&alone, &data, 0).unwrap().cells[0]).test);
+}
+
+#[test]
 fn a_cancelled_comparison_stops_and_keeps_its_cells() {
     let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
     let control = Control::silent();

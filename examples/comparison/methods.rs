@@ -1,6 +1,6 @@
 //! The methods that the programs compare, by name.
 
-use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
+use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::methods::{
     AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
@@ -52,6 +52,9 @@ pub struct MethodArguments {
     /// Noise of its own for every token, as published code draws it, in dropout, TFB and BLoB.
     #[arg(long)]
     pub per_token: bool,
+    /// Most memory that the sums of a curvature may take, in GiB; `full` is the structure that asks for more.
+    #[arg(long, default_value_t = 8)]
+    pub memory: u64,
 }
 
 impl MethodArguments {
@@ -66,11 +69,12 @@ impl MethodArguments {
     fn method(&self, name: &str, limits: BatchLimits) -> Result<BoxedMethod, Box<dyn Error>> {
         let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
-        let laplace = |structure| {
-            let mut method = LaplaceMethod::with_structure(structure);
+        let bounded = |mut method: LaplaceMethod| {
             method.curvature.limits = limits;
+            method.curvature.memory_limit = Some(self.memory << 30);
             method
         };
+        let laplace = |structure| bounded(LaplaceMethod::with_structure(structure));
         Ok(match name {
             "mle" => Box::new(MaximumLikelihood),
             "dropout" => Box::new(McDropout { n_samples, sharing }),
@@ -86,10 +90,7 @@ impl MethodArguments {
             "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::default() }),
             "tfb-published" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::published() }),
             "head" => Box::new(HeadLaplace::default()),
-            "last-layer" => {
-                let curvature = CurvatureConfig { limits, ..LaplaceMethod::last_layer().curvature };
-                Box::new(LaplaceMethod { curvature, ..LaplaceMethod::last_layer() })
-            }
+            "last-layer" => Box::new(bounded(LaplaceMethod::last_layer())),
             "function" => Box::new(laplace(CurvatureStructure::FunctionSpace)),
             "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
             "core" => Box::new(laplace(CurvatureStructure::Core)),

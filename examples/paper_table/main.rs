@@ -24,7 +24,8 @@ use bayes_lora::models::{Pretrained, PromptClassifier};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig};
 use burn::tensor::Device;
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ending::end;
 use methods::{MethodArguments, POST_HOC};
 use report_arguments::ReportArguments;
@@ -54,8 +55,8 @@ struct Arguments {
     methods: MethodArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables, whatever the flags of the
-    /// recipe say.
+    /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables; flags of the recipe are
+    /// refused, and `examples/paper_table/blob2024.json` has its splits.
     #[arg(long, default_value = Protocol::Clean.name())]
     protocol: Protocol,
     /// How many seeds: 0, 1, …
@@ -112,11 +113,22 @@ impl FromStr for Shard {
     }
 }
 
+/// The flags that say how the adapter is made and trained.
+const RECIPE_FLAGS: [&str; 6] = ["epochs", "learning_rate", "rank", "alpha", "dropout", "targets"];
+
 fn main() -> ExitCode {
-    end(run(Arguments::parse()))
+    end(run(&Arguments::command().get_matches()))
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let given = |flag: &&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    if let (Protocol::Blob2024, Some(flag)) = (arguments.protocol, RECIPE_FLAGS.into_iter().find(given)) {
+        let name = arguments.protocol.name();
+        return Err(
+            format!("the protocol {name} has a recipe of its own: --{} has no say", flag.replace('_', "-")).into()
+        );
+    }
     let specs = TaskSpec::read_all(&arguments.tasks)?;
     if let Some(unknown) = arguments.only.iter().find(|name| specs.iter().all(|spec| spec.name != **name)) {
         return Err(format!("{} has no task `{unknown}`", arguments.tasks.display()).into());

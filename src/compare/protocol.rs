@@ -200,10 +200,16 @@ fn letters(n: usize, before: &str) -> AnswerForm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::{About, ClassName, Comparison, Report, ReportOptions, Splits};
     use crate::data::{Item, ResolvedAnswers};
+    use crate::methods::{Blob, MaximumLikelihood};
+    use crate::models::{Pretrained, PromptClassifier};
+    use burn::tensor::Device;
+
+    const STORIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/stories260K");
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/stories260K")).unwrap()
+        Tokenizer::from_dir(STORIES).unwrap()
     }
 
     fn question() -> Task {
@@ -250,6 +256,49 @@ mod tests {
         assert_eq!(theirs.items[0].rows[0].ids.last(), Some(&eos));
         let ours = Protocol::Clean.encode(TaskKind::Blank, &blank, &tokenizer).unwrap();
         assert_eq!((ours.items[0].rows.len(), ours.answers), (2, ResolvedAnswers::Continuation));
+    }
+
+    #[test]
+    fn a_comparison_under_the_published_protocol_runs_to_its_report() {
+        let protocol = Protocol::Blob2024;
+        let items = |n: usize| -> Vec<Item> {
+            let item = |k: usize| Item::new(format!("q{k}"), "Who is big?", ["cat", "dog", "sun"]).with_answer(k % 3);
+            (0..n).map(item).collect()
+        };
+        let encoded = |n: usize| {
+            let task = protocol.items(&Task::new("q", items(n)).unwrap(), BLOB_BATCH).unwrap();
+            protocol.encode(TaskKind::MultipleChoice(3), &task, &tokenizer()).unwrap()
+        };
+        let (train, test) = (encoded(10), encoded(7));
+        let lm = Pretrained::from_dir(STORIES).unwrap().load(&Device::flex()).unwrap();
+        let base = PromptClassifier::new(lm, &train).unwrap();
+        let about = About {
+            protocol: protocol.name().into(),
+            task: "q".into(),
+            model: "stories260K".into(),
+            prompt_hash: String::new(),
+            prompt_example: String::new(),
+            classes: ["A", "B", "C"].map(|name| ClassName { name: name.into(), token: None }).into(),
+        };
+        let splits = Splits { train: &train, held_out: None, test: &test, shifted: Vec::new() };
+        let mut recipe = protocol.recipe(10);
+        recipe.trainer.max_steps = Some(3);
+        let comparison = Comparison::new(recipe).with_method(MaximumLikelihood).with_method(Blob::published());
+        let run = comparison.run(&base, &about, &splits, 0).unwrap();
+        // two whole batches of ten items, one of seven
+        assert_eq!((run.setting.n_train, run.setting.test.len(), run.setting.training.items), (8, 4, 3 * BLOB_BATCH));
+        assert!(
+            run.setting.recipe.contains("on q_proj, v_proj, lm_head") && run.setting.recipe.contains("never shuffled")
+        );
+        let mut clean = run.clone();
+        let report = Report::new(vec![run], ReportOptions::default()).unwrap();
+        assert_eq!((report.protocol.as_str(), report.groups[0].rows.len()), ("blob2024", 2));
+        assert!(report.groups[0].rows.iter().all(|row| row.failures.is_empty()), "{:?}", report.groups[0].rows);
+        // and stands in no table with ours
+        (clean.setting.protocol, clean.setting.seed) = (Protocol::Clean.name().into(), 1);
+        let runs = vec![comparison.run(&base, &about, &splits, 2).unwrap(), clean];
+        let error = Report::new(runs, ReportOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("`blob2024`") && error.contains("`clean`"), "{error}");
     }
 
     fn yes_no() -> Task {

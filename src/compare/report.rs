@@ -59,7 +59,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The version of the JSON that [`Report::json`] writes; any change of a field needs another.
-pub const REPORT_FORMAT: u64 = 3;
+pub const REPORT_FORMAT: u64 = 4;
 
 /// All numbers of a comparison under one protocol.
 ///

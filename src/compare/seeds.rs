@@ -87,11 +87,12 @@ fn numbers(summary: &Summary) -> Vec<(String, f64)> {
         ("Brier", scores.brier.value),
         ("ECE", scores.ece.value),
         ("AURC", scores.aurc.value),
-        ("accuracy at coverage", summary.accuracy_at_coverage),
-        ("coverage at accuracy", summary.coverage_at_accuracy),
+        ("accuracy at coverage", summary.selective.accuracy_at_coverage.value),
+        ("coverage at accuracy", summary.selective.coverage_at_accuracy.value),
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec();
+    numbers.extend(summary.oracle.map(|oracle| ("NLL at the oracle temperature".to_string(), oracle.nll.value)));
     for shift in &summary.shifted {
         let named = |d: &Detection| format!("AUROC {}, {}", shift.split, d.score.name());
         numbers.extend(shift.detections.iter().map(|d| (named(d), d.auroc.value)));

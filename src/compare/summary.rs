@@ -1,15 +1,18 @@
 //! Says everything about one row of a report in numbers, each with its interval where it has one.
 
 use crate::belief::top_class;
-use crate::calibrate::{Abstention, ConformalScore, ConformalSets, SetPredictor};
+use crate::calibrate::{
+    Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature, TemperatureFit,
+};
 use crate::compare::cell::Setting;
 use crate::compare::options::ReportOptions;
 use crate::compare::row::{RowAnswers, SplitAnswers};
 use crate::error::Result;
 use crate::metrics::{
-    Estimate, Reliability, RiskCoverage, Scores, auroc_estimate, average_precision_estimate, beta_interval,
-    false_positive_rate_estimate,
+    BayesianBootstrap, Estimate, Reliability, RiskCoverage, Scores, SelectiveScores, auroc_estimate,
+    average_precision_estimate, beta_interval, false_positive_rate_estimate,
 };
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 /// Recall at which the share of false alarms is told.
@@ -26,10 +29,11 @@ const FEWEST_ANSWERED: usize = 10;
 pub struct Summary {
     /// Scores on the test items.
     pub scores: Scores,
-    /// Accuracy on the surest items that make up [`ReportOptions::coverage`].
-    pub accuracy_at_coverage: f64,
-    /// Largest share of items answered with at least [`ReportOptions::accuracy`].
-    pub coverage_at_accuracy: f64,
+    /// Accuracy on the surest items that make up [`ReportOptions::coverage`], and the largest share of items answered with at least
+    /// [`ReportOptions::accuracy`].
+    pub selective: SelectiveScores,
+    /// What the temperature that suits the test labels best would make of the answers; none where they set no bound to it.
+    pub oracle: Option<OracleTemperature>,
     /// Conformal sets, one for each of [`ReportOptions::set_scores`]; none without held-out labels.
     pub sets: Vec<SetSummary>,
     /// Abstention; none without held-out labels.
@@ -59,8 +63,18 @@ pub struct SetSummary {
     pub coverage: Estimate,
     /// Bounds within which so many held-out items put the coverage.
     pub expected_coverage: (f64, f64),
-    /// Mean number of classes in a set.
-    pub mean_size: f64,
+    /// Mean number of classes in a set, with its bootstrap interval.
+    pub mean_size: Estimate,
+}
+
+/// The temperature fitted to the test labels themselves: no method but a bound on what one number could do, for a calibrator's
+/// row to be held against.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OracleTemperature {
+    /// The inverse temperature β of `p ∝ p̄^β`.
+    pub beta: f64,
+    /// Negative log-likelihood at it, nats per item, with its bootstrap interval at this β.
+    pub nll: Estimate,
 }
 
 /// How risk-controlled abstention fares on the test items.
@@ -154,7 +168,7 @@ pub struct EntropyHistogram {
 impl Summary {
     pub(super) fn new(row: &RowAnswers, setting: &Setting, options: &ReportOptions) -> Result<Self> {
         let (p, labels) = (row.test.probabilities.view(), &setting.test[..]);
-        let curve = RiskCoverage::new(p, labels)?;
+        let bootstrap = options.scores.bootstrap();
         let (sets, abstention) = match &row.for_sets {
             None => (Vec::new(), None),
             Some((held_out, held_out_labels)) => {
@@ -183,21 +197,38 @@ impl Summary {
         });
         Ok(Self {
             scores: Scores::new(p, labels, &options.scores)?,
-            accuracy_at_coverage: curve.accuracy_at(options.coverage)?,
-            coverage_at_accuracy: curve.coverage_at(options.accuracy)?,
+            selective: SelectiveScores::new(p, labels, (options.coverage, options.accuracy), &bootstrap)?,
+            oracle: OracleTemperature::new(p, labels, &bootstrap)?,
             sets,
             abstention,
             shifted: shifted.collect::<Result<_>>()?,
             reliability: Reliability::new(p, labels, options.scores.n_bins)?,
-            risk_coverage: thinned(&curve),
+            risk_coverage: thinned(&RiskCoverage::new(p, labels)?),
             entropies: EntropyHistogram::new(row, setting),
         })
+    }
+}
+
+impl OracleTemperature {
+    fn new(p: ArrayView2<f64>, labels: &[usize], bootstrap: &BayesianBootstrap) -> Result<Option<Self>> {
+        // a label of probability 0, or no bound: what a calibrator's own row says of its held-out labels
+        let Ok(temperature) = Temperature::fit_probabilities(p, labels).and_then(TemperatureFit::usable) else {
+            return Ok(None);
+        };
+        let scaled = temperature.apply_to_probabilities(p)?;
+        let losses: Vec<f64> = labels.iter().enumerate().map(|(item, label)| -scaled[[item, *label]].ln()).collect();
+        let nll = |weights: &[f64]| weights.iter().zip(&losses).map(|(w, loss)| w * loss).sum();
+        Ok(Some(Self { beta: temperature.beta, nll: bootstrap.estimate(labels.len(), nll)? }))
     }
 }
 
 impl SetSummary {
     fn new(rule: &ConformalSets, row: &RowAnswers, labels: &[usize], options: &ReportOptions) -> Result<Self> {
         let tally = rule.tally(row.test.probabilities.view(), labels)?;
+        let sets = rule.sets(row.test.probabilities.view())?;
+        let sizes: Vec<f64> =
+            sets.outer_iter().map(|set| set.iter().filter(|member| **member).count() as f64).collect();
+        let mean_size = |weights: &[f64]| weights.iter().zip(&sizes).map(|(w, size)| w * size).sum();
         Ok(Self {
             score: rule.score,
             miscoverage: rule.miscoverage,
@@ -205,7 +236,7 @@ impl SetSummary {
             n_items: rule.n_items,
             coverage: beta_interval(tally.n_covered, tally.n_items, options.scores.level)?,
             expected_coverage: rule.coverage_interval(options.scores.level)?,
-            mean_size: tally.n_classes as f64 / tally.n_items as f64,
+            mean_size: options.scores.bootstrap().estimate(tally.n_items, mean_size)?,
         })
     }
 }

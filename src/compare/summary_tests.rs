@@ -101,7 +101,9 @@ fn sets_and_abstention_are_those_of_the_rules_by_hand() {
         let n = run.setting.test.len() as f64;
         let covered = run.setting.test.iter().enumerate().filter(|(i, y)| members[[*i, **y]]).count() as f64;
         assert_eq!((set.coverage.value, set.n_items), (covered / n, labels.len()));
-        assert_eq!(set.mean_size, members.iter().filter(|member| **member).count() as f64 / n);
+        let mean_size = members.iter().filter(|member| **member).count() as f64 / n;
+        assert!((set.mean_size.value - mean_size).abs() < 1e-12); // a sum of shares
+        assert!(set.mean_size.low <= set.mean_size.value && set.mean_size.value <= set.mean_size.high);
         assert_eq!(set.threshold, Some(rule.threshold));
     }
     let abstention = summary.abstention.unwrap();
@@ -112,6 +114,25 @@ fn sets_and_abstention_are_those_of_the_rules_by_hand() {
     let wrong = answered.iter().filter(|&&i| row.test.probabilities[[i, run.setting.test[i]]] < top(i)).count();
     assert_eq!(abstention.selective_risk.unwrap().value, wrong as f64 / answered.len() as f64);
     assert!(!answered.is_empty());
+}
+
+#[test]
+fn no_temperature_has_less_nll_than_the_oracle() {
+    let (row, mut setting) = three_and_three();
+    let nll = |beta: f64| {
+        let loss = |(p, label): (ndarray::ArrayView1<f64>, &usize)| {
+            let powers = p.mapv(|p| p.powf(beta));
+            -(powers[*label] / powers.sum()).ln()
+        };
+        row.test.probabilities.outer_iter().zip(&[0, 1, 1]).map(loss).sum::<f64>() / 3.0
+    };
+    let oracle = Summary::new(&row, &setting, &ReportOptions::default()).unwrap().oracle.unwrap();
+    assert!((oracle.nll.value - nll(oracle.beta)).abs() < 1e-12);
+    assert!((1..=60).all(|step| nll(0.05 * f64::from(step)) >= oracle.nll.value - 1e-12));
+    assert!(oracle.nll.low < oracle.nll.value && oracle.nll.value < oracle.nll.high);
+    // every answer is right: the sharper, the better
+    setting.test = vec![0, 0, 1];
+    assert_eq!(Summary::new(&row, &setting, &ReportOptions::default()).unwrap().oracle, None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome
 use super::comparison::Comparison;
 use super::setting::Splits;
 use super::store::RunStore;
-use crate::curvature::{Curvature, CurvatureConfig, fit_curvatures};
+use crate::curvature::{Curvature, CurvatureConfig, check_memory_of, fit_curvatures};
 use crate::error::{Error, Result};
 use crate::methods::{FitContext, Fitted, Method, Spent};
 use crate::models::{Classifier, Dataset};
@@ -45,24 +45,31 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
                 Err(reason) => self.fail(&[k], reason, cells)?,
             }
         }
-        if with_curvature.is_empty() {
-            return Ok(());
-        }
         let mut configs: Vec<CurvatureConfig> = Vec::new();
-        for config in with_curvature.iter().filter_map(|&k| curvature_of(k)) {
+        let mut sharing = Vec::new();
+        for (k, config) in with_curvature.into_iter().filter_map(|k| Some((k, curvature_of(k)?))) {
+            // one that is too large by itself stops no other
+            if let Err(reason) = check_memory_of(&self.map.model, self.splits.train, &config) {
+                self.fail(&[k], reason, cells)?;
+                continue;
+            }
+            sharing.push(k);
             if !configs.contains(&config) {
                 configs.push(config);
             }
+        }
+        if sharing.is_empty() {
+            return Ok(());
         }
         let clock = Instant::now();
         let control = &self.comparison.control;
         let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
             Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
-            Err(reason) => return self.fail(&with_curvature, reason, cells),
+            Err(reason) => return self.fail(&sharing, reason, cells),
         };
-        let share = clock.elapsed().as_secs_f64() / with_curvature.len() as f64;
+        let share = clock.elapsed().as_secs_f64() / sharing.len() as f64;
         let mut fitted = Vec::new();
-        for k in with_curvature {
+        for k in sharing {
             match self.fit(k, &curvatures, share) {
                 Ok(method) => fitted.push((k, method)),
                 Err(reason) => self.fail(&[k], reason, cells)?,

@@ -106,6 +106,17 @@ pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(fitted.swap_remove(0))
 }
 
+/// Refuses a setting whose sums alone take more than its own memory limit.
+pub(crate) fn check_memory_of<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    config: &CurvatureConfig,
+) -> Result<()> {
+    config.validate()?;
+    let config = with_dense_limit(model, data, config)?;
+    check_memory(&[estimate_cost(model, data, &config)?], config.memory_limit)
+}
+
 fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {
     let needed: u64 = costs.iter().map(|cost| cost.bytes).sum();
     match limit {

@@ -11,6 +11,7 @@
 //! | [`brier`] | lower | 0 to 2, mean over the items |
 //! | [`ece`], [`adaptive_ece`], [`debiased_ece`], [`mce`] | lower | difference of two shares |
 //! | [`aurc`], [`RiskCoverage`] | lower | share of wrong answers |
+//! | [`SelectiveScores`] | higher | share of right answers among the surest; share of the items answered |
 //! | [`auroc`] | higher | probability of a right ranking |
 //! | [`average_precision`] | higher | share of alarms that are right, mean over recall |
 //! | [`false_positive_rate_at`] | lower | share of the others that set off an alarm |
@@ -50,9 +51,11 @@ mod paired;
 mod paired_matrix;
 mod paired_table;
 mod predictions;
+mod ranked;
 mod reliability;
 mod risk_coverage;
 mod scores;
+mod selective;
 
 pub use accuracy::accuracy;
 pub use auroc::{auroc, auroc_estimate};
@@ -71,3 +74,4 @@ pub use paired_table::{PairedTable, p_better_accuracy};
 pub use reliability::{Reliability, ReliabilityBin};
 pub use risk_coverage::{RiskCoverage, aurc};
 pub use scores::{ScoreOptions, Scores};
+pub use selective::SelectiveScores;

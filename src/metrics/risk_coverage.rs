@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, check_finite};
 use crate::metrics::bootstrap::equal_weights;
 use crate::metrics::predictions::Predictions;
+use crate::metrics::ranked::{Ranked, check_share};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
@@ -95,9 +96,7 @@ impl RiskCoverage {
     /// # Errors
     /// If the coverage is not above 0 and at most 1.
     pub fn accuracy_at(&self, coverage: f64) -> Result<f64> {
-        if !(coverage > 0.0 && coverage <= 1.0) {
-            return Err(Error::config("coverage", "above 0 and at most 1", coverage));
-        }
+        check_share("coverage", coverage)?;
         let n = self.risk.len();
         // 0.07 · 100 is a little above 7: the slack keeps such products at their integer.
         let k = (coverage * n as f64 - 1e-9).ceil() as usize;
@@ -118,9 +117,7 @@ impl RiskCoverage {
     /// # Ok::<(), bayes_lora::error::Error>(())
     /// ```
     pub fn coverage_at(&self, accuracy: f64) -> Result<f64> {
-        if !(accuracy > 0.0 && accuracy <= 1.0) {
-            return Err(Error::config("accuracy", "above 0 and at most 1", accuracy));
-        }
+        check_share("accuracy", accuracy)?;
         // 1 − 0.1 is a little above 0.9, and sums of risks round as well
         let enough = |risk: &f64| 1.0 - risk >= accuracy - 1e-12;
         let last = self.risk.iter().rposition(enough);
@@ -152,58 +149,6 @@ impl RiskCoverage {
             area: risk.iter().sum::<f64>() / n as f64,
             risk,
         }
-    }
-}
-
-/// Items from most to least confident, in runs of equal confidence; found once, for any number of weightings.
-#[derive(Debug, Clone)]
-pub(super) struct Ranked {
-    order: Vec<usize>,
-    run_lengths: Vec<usize>,
-    wrong: Vec<bool>,
-}
-
-impl Ranked {
-    pub(super) fn new(confidence: &[f64], correct: &[bool]) -> Self {
-        let mut order: Vec<usize> = (0..confidence.len()).collect();
-        order.sort_unstable_by(|&i, &j| confidence[j].total_cmp(&confidence[i]));
-        let runs = order.chunk_by(|&i, &j| confidence[i] == confidence[j]);
-        Self { run_lengths: runs.map(<[usize]>::len).collect(), wrong: correct.iter().map(|c| !c).collect(), order }
-    }
-
-    fn runs(&self) -> impl Iterator<Item = &[usize]> {
-        let mut rest = &self.order[..];
-        self.run_lengths.iter().map(move |&length| {
-            let (run, tail) = rest.split_at(length);
-            rest = tail;
-            run
-        })
-    }
-
-    /// Area under the curve when item i has the share `weights[i]` of the mass; the weights sum to 1.
-    ///
-    /// Σ_i w_i · (wrong mass up to and with i)/(mass up to and with i). A run of ties has its mass and its wrong mass
-    /// spread evenly over its items, which is the mean over orders when the weights are equal.
-    pub(super) fn area(&self, weights: &[f64]) -> f64 {
-        let (mut mass, mut wrong_mass, mut area) = (0.0, 0.0, 0.0);
-        for run in self.runs() {
-            let (mut run_mass, mut run_wrong) = (0.0, 0.0);
-            for &item in run {
-                run_mass += weights[item];
-                run_wrong += weights[item] * f64::from(u8::from(self.wrong[item]));
-            }
-            let size = run.len() as f64;
-            for j in 1..=run.len() {
-                let share = j as f64 / size;
-                let covered = mass + share * run_mass;
-                if covered > 0.0 {
-                    area += run_mass / size * (wrong_mass + share * run_wrong) / covered;
-                }
-            }
-            mass += run_mass;
-            wrong_mass += run_wrong;
-        }
-        area
     }
 }
 
@@ -260,29 +205,6 @@ mod tests {
         // Twelve orders, each a sum of six rounded terms.
         assert!((curve.area - expected).abs() < 1e-14);
         assert!((ranked.area(&equal_weights(6)) - expected).abs() < 1e-14);
-    }
-
-    #[test]
-    fn the_order_of_the_items_does_not_matter() {
-        let confidence = [0.6, 0.9, 0.6, 0.7, 0.6, 0.9, 0.7, 0.8];
-        let correct = [true, false, false, true, true, true, false, false];
-        let weights = [0.05, 0.2, 0.1, 0.15, 0.1, 0.1, 0.25, 0.05];
-        let order = [7, 2, 5, 0, 3, 6, 1, 4];
-        let pick = |v: &[f64]| order.iter().map(|&i| v[i]).collect::<Vec<_>>();
-        let picked: Vec<bool> = order.iter().map(|&i| correct[i]).collect();
-        let a = Ranked::new(&confidence, &correct);
-        let b = Ranked::new(&pick(&confidence), &picked);
-        // Sums in another order.
-        assert!((a.area(&weights) - b.area(&pick(&weights))).abs() < 1e-15);
-        assert!((a.area(&equal_weights(8)) - b.area(&equal_weights(8))).abs() < 1e-15);
-    }
-
-    #[test]
-    fn integer_weights_without_ties_are_a_riemann_sum_of_repeated_items() {
-        // An item of weight 2/4 counts once at its end; the definition, by hand.
-        let ranked = Ranked::new(&[0.9, 0.8, 0.7], &[true, false, true]);
-        let expected = 0.5 * 0.0 + 0.25 * (0.25 / 0.75) + 0.25 * 0.25;
-        assert!((ranked.area(&[0.5, 0.25, 0.25]) - expected).abs() < 1e-15);
     }
 
     #[test]

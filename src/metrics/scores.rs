@@ -5,7 +5,7 @@ use crate::metrics::bootstrap::{BayesianBootstrap, weighted_sum};
 use crate::metrics::ece::Binned;
 use crate::metrics::interval::{Estimate, beta_interval};
 use crate::metrics::predictions::Predictions;
-use crate::metrics::risk_coverage::Ranked;
+use crate::metrics::ranked::Ranked;
 use crate::metrics::{brier, nll};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};

@@ -83,7 +83,7 @@ impl Spectrum {
     }
 }
 
-const WHAT: &str = "evidence maximisation";
+pub(super) const WHAT: &str = "evidence maximisation";
 
 /// Newton steps on log λ inside a bracket, to a relative 1e-12; `slope` gives the first and second derivative of the evidence.
 pub(super) fn rise_to_top(

@@ -1,7 +1,7 @@
 //! Expands the log-likelihood around the trained adapter to second order, gradient included, so that the evidence can be
 //! taken where that expansion has its mode.
 
-use super::evidence::{EvidenceOptimum, Spectrum, rise_to_top};
+use super::evidence::{EvidenceOptimum, Spectrum, WHAT, rise_to_top};
 use super::laplace::Laplace;
 use crate::curvature::{Coordinates, SiteSpace};
 use crate::error::{Error, Result};
@@ -51,6 +51,9 @@ impl QuadraticModel {
     ///
     /// The derivative in log λ is `½ (Σ e/(λ + e) − λ‖θ(λ) − μ‖²)`, as at a fixed adapter, but need not fall everywhere: the
     /// best point of a grid is refined by Newton steps.
+    ///
+    /// # Errors
+    /// If no curvature is positive, or a larger λ is always better.
     pub(super) fn maximize(&self, spectrum: &Spectrum) -> Result<EvidenceOptimum> {
         const STEP: f64 = 0.5;
         let value = |log: f64| -> Result<f64> {
@@ -67,6 +70,15 @@ impl QuadraticModel {
             if found > best.0 {
                 best = (found, log);
             }
+        }
+        if best.1 + STEP > to {
+            let end = to.exp();
+            return Err(Error::numerical(
+                WHAT,
+                format!(
+                    "no optimum for λ below {end:.3e}: the data keep no weight from the prior's centre, fix the prior precision"
+                ),
+            ));
         }
         let slope = |log: f64| {
             let lambda = log.exp();
@@ -172,5 +184,26 @@ impl Laplace {
         let pair = [space.used_rows(whole), space.used_rows(&displacement)];
         let pair = stack(Axis(0), &[pair[0].view(), pair[1].view()]);
         Ok(pair.map_err(|e| Error::numerical("layout of a gradient", e))?.insert_axis(Axis(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_that_keep_no_weight_from_the_centre_have_no_best_prior_precision() {
+        let spectrum = Spectrum { values: vec![(2.0, 1.0), (0.5, 1.0)] };
+        // e θ²: as far from the centre as noise of variance 1/e would put a weight at least, or less
+        let at = |displacement: f64| {
+            let pulls = spectrum.values.iter().map(|(e, _)| (e * displacement).powi(2)).collect();
+            QuadraticModel { pulls, ..QuadraticModel::default() }.maximize(&spectrum)
+        };
+        let error = at(0.1).unwrap_err().to_string();
+        assert!(error.contains("no optimum for λ below 4.405e4"), "{error}"); // 2 e¹⁰
+        // far enough: the derivative Σ e/(λ + e) − λ Σ (eθ/(λ + e))² is zero
+        let lambda = at(3.0).unwrap().precision.value();
+        let terms = spectrum.values.iter().map(|(e, _)| e / (lambda + e) - lambda * (3.0 * e / (lambda + e)).powi(2));
+        assert!(terms.sum::<f64>().abs() < 1e-9);
     }
 }

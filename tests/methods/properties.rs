@@ -71,11 +71,13 @@ fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: 
         if let LogitBelief::Samples { logits, log_weights } = &whole {
             assert_eq!(logits.len_of(Axis(0)), needs.forwards, "{what}");
             assert!(log_weights.iter().all(|w| *w == log_weights[0]), "{what}: members of several weights");
-            let averaged = mean(&item_nlls(&p, &case.test));
-            let of_member = |member| mean(&item_nlls(&softmax(member), &case.test));
-            let members: Vec<f64> = logits.outer_iter().map(of_member).collect();
-            // Jensen: −log is convex
-            assert!(averaged <= mean(&members) + 1e-12, "{what}: {averaged} over {}", mean(&members));
+            let of_member = |member| item_nlls(&softmax(member), &case.test);
+            let members: Vec<Vec<f64>> = logits.outer_iter().map(of_member).collect();
+            for (item, averaged) in item_nlls(&p, &case.test).into_iter().enumerate() {
+                // Jensen: −log is convex
+                let of_members = mean(&members.iter().map(|losses| losses[item]).collect::<Vec<_>>());
+                assert!(averaged <= of_members + 1e-12, "{what}, item {item}: {averaged} over {of_members}");
+            }
         } else {
             // an item that is repeated for its Jacobians goes forward as often as backward
             assert_eq!(needs.forwards, needs.backwards.max(1), "{what}");

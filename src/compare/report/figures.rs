@@ -113,8 +113,13 @@ pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
         },
         Pictures {
             title: "Entropy of right, wrong and foreign answers".into(),
-            note: "A method that knows what it does not know puts right answers to the left and all others to the right."
-                .into(),
+            note: {
+                let n_shifted = run.info.shifted.len();
+                let drawn = GROUPS - 2;
+                let left_out = format!(" Of {n_shifted} sets of foreign items the first {drawn} are drawn.");
+                "A method that knows what it does not know puts right answers to the left and all others to the right.".to_string()
+                    + if n_shifted > drawn { &left_out } else { "" }
+            },
             pictures: rows.chunks(HISTOGRAMS).map(entropies).collect::<Result<_>>()?,
         },
     ])

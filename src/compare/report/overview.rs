@@ -12,6 +12,7 @@ struct Column<'a> {
     heading: String,
     rows: &'a [SeedRow],
     number: String,
+    n_seeds: usize,
 }
 
 /// The tables of each model that has several tasks, and those of its labelled data from elsewhere.
@@ -40,7 +41,7 @@ pub(super) fn overview(groups: &[SeedGroup]) -> Vec<Table> {
 
 impl<'a> Column<'a> {
     fn of_test(group: &'a SeedGroup, score: &str) -> Self {
-        Self { heading: group.task.clone(), rows: &group.rows, number: score.into() }
+        Self { heading: group.task.clone(), rows: &group.rows, number: score.into(), n_seeds: group.seeds.len() }
     }
 
     fn of_shifted(group: &'a SeedGroup, score: &str) -> Vec<Self> {
@@ -48,17 +49,20 @@ impl<'a> Column<'a> {
             heading: format!("{} → {split}", group.task),
             rows: &group.rows,
             number: on_split(score, split),
+            n_seeds: group.seeds.len(),
         };
         group.labelled.iter().map(column).collect()
     }
 
     fn cell(&self, row: &str) -> TableCell {
         let row = self.rows.iter().find(|found| found.name == row);
-        match row.and_then(|row| row.numbers.iter().find(|(name, _)| *name == self.number)) {
-            None => TableCell::none(),
-            Some((_, spread)) if spread.n_seeds == 1 => TableCell::new(number(spread.mean)),
-            Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
-        }
+        let Some((_, spread)) = row.and_then(|row| row.numbers.iter().find(|(name, _)| *name == self.number)) else {
+            return TableCell::none();
+        };
+        let bounds = (spread.n_seeds > 1).then(|| interval(spread.low, spread.high));
+        let seeds = (spread.n_seeds < self.n_seeds).then(|| format!("{} of {} seeds", spread.n_seeds, self.n_seeds));
+        let details: Vec<String> = bounds.into_iter().chain(seeds).collect();
+        TableCell::with(number(spread.mean), details.join(", "))
     }
 }
 
@@ -72,7 +76,8 @@ fn table(title: String, columns: &[Column]) -> Table {
     });
     Table {
         title,
-        note: "Mean over the seeds, and in brackets the smallest and the largest. A dash: not run, failed, or not possible there. \
+        note: "Mean over the seeds, and in brackets the smallest and the largest; where a row has fewer seeds than its task, it says so \
+               and is not to be compared by its mean. A dash: not run, failed, or not possible there. \
                Nothing is averaged over tasks; whether a difference is more than chance, P(better) of each task says."
             .into(),
         first: "method".into(),
@@ -128,13 +133,14 @@ mod tests {
         assert_eq!(tables[1].columns, ["a", "b"]);
         let dash = || "—".to_string();
         let expected = [
-            ("map", vec![format!("{} {}", number(1.0), interval(0.9, 1.1)), number(3.0)]),
+            ("map", vec![format!("{} {}", number(1.0), interval(0.9, 1.1)), format!("{} 1 of 2 seeds", number(3.0))]),
             ("head", vec![dash(), dash()]),
-            ("swag", vec![number(2.0), dash()]),
+            ("swag", vec![format!("{} 1 of 2 seeds", number(2.0)), dash()]),
         ];
         assert_eq!(texts(&tables[1]), expected);
         assert_eq!(tables[4].columns, ["b → far"]);
-        assert_eq!(texts(&tables[4]), [("map", vec![dash()]), ("head", vec![number(4.0)])]);
+        let one = format!("{} 1 of 2 seeds", number(4.0));
+        assert_eq!(texts(&tables[4]), [("map", vec![dash()]), ("head", vec![one])]);
     }
 
     #[test]

@@ -42,11 +42,15 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
     let mut columns = texts(["accuracy ↑", "NLL ↓", "Brier ↓", "ECE ↓", "debiased ECE ↓", "AURC ↓"]);
     columns.push(format!("accuracy at {} coverage ↑", percent(options.coverage)));
     columns.push(format!("coverage at {} accuracy ↑", percent(options.accuracy)));
+    columns.push("NLL at the oracle temperature ↓".into());
     let cells = |s: &Summary| {
         let scores = &s.scores;
         let with = [scores.accuracy, scores.nll, scores.brier, scores.ece, scores.debiased_ece, scores.aurc];
         let mut cells: Vec<TableCell> = with.iter().map(estimate).collect();
-        cells.extend([s.accuracy_at_coverage, s.coverage_at_accuracy].map(|v| TableCell::new(number(v))));
+        cells.extend([s.selective.accuracy_at_coverage, s.selective.coverage_at_accuracy].iter().map(estimate));
+        cells.push(s.oracle.map_or_else(TableCell::none, |oracle| {
+            TableCell::with(number(oracle.nll.value), format!("{}, β {}", bounds(&oracle.nll), number(oracle.beta)))
+        }));
         cells
     };
     let calibrated = match run.info.n_calibration {
@@ -60,7 +64,8 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         title: format!("Scores on {} test items", count(run.info.n_test)),
         note: format!(
             "NLL in nats per item; ECE over {} bins of equal width. Intervals hold {}: accuracy by its Beta posterior, the \
-             others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. {calibrated}",
+             others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. The oracle temperature 1/β is fitted to the test labels \
+             themselves: no method, but a bound on what one number behind the row could do. {calibrated}",
             options.scores.n_bins,
             percent(options.scores.level)
         ),
@@ -113,7 +118,7 @@ fn sets(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         let mut cells = Vec::new();
         for set in &s.sets {
             cells.push(estimate(&set.coverage));
-            cells.push(TableCell::new(number(set.mean_size)));
+            cells.push(estimate(&set.mean_size));
         }
         cells.extend(s.abstention.as_ref().map(abstention).into_iter().flatten());
         cells
