@@ -53,6 +53,8 @@ pub struct ShiftedSpec {
     /// Keep only items of these subjects.
     #[serde(default)]
     pub subjects: Vec<String>,
+    /// Keep only items of so many choices.
+    pub n_choices: Option<usize>,
     /// Their answers are of the task's classes, and are scored.
     #[serde(default)]
     pub labelled: bool,
@@ -155,10 +157,11 @@ impl TaskSpec {
         let (train, held_out, test) = (encode(&train)?, encode(&held_out)?, encode(&test)?);
         let n_classes = train.n_classes.max(held_out.n_classes).max(test.n_classes);
         let shifted = self.shifted.iter().map(|spec| {
-            let of_subject = |item: &Item| {
-                spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s))
+            let kept = |item: &Item| {
+                (spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s)))
+                    && spec.n_choices.is_none_or(|n| item.choices.len() == n)
             };
-            let task = Task::from_jsonl(data.join(&spec.file))?.filter(of_subject);
+            let task = Task::from_jsonl(data.join(&spec.file))?.filter(kept);
             let data = encode(&form.split(&task, sizes.shifted, seed)?.0)?.with_classes(n_classes)?;
             Ok(EncodedShift { name: spec.name.clone(), data, labelled: spec.labelled })
         });
