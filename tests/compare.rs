@@ -134,6 +134,7 @@ fn every_method_answers_about_every_item_and_says_what_it_took() {
         let p = answered.test.matrix().unwrap();
         assert!(p.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-8), "{}", cell.method);
         assert!(answered.cost.forwards_per_item > 0);
+        assert!(answered.machine.as_ref().unwrap().contains("threads"), "{:?}", answered.machine);
     }
     let cost = |name: &str| answered(run.cells.iter().find(|cell| cell.method == name).unwrap()).cost;
     assert_eq!(cost("maximum likelihood").fit_forwards, 0);

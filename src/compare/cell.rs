@@ -145,6 +145,9 @@ pub struct Answered {
     pub shifted: Vec<Answers>,
     /// The price.
     pub cost: Cost,
+    /// What computed it: backend, threads, processor; `None` where that was not kept.
+    #[serde(default)]
+    pub machine: Option<String>,
     /// Numbers that the method found, by name: a prior precision, a scale, an evidence.
     pub found: BTreeMap<String, f64>,
 }

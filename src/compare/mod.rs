@@ -5,6 +5,7 @@
 
 mod cell;
 mod comparison;
+mod machine;
 mod options;
 mod protocol;
 mod report;

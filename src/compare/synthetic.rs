@@ -82,6 +82,7 @@ fn cell(setting: &Setting, method: &str, index: usize) -> Cell {
                 backwards_per_item: 0,
                 stored_bytes: 4096,
             },
+            machine: None,
             found: BTreeMap::from([("prior precision".to_string(), 20.0)]),
         })),
     }

@@ -2,6 +2,7 @@
 
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
 use super::comparison::Comparison;
+use super::machine::machine;
 use super::setting::Splits;
 use super::store::RunStore;
 use crate::curvature::{Curvature, CurvatureConfig, check_memory_of, fit_curvatures};
@@ -180,7 +181,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             stored_bytes: needs.bytes as u64,
         };
         let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
-        let answered = Answered { held_out, test, shifted: answers, cost, found };
+        let machine = Some(machine(&self.base.device()));
+        let answered = Answered { held_out, test, shifted: answers, cost, machine, found };
         let method = self.comparison.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }

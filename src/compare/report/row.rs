@@ -78,6 +78,8 @@ pub struct ReportRow {
     pub calibration_labels: usize,
     /// The method's price; a calibrator adds no pass. None of a method that failed.
     pub cost: Option<Cost>,
+    /// What computed the answers, where that was kept.
+    pub machine: Option<String>,
     /// Numbers that the method and its calibrator found, by name.
     pub found: BTreeMap<String, f64>,
     /// What a reader must know of the calibrator's fit.
@@ -161,9 +163,9 @@ impl RunReport {
 impl ReportRow {
     fn new(row: &Row, run: &Run, options: &ReportOptions, n_calibration: usize) -> Result<Self> {
         let cell = row.cell;
-        let (cost, mut found) = match &cell.outcome {
-            Outcome::Answered(answered) => (Some(answered.cost), answered.found.clone()),
-            Outcome::Failed(_) => (None, BTreeMap::new()),
+        let (cost, machine, mut found) = match &cell.outcome {
+            Outcome::Answered(answered) => (Some(answered.cost), answered.machine.clone(), answered.found.clone()),
+            Outcome::Failed(_) => (None, None, BTreeMap::new()),
         };
         let outcome = match &row.answers {
             Err(reason) => RowOutcome::Failed(reason.clone()),
@@ -181,6 +183,7 @@ impl ReportRow {
             extra_data: cell.extra_data,
             calibration_labels: if row.calibration.is_some() { n_calibration } else { 0 },
             cost,
+            machine,
             found,
             caveat: row.answers.as_ref().ok().and_then(|answers| answers.caveat).map(String::from),
             outcome,

@@ -244,7 +244,7 @@ fn cost(run: &RunReport) -> Table {
     Table {
         title: "Data and cost".into(),
         note: format!(
-            "{}A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
+            "{}{} A pass is that of one item. {DITTO}: as the method above; a calibrator adds no pass.",
             match training.items {
                 0 => "Every method trained its own adapter. ".to_string(),
                 items => format!(
@@ -254,7 +254,8 @@ fn cost(run: &RunReport) -> Table {
                     count(items),
                     count(training.tokens)
                 ),
-            }
+            },
+            seconds_of(run)
         ),
         first: "method".into(),
         columns: texts([
@@ -270,6 +271,26 @@ fn cost(run: &RunReport) -> Table {
             "settings",
         ]),
         rows: rows.collect(),
+    }
+}
+
+/// On what the seconds were taken.
+fn seconds_of(run: &RunReport) -> String {
+    let mut machines: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in run.rows.iter().filter(|row| row.cost.is_some() && row.calibration.is_none()) {
+        let machine = row.machine.as_deref().unwrap_or("a machine whose name was not kept");
+        match machines.iter_mut().find(|(known, _)| *known == machine) {
+            Some((_, names)) => names.push(&row.name),
+            None => machines.push((machine, vec![&row.name])),
+        }
+    }
+    match &machines[..] {
+        [] => String::new(),
+        [(machine, _)] => format!("Seconds are those of {machine}."),
+        several => {
+            let each = several.iter().map(|(machine, names)| format!("{machine} ({})", names.join(", ")));
+            format!("Seconds are of several machines, not to be compared: {}.", each.collect::<Vec<_>>().join("; "))
+        }
     }
 }
 

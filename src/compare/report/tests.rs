@@ -182,6 +182,23 @@ fn a_report_of_more_rows_and_seeds_than_a_picture_shows_is_still_one() {
 }
 
 #[test]
+fn seconds_have_their_machine_and_several_are_told_apart() {
+    let mut run = synthetic::run("obqa", 0, &["map", "laplace", "swag"]);
+    let note = |run: &Run| Report::new(vec![run.clone()], quick()).unwrap().markdown();
+    assert!(note(&run).contains("Seconds are those of a machine whose name was not kept."));
+    let mut on = |cell: usize, machine: &str| {
+        let Outcome::Answered(answered) = &mut run.cells[cell].outcome else { panic!("it answered") };
+        answered.machine = Some(machine.into());
+        note(&run)
+    };
+    on(0, "old");
+    on(1, "new");
+    let several = on(2, "old");
+    assert!(several.contains("Seconds are of several machines, not to be compared: old (map, swag); new (laplace)."));
+    assert!(on(1, "old").contains("Seconds are those of old."));
+}
+
+#[test]
 fn without_held_out_labels_the_tables_say_so() {
     let mut run = synthetic::run("obqa", 0, &["map", "laplace"]);
     run.setting.held_out.clear();
