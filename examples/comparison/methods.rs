@@ -28,9 +28,19 @@ pub const POST_HOC: [&str; 11] = [
     "last-layer",
 ];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
-/// Those that run only where they are asked for: structures that take more memory or are worse, and settings of published code.
-const ON_REQUEST: [&str; 7] =
-    ["full", "site-block", "diagonal", "core-block", "swag-published", "ivon-published", "blob-published"];
+/// Those that run only where they are asked for: evidence at the mode, structures that take more memory or are worse, and settings of
+/// published code.
+const ON_REQUEST: [&str; 9] = [
+    "function-mode",
+    "core-mode",
+    "full",
+    "site-block",
+    "diagonal",
+    "core-block",
+    "swag-published",
+    "ivon-published",
+    "blob-published",
+];
 
 #[derive(Args)]
 pub struct MethodArguments {
@@ -95,6 +105,8 @@ impl MethodArguments {
             "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
             "core" => Box::new(laplace(CurvatureStructure::Core)),
             "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
+            "function-mode" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_evidence_at_mode()),
+            "core-mode" => Box::new(laplace(CurvatureStructure::Core).with_evidence_at_mode()),
             "full" => Box::new(laplace(CurvatureStructure::Full)),
             "site-block" => Box::new(laplace(CurvatureStructure::SiteBlock)),
             "diagonal" => Box::new(laplace(CurvatureStructure::Diagonal)),

@@ -29,5 +29,6 @@ pub use seeds::{SeedGroup, SeedPairs, SeedRow, Spread};
 pub use setting::{About, Shifted, Splits};
 pub use store::read_runs;
 pub use summary::{
-    AbstentionSummary, Detection, EntropyHistogram, SetSummary, ShiftSummary, Summary, UncertaintyScore,
+    AbstentionSummary, Detection, EntropyHistogram, OracleTemperature, SetSummary, ShiftSummary, Summary,
+    UncertaintyScore,
 };

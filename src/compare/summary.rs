@@ -216,9 +216,9 @@ impl OracleTemperature {
             return Ok(None);
         };
         let scaled = temperature.apply_to_probabilities(p)?;
-        let losses: Vec<f64> = labels.iter().enumerate().map(|(item, label)| -scaled[[item, *label]].ln()).collect();
-        let nll = |weights: &[f64]| weights.iter().zip(&losses).map(|(w, loss)| w * loss).sum();
-        Ok(Some(Self { beta: temperature.beta, nll: bootstrap.estimate(labels.len(), nll)? }))
+        let loss = |(item, label): (usize, &usize)| -scaled[[item, *label]].max(f64::MIN_POSITIVE).ln();
+        let losses: Vec<f64> = labels.iter().enumerate().map(loss).collect();
+        Ok(Some(Self { beta: temperature.beta, nll: bootstrap.mean(&losses)? }))
     }
 }
 
@@ -228,7 +228,6 @@ impl SetSummary {
         let sets = rule.sets(row.test.probabilities.view())?;
         let sizes: Vec<f64> =
             sets.outer_iter().map(|set| set.iter().filter(|member| **member).count() as f64).collect();
-        let mean_size = |weights: &[f64]| weights.iter().zip(&sizes).map(|(w, size)| w * size).sum();
         Ok(Self {
             score: rule.score,
             miscoverage: rule.miscoverage,
@@ -236,7 +235,7 @@ impl SetSummary {
             n_items: rule.n_items,
             coverage: beta_interval(tally.n_covered, tally.n_items, options.scores.level)?,
             expected_coverage: rule.coverage_interval(options.scores.level)?,
-            mean_size: options.scores.bootstrap().estimate(tally.n_items, mean_size)?,
+            mean_size: options.scores.bootstrap().mean(&sizes)?,
         })
     }
 }

@@ -6,7 +6,7 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spen
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
 use crate::predict::Predictive;
 
 /// How the prior precision is found.
@@ -15,6 +15,9 @@ pub enum PriorChoice {
     /// As [`LaplaceConfig`] says: the most evidence, or a fixed one. No further data.
     #[default]
     Configured,
+    /// The most evidence at the mode of the log joint's quadratic expansion ([`Laplace::with_gradient`]), where weights about which
+    /// the data say nothing are back at the prior's centre. Exact structures alone; one more pass over the training items.
+    EvidenceAtMode,
     /// The least negative log-likelihood of the held-out items: their labels are spent.
     HeldOut,
 }
@@ -58,6 +61,12 @@ impl LaplaceMethod {
         self
     }
 
+    /// The same with its prior precision by the evidence at the mode.
+    pub fn with_evidence_at_mode(mut self) -> Self {
+        self.prior = PriorChoice::EvidenceAtMode;
+        self
+    }
+
     /// The same, predicting in another way.
     pub fn with_predictive(mut self, predictive: Predictive) -> Self {
         self.predictive = predictive;
@@ -75,9 +84,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             AdapterSubset::OnlyB => name += ", B",
             AdapterSubset::Pattern(pattern) => name += &format!(", {pattern}"),
         }
-        if self.prior == PriorChoice::HeldOut {
-            name += ", held-out prior";
-        }
+        name += match self.prior {
+            PriorChoice::Configured => "",
+            PriorChoice::EvidenceAtMode => ", evidence at the mode",
+            PriorChoice::HeldOut => ", held-out prior",
+        };
         if let Predictive::Sampled { .. } = self.predictive {
             name += ", sampled";
         }
@@ -92,6 +103,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             &self.laplace;
         let precision = match (self.prior, prior_precision) {
             (PriorChoice::HeldOut, _) => "by held-out likelihood".to_string(),
+            (PriorChoice::EvidenceAtMode, _) => "by evidence at the mode".into(),
             (PriorChoice::Configured, None) => "by evidence".into(),
             (PriorChoice::Configured, Some(precision)) => format!("{}", precision.value()),
         };
@@ -139,6 +151,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let passes = rows as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
         let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &self.laplace)?;
+        if self.prior == PriorChoice::EvidenceAtMode {
+            let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
+            let gradient = log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
+            laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
+            spent.forwards += context.train.n_items();
+            spent.backwards += context.train.n_items();
+        }
         if self.prior == PriorChoice::HeldOut {
             let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
             let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;

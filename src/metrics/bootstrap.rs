@@ -20,10 +20,11 @@ use serde::{Deserialize, Serialize};
 /// use bayes_lora::metrics::BayesianBootstrap;
 ///
 /// let losses = [0.2, 0.4, 0.1, 0.9, 0.3];
-/// let mean = |w: &[f64]| w.iter().zip(&losses).map(|(w, l)| w * l).sum();
-/// let estimate = BayesianBootstrap::default().estimate(losses.len(), mean)?;
+/// let estimate = BayesianBootstrap::default().mean(&losses)?;
 /// assert!((estimate.value - 0.38).abs() < 1e-12);
 /// assert!(estimate.low < 0.38 && 0.38 < estimate.high);
+/// let of_the_first = BayesianBootstrap::default().estimate(losses.len(), |weights| weights[0] * losses[0])?;
+/// assert!((of_the_first.value - 0.04).abs() < 1e-12);
 /// # Ok::<(), bayes_lora::error::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,14 @@ impl BayesianBootstrap {
     pub fn estimate(&self, n_items: usize, mut statistic: impl FnMut(&[f64]) -> f64) -> Result<Estimate> {
         let [estimate] = self.estimates(n_items, |weights| [statistic(weights)])?;
         Ok(estimate)
+    }
+
+    /// Estimates the mean of the items' values.
+    ///
+    /// # Errors
+    /// As [`estimate`](Self::estimate).
+    pub fn mean(&self, values: &[f64]) -> Result<Estimate> {
+        self.estimate(values.len(), |weights| weighted_sum(weights, values))
     }
 
     /// Estimates several statistics from the same draws.

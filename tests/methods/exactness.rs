@@ -5,13 +5,14 @@ use crate::{Case, laplace, link, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
+use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{Adaptable, AdapterSampler, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{
     Belief, ColumnSpaceNoise, DropoutSampler, Flipout, GaussianAdapter, HeadLaplace, LaplaceMethod, Members, Method,
     NoiseOfA, NoisyBelief, OwnPointBelief, SampledBelief, TokenDropout,
 };
 use bayes_lora::models::{Activation, Mlp, MlpConfig, Points};
-use bayes_lora::posterior::LaplaceConfig;
+use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
 use bayes_lora::predict::predict_sampled;
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
@@ -122,6 +123,23 @@ fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
     // the variance of a logit is some units over λ
     assert!(probabilities(1e15).iter().all(|p| relative_error(p, &expected) < 1e-12));
     assert!(probabilities(1.0).iter().all(|p| relative_error(p, &expected) > 1e-4));
+}
+
+#[test]
+fn the_prior_by_evidence_at_the_mode_is_that_of_the_posterior_with_its_gradient() {
+    if !f64_or_skip("evidence at the mode") {
+        return;
+    }
+    let case = points(DType::F64);
+    let control = Control::silent();
+    let precision = |method: LaplaceMethod| method.fit(&case.context(1, &control)).unwrap().found["prior precision"];
+    let gradient = log_likelihood_gradient(&case.map, &case.train, Likelihood::Categorical, &LIMITS, &control).unwrap();
+    let core = laplace(CurvatureStructure::Core);
+    let curvature = &case.curvatures.iter().find(|(config, _)| *config == core.curvature).unwrap().1;
+    let posterior = Laplace::new(&case.map, curvature, &core.laplace).unwrap().with_gradient(&gradient).unwrap();
+    let by_hand = posterior.with_optimal_prior().unwrap().prior_precisions().of(0).value();
+    assert!((precision(core.clone().with_evidence_at_mode()) / by_hand - 1.0).abs() < 1e-9); // batches in parallel
+    assert!((precision(core) / by_hand - 1.0).abs() > 0.01);
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
         Box::new(HeadLaplace::default()),
         Box::new(laplace(CurvatureStructure::Kronecker)),
         Box::new(laplace(CurvatureStructure::Core)),
+        Box::new(laplace(CurvatureStructure::Core).with_evidence_at_mode()),
         Box::new(laplace(CurvatureStructure::Core).with_predictive(Predictive::Sampled { n_samples: 10, seed: 0 })),
     ]
 }

@@ -1,7 +1,7 @@
 //! What a method lacks is said by name, before anything is spent.
 
 use crate::support::{Fixture, continuation_dataset};
-use crate::{Case, ivon, points, recipe};
+use crate::{Case, ivon, laplace, points, recipe};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, attach};
@@ -131,6 +131,7 @@ fn settings_out_of_bounds_are_refused_before_training() {
     refused(&Swag { rate_share: 0.0, ..Swag::default() }, &case, &["rate_share"]);
     let curved = LaplaceMethod::with_structure(CurvatureStructure::Diagonal);
     refused(&curved.clone().with_predictive(Predictive::Map), &case, &["predictive"]);
+    refused(&laplace(CurvatureStructure::Kronecker).with_evidence_at_mode(), &case, &["exact curvature", "Kronecker"]);
     let none: [&OfPoints; 6] = [
         &Ivon { n_samples: 0, ..ivon() },
         &Blob { n_samples: 0, ..Blob::default() },

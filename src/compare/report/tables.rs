@@ -64,8 +64,8 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         title: format!("Scores on {} test items", count(run.info.n_test)),
         note: format!(
             "NLL in nats per item; ECE over {} bins of equal width. Intervals hold {}: accuracy by its Beta posterior, the \
-             others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. The oracle temperature 1/β is fitted to the test labels \
-             themselves: no method, but a bound on what one number behind the row could do. {calibrated}",
+             others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. The oracle temperature 1/β is fitted to the \
+             test labels themselves: no method, but a bound on what one number behind the row could do. {calibrated}",
             options.scores.n_bins,
             percent(options.scores.level)
         ),
