@@ -14,7 +14,7 @@ use std::error::Error;
 pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 
 /// Those that start from the trained adapter, and those that go on training or train their own.
-pub const POST_HOC: [&str; 11] = [
+pub const POST_HOC: [&str; 12] = [
     "mle",
     "dropout",
     "checkpoints",
@@ -22,25 +22,17 @@ pub const POST_HOC: [&str; 11] = [
     "tfb-published",
     "head",
     "function",
+    "function-mode",
     "kronecker",
     "core",
     "ekfac",
     "last-layer",
 ];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
-/// Those that run only where they are asked for: evidence at the mode, structures that take more memory or are worse, and settings of
+/// Those that run only where they are asked for: evidence at the mode in core space, structures that take more memory or are worse, and settings of
 /// published code.
-const ON_REQUEST: [&str; 9] = [
-    "function-mode",
-    "core-mode",
-    "full",
-    "site-block",
-    "diagonal",
-    "core-block",
-    "swag-published",
-    "ivon-published",
-    "blob-published",
-];
+const ON_REQUEST: [&str; 8] =
+    ["core-mode", "full", "site-block", "diagonal", "core-block", "swag-published", "ivon-published", "blob-published"];
 
 #[derive(Args)]
 pub struct MethodArguments {
