@@ -6,7 +6,9 @@ use bayes_lora::belief::LinkApprox;
 use bayes_lora::compare::{
     About, Cell, ClassName, Comparison, ExtraData, Outcome, Report, ReportOptions, Run, Shifted, Splits, read_runs,
 };
-use bayes_lora::curvature::{AdapterSubset, CurvatureStructure, RandomProjection, fit_curvature};
+use bayes_lora::curvature::{
+    AdapterSubset, CurvatureConfig, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature,
+};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{LoraConfig, attach};
@@ -323,6 +325,23 @@ fn a_curvature_that_is_too_large_by_itself_stops_no_other() {
     let Outcome::Failed(reason) = &cells[0].outcome else { panic!("1,000 bytes are not enough") };
     assert!(reason.contains("memory_limit") && reason.contains("1000"), "{reason}");
     assert_eq!(answered(&cells[1]).test, answered(&run(&alone, &data, 0).unwrap().cells[0]).test);
+}
+
+#[test]
+fn curvatures_that_do_not_fit_together_are_summed_one_after_the_other() {
+    let data = Data::new();
+    let model = attach(mlp(), &recipe(0.0).lora, 0).unwrap();
+    let bytes = |method: &LaplaceMethod| estimate_cost(&model, &data.train, &method.curvature).unwrap().bytes;
+    let both = [CurvatureStructure::Kronecker, CurvatureStructure::Full].map(laplace);
+    let limit = both.iter().map(bytes).max();
+    let tests = |limit: Option<u64>| -> Vec<_> {
+        let comparison = both.iter().fold(Comparison::new(recipe(0.0)), |comparison, method| {
+            let curvature = CurvatureConfig { memory_limit: limit, ..method.curvature.clone() };
+            comparison.with_method(LaplaceMethod { curvature, ..method.clone() })
+        });
+        run(&comparison, &data, 0).unwrap().cells.iter().map(|cell| answered(cell).test.clone()).collect()
+    };
+    assert_eq!(tests(limit), tests(None));
 }
 
 #[test]

@@ -55,8 +55,8 @@ struct Arguments {
     methods: MethodArguments,
     #[command(flatten)]
     report: ReportArguments,
-    /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables; flags of the recipe are
-    /// refused, and `examples/paper_table/blob2024.json` has its splits.
+    /// `clean`, or `blob2024`: the prompts, rows and training of the code behind BLoB's and TFB's tables. Flags of the recipe are
+    /// refused, files with fewer items than asked for are taken whole, and `examples/paper_table/blob2024.json` names the splits.
     #[arg(long, default_value = Protocol::Clean.name())]
     protocol: Protocol,
     /// How many seeds: 0, 1, …
@@ -67,6 +67,7 @@ struct Arguments {
     shard: Shard,
     #[arg(long, default_value_t = 256)]
     n_train: usize,
+    /// Items for calibrators and sets, not trained on; none with 0.
     #[arg(long, default_value_t = 96)]
     n_held_out: usize,
     #[arg(long, default_value_t = 160)]
@@ -86,7 +87,7 @@ struct Arguments {
     dropout: f64,
     #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
     targets: Vec<String>,
-    /// Items of a batch.
+    /// Items of a batch; a preset trains in batches of its own.
     #[arg(long, default_value_t = 8)]
     batch: usize,
     /// Directory for the cells and the report.
@@ -194,7 +195,7 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
     };
     let splits = Splits {
         train: &task.train,
-        held_out: Some(&task.held_out),
+        held_out: task.held_out.as_ref(),
         test: &task.test,
         shifted: task
             .shifted

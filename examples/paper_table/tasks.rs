@@ -71,7 +71,7 @@ pub struct Sizes {
 /// A task's items as a model sees them.
 pub struct EncodedTask {
     pub train: EncodedDataset,
-    pub held_out: EncodedDataset,
+    pub held_out: Option<EncodedDataset>,
     pub test: EncodedDataset,
     pub shifted: Vec<EncodedShift>,
     pub example: String,
@@ -150,12 +150,16 @@ impl TaskSpec {
     ) -> Result<EncodedTask, Box<dyn Error>> {
         let form = self.form(protocol)?;
         let read = |file: &str| self.routed(self.read(&data.join(file), &form)?, data);
-        let (train, rest) = form.split(&read(&self.train)?, sizes.train, seed)?;
-        let (held_out, _) = form.split(&rest, sizes.held_out, seed)?;
+        let all = read(&self.train)?;
+        let n_train = form.at_most(sizes.train, all.len().saturating_sub(sizes.held_out));
+        let (train, rest) = form.split(&all, n_train, seed)?;
+        let held_out = (sizes.held_out > 0).then(|| form.split(&rest, sizes.held_out, seed)).transpose()?;
         let (test, _) = form.split(&read(&self.test)?, sizes.test, seed)?;
         let encode = |task: &Task| form.encode(task, tokenizer);
-        let (train, held_out, test) = (encode(&train)?, encode(&held_out)?, encode(&test)?);
-        let n_classes = train.n_classes.max(held_out.n_classes).max(test.n_classes);
+        let (train, test) = (encode(&train)?, encode(&test)?);
+        let held_out = held_out.map(|(task, _)| encode(&task)).transpose()?;
+        let of_held_out = held_out.as_ref().map_or(0, |data| data.n_classes);
+        let n_classes = train.n_classes.max(of_held_out).max(test.n_classes);
         let shifted = self.shifted.iter().map(|spec| {
             let kept = |item: &Item| {
                 (spec.subjects.is_empty() || item.subject.as_ref().is_some_and(|s| spec.subjects.contains(s)))
@@ -177,7 +181,7 @@ impl TaskSpec {
             classes: classes.collect(),
             prompt_hash: form.encoding()?.template.fingerprint(),
             train: train.with_classes(n_classes)?,
-            held_out: held_out.with_classes(n_classes)?,
+            held_out: held_out.map(|data| data.with_classes(n_classes)).transpose()?,
             test: test.with_classes(n_classes)?,
             shifted,
         })
@@ -198,11 +202,20 @@ impl Form {
         }
     }
 
-    /// The first `n` items and the rest: in the order of the seed, or of the file under a preset.
+    /// The first `n` items and the rest: in the order of the seed, or under a preset of the file, of which it takes all where they are
+    /// fewer.
     fn split(&self, task: &Task, n: usize, seed: u64) -> bayes_lora::Result<(Task, Task)> {
         match self {
             Self::Own(_) => task.split(n, seed),
-            Self::Preset(..) => task.split_at(n),
+            Self::Preset(..) => task.split_at(self.at_most(n, task.len())),
+        }
+    }
+
+    /// So many of the items at hand.
+    fn at_most(&self, n: usize, at_hand: usize) -> usize {
+        match self {
+            Self::Own(_) => n,
+            Self::Preset(..) => n.min(at_hand),
         }
     }
 

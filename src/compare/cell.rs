@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The version that this crate writes and reads; any change of a field needs another.
+/// The version that this crate writes and reads; any change of a field needs another, but for a new one that may be absent.
 pub const CELL_FORMAT: u64 = 2;
 
 /// What all methods of one run have in common: the task, the seed, the adapter that post-hoc methods start from.

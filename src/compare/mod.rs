@@ -5,6 +5,7 @@
 
 mod cell;
 mod comparison;
+mod curvature_group;
 mod machine;
 mod options;
 mod protocol;

@@ -2,7 +2,7 @@
 
 use crate::belief::top_class;
 use crate::calibrate::{
-    Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature, TemperatureFit,
+    Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature, TemperatureOutcome,
 };
 use crate::compare::cell::Setting;
 use crate::compare::options::ReportOptions;
@@ -10,9 +10,9 @@ use crate::compare::row::{RowAnswers, SplitAnswers};
 use crate::error::Result;
 use crate::metrics::{
     BayesianBootstrap, Estimate, Reliability, RiskCoverage, Scores, SelectiveScores, auroc_estimate,
-    average_precision_estimate, beta_interval, false_positive_rate_estimate,
+    average_precision_estimate, beta_interval, false_positive_rate_estimate, nll_estimate,
 };
-use ndarray::ArrayView2;
+use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 /// Recall at which the share of false alarms is told.
@@ -32,7 +32,8 @@ pub struct Summary {
     /// Accuracy on the surest items that make up [`ReportOptions::coverage`], and the largest share of items answered with at least
     /// [`ReportOptions::accuracy`].
     pub selective: SelectiveScores,
-    /// What the temperature that suits the test labels best would make of the answers; none where they set no bound to it.
+    /// What the temperature that suits the test labels best would make of the answers; none where they set no bound to it, or a label
+    /// has probability 0.
     pub oracle: Option<OracleTemperature>,
     /// Conformal sets, one for each of [`ReportOptions::set_scores`]; none without held-out labels.
     pub sets: Vec<SetSummary>,
@@ -73,6 +74,8 @@ pub struct SetSummary {
 pub struct OracleTemperature {
     /// The inverse temperature β of `p ∝ p̄^β`.
     pub beta: f64,
+    /// Whether β is the smallest that is tried: uniform answers suit the labels best.
+    pub at_its_end: bool,
     /// Negative log-likelihood at it, nats per item, with its bootstrap interval at this β.
     pub nll: Estimate,
 }
@@ -211,29 +214,32 @@ impl Summary {
 
 impl OracleTemperature {
     fn new(p: ArrayView2<f64>, labels: &[usize], bootstrap: &BayesianBootstrap) -> Result<Option<Self>> {
-        // a label of probability 0, or no bound: what a calibrator's own row says of its held-out labels
-        let Ok(temperature) = Temperature::fit_probabilities(p, labels).and_then(TemperatureFit::usable) else {
+        // no power of 0 is more
+        if labels.iter().enumerate().any(|(item, label)| p[[item, *label]] == 0.0) {
             return Ok(None);
-        };
-        let scaled = temperature.apply_to_probabilities(p)?;
-        let loss = |(item, label): (usize, &usize)| -scaled[[item, *label]].max(f64::MIN_POSITIVE).ln();
-        let losses: Vec<f64> = labels.iter().enumerate().map(loss).collect();
-        Ok(Some(Self { beta: temperature.beta, nll: bootstrap.mean(&losses)? }))
+        }
+        let fit = Temperature::fit_probabilities(p, labels)?;
+        if fit.outcome == TemperatureOutcome::Unbounded {
+            return Ok(None);
+        }
+        let scaled = fit.temperature.apply_to_probabilities(p)?;
+        let nll = nll_estimate(scaled.view(), labels, bootstrap)?;
+        Ok(Some(Self { beta: fit.temperature.beta, at_its_end: fit.temperature.is_at_its_end(), nll }))
     }
 }
 
 impl SetSummary {
     fn new(rule: &ConformalSets, row: &RowAnswers, labels: &[usize], options: &ReportOptions) -> Result<Self> {
-        let tally = rule.tally(row.test.probabilities.view(), labels)?;
         let sets = rule.sets(row.test.probabilities.view())?;
-        let sizes: Vec<f64> =
-            sets.outer_iter().map(|set| set.iter().filter(|member| **member).count() as f64).collect();
+        let n_covered = labels.iter().enumerate().filter(|(item, label)| sets[[*item, **label]]).count();
+        let size = |set: ArrayView1<bool>| set.iter().filter(|member| **member).count() as f64;
+        let sizes: Vec<f64> = sets.outer_iter().map(size).collect();
         Ok(Self {
             score: rule.score,
             miscoverage: rule.miscoverage,
             threshold: rule.threshold.is_finite().then_some(rule.threshold),
             n_items: rule.n_items,
-            coverage: beta_interval(tally.n_covered, tally.n_items, options.scores.level)?,
+            coverage: beta_interval(n_covered, labels.len(), options.scores.level)?,
             expected_coverage: rule.coverage_interval(options.scores.level)?,
             mean_size: options.scores.bootstrap().mean(&sizes)?,
         })

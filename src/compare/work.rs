@@ -2,10 +2,11 @@
 
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
 use super::comparison::Comparison;
+use super::curvature_group::CurvatureGroup;
 use super::machine::machine;
 use super::setting::Splits;
 use super::store::RunStore;
-use crate::curvature::{Curvature, CurvatureConfig, check_memory_of, fit_curvatures};
+use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
 use crate::error::{Error, Result};
 use crate::methods::{FitContext, Fitted, Method, Spent};
 use crate::models::{Classifier, Dataset};
@@ -46,34 +47,31 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
                 Err(reason) => self.fail(&[k], reason, cells)?,
             }
         }
-        let mut configs: Vec<CurvatureConfig> = Vec::new();
-        let mut sharing = Vec::new();
+        let mut groups = Vec::new();
         for (k, config) in with_curvature.into_iter().filter_map(|k| Some((k, curvature_of(k)?))) {
-            // one that is too large by itself stops no other
-            if let Err(reason) = check_memory_of(&self.map.model, self.splits.train, &config) {
-                self.fail(&[k], reason, cells)?;
-                continue;
-            }
-            sharing.push(k);
-            if !configs.contains(&config) {
-                configs.push(config);
-            }
-        }
-        if sharing.is_empty() {
-            return Ok(());
-        }
-        let clock = Instant::now();
-        let control = &self.comparison.control;
-        let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
-            Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
-            Err(reason) => return self.fail(&sharing, reason, cells),
-        };
-        let share = clock.elapsed().as_secs_f64() / sharing.len() as f64;
-        let mut fitted = Vec::new();
-        for k in sharing {
-            match self.fit(k, &curvatures, share) {
-                Ok(method) => fitted.push((k, method)),
+            match curvature_bytes(&self.map.model, self.splits.train, &config) {
+                Ok(bytes) => CurvatureGroup::join(&mut groups, k, config, bytes),
+                // one that is too large stops no other
                 Err(reason) => self.fail(&[k], reason, cells)?,
+            }
+        }
+        let mut fitted = Vec::new();
+        for CurvatureGroup { configs, methods, .. } in groups {
+            let clock = Instant::now();
+            let control = &self.comparison.control;
+            let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
+                Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
+                Err(reason) => {
+                    self.fail(&methods, reason, cells)?;
+                    continue;
+                }
+            };
+            let share = clock.elapsed().as_secs_f64() / methods.len() as f64;
+            for k in methods {
+                match self.fit(k, &curvatures, share) {
+                    Ok(method) => fitted.push((k, method)),
+                    Err(reason) => self.fail(&[k], reason, cells)?,
+                }
             }
         }
         let (linearized, others): (Vec<_>, Vec<_>) =

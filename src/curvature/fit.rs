@@ -106,15 +106,20 @@ pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(fitted.swap_remove(0))
 }
 
-/// Refuses a setting whose sums alone take more than its own memory limit.
-pub(crate) fn check_memory_of<M: Classifier, D: Dataset<Input = M::Input>>(
+/// Bytes that the sums of one setting take.
+///
+/// # Errors
+/// As [`fit_curvature`] before anything runs: more than its own memory limit is refused.
+pub(crate) fn curvature_bytes<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
     config: &CurvatureConfig,
-) -> Result<()> {
+) -> Result<u64> {
     config.validate()?;
     let config = with_dense_limit(model, data, config)?;
-    check_memory(&[estimate_cost(model, data, &config)?], config.memory_limit)
+    let cost = estimate_cost(model, data, &config)?;
+    check_memory(std::slice::from_ref(&cost), config.memory_limit)?;
+    Ok(cost.bytes)
 }
 
 fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {

@@ -32,7 +32,7 @@ pub use curvature::{Curvature, CurvatureSums};
 pub use diagonal::DiagonalSum;
 pub use estimate::{CurvatureCost, estimate_cost};
 pub use fisher::{FisherKind, TokenTreatment};
-pub(crate) use fit::check_memory_of;
+pub(crate) use fit::curvature_bytes;
 pub use fit::{correct_eigenvalues, fit_curvature, fit_curvatures};
 pub use gram::{GramSum, RowBlock};
 pub use joint::JointSum;

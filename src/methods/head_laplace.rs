@@ -22,7 +22,8 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 ///
 /// λ by evidence maximises `−½ λ Σ_k (u_kᵀθ*)² − ½ Σ_k ln(1 + e_k/λ)`: the usual evidence without what no answer to the training items
 /// depends on, such as the part that all rows share or directions that no item has, where the mode of any λ is 0. Counting all of
-/// `‖θ*‖²` of the pretrained rows makes λ too small.
+/// `‖θ*‖²` of the pretrained rows makes λ too small. Directions of less than 1e-12 of the largest curvature are flat; the gradient at
+/// θ* is not looked at.
 ///
 /// Kristiadi et al. (2020), arXiv 2002.10118; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

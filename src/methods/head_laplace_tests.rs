@@ -72,6 +72,21 @@ fn the_prior_precision_counts_only_what_answers_depend_on() {
 }
 
 #[test]
+fn of_few_items_the_rows_count_within_their_span() {
+    let (features, weights) = example();
+    let features = features.slice(s![..2, ..]).to_owned();
+    let p = softmax(features.dot(&weights.t()).view());
+    let dense = eigh(dense_hessian(&features, &p).view()).unwrap();
+    let kept: Vec<usize> = (0..9).filter(|&k| dense.values[k] > 1e-9).collect();
+    assert_eq!(kept.len(), 4);
+    let values = kept.iter().map(|&k| (dense.values[k], 1.0)).collect();
+    let seen: f64 = kept.iter().map(|&k| dense.vectors.column(k).dot(&weights.flatten()).powi(2)).sum();
+    let expected = Spectrum { values }.maximize(seen).unwrap().precision.value();
+    let found = HeadPosterior::new(features.view(), &p, None, &weights).unwrap().precision.value();
+    assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+}
+
+#[test]
 fn the_curvature_is_the_hessian_of_the_log_likelihood() {
     let (features, weights) = example();
     let labels = [0, 1, 2, 0, 1, 2, 0, 0, 1];

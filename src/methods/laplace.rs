@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
 use crate::predict::Predictive;
+use crate::prior::PriorPrecision;
 
 /// How the prior precision is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,7 +62,7 @@ impl LaplaceMethod {
         self
     }
 
-    /// The same with its prior precision by the evidence at the mode.
+    /// The same with its prior precision by the evidence at the mode; of exact structures alone.
     pub fn with_evidence_at_mode(mut self) -> Self {
         self.prior = PriorChoice::EvidenceAtMode;
         self
@@ -145,13 +146,25 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             Predictive::Sampled { n_samples, .. } => check_some("n_samples", n_samples)?,
             Predictive::Linearized(_) => {}
         }
+        let at_mode = self.prior == PriorChoice::EvidenceAtMode;
+        let structure = self.curvature.structure;
+        if at_mode && !structure.is_exact() {
+            return Err(Error::config(
+                "structure for the evidence at the mode",
+                "exact: full, function or core space",
+                structure,
+            ));
+        }
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
         let rows = estimate_cost(context.map, context.train, &self.curvature)?.network_rows;
         let passes = rows as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
-        let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &self.laplace)?;
-        if self.prior == PriorChoice::EvidenceAtMode {
+        // the evidence at the mode needs none at the adapter
+        let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
+        let config = LaplaceConfig { prior_precision: start, ..self.laplace };
+        let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &config)?;
+        if at_mode {
             let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
             let gradient = log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
             laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;

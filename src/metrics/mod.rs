@@ -67,7 +67,7 @@ pub use detection::{
 pub use dispersion::{Dispersion, DispersionVerdict};
 pub use ece::{adaptive_ece, debiased_ece, ece, mce};
 pub use interval::{Estimate, beta_interval, wilson_interval};
-pub use nll::nll;
+pub use nll::{nll, nll_estimate};
 pub use paired::{PairedDifference, PairedScores};
 pub use paired_matrix::{PairedMatrix, PairedMetric};
 pub use paired_table::{PairedTable, p_better_accuracy};

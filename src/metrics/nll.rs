@@ -1,6 +1,8 @@
 //! Measures the surprise at the labels: the negative log-likelihood.
 
 use crate::error::Result;
+use crate::metrics::bootstrap::BayesianBootstrap;
+use crate::metrics::interval::Estimate;
 use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 
@@ -29,6 +31,18 @@ use ndarray::ArrayView2;
 pub fn nll(probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<f64> {
     let losses = item_losses(&Predictions::new(probabilities, labels)?);
     Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+}
+
+/// [`nll`] with its interval by the Bayesian bootstrap.
+///
+/// # Errors
+/// As [`nll`], or if the bootstrap's own settings are out of bounds.
+pub fn nll_estimate(
+    probabilities: ArrayView2<f64>,
+    labels: &[usize],
+    bootstrap: &BayesianBootstrap,
+) -> Result<Estimate> {
+    bootstrap.mean(&item_losses(&Predictions::new(probabilities, labels)?))
 }
 
 /// −ln p_y of each item, in nats.

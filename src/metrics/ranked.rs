@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 /// Items from most to least confident, in runs of equal confidence; found once, for any number of weightings.
 #[derive(Debug, Clone)]
 pub(super) struct Ranked {
-    pub(super) order: Vec<usize>,
+    order: Vec<usize>,
     run_lengths: Vec<usize>,
-    pub(super) wrong: Vec<bool>,
+    wrong: Vec<bool>,
 }
 
 impl Ranked {
@@ -18,7 +18,7 @@ impl Ranked {
         Self { run_lengths: runs.map(<[usize]>::len).collect(), wrong: correct.iter().map(|c| !c).collect(), order }
     }
 
-    pub(super) fn runs(&self) -> impl Iterator<Item = &[usize]> {
+    fn runs(&self) -> impl Iterator<Item = &[usize]> {
         let mut rest = &self.order[..];
         self.run_lengths.iter().map(move |&length| {
             let (run, tail) = rest.split_at(length);
@@ -27,9 +27,13 @@ impl Ranked {
         })
     }
 
-    /// Goes through the items, surest first, with their shares of the mass; the weights sum to 1. A run of ties has its mass and its
+    pub(super) fn n_items(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Goes through the items, surest first, with their shares of the mass. A run of ties has its mass and its
     /// wrong mass spread evenly over its items, which is the mean over orders when the weights are equal.
-    fn walk(&self, weights: &[f64], mut visit: impl FnMut(Step)) {
+    pub(super) fn walk(&self, weights: &[f64], mut visit: impl FnMut(Step)) {
         let (mut mass, mut wrong_mass) = (0.0, 0.0);
         for run in self.runs() {
             let (mut run_mass, mut run_wrong) = (0.0, 0.0);
@@ -91,17 +95,17 @@ impl Ranked {
 }
 
 /// An item in its place.
-struct Step {
+pub(super) struct Step {
     /// Its own mass.
     mass: f64,
     /// The mass up to and with it.
-    covered: f64,
+    pub(super) covered: f64,
     /// The wrong part of that.
-    wrong: f64,
+    pub(super) wrong: f64,
 }
 
-/// Sums of shares that should meet a level may miss it by their rounding.
-const SLACK: f64 = 1e-9;
+/// Sums of shares that should meet a level may miss it by their rounding, as 0.07 · 100 is a little above 7.
+pub(super) const SLACK: f64 = 1e-9;
 
 /// Refuses a share that is not above 0 and at most 1.
 pub(super) fn check_share(name: &str, share: f64) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result, check_finite};
 use crate::metrics::bootstrap::equal_weights;
 use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::{Ranked, check_share};
+use crate::metrics::ranked::{Ranked, SLACK, check_share};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
@@ -97,10 +97,9 @@ impl RiskCoverage {
     /// If the coverage is not above 0 and at most 1.
     pub fn accuracy_at(&self, coverage: f64) -> Result<f64> {
         check_share("coverage", coverage)?;
-        let n = self.risk.len();
-        // 0.07 · 100 is a little above 7: the slack keeps such products at their integer.
-        let k = (coverage * n as f64 - 1e-9).ceil() as usize;
-        Ok(1.0 - self.risk[k.clamp(1, n) - 1])
+        let enough = |covered: &f64| *covered >= coverage - SLACK;
+        let first = self.coverage.iter().position(enough).unwrap_or(self.risk.len() - 1);
+        Ok(1.0 - self.risk[first])
     }
 
     /// Largest share of the items, most confident first, that is answered with at least the given accuracy; 0 where none is.
@@ -118,8 +117,7 @@ impl RiskCoverage {
     /// ```
     pub fn coverage_at(&self, accuracy: f64) -> Result<f64> {
         check_share("accuracy", accuracy)?;
-        // 1 − 0.1 is a little above 0.9, and sums of risks round as well
-        let enough = |risk: &f64| 1.0 - risk >= accuracy - 1e-12;
+        let enough = |risk: &f64| 1.0 - risk >= accuracy - SLACK;
         let last = self.risk.iter().rposition(enough);
         Ok(last.map_or(0.0, |index| self.coverage[index]))
     }
@@ -135,15 +133,10 @@ impl RiskCoverage {
     }
 
     fn from_ranked(ranked: &Ranked) -> Self {
-        let n = ranked.order.len();
+        let n = ranked.n_items();
         let mut risk = Vec::with_capacity(n);
-        let mut errors = 0.0;
-        for run in ranked.runs() {
-            let wrong = run.iter().filter(|&&i| ranked.wrong[i]).count() as f64;
-            let (before, size) = (risk.len(), run.len());
-            risk.extend((1..=size).map(|j| (errors + wrong * j as f64 / size as f64) / (before + j) as f64));
-            errors += wrong;
-        }
+        // counts instead of shares: exact
+        ranked.walk(&vec![1.0; n], |step| risk.push(step.wrong / step.covered));
         Self {
             coverage: (1..=n).map(|k| k as f64 / n as f64).collect(),
             area: risk.iter().sum::<f64>() / n as f64,

@@ -260,7 +260,8 @@ impl Laplace {
     /// The prior precisions that maximise the evidence, one a group: the groups do not interact.
     ///
     /// # Errors
-    /// If a group has no optimum: zero curvature, or θ* = μ.
+    /// If a group has no optimum: zero curvature, or θ* = μ; at the mode of the quadratic model where a larger or a smaller λ is
+    /// always better.
     pub fn optimize_prior(&self) -> Result<Vec<EvidenceOptimum>> {
         let optimum = |group: &Group| {
             group.optimize().map_err(|e| match e {

@@ -53,7 +53,7 @@ impl QuadraticModel {
     /// best point of a grid is refined by Newton steps.
     ///
     /// # Errors
-    /// If no curvature is positive, or a larger λ is always better.
+    /// If no curvature is positive, or a larger or a smaller λ is always better.
     pub(super) fn maximize(&self, spectrum: &Spectrum) -> Result<EvidenceOptimum> {
         const STEP: f64 = 0.5;
         let value = |log: f64| -> Result<f64> {
@@ -71,14 +71,13 @@ impl QuadraticModel {
                 best = (found, log);
             }
         }
+        let refused =
+            |why: String| Err(Error::numerical(WHAT, format!("no optimum for λ {why}: fix the prior precision")));
         if best.1 + STEP > to {
-            let end = to.exp();
-            return Err(Error::numerical(
-                WHAT,
-                format!(
-                    "no optimum for λ below {end:.3e}: the data keep no weight from the prior's centre, fix the prior precision"
-                ),
-            ));
+            return refused(format!("below {:.3e}, the data keep no weight from the prior's centre", to.exp()));
+        }
+        if best.1 == from {
+            return refused(format!("above {:.3e}, a gradient points where the curvature is flat", from.exp()));
         }
         let slope = |log: f64| {
             let lambda = log.exp();
@@ -201,6 +200,11 @@ mod tests {
         };
         let error = at(0.1).unwrap_err().to_string();
         assert!(error.contains("no optimum for λ below 4.405e4"), "{error}"); // 2 e¹⁰
+        // a pull along what is flat: the expansion has no bound there
+        let flat = Spectrum { values: vec![(2.0, 1.0), (1e-8, 1.0)] };
+        let model = QuadraticModel { pulls: vec![0.0, 1.0], ..QuadraticModel::default() };
+        let error = model.maximize(&flat).unwrap_err().to_string();
+        assert!(error.contains("above 4.540e-13") && error.contains("flat"), "{error}"); // 1e-8 e⁻¹⁰
         // far enough: the derivative Σ e/(λ + e) − λ Σ (eθ/(λ + e))² is zero
         let lambda = at(3.0).unwrap().precision.value();
         let terms = spectrum.values.iter().map(|(e, _)| e / (lambda + e) - lambda * (3.0 * e / (lambda + e)).powi(2));

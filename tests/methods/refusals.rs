@@ -131,7 +131,11 @@ fn settings_out_of_bounds_are_refused_before_training() {
     refused(&Swag { rate_share: 0.0, ..Swag::default() }, &case, &["rate_share"]);
     let curved = LaplaceMethod::with_structure(CurvatureStructure::Diagonal);
     refused(&curved.clone().with_predictive(Predictive::Map), &case, &["predictive"]);
-    refused(&laplace(CurvatureStructure::Kronecker).with_evidence_at_mode(), &case, &["exact curvature", "Kronecker"]);
+    refused(
+        &laplace(CurvatureStructure::Kronecker).with_evidence_at_mode(),
+        &case,
+        &["structure for the evidence at the mode", "Kronecker"],
+    );
     let none: [&OfPoints; 6] = [
         &Ivon { n_samples: 0, ..ivon() },
         &Blob { n_samples: 0, ..Blob::default() },

@@ -1,6 +1,5 @@
 //! Lays all tasks of a model side by side, a table for each score: methods down, tasks across.
 
-use super::format::{interval, number};
 use super::table::{Table, TableCell, TableRow, merged};
 use crate::compare::seeds::{SeedGroup, SeedRow, on_split};
 
@@ -59,10 +58,7 @@ impl<'a> Column<'a> {
         let Some((_, spread)) = row.and_then(|row| row.numbers.iter().find(|(name, _)| *name == self.number)) else {
             return TableCell::none();
         };
-        let bounds = (spread.n_seeds > 1).then(|| interval(spread.low, spread.high));
-        let seeds = (spread.n_seeds < self.n_seeds).then(|| format!("{} of {} seeds", spread.n_seeds, self.n_seeds));
-        let details: Vec<String> = bounds.into_iter().chain(seeds).collect();
-        TableCell::with(number(spread.mean), details.join(", "))
+        TableCell::of_spread(spread, self.n_seeds)
     }
 }
 
@@ -89,6 +85,7 @@ fn table(title: String, columns: &[Column]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::report::format::{interval, number};
     use crate::compare::seeds::Spread;
 
     fn row(name: &str, numbers: &[(&str, f64, usize)]) -> SeedRow {

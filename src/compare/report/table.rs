@@ -1,5 +1,7 @@
 //! Holds tables as text, for pages and for Markdown alike.
 
+use super::format::{interval, number};
+use crate::compare::seeds::Spread;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -46,6 +48,13 @@ impl TableCell {
 
     pub fn with(text: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { text: text.into(), detail: detail.into(), words: false }
+    }
+
+    /// A mean over seeds with their extremes, and how many of the group's they are where they are not all.
+    pub fn of_spread(spread: &Spread, n_seeds: usize) -> Self {
+        let bounds = (spread.n_seeds > 1).then(|| interval(spread.low, spread.high));
+        let seeds = (spread.n_seeds < n_seeds).then(|| format!("{} of {n_seeds} seeds", spread.n_seeds));
+        Self::with(number(spread.mean), bounds.into_iter().chain(seeds).collect::<Vec<_>>().join(", "))
     }
 
     /// Where there is nothing to tell.

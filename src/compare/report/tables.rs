@@ -1,7 +1,7 @@
 //! Builds the tables of a report.
 
 use super::format::{
-    bounds, bytes, count, extra_data, found, interval, number, percent, probability, seconds, set_score, signed,
+    bounds, bytes, count, extra_data, found, number, percent, probability, seconds, set_score, signed,
 };
 use super::row::{ReportRow, RowOutcome, RunReport};
 use super::table::{Table, TableCell, TableRow, merged};
@@ -49,7 +49,8 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         let mut cells: Vec<TableCell> = with.iter().map(estimate).collect();
         cells.extend([s.selective.accuracy_at_coverage, s.selective.coverage_at_accuracy].iter().map(estimate));
         cells.push(s.oracle.map_or_else(TableCell::none, |oracle| {
-            TableCell::with(number(oracle.nll.value), format!("{}, β {}", bounds(&oracle.nll), number(oracle.beta)))
+            let beta = if oracle.at_its_end { "at its end".into() } else { number(oracle.beta) };
+            TableCell::with(number(oracle.nll.value), format!("{}, β {beta}", bounds(&oracle.nll)))
         }));
         cells
     };
@@ -65,7 +66,7 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         note: format!(
             "NLL in nats per item; ECE over {} bins of equal width. Intervals hold {}: accuracy by its Beta posterior, the \
              others by the Bayesian bootstrap; that of an ECE, which grows with noise, may lie above its value. The oracle temperature 1/β is fitted to the \
-             test labels themselves: no method, but a bound on what one number behind the row could do. {calibrated}",
+             test labels themselves: no method, but a bound on what any temperature behind the row could do. {calibrated}",
             options.scores.n_bins,
             percent(options.scores.level)
         ),
@@ -286,10 +287,13 @@ fn seconds_of(run: &RunReport) -> String {
     }
     match &machines[..] {
         [] => String::new(),
-        [(machine, _)] => format!("Seconds are those of {machine}."),
+        [(machine, _)] => format!("Seconds of the rows are those of {machine}."),
         several => {
             let each = several.iter().map(|(machine, names)| format!("{machine} ({})", names.join(", ")));
-            format!("Seconds are of several machines, not to be compared: {}.", each.collect::<Vec<_>>().join("; "))
+            format!(
+                "Seconds of the rows are of several machines, not to be compared: {}.",
+                each.collect::<Vec<_>>().join("; ")
+            )
         }
     }
 }
@@ -302,7 +306,7 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
     let columns = merged(group.rows.iter().map(|row| row.numbers.iter().map(|(name, _)| name)));
     let cell = |row: &SeedRow, column: &String| match row.numbers.iter().find(|(name, _)| name == column) {
         None => TableCell::none(),
-        Some((_, spread)) => TableCell::with(number(spread.mean), interval(spread.low, spread.high)),
+        Some((_, spread)) => TableCell::of_spread(spread, group.seeds.len()),
     };
     let is_reference = |name: &String| group.rows.iter().flat_map(|row| &row.against).any(|p| p.reference == *name);
     let references: Vec<&String> = group.rows.iter().map(|row| &row.name).filter(|name| is_reference(name)).collect();

@@ -185,7 +185,7 @@ fn a_report_of_more_rows_and_seeds_than_a_picture_shows_is_still_one() {
 fn seconds_have_their_machine_and_several_are_told_apart() {
     let mut run = synthetic::run("obqa", 0, &["map", "laplace", "swag"]);
     let note = |run: &Run| Report::new(vec![run.clone()], quick()).unwrap().markdown();
-    assert!(note(&run).contains("Seconds are those of a machine whose name was not kept."));
+    assert!(note(&run).contains("Seconds of the rows are those of a machine whose name was not kept."));
     let mut on = |cell: usize, machine: &str| {
         let Outcome::Answered(answered) = &mut run.cells[cell].outcome else { panic!("it answered") };
         answered.machine = Some(machine.into());
@@ -194,8 +194,12 @@ fn seconds_have_their_machine_and_several_are_told_apart() {
     on(0, "old");
     on(1, "new");
     let several = on(2, "old");
-    assert!(several.contains("Seconds are of several machines, not to be compared: old (map, swag); new (laplace)."));
-    assert!(on(1, "old").contains("Seconds are those of old."));
+    assert!(
+        several.contains(
+            "Seconds of the rows are of several machines, not to be compared: old (map, swag); new (laplace)."
+        )
+    );
+    assert!(on(1, "old").contains("Seconds of the rows are those of old."));
 }
 
 #[test]
