@@ -5,6 +5,7 @@ use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::error::{Error, Result};
+use crate::likelihood::Likelihood;
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
 use crate::predict::Predictive;
@@ -17,7 +18,8 @@ pub enum PriorChoice {
     #[default]
     Configured,
     /// The most evidence at the mode of the log joint's quadratic expansion ([`Laplace::with_gradient`]), where weights about which
-    /// the data say nothing are back at the prior's centre. Exact structures alone; one more pass over the training items.
+    /// the data say nothing are back at the prior's centre. Exact structures alone; one more pass over the training items. Refused
+    /// where the expansion makes labels more than certain: there it does not hold as far from the adapter as its mode is.
     EvidenceAtMode,
     /// The least negative log-likelihood of the held-out items: their labels are spent.
     HeldOut,
@@ -168,6 +170,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
             let gradient = log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
             laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
+            check_evidence(laplace.log_marginal_likelihood(laplace.prior_precisions().clone())?, *likelihood)?;
             spent.forwards += context.train.n_items();
             spent.backwards += context.train.n_items();
         }
@@ -198,5 +201,32 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             Ok(evidence) => fitted.with_found("log evidence", evidence),
             Err(_) => fitted,
         })
+    }
+}
+
+/// Labels have no density: their evidence is a probability.
+fn check_evidence(log_evidence: f64, likelihood: Likelihood) -> Result<()> {
+    if log_evidence > 0.0 && likelihood == Likelihood::Categorical {
+        return Err(Error::numerical(
+            "evidence at the mode",
+            format!(
+                "it is exp({log_evidence:.3}), more than certainty: the quadratic expansion does not hold as far from the adapter as \
+                 its mode is; take the evidence at the adapter, or held-out items"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_are_more_than_certain_are_refused_and_densities_are_not() {
+        let error = check_evidence(25.67, Likelihood::Categorical).unwrap_err().to_string();
+        assert!(error.contains("exp(25.670)") && error.contains("held-out"), "{error}");
+        assert!(check_evidence(-3.0, Likelihood::Categorical).is_ok());
+        assert!(check_evidence(25.67, Likelihood::Gaussian { noise_variance: 1e-6 }).is_ok());
     }
 }
