@@ -29,8 +29,8 @@ pub const POST_HOC: [&str; 12] = [
     "last-layer",
 ];
 pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
-/// Those that run only where they are asked for: evidence at the mode in core space, structures that take more memory or are worse, and settings of
-/// published code.
+/// Those that run only where they are asked for: evidence at the mode in core space, structures that take more memory or are worse,
+/// and settings of published code.
 const ON_REQUEST: [&str; 8] =
     ["core-mode", "full", "site-block", "diagonal", "core-block", "swag-published", "ivon-published", "blob-published"];
 

@@ -1,6 +1,7 @@
 //! Runs methods on one task under one seed, and keeps what each of them answered.
 
 use super::cell::{Cell, Outcome, Run, TrainingCost, rounded};
+use super::machine::machine;
 use super::setting::{About, Splits, setting};
 use super::store::RunStore;
 use super::work::{Map, Work, failed};
@@ -113,7 +114,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         }
         if !pending.is_empty() {
             let map = map.map_or_else(|| self.untrained(base, seed), Ok)?;
-            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref() };
+            let machine = machine(&base.device());
+            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref(), machine };
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })

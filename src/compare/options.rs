@@ -2,7 +2,7 @@
 
 use crate::calibrate::{AbstentionSettings, Calibration, ConformalScore, ConformalSettings};
 use crate::error::{Error, Result};
-use crate::metrics::ScoreOptions;
+use crate::metrics::{ScoreOptions, check_share};
 use serde::{Deserialize, Serialize};
 
 /// Some of the methods of a comparison.
@@ -92,9 +92,7 @@ impl ReportOptions {
     /// Refuses levels out of their bounds and methods that no run has.
     pub(super) fn check(&self, methods: &[&str]) -> Result<()> {
         for (field, value) in [("coverage", self.coverage), ("accuracy", self.accuracy)] {
-            if !(value > 0.0 && value <= 1.0) {
-                return Err(Error::config(field, "above 0 and at most 1", value));
-            }
+            check_share(field, value)?;
         }
         let within = [
             ("miscoverage", self.miscoverage),

@@ -1,9 +1,7 @@
 //! Says everything about one row of a report in numbers, each with its interval where it has one.
 
 use crate::belief::top_class;
-use crate::calibrate::{
-    Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature, TemperatureOutcome,
-};
+use crate::calibrate::{Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature};
 use crate::compare::cell::Setting;
 use crate::compare::options::ReportOptions;
 use crate::compare::row::{RowAnswers, SplitAnswers};
@@ -68,8 +66,8 @@ pub struct SetSummary {
     pub mean_size: Estimate,
 }
 
-/// The temperature fitted to the test labels themselves: no method but a bound on what one number could do, for a calibrator's
-/// row to be held against.
+/// The temperature fitted to the test labels themselves: no method but a bound on what any temperature could do, for a
+/// calibrator's row to be held against.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OracleTemperature {
     /// The inverse temperature β of `p ∝ p̄^β`.
@@ -219,12 +217,11 @@ impl OracleTemperature {
             return Ok(None);
         }
         let fit = Temperature::fit_probabilities(p, labels)?;
-        if fit.outcome == TemperatureOutcome::Unbounded {
-            return Ok(None);
-        }
-        let scaled = fit.temperature.apply_to_probabilities(p)?;
+        // refused where the labels set no bound to it
+        let Ok(temperature) = fit.usable() else { return Ok(None) };
+        let scaled = temperature.apply_to_probabilities(p)?;
         let nll = nll_estimate(scaled.view(), labels, bootstrap)?;
-        Ok(Some(Self { beta: fit.temperature.beta, at_its_end: fit.temperature.is_at_its_end(), nll }))
+        Ok(Some(Self { beta: temperature.beta, at_its_end: temperature.is_at_its_end(), nll }))
     }
 }
 

@@ -3,7 +3,6 @@
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
 use super::comparison::Comparison;
 use super::curvature_group::CurvatureGroup;
-use super::machine::machine;
 use super::setting::Splits;
 use super::store::RunStore;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
@@ -30,6 +29,8 @@ pub(super) struct Work<'a, M, D> {
     pub(super) seed: u64,
     pub(super) map: &'a Map<M>,
     pub(super) store: Option<&'a RunStore>,
+    /// What computes the answers.
+    pub(super) machine: String,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
@@ -179,7 +180,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             stored_bytes: needs.bytes as u64,
         };
         let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
-        let machine = Some(machine(&self.base.device()));
+        let machine = Some(self.machine.clone());
         let answered = Answered { held_out, test, shifted: answers, cost, machine, found };
         let method = self.comparison.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))

@@ -116,8 +116,7 @@ pub(crate) fn curvature_bytes<M: Classifier, D: Dataset<Input = M::Input>>(
     config: &CurvatureConfig,
 ) -> Result<u64> {
     config.validate()?;
-    let config = with_dense_limit(model, data, config)?;
-    let cost = estimate_cost(model, data, &config)?;
+    let cost = estimate_cost(model, data, config)?;
     check_memory(std::slice::from_ref(&cost), config.memory_limit)?;
     Ok(cost.bytes)
 }

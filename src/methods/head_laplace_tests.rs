@@ -1,5 +1,6 @@
 use super::*;
 use crate::belief::log_softmax;
+use crate::linalg::semidefinite_cholesky;
 use ndarray::{arr1, arr2, concatenate};
 
 fn example() -> (Array2<f64>, Array2<f64>) {
@@ -138,7 +139,7 @@ fn the_answers_of_two_classes_are_the_integral_over_the_posterior() {
     let covariance = (&eigen.vectors / &eigen.values).dot(&eigen.vectors.t());
     let difference = arr2(&[[-1.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 1.0]]);
     let spread = difference.dot(&covariance).dot(&difference.t());
-    let root = cholesky(&spread);
+    let root = semidefinite_cholesky(spread.view()).unwrap();
     let centre = &weights.row(1) - &weights.row(0);
 
     let tests = arr2(&[[1.5, -0.7], [0.2, 0.3], [-2.0, 1.0]]);
@@ -156,11 +157,4 @@ fn the_answers_of_two_classes_are_the_integral_over_the_posterior() {
         integral *= step * step / std::f64::consts::TAU;
         assert!((found[[item, 1]] - integral).abs() < 1e-6, "{} {integral}", found[[item, 1]]);
     }
-}
-
-/// Lower triangle of a matrix of two rows.
-fn cholesky(a: &Array2<f64>) -> Array2<f64> {
-    let l = a[[0, 0]].sqrt();
-    let below = a[[1, 0]] / l;
-    arr2(&[[l, 0.0], [below, (a[[1, 1]] - below * below).sqrt()]])
 }

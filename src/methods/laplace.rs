@@ -166,27 +166,30 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
         let config = LaplaceConfig { prior_precision: start, ..self.laplace };
         let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &config)?;
-        if at_mode {
-            let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
-            let gradient = log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
-            laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
-            check_evidence(laplace.log_marginal_likelihood(laplace.prior_precisions().clone())?, *likelihood)?;
-            spent.forwards += context.train.n_items();
-            spent.backwards += context.train.n_items();
-        }
-        if self.prior == PriorChoice::HeldOut {
-            let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
-            let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
-            let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
-            laplace = laplace.with_prior_precisions(tuned.precisions)?;
-            spent.labelled = data.n_items();
-            let passes = data.n_items() * LogitGauge::Centred.repetitions(data, n_classes);
-            spent.forwards += passes;
-            spent.backwards += passes;
-        }
+        let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
+        let more_passes = match self.prior {
+            PriorChoice::Configured => 0,
+            PriorChoice::EvidenceAtMode => {
+                let gradient =
+                    log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
+                laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
+                context.train.n_items()
+            }
+            PriorChoice::HeldOut => {
+                let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
+                let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
+                let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
+                laplace = laplace.with_prior_precisions(tuned.precisions)?;
+                spent.labelled = data.n_items();
+                data.n_items() * LogitGauge::Centred.repetitions(data, n_classes)
+            }
+        };
+        spent.forwards += more_passes;
+        spent.backwards += more_passes;
         let precision = laplace.prior_precisions().of(0).value();
-        let (dimension, evidence) =
-            (laplace.effective_dimension(), laplace.log_marginal_likelihood(laplace.prior_precisions().clone()));
+        let dimension = laplace.effective_dimension();
+        let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone());
+        let evidence = if at_mode { Some(at_most_certain(evidence?, *likelihood)?) } else { evidence.ok() };
         let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
         let fitted = match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
@@ -198,14 +201,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let fitted = fitted.with_spent(spent).with_found("prior precision", precision);
         let fitted = fitted.with_found("effective dimension", dimension);
         Ok(match evidence {
-            Ok(evidence) => fitted.with_found("log evidence", evidence),
-            Err(_) => fitted,
+            Some(evidence) => fitted.with_found("log evidence", evidence),
+            None => fitted,
         })
     }
 }
 
-/// Labels have no density: their evidence is a probability.
-fn check_evidence(log_evidence: f64, likelihood: Likelihood) -> Result<()> {
+/// The same evidence, if it can be one: labels have no density, so that theirs is a probability.
+fn at_most_certain(log_evidence: f64, likelihood: Likelihood) -> Result<f64> {
     if log_evidence > 0.0 && likelihood == Likelihood::Categorical {
         return Err(Error::numerical(
             "evidence at the mode",
@@ -215,7 +218,7 @@ fn check_evidence(log_evidence: f64, likelihood: Likelihood) -> Result<()> {
             ),
         ));
     }
-    Ok(())
+    Ok(log_evidence)
 }
 
 #[cfg(test)]
@@ -224,9 +227,9 @@ mod tests {
 
     #[test]
     fn labels_that_are_more_than_certain_are_refused_and_densities_are_not() {
-        let error = check_evidence(25.67, Likelihood::Categorical).unwrap_err().to_string();
+        let error = at_most_certain(25.67, Likelihood::Categorical).unwrap_err().to_string();
         assert!(error.contains("exp(25.670)") && error.contains("held-out"), "{error}");
-        assert!(check_evidence(-3.0, Likelihood::Categorical).is_ok());
-        assert!(check_evidence(25.67, Likelihood::Gaussian { noise_variance: 1e-6 }).is_ok());
+        assert!(at_most_certain(-3.0, Likelihood::Categorical).is_ok());
+        assert!(at_most_certain(25.67, Likelihood::Gaussian { noise_variance: 1e-6 }).is_ok());
     }
 }

@@ -74,6 +74,14 @@ pub fn wilson_interval(successes: usize, trials: usize, level: f64) -> Result<Es
     })
 }
 
+/// Refuses a share that is not above 0 and at most 1.
+pub(crate) fn check_share(name: &str, share: f64) -> Result<()> {
+    if share > 0.0 && share <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::config(name, "above 0 and at most 1", share))
+}
+
 /// Mass of one tail, `(1 − level)/2`.
 pub(super) fn checked_tail(level: f64) -> Result<f64> {
     if level > 0.0 && level < 1.0 {

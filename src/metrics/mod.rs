@@ -66,6 +66,7 @@ pub use detection::{
 };
 pub use dispersion::{Dispersion, DispersionVerdict};
 pub use ece::{adaptive_ece, debiased_ece, ece, mce};
+pub(crate) use interval::check_share;
 pub use interval::{Estimate, beta_interval, wilson_interval};
 pub use nll::{nll, nll_estimate};
 pub use paired::{PairedDifference, PairedScores};

@@ -1,7 +1,5 @@
 //! Ranks items by confidence once, for statistics of any number of weightings.
 
-use crate::error::{Error, Result};
-
 /// Items from most to least confident, in runs of equal confidence; found once, for any number of weightings.
 #[derive(Debug, Clone)]
 pub(super) struct Ranked {
@@ -106,14 +104,6 @@ pub(super) struct Step {
 
 /// Sums of shares that should meet a level may miss it by their rounding, as 0.07 · 100 is a little above 7.
 pub(super) const SLACK: f64 = 1e-9;
-
-/// Refuses a share that is not above 0 and at most 1.
-pub(super) fn check_share(name: &str, share: f64) -> Result<()> {
-    if share > 0.0 && share <= 1.0 {
-        return Ok(());
-    }
-    Err(Error::config(name, "above 0 and at most 1", share))
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result, check_finite};
 use crate::metrics::bootstrap::equal_weights;
+use crate::metrics::interval::check_share;
 use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::{Ranked, SLACK, check_share};
+use crate::metrics::ranked::{Ranked, SLACK};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

@@ -2,9 +2,9 @@
 
 use crate::error::Result;
 use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::Estimate;
+use crate::metrics::interval::{Estimate, check_share};
 use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::{Ranked, check_share};
+use crate::metrics::ranked::Ranked;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

@@ -96,6 +96,11 @@ pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
         .filter(|(row, _)| row.calibration.is_none())
         .map(|(row, summary)| (row.name.as_str(), summary))
         .collect();
+    let (n_shifted, drawn) = (run.info.shifted.len(), GROUPS - 2);
+    let left_out = match n_shifted > drawn {
+        true => format!(" Of {n_shifted} sets of foreign items the first {drawn} are drawn."),
+        false => String::new(),
+    };
     Ok(vec![
         Pictures {
             title: "Reliability".into(),
@@ -113,13 +118,9 @@ pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
         },
         Pictures {
             title: "Entropy of right, wrong and foreign answers".into(),
-            note: {
-                let n_shifted = run.info.shifted.len();
-                let drawn = GROUPS - 2;
-                let left_out = format!(" Of {n_shifted} sets of foreign items the first {drawn} are drawn.");
-                "A method that knows what it does not know puts right answers to the left and all others to the right.".to_string()
-                    + if n_shifted > drawn { &left_out } else { "" }
-            },
+            note: format!(
+                "A method that knows what it does not know puts right answers to the left and all others to the right.{left_out}"
+            ),
             pictures: rows.chunks(HISTOGRAMS).map(entropies).collect::<Result<_>>()?,
         },
     ])

@@ -1,17 +1,16 @@
 //! Lays all tasks of a model side by side, a table for each score: methods down, tasks across.
 
 use super::table::{Table, TableCell, TableRow, merged};
-use crate::compare::seeds::{SeedGroup, SeedRow, on_split};
+use crate::compare::seeds::{SeedGroup, on_split};
 
 /// The scores that have a table, with the arrow that says which way is better.
 const SCORES: [(&str, &str); 3] = [("accuracy", "↑"), ("NLL", "↓"), ("ECE", "↓")];
 
-/// A column: the rows of a task, and the name of the number that is shown.
+/// A column: the seeds of a task, and the name of the number that is shown.
 struct Column<'a> {
     heading: String,
-    rows: &'a [SeedRow],
+    group: &'a SeedGroup,
     number: String,
-    n_seeds: usize,
 }
 
 /// The tables of each model that has several tasks, and those of its labelled data from elsewhere.
@@ -40,30 +39,30 @@ pub(super) fn overview(groups: &[SeedGroup]) -> Vec<Table> {
 
 impl<'a> Column<'a> {
     fn of_test(group: &'a SeedGroup, score: &str) -> Self {
-        Self { heading: group.task.clone(), rows: &group.rows, number: score.into(), n_seeds: group.seeds.len() }
+        Self { heading: group.task.clone(), group, number: score.into() }
     }
 
     fn of_shifted(group: &'a SeedGroup, score: &str) -> Vec<Self> {
         let column = |split: &String| Self {
             heading: format!("{} → {split}", group.task),
-            rows: &group.rows,
+            group,
             number: on_split(score, split),
-            n_seeds: group.seeds.len(),
         };
         group.labelled.iter().map(column).collect()
     }
 
     fn cell(&self, row: &str) -> TableCell {
-        let row = self.rows.iter().find(|found| found.name == row);
+        let row = self.group.rows.iter().find(|found| found.name == row);
         let Some((_, spread)) = row.and_then(|row| row.numbers.iter().find(|(name, _)| *name == self.number)) else {
             return TableCell::none();
         };
-        TableCell::of_spread(spread, self.n_seeds)
+        TableCell::of_spread(spread, self.group.seeds.len())
     }
 }
 
 fn table(title: String, columns: &[Column]) -> Table {
-    let all = merged(columns.iter().map(|column| column.rows.iter().map(|row| (row.name.as_str(), row.calibration))));
+    let all =
+        merged(columns.iter().map(|column| column.group.rows.iter().map(|row| (row.name.as_str(), row.calibration))));
     let rows = all.into_iter().map(|(name, calibration)| TableRow {
         name: name.into(),
         cells: columns.iter().map(|column| column.cell(name)).collect(),
@@ -86,7 +85,7 @@ fn table(title: String, columns: &[Column]) -> Table {
 mod tests {
     use super::*;
     use crate::compare::report::format::{interval, number};
-    use crate::compare::seeds::Spread;
+    use crate::compare::seeds::{SeedRow, Spread};
 
     fn row(name: &str, numbers: &[(&str, f64, usize)]) -> SeedRow {
         let spread = |mean, n_seeds| Spread { mean, low: mean - 0.1, high: mean + 0.1, n_seeds };
