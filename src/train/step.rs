@@ -48,14 +48,13 @@ impl<D> Loss<'_, D> {
         &self,
         model: &M,
         batches: &[Vec<usize>],
-        OfEpoch { epoch, .. }: OfEpoch,
+        OfEpoch { epoch, mean_items }: OfEpoch,
         control: &Control,
     ) -> Result<StepGradient>
     where
         D: Dataset<Input = M::Input>,
     {
         let (config, data) = (self.config, self.data);
-        let n_items: usize = batches.iter().map(Vec::len).sum();
         let plain = model.valid();
         // a micro-batch has leaves of its own, so that several can be differentiated at once
         let differentiate = |micro: usize| {
@@ -68,10 +67,12 @@ impl<D> Loss<'_, D> {
             let logits = model.logits(&input, &mut Tape::dropout(config.seed, epoch, rows));
             let nll = nll_sum(logits, &labels, input.class_mask());
             let sum = nll.clone().without_autodiff().into_scalar::<f64>();
-            let mut loss = nll.div_scalar(n_items as f64);
-            // the prior counts once a step, at its share of the whole data
+            // by the mean step, not by this one: an item of a small step weighs as much as any other
+            // (a product: burn's gradient of a quotient rounds the divisor to f32)
+            let mut loss = nll.mul_scalar(1.0 / mean_items);
+            // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
             if let Some(penalty) = config.objective.penalty(&model, self.centre).filter(|_| micro == 0) {
-                loss = loss + penalty.div_scalar(data.n_items() as f64);
+                loss = loss + penalty.mul_scalar(1.0 / data.n_items() as f64);
             }
             Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
         };
