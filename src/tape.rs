@@ -4,9 +4,12 @@
 //! A tap is a tensor of zeros that is added to an output: its gradient is the output's gradient, token by token.
 //! A model calls its adapted linears with a [`Tape`]; the tape decides whether anything is recorded.
 
+use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
+use crate::hash::fnv1a_words;
 use burn::tensor::{Int, Tensor, TensorData};
-use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
+use ndarray::Array2;
+use rand::{Rng, rngs::ChaCha8Rng};
 use std::collections::BTreeSet;
 
 /// Which of the two matrices of `W = W₀ + s·B·A`.
@@ -87,6 +90,48 @@ pub trait SiteNoise: std::fmt::Debug {
     }
 }
 
+/// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowKeys {
+    /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
+    tokens: Vec<u64>,
+    /// A key for each item.
+    items: Vec<u64>,
+}
+
+impl RowKeys {
+    /// The keys of a batch.
+    ///
+    /// # Shapes
+    /// - items: a key for each item, mask: `[rows, tokens]` with the same number of consecutive rows for each, true at real tokens
+    pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
+        let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
+        let mut tokens = Vec::with_capacity(mask.len());
+        for (row, real) in mask.outer_iter().enumerate() {
+            let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
+            let mut place = 0;
+            tokens.extend(real.iter().map(|real| {
+                place += u64::from(*real);
+                fnv1a_words([item, choice, place])
+            }));
+        }
+        Self { tokens, items }
+    }
+
+    /// Keys of a linear's `n` rows: of the tokens or of the items, whichever are as many. Of other rows (an adapted output head that
+    /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
+    pub fn of_rows(&self, n: usize) -> Vec<u64> {
+        if n == self.tokens.len() {
+            self.tokens.clone()
+        } else if n == self.items.len() {
+            self.items.clone()
+        } else {
+            let batch = fnv1a_words(self.items.iter().copied());
+            (0..n as u64).map(|row| within(batch, row)).collect()
+        }
+    }
+}
+
 /// What a forward pass does besides computing: nothing, noise, or recording.
 #[derive(Debug)]
 pub struct Tape {
@@ -128,9 +173,10 @@ impl Tape {
         Self::with_mode(Mode::Off)
     }
 
-    /// Records nothing, draws dropout masks from `seed`: one training step.
-    pub fn dropout(seed: u64) -> Self {
-        Self::noise(Box::new(TrainingDropout { rng: ChaCha8Rng::seed_from_u64(seed) }))
+    /// Records nothing, drops elements of A's inputs: a training step over `rows`. A mask is a function of (seed, epoch, module,
+    /// row) alone, so that an item has the same in any batch.
+    pub fn dropout(seed: u64, epoch: u64, rows: RowKeys) -> Self {
+        Self::noise(Box::new(RowDropout { seed, purpose: Purpose::Dropout, index: epoch, rows }))
     }
 
     /// Records nothing, adds noise.
@@ -221,19 +267,27 @@ impl Tape {
     }
 }
 
-/// A fresh mask of 0 and `1/(1 − p)` for every element, from one stream: batches in another order draw other masks.
+/// Masks of 0 and `1/(1 − p)`: of each row a function of (seed, purpose, module, row's key, index) alone.
 #[derive(Debug)]
-struct TrainingDropout {
-    rng: ChaCha8Rng,
+pub(crate) struct RowDropout {
+    pub(crate) seed: u64,
+    pub(crate) purpose: Purpose,
+    pub(crate) index: u64,
+    pub(crate) rows: RowKeys,
 }
 
-impl SiteNoise for TrainingDropout {
-    fn input(&mut self, _module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
+impl SiteNoise for RowDropout {
+    fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
         if dropout == 0.0 {
             return x;
         }
         let [rows, width] = x.dims();
-        let mask = dropout_mask(&mut self.rng, rows * width, dropout);
+        let module = place(module);
+        let mut mask = Vec::with_capacity(rows * width);
+        for row in self.rows.of_rows(rows) {
+            let mut rng = generator(self.seed, self.purpose, within(module, row), self.index);
+            mask.extend(dropout_mask(&mut rng, width, dropout));
+        }
         let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
         x * mask
     }

@@ -1,10 +1,10 @@
 //! Turns a Gaussian over logits into class probabilities.
 
 use super::softmax::softmax;
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::linalg::semidefinite_cholesky;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 use std::f64::consts::PI;
 
@@ -129,7 +129,7 @@ fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> Result<(Array2<
         return Err(Error::config("n_samples", "at least 1", n_samples));
     }
     let half = n_samples.div_ceil(2);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = generator(seed, Purpose::Link, dims as u64, 0);
     let mut nodes = Array2::zeros((2 * half, dims));
     for i in 0..half {
         for j in 0..dims {

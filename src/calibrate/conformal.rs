@@ -1,9 +1,10 @@
 //! Predicts sets of classes that hold the true one with a chosen probability, whatever the model is worth.
 
 use super::held_out::{SUM_TOLERANCE, check_labels};
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF};
 
@@ -135,8 +136,9 @@ impl ConformalSets {
         let (n_items, n_classes) = probabilities.dim();
         check_labels(labels, n_items, n_classes)?;
         let items = probabilities.outer_iter().zip(labels).enumerate();
-        let mut scores: Vec<f64> =
-            items.map(|(item, (row, &label))| score.of(row, uniform(seed, item, Use::Fit))[label]).collect();
+        let mut scores: Vec<f64> = items
+            .map(|(item, (row, &label))| score.of(row, uniform(seed, Purpose::ConformalFit, item))[label])
+            .collect();
         scores.sort_by(f64::total_cmp);
         let rank = ((n_items + 1) as f64 * (1.0 - miscoverage) - RANK_TOLERANCE).ceil() as usize;
         let threshold = scores.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY);
@@ -157,7 +159,7 @@ impl ConformalSets {
         check_probabilities(probabilities)?;
         let mut sets = Array2::from_elem(probabilities.dim(), false);
         for (item, (row, mut set)) in probabilities.outer_iter().zip(sets.outer_iter_mut()).enumerate() {
-            let scores = self.score.of(row, uniform(self.seed, item, Use::Predict));
+            let scores = self.score.of(row, uniform(self.seed, Purpose::ConformalPrediction, item));
             // an infinite threshold would let the infinite scores of lacking classes pass
             let within = |score: f64| score.is_finite() && score <= self.threshold;
             set.iter_mut().zip(scores).for_each(|(member, score)| *member = within(score));
@@ -187,18 +189,9 @@ impl ConformalSets {
     }
 }
 
-/// What a draw is for: fit and prediction must not share any.
-#[derive(Clone, Copy)]
-enum Use {
-    Fit,
-    Predict,
-}
-
 /// U of the item at a place of the call's items, counted from 0: the same for whatever item stands there.
-fn uniform(seed: u64, item: usize, what: Use) -> f64 {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(2 * item as u64 + what as u64);
-    rng.random_range(0.0..1.0)
+fn uniform(seed: u64, purpose: Purpose, item: usize) -> f64 {
+    generator(seed, purpose, 0, item as u64).random_range(0.0..1.0)
 }
 
 pub(super) fn check_probabilities(probabilities: ArrayView2<f64>) -> Result<()> {
@@ -221,6 +214,7 @@ pub(super) fn check_probabilities(probabilities: ArrayView2<f64>) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{SeedableRng, rngs::ChaCha8Rng};
     use statrs::distribution::{Binomial, DiscreteCDF};
 
     const SCORES: [ConformalScore; 5] = [
@@ -298,7 +292,7 @@ mod tests {
                     left -= p;
                     left < 0.0
                 });
-                SCORES[1].of(row, uniform(9, item, Use::Fit))[drawn.unwrap_or(3)]
+                SCORES[1].of(row, uniform(9, Purpose::ConformalFit, item))[drawn.unwrap_or(3)]
             })
             .collect();
         scores.sort_by(f64::total_cmp);

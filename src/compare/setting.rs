@@ -2,6 +2,7 @@
 
 use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, TrainingCost};
 use crate::data::BatchLimits;
+use crate::draws;
 use crate::error::{Error, Result};
 use crate::lora::{LoraConfig, model_fingerprint};
 use crate::methods::Recipe;
@@ -68,6 +69,7 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut identity = BTreeMap::from([
         ("weights of the base".to_string(), format!("{:016x}", model_fingerprint(base)?)),
         ("batches".to_string(), format!("{:?}", limits)),
+        ("random streams".to_string(), draws::VERSION.to_string()),
     ]);
     let held_out = splits.held_out.map(|data| ("held-out data", data));
     let shifted = splits.shifted.iter().map(|split| (split.name.as_str(), split.data));

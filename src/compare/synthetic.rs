@@ -5,9 +5,9 @@ use crate::compare::cell::Run;
 use crate::compare::cell::{
     Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Setting, ShiftedSplit, TrainingCost,
 };
+use crate::draws::{Purpose, generator, place};
 use ndarray::{Array1, Array2, Array3};
-use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use std::collections::BTreeMap;
 
 const N_CLASSES: usize = 3;
@@ -17,7 +17,7 @@ const N_FOREIGN: usize = 40;
 
 /// A run of one task and seed. The method `map` answers with a point, every other with samples.
 pub(super) fn run(task: &str, seed: u64, methods: &[&str]) -> Run {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = generator(seed, Purpose::Synthetic, place("labels"), 0);
     let mut labels = |n: usize| -> Vec<usize> { (0..n).map(|_| rng.random_range(0..N_CLASSES)).collect() };
     let setting = Setting {
         format_version: CELL_FORMAT,
@@ -42,7 +42,7 @@ pub(super) fn run(task: &str, seed: u64, methods: &[&str]) -> Run {
 }
 
 fn cell(setting: &Setting, method: &str, index: usize) -> Cell {
-    let mut rng = ChaCha8Rng::seed_from_u64(1000 + setting.seed);
+    let mut rng = generator(setting.seed, Purpose::Synthetic, place("answers"), 0);
     let mut answers = |labels: &[Option<usize>]| {
         let scale = 2.5 - 0.3 * index as f64;
         let mean = Array2::from_shape_fn((labels.len(), N_CLASSES), |(item, class)| {

@@ -1,10 +1,11 @@
 //! Chooses which output gradients make up the Fisher information.
 
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::linalg::semidefinite_cholesky;
 use ndarray::{Array1, Array2, ArrayView1};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::RngExt;
 
 /// Where the labels in the Fisher information come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -130,8 +131,7 @@ impl FisherKind {
             return Ok(Vec::new());
         };
         self.require_categorical(likelihood)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(item.key);
+        let mut rng = generator(seed, Purpose::SampledFisher, item.key, 0);
         Ok((0..n)
             .map(|_| {
                 let u: f64 = rng.random();

@@ -1,9 +1,9 @@
 //! Shortens Jacobians by a seeded sparse random projection, so that exact curvature in function space fits a memory.
 
-use crate::hash::fnv1a;
+use crate::draws::{Purpose, generator, place};
 use crate::tape::Site;
 use ndarray::{Array1, ArrayView2};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::RngExt;
 use std::sync::{Arc, OnceLock};
 
 /// Replaces the P weights of function space by `width` random sums of them.
@@ -34,9 +34,10 @@ impl RandomProjection {
 pub struct Sketch {
     /// Number of sums.
     pub width: usize,
-    /// Seed; the site's name chooses the stream.
+    /// Seed of the places and signs.
     pub seed: u64,
-    stream: u64,
+    /// Of the site.
+    place: u64,
     n_weights: usize,
     /// For each weight, twice its sum's number, plus one where its sign is negative. Drawn when first used: a file says the
     /// number of weights without holding anything of that size, and before that use it is compared with the model's.
@@ -45,7 +46,7 @@ pub struct Sketch {
 
 impl PartialEq for Sketch {
     fn eq(&self, other: &Self) -> bool {
-        let origin = |sketch: &Self| (sketch.width, sketch.seed, sketch.stream, sketch.n_weights);
+        let origin = |sketch: &Self| (sketch.width, sketch.seed, sketch.place, sketch.n_weights);
         origin(self) == origin(other)
     }
 }
@@ -53,13 +54,12 @@ impl PartialEq for Sketch {
 impl Sketch {
     /// The sketch of a site with `n_weights` weights, a function of (seed, site) alone.
     pub(super) fn new(width: usize, seed: u64, site: &Site, n_weights: usize) -> Self {
-        Self { width, seed, stream: fnv1a(site.to_string().bytes()), n_weights, places: Arc::default() }
+        Self { width, seed, place: place(site), n_weights, places: Arc::default() }
     }
 
     fn places(&self) -> &[u32] {
         self.places.get_or_init(|| {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(self.stream);
+            let mut rng = generator(self.seed, Purpose::Sketch, self.place, 0);
             let last = (2 * self.width).saturating_sub(1).min(u32::MAX as usize) as u32;
             (0..self.n_weights).map(|_| rng.random_range(0..=last)).collect()
         })

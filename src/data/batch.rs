@@ -3,35 +3,39 @@
 //! ```
 //! use bayes_lora::data::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 //!
-//! let sizes: Vec<ItemSize> = [9, 2, 8, 3].map(|longest| ItemSize { n_rows: 1, longest }).to_vec();
+//! let sizes: Vec<ItemSize> = [9, 2, 8, 3].map(|longest| ItemSize { n_rows: 1, longest, key: 0 }).to_vec();
 //! let limits = BatchLimits { max_items: 2, max_tokens: 100 };
 //! assert_eq!(plan_batches(&sizes, limits, BatchOrder::ByLength)?, [[0, 2], [3, 1]]);
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::data::encoded::{EncodedDataset, EncodedItem};
+use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
 
 /// How many full batches of shuffled items are sorted by length together.
 const WINDOW_BATCHES: usize = 16;
 
-/// What an item takes in a batch.
+/// What an item takes in a batch, and what names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemSize {
     /// The number of its rows.
     pub n_rows: usize,
     /// The length of its longest row, in tokens.
     pub longest: usize,
+    /// What a shuffle draws by, so that it does not depend on the order in which items come; items may share one.
+    pub key: u64,
 }
 
 impl From<&EncodedItem> for ItemSize {
     fn from(item: &EncodedItem) -> Self {
-        Self { n_rows: item.rows.len(), longest: item.longest() }
+        Self { n_rows: item.rows.len(), longest: item.longest(), key: place(&item.id) }
     }
 }
 
@@ -60,8 +64,8 @@ pub enum BatchOrder {
     Sequential,
     /// The longest first, so that a batch that does not fit the memory fails at once.
     ByLength,
-    /// At random, the same for the same seed and epoch: shuffled, then sorted by length within windows of 16 ·
-    /// `max_items`, cut into batches, and the batches shuffled.
+    /// At random, the same for the same seed and epoch whatever the order of the items: shuffled, then sorted by length within
+    /// windows of 16 · `max_items`, cut into batches, and the batches shuffled.
     Shuffled {
         /// The seed.
         seed: u64,
@@ -88,9 +92,8 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
             cut(&indices, sizes, limits)
         }
         BatchOrder::Shuffled { seed, epoch } => {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(epoch);
-            indices.shuffle(&mut rng);
+            let order = shuffle_keys(sizes, seed, epoch);
+            indices.sort_by_key(|i| order[*i]);
             let window = limits.max_items.saturating_mul(WINDOW_BATCHES);
             for (i, part) in indices.chunks_mut(window).enumerate() {
                 sort_longest_first(part, sizes);
@@ -100,7 +103,7 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
                 }
             }
             let mut batches = cut(&indices, sizes, limits);
-            batches.shuffle(&mut rng);
+            batches.shuffle(&mut generator(seed, Purpose::ShuffledBatches, 0, epoch));
             batches
         }
     })
@@ -115,6 +118,16 @@ impl EncodedDataset {
         let sizes: Vec<ItemSize> = self.items.iter().map(ItemSize::from).collect();
         plan_batches(&sizes, limits, order)
     }
+}
+
+/// A random number for every item: in their order the items are shuffled. Of items with one key each has its own.
+fn shuffle_keys(sizes: &[ItemSize], seed: u64, epoch: u64) -> Vec<u64> {
+    let mut met = BTreeMap::new();
+    let draw = |size: &ItemSize| {
+        let nth = met.entry(size.key).and_modify(|nth| *nth += 1).or_insert(0u64);
+        generator(seed, Purpose::Shuffle, within(size.key, *nth), epoch).next_u64()
+    };
+    sizes.iter().map(draw).collect()
 }
 
 /// Longest first; equal lengths keep their order.
@@ -148,12 +161,12 @@ fn cut(indices: &[usize], sizes: &[ItemSize], limits: BatchLimits) -> Vec<Vec<us
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::RngExt;
+    use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
     use super::*;
 
     fn sizes(lengths: &[usize]) -> Vec<ItemSize> {
-        lengths.iter().map(|&longest| ItemSize { n_rows: 1, longest }).collect()
+        lengths.iter().zip(0..).map(|(&longest, key)| ItemSize { n_rows: 1, longest, key }).collect()
     }
 
     fn padded(batch: &[usize], sizes: &[ItemSize]) -> usize {
@@ -171,7 +184,7 @@ mod tests {
             seed in 0u64..4,
         ) {
             let sizes: Vec<ItemSize> =
-                shapes.iter().map(|&(n_rows, longest)| ItemSize { n_rows, longest }).collect();
+                shapes.iter().map(|&(n_rows, longest)| ItemSize { n_rows, longest, key: 0 }).collect();
             let limits = BatchLimits { max_items, max_tokens };
             for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed, epoch: 1 }] {
                 let batches = plan_batches(&sizes, limits, order).unwrap();
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_rows_of_an_item_count_together() {
-        let two = [ItemSize { n_rows: 4, longest: 5 }, ItemSize { n_rows: 2, longest: 6 }];
+        let two = [ItemSize { n_rows: 4, longest: 5, key: 0 }, ItemSize { n_rows: 2, longest: 6, key: 1 }];
         let plan = |max_tokens| {
             plan_batches(&two, BatchLimits { max_items: 9, max_tokens }, BatchOrder::Sequential).unwrap().len()
         };
@@ -213,6 +226,31 @@ mod tests {
         assert_ne!(plan(1, 0), plan(2, 0));
         // Epochs are streams of one seed, not neighbouring seeds.
         assert_ne!(plan(1, 1), plan(2, 0));
+    }
+
+    #[test]
+    fn the_order_in_which_items_come_changes_no_batch_of_a_shuffle() {
+        let named = |keys: &[u64]| -> Vec<ItemSize> {
+            keys.iter().map(|&key| ItemSize { n_rows: 1, longest: key as usize % 7 + 1, key }).collect()
+        };
+        let limits = BatchLimits { max_items: 8, max_tokens: 30 };
+        let order = BatchOrder::Shuffled { seed: 1, epoch: 2 };
+        let keys = |keys: &[u64]| -> Vec<Vec<u64>> {
+            let batches = plan_batches(&named(keys), limits, order).unwrap();
+            batches.into_iter().map(|batch| batch.into_iter().map(|i| keys[i]).collect()).collect()
+        };
+        let forwards: Vec<u64> = (0..300).collect();
+        let backwards: Vec<u64> = (0..300).rev().collect();
+        assert_eq!(keys(&forwards), keys(&backwards));
+        // items that share a name are shuffled all the same
+        let limits = BatchLimits { max_items: 8, max_tokens: 100 };
+        let alike = plan_batches(&named(&[5; 300]), limits, order).unwrap().concat();
+        let (mut ascents, mut sorted) = (0, alike.clone());
+        alike.windows(2).for_each(|pair| ascents += usize::from(pair[0] < pair[1]));
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..300).collect::<Vec<_>>());
+        // half of 299, with a standard deviation of √(301/12) = 5
+        assert!((125..175).contains(&ascents), "{ascents}");
     }
 
     #[test]

@@ -19,13 +19,12 @@
 
 use std::path::Path;
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::jsonl;
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 
 /// One question with its choices.
@@ -211,7 +210,7 @@ impl Task {
     /// [`Error::Count`] when there are fewer than `n_first` items.
     pub fn split(&self, n_first: usize, seed: u64) -> Result<(Self, Self)> {
         let mut shuffled = self.items.clone();
-        shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        shuffled.shuffle(&mut generator(seed, Purpose::TaskSplit, 0, 0));
         self.with_items(shuffled).cut(n_first)
     }
 

@@ -4,10 +4,11 @@ use super::{
     LoraConfig, TargetModules, TrainedBiases,
     linear::{LoraAdapter, LoraLinear, Replaced},
 };
+use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::RngExt;
 
 /// A model whose linears can carry adapters. Implement it on your own burn module by listing its [`LoraLinear`]s.
 pub trait Adaptable: Module + Sync {
@@ -43,7 +44,8 @@ impl std::fmt::Display for AdapterSummary {
 
 /// Attaches a fresh adapter to every targeted linear, with PEFT's start: `A ~ U(−1/√d_in, 1/√d_in)`, `B = 0`.
 ///
-/// The base weights are frozen; A and B require gradients. Draws come from `seed` alone.
+/// The base weights are frozen; A and B require gradients. A module's start is a function of (seed, its path) alone: one target
+/// more changes no other start.
 ///
 /// # Errors
 /// If the configuration is out of bounds, a target matches nothing, an adapter is already there, or the configuration asks for
@@ -53,7 +55,6 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
     check_fresh(config)?;
     check_targets(&model, config)?;
     let mut model = model.no_grad();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for linear in model.linears_mut() {
         if !config.targets(&linear.path, linear.is_head)? {
             continue;
@@ -63,6 +64,7 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
         }
         let (rank, d_in, d_out) = (config.rank_at(&linear.path), linear.d_in(), linear.d_out());
         let bound = 1.0 / (d_in as f64).sqrt();
+        let mut rng = generator(seed, Purpose::AdapterStart, place(&linear.path), 0);
         let start: Vec<f32> = (0..rank * d_in).map(|_| rng.random_range(-bound..bound) as f32).collect();
         let (device, dtype) = (linear.weight.val().device(), adapter_dtype(linear));
         let a = Tensor::from_data(TensorData::new(start, [rank, d_in]), (&device, dtype));

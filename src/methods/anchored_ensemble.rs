@@ -1,9 +1,9 @@
 //! Anchored ensemble: several runs, each held by the prior to a draw from the prior.
 
 use super::bounds::check_some;
-use super::members::{Members, seed_of};
+use super::members::{Members, member_seed};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
-use crate::draws::{generator, normals};
+use crate::draws::{Purpose, generator, normals, place};
 use crate::error::Result;
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
 use crate::models::{Classifier, Dataset};
@@ -43,7 +43,7 @@ impl AnchoredEnsemble {
         let sd = self.prior_precision.value().sqrt().recip();
         let mut anchor = prior_centre(start, self.prior_mean)?;
         for (site, w) in &mut anchor {
-            let noise = normals(&mut generator(seed, &format!("anchor {site}"), 0), w.dim());
+            let noise = normals(&mut generator(seed, Purpose::Anchor, place(&*site), 0), w.dim());
             w.scaled_add(sd, &noise);
         }
         Ok(anchor)
@@ -74,7 +74,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
         let mut members = Vec::new();
         let mut items = 0;
         for member in 0..self.n_members as u64 {
-            let seed = seed_of(context.seed, member);
+            let seed = member_seed(context.seed, member);
             let fresh = attach(context.base.clone(), &context.recipe.lora, seed)?;
             let anchor = self.anchor(&fresh, seed)?;
             // a decay would be a second prior, around zero

@@ -5,7 +5,7 @@ use super::adapter_training::moved;
 use super::blob::{Blob, BlobObjective, cycle, cyclic_weight};
 use super::gaussian_kl::GaussianKl;
 use super::rule_state::{RuleState, check_fits};
-use crate::draws::{generator, normals};
+use crate::draws::{Purpose, generator, normals, place};
 use crate::error::Result;
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
@@ -86,7 +86,7 @@ impl BlobRule {
         }
         let high = self.settings.initial_root;
         let draw = |(site, w): (&Site, &Array2<f64>)| {
-            let mut rng = generator(self.seed, &format!("BLoB start {site}"), 0);
+            let mut rng = generator(self.seed, Purpose::BlobStart, place(site), 0);
             let root = Array2::from_shape_simple_fn(w.dim(), || rng.random_range(high / SQRT_2..high));
             (site.clone(), root)
         };
@@ -95,7 +95,7 @@ impl BlobRule {
 
     /// E of a step; not the stream of the posterior's draws under the same seed.
     fn noise(&self, site: &Site, shape: (usize, usize), step: usize) -> Array2<f64> {
-        normals(&mut generator(self.seed, &format!("BLoB {site}"), step as u64), shape)
+        normals(&mut generator(self.seed, Purpose::BlobStep, place(site), step as u64), shape)
     }
 
     /// Moves M, B and G by the gradient g of the mean NLL at `M + σ∘E` and by `g∘E` of the A sites (of several draws, the means).

@@ -33,6 +33,16 @@ impl Regression {
         Self { n_items, features, targets }
     }
 
+    /// A step over some of the items, its loss divided by the mean number of items of so many steps.
+    fn step(&self, items: std::ops::Range<usize>, steps: usize) -> Self {
+        let rows = ndarray::s![3 * items.start..3 * items.end, ..];
+        Self {
+            n_items: self.n_items / steps,
+            features: self.features.slice(rows).to_owned(),
+            targets: self.targets.slice(ndarray::s![3 * items.start..3 * items.end]).to_owned(),
+        }
+    }
+
     /// Mean NLL over the items in nats, and its gradient.
     fn loss(&self, a: &Array2<f64>) -> (f64, Array2<f64>) {
         let flat = a.clone().into_shape_with_order(D).unwrap();
@@ -120,6 +130,41 @@ fn the_bound_of_a_linear_regression_has_its_optimum_at_the_posteriors_mean_and_i
     // second order in the errors of 1e-6
     assert!((bound - expected).abs() < 1e-9, "{bound} and {expected}");
     assert!(bound > minus_evidence + 0.01);
+}
+
+#[test]
+fn in_steps_of_uneven_size_the_optimum_is_the_same() {
+    let of = Regression::new();
+    // as the trainer cuts six items into steps of at most five
+    let optimum = |steps: &[Regression]| {
+        let settings = Blob { prior_sd: PRIOR, initial_root: 0.5, ..Blob::default() };
+        let mut rule = settings.rule(of.n_items, 5, 0.01, 3).unwrap();
+        let mut weights = one(arr2(&[[0.3, -0.2], [0.1, 0.4]]));
+        for (rate, epochs) in [(1e-2, 1000), (1e-3, 1000), (1e-4, 2000), (1e-5, 2000)] {
+            for step in (0..epochs).flat_map(|_| steps) {
+                let sd = rule.deviations(&weights).unwrap()[&site()].clone();
+                let (_, by_mean, by_sd) = step.expected(&weights[&site()], &sd);
+                rule.advance(&mut weights, one(by_mean), &one(by_sd), rate).unwrap();
+            }
+        }
+        let variances = rule.deviations(&weights).unwrap()[&site()].mapv(|sd| sd * sd);
+        (weights[&site()].clone(), variances)
+    };
+    let (precision, posterior_mean, _) = of.posterior();
+    let expected_mean = posterior_mean.into_shape_with_order((RANK, D_IN)).unwrap();
+    let expected = precision.diag().mapv(f64::recip).into_shape_with_order((RANK, D_IN)).unwrap();
+    let apart = |(mean, variances): &(Array2<f64>, Array2<f64>)| {
+        let worst = |found: Array2<f64>| found.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        (worst(mean - &expected_mean), worst(variances / &expected - 1.0))
+    };
+    let even = apart(&optimum(&[of.step(0..5, 2), of.step(5..6, 2)]));
+    // each divided by its own number of items, the last one weighs five times as much
+    let own = [Regression { n_items: 5, ..of.step(0..5, 2) }, Regression { n_items: 1, ..of.step(5..6, 2) }];
+    let by_own_size = apart(&optimum(&own));
+    println!("mean and variances apart by {even:?}; by each step's own size {by_own_size:?}");
+    // Adam's running square moves by 1 − β₂ = 1e-3 within an epoch, and so does the weight of a step
+    assert!(even.0 < 2e-3 && even.1 < 2e-3, "{even:?}");
+    assert!(by_own_size.0 > 0.05 && by_own_size.1 > 0.05, "{by_own_size:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Deep ensemble: several runs from several starts.
 
 use super::bounds::check_some;
-use super::members::{Members, seed_of};
+use super::members::{Members, member_seed};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::error::Result;
 use crate::lora::read_adapter;
@@ -43,7 +43,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
         let mut members = vec![read_adapter(context.map)?];
         let mut items = 0;
         for member in 1..self.n_members as u64 {
-            let outcome = context.train_adapter(seed_of(context.seed, member))?;
+            let outcome = context.train_adapter(member_seed(context.seed, member))?;
             items += outcome.report.items;
             members.push(read_adapter(&outcome.model)?);
         }

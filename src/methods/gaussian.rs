@@ -1,9 +1,10 @@
 //! Gaussians over adapters of diagonal plus low-rank covariance: the posteriors of SWAG, BLoB and IVON.
 
 use super::keep::{Keep, Kept};
-use crate::draws::{generator, normals};
+use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes};
+use crate::tape::Site;
 use ndarray::Array2;
 
 /// `θ = m + σ∘z + Σ_k d_k ζ_k` with standard normal z (one a weight) and ζ (one a column): covariance `diag σ² + Σ_k d_k d_kᵀ`.
@@ -68,11 +69,11 @@ impl GaussianAdapter {
     }
 
     /// The weights at given normals: `z` by site, `zeta` by column.
-    fn at(&self, mut z: impl FnMut(&str, (usize, usize)) -> Array2<f64>, zeta: &[f64]) -> AdapterWeights {
+    fn at(&self, mut z: impl FnMut(&Site, (usize, usize)) -> Array2<f64>, zeta: &[f64]) -> AdapterWeights {
         let mut weights = self.mean.clone();
         for (site, w) in &mut weights {
             if let Some(sd) = self.deviations.get(site) {
-                *w += &(sd * &z(&site.to_string(), sd.dim()));
+                *w += &(sd * &z(site, sd.dim()));
             }
             for (column, factor) in self.columns.iter().zip(zeta) {
                 if let Some(column) = column.get(site) {
@@ -108,8 +109,8 @@ impl Keep for GaussianAdapter {
 
 impl AdapterSampler for GaussianAdapter {
     fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
-        let zeta = normals(&mut generator(seed, "columns", index), (1, self.columns.len()));
-        let z = |site: &str, shape| normals(&mut generator(seed, site, index), shape);
+        let zeta = normals(&mut generator(seed, Purpose::GaussianColumns, 0, index), (1, self.columns.len()));
+        let z = |site: &Site, shape| normals(&mut generator(seed, Purpose::GaussianDraw, place(site), index), shape);
         Ok(self.at(z, &zeta.into_raw_vec_and_offset().0))
     }
 }
@@ -117,7 +118,7 @@ impl AdapterSampler for GaussianAdapter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tape::{LoraMatrix, Site};
+    use crate::tape::LoraMatrix;
     use ndarray::{Array1, arr2};
 
     fn site(matrix: LoraMatrix) -> Site {
@@ -145,8 +146,8 @@ mod tests {
             gram += &d.view().insert_axis(ndarray::Axis(1)).dot(&d.view().insert_axis(ndarray::Axis(0)));
         };
         for k in 0..4 {
-            let z = |name: &str, shape: (usize, usize)| {
-                let offset = if name.ends_with("lora_A") { 0 } else { 2 };
+            let z = |site: &Site, shape: (usize, usize)| {
+                let offset = if site.matrix == LoraMatrix::A { 0 } else { 2 };
                 Array2::from_shape_fn(shape, |(i, j)| f64::from(offset + i * shape.1 + j == k))
             };
             push(gaussian.at(z, &[0.0, 0.0]));

@@ -7,7 +7,7 @@ use super::gaussian::{GaussianAdapter, bytes_of};
 use super::ivon_step::{IvonMoments, IvonStep};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::rule_state::{RuleState, check_fits};
-use crate::draws::{generator, normals};
+use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::models::{Classifier, Dataset};
@@ -205,7 +205,7 @@ impl IvonRule {
 
     /// z of a step; not the stream of the posterior's draws under the same seed.
     fn noise(&self, site: &Site, shape: (usize, usize), step: usize) -> Array2<f64> {
-        normals(&mut generator(self.seed, &format!("IVON {site}"), step as u64), shape)
+        normals(&mut generator(self.seed, Purpose::IvonStep, place(site), step as u64), shape)
     }
 }
 

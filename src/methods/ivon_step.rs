@@ -74,7 +74,7 @@ impl IvonStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normals};
+    use crate::draws::{Purpose, generator, normals};
     use ndarray::Axis;
 
     /// Mean loss `½ Σ H̄(θ − θ*)²`.
@@ -170,7 +170,7 @@ mod tests {
         let (burn_in, steps) = (1000, 6000);
         let (mut of_h, mut of_m) = (Array2::<f64>::zeros(shape), Array2::<f64>::zeros(shape));
         for t in 1..=(burn_in + steps) {
-            let z = normals(&mut generator(11, "fixed point", t), shape);
+            let z = normals(&mut generator(11, Purpose::Synthetic, 0, t), shape);
             let (g, h) = state.at(&step, &of, &z);
             state.update(&step, (&g, &h), t, 0.02);
             if t > burn_in {

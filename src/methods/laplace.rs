@@ -4,6 +4,7 @@ use super::belief::{LinearizedBelief, SampledBelief};
 use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
+use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::models::{Classifier, Dataset};
@@ -194,7 +195,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let fitted = match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
             Predictive::Sampled { n_samples, seed } => {
-                Fitted::new(SampledBelief { sampler: laplace, n_samples, seed: seed.wrapping_add(context.seed), bytes })
+                let seed = draws::seed(context.seed, Purpose::MethodDraws, 0, seed);
+                Fitted::new(SampledBelief { sampler: laplace, n_samples, seed, bytes })
             }
             Predictive::Linearized(link) => Fitted::new(LinearizedBelief { laplace, link }),
         };

@@ -5,14 +5,11 @@ use super::bounds::check_some;
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
 use super::token_noise::{NoisyBelief, TokenNoise};
-use crate::draws::{generator, keyed};
+use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
-use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::predict::RowKeys;
-use crate::tape::{LoraMatrix, SiteNoise, dropout_mask};
-use burn::tensor::{Tensor, TensorData};
+use crate::tape::{LoraMatrix, RowDropout, RowKeys, SiteNoise, dropout_mask};
 use ndarray::Array1;
 use std::collections::BTreeMap;
 
@@ -141,7 +138,7 @@ impl Keep for DropoutSampler {
 impl AdapterSampler for DropoutSampler {
     fn draw(&self, seed: u64, index: u64) -> Result<AdapterWeights> {
         Ok(self.masked(|module, width, p| {
-            let mask = dropout_mask(&mut generator(seed, module, index), width, p);
+            let mask = dropout_mask(&mut generator(seed, Purpose::DropoutMask, place(module), index), width, p);
             mask.into_iter().map(f64::from).collect()
         }))
     }
@@ -167,30 +164,6 @@ impl TokenNoise for TokenDropout {
     }
 
     fn noise(&self, seed: u64, index: u64, rows: RowKeys) -> Box<dyn SiteNoise> {
-        Box::new(DropoutPass { seed, index, rows })
-    }
-}
-
-#[derive(Debug)]
-struct DropoutPass {
-    seed: u64,
-    index: u64,
-    rows: RowKeys,
-}
-
-impl SiteNoise for DropoutPass {
-    fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
-        if dropout == 0.0 {
-            return x;
-        }
-        let [rows, width] = x.dims();
-        let name = fnv1a(module.bytes());
-        let mut mask = Vec::with_capacity(rows * width);
-        for key in self.rows.of_rows(rows) {
-            let mut rng = keyed(self.seed, fnv1a_words([name, key]), self.index);
-            mask.extend(dropout_mask(&mut rng, width, dropout));
-        }
-        let mask = Tensor::from_data(TensorData::new(mask, [rows, width]), (&x.device(), x.dtype()));
-        x * mask
+        Box::new(RowDropout { seed, purpose: Purpose::TokenDropout, index, rows })
     }
 }

@@ -3,18 +3,16 @@
 use super::belief::SampledBelief;
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
+use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes};
 
 /// What an error says that a member is.
 const MEMBER: &str = "a member of the ensemble";
 
-/// Distance between the seeds of two members: far from the seeds that users count up.
-const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// The seed of a member's own run; member 0 has the comparison's.
-pub(super) fn seed_of(seed: u64, member: u64) -> u64 {
-    seed.wrapping_add(member.wrapping_mul(SEED_STRIDE))
+pub fn member_seed(seed: u64, member: u64) -> u64 {
+    if member == 0 { seed } else { draws::seed(seed, Purpose::Member, 0, member) }
 }
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over K adapters: probabilities are averaged, never logits.

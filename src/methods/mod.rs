@@ -66,7 +66,7 @@ pub use keep::{Keep, Kept};
 pub use laplace::{LaplaceMethod, PriorChoice};
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
-pub use members::Members;
+pub use members::{Members, member_seed};
 pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements, Spent};
 pub use monte_clora::MonteClora;
 pub use monte_clora_rule::MonteCloraRule;

@@ -3,7 +3,7 @@
 use super::adam::Adam;
 use super::monte_clora::MonteClora;
 use super::rule_state::{RuleState, check_fits};
-use crate::draws::{generator, normals};
+use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
@@ -69,7 +69,7 @@ impl MonteCloraRule {
             return Ok(self.spread.clone());
         }
         let draw = |(site, w): (&Site, &Array2<f64>)| {
-            let mut rng = generator(self.seed, &format!("MonteCLoRA spread {site}"), 0);
+            let mut rng = generator(self.seed, Purpose::MonteCloraSpread, place(site), 0);
             (site.clone(), Array2::from_shape_simple_fn((w.nrows(), 1), || rng.random::<f64>()))
         };
         Ok(adapter.iter().filter(|(site, _)| of_a(site)).map(draw).collect())
@@ -77,12 +77,12 @@ impl MonteCloraRule {
 
     /// η of a module.
     fn concentrations(&self, site: &Site) -> Array1<f64> {
-        let mut rng = generator(self.seed, &format!("MonteCLoRA weights {site}"), 0);
+        let mut rng = generator(self.seed, Purpose::MonteCloraConcentrations, place(site), 0);
         Array1::from_shape_simple_fn(self.settings.n_draws, || rng.random::<f64>())
     }
 
     fn draw(&self, site: &Site, width: usize, spread: &Array2<f64>, step: usize) -> Result<Draw> {
-        let mut rng = generator(self.seed, &format!("MonteCLoRA {site}"), step as u64);
+        let mut rng = generator(self.seed, Purpose::MonteCloraStep, place(site), step as u64);
         let log_spread = spread.index_axis(Axis(1), 0).to_owned();
         draw(&mut rng, self.settings.sample_scale, width, &log_spread, &self.concentrations(site))
     }
@@ -182,7 +182,7 @@ mod tests {
         let rho = arr1(&[0.2, 0.9]);
         let n = 60_000;
         let values = Array1::from_shape_fn(n, |k| {
-            let mut rng = generator(7, "law", k as u64);
+            let mut rng = generator(7, Purpose::Synthetic, place("law"), k as u64);
             of(&draw(&mut rng, SCALE, WIDTH, &rho, eta).unwrap().delta)
         });
         (values.mean().unwrap(), values.std(1.0) / (n as f64).sqrt())
@@ -239,7 +239,10 @@ mod tests {
         let mut sum = Array1::<f64>::zeros(8);
         let n = 4000;
         for k in 0..n {
-            let w = weights(&eta, &normals(&mut generator(1, "w", k), (1, 8)).row(0).to_owned());
+            let w = weights(
+                &eta,
+                &normals(&mut generator(1, Purpose::Synthetic, place("weights"), k), (1, 8)).row(0).to_owned(),
+            );
             assert!((w.sum() - 1.0).abs() < 1e-12 && w.iter().all(|w| *w > 0.0));
             sum += &w;
         }

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a kind needs another.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_belief";
 /// What a belief keeps, but for a Laplace posterior: that has the format and the name of its own.

@@ -4,6 +4,7 @@ use super::belief::SampledBelief;
 use super::bounds::{check_not_negative, check_positive, check_some};
 use super::gaussian::GaussianAdapter;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
+use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, Dataset};
@@ -85,7 +86,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
             snapshots: Snapshots { count: self.n_snapshots, from: 0.0 },
             log: None,
             // another order than that of the training
-            seed: context.seed.wrapping_add(1),
+            seed: draws::seed(context.seed, Purpose::SwagRun, 0, 0),
             ..context.recipe.trainer.clone()
         };
         let outcome = context.train_on(config, context.map.clone())?;
@@ -180,7 +181,7 @@ impl SwagMoments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normals};
+    use crate::draws::{generator, normals, place};
     use crate::tape::{LoraMatrix, Site};
     use ndarray::Array2;
 
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn moments_and_columns_are_those_of_two_passes() {
-        let all: Vec<Array2<f64>> = (0..12).map(|i| normals(&mut generator(1, "walk", i), (2, 3)) + 100.0).collect();
+        let all: Vec<Array2<f64>> =
+            (0..12).map(|i| normals(&mut generator(1, Purpose::Synthetic, place("walk"), i), (2, 3)) + 100.0).collect();
         let mut moments = SwagMoments::new(4).unwrap();
         all.iter().for_each(|w| moments.add(&of(w.clone())).unwrap());
         let gaussian = moments.gaussian(1.0).unwrap();
@@ -218,7 +220,7 @@ mod tests {
         let (h, sigma, eta) = (2.0, 0.5, 0.1);
         let expected = eta * sigma * sigma / (h * (2.0 - eta * h));
         let (runs, n) = (200, 4000);
-        let noise = normals(&mut generator(5, "walk", 0), (n, runs));
+        let noise = normals(&mut generator(5, Purpose::Synthetic, place("walk"), 0), (n, runs));
         let mut x = Array2::<f64>::zeros((1, runs));
         let mut moments = SwagMoments::new(0).unwrap();
         for (step, z) in noise.outer_iter().enumerate() {

@@ -6,6 +6,7 @@ use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
 use crate::belief::{LogitBelief, log_softmax, top_class};
+use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::linalg::eigh;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
@@ -122,10 +123,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         self.check()?;
-        let n = context.train.n_items();
-        let n_anchors = self.n_anchors.min(n);
-        // spread over the training data
-        let anchors = Subset::new(context.train, (0..n_anchors).map(|k| k * n / n_anchors).collect())?;
+        let n_anchors = self.n_anchors.min(context.train.n_items());
+        // drawn by item: the order in which they come has no part
+        let of_item = |item: &usize| draws::seed(context.seed, Purpose::TfbInputs, context.train.item_key(*item), 0);
+        let mut anchors: Vec<usize> = (0..context.train.n_items()).collect();
+        anchors.sort_by_cached_key(of_item);
+        anchors.truncate(n_anchors);
+        let anchors = Subset::new(context.train, anchors)?;
         let unit = ColumnSpaceNoise::new(read_adapter(context.map)?, 1.0)?;
         let (limits, control, seed) = (&context.limits, context.control, context.seed);
         let logits = predict_map(context.map, &anchors, limits, control)?.moments().0;
@@ -246,7 +250,7 @@ impl AdapterSampler for ColumnSpaceNoise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normals};
+    use crate::draws::{Purpose, generator, normals, place};
 
     fn site(matrix: LoraMatrix) -> Site {
         Site { module: "q".into(), matrix }
@@ -257,7 +261,7 @@ mod tests {
     }
 
     fn random(name: &str, shape: (usize, usize)) -> Array2<f64> {
-        normals(&mut generator(11, name, 0), shape)
+        normals(&mut generator(11, Purpose::Synthetic, place(name), 0), shape)
     }
 
     /// `B L Lᵀ Bᵀ`: the covariance of `ΔW x` for a unit x, per σ².

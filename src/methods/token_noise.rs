@@ -4,14 +4,14 @@ use super::belief::{Belief, Needs};
 use super::keep::{Keep, Kept};
 use crate::belief::LogitBelief;
 use crate::data::BatchLimits;
-use crate::draws::{generator, keyed, normals};
+use crate::draws::{Purpose, generator, normals, place, within};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{AdapterWeights, check_same_shapes, write_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::predict::{RowKeys, predict_noisy};
+use crate::predict::predict_noisy;
 use crate::progress::Control;
-use crate::tape::{LoraMatrix, Site, SiteNoise};
+use crate::tape::{LoraMatrix, RowKeys, Site, SiteNoise};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 use rand::Rng;
@@ -89,7 +89,8 @@ pub struct NoiseOfA {
 impl NoiseOfA {
     /// `σ∘E` of draw `index`.
     pub(super) fn drawn(&self, module: &str, seed: u64, index: u64) -> Array2<f64> {
-        &self.deviations * &normals(&mut generator(seed, module, index), self.deviations.dim())
+        &self.deviations
+            * &normals(&mut generator(seed, Purpose::NoiseOfA, place(module), index), self.deviations.dim())
     }
 
     /// `L (σ∘E)` of draw `index`.
@@ -177,11 +178,11 @@ impl FlipoutPass {
     /// Signs `[rows, width]` of a module's rows.
     fn signs(&self, module: &str, width: usize, like: &Tensor<2>) -> Tensor<2> {
         let keys = self.rows.of_rows(like.dims()[0]);
-        let name = fnv1a(module.bytes());
         let mut values = Vec::with_capacity(keys.len() * width);
         let mut bits = vec![0u8; width.div_ceil(8)];
         for key in &keys {
-            keyed(self.seed, fnv1a_words([name, *key]), self.index).fill_bytes(&mut bits);
+            let of_row = within(place(module), *key);
+            generator(self.seed, Purpose::TokenSigns, of_row, self.index).fill_bytes(&mut bits);
             values.extend((0..width).map(|k| if bits[k / 8] >> (k % 8) & 1 == 0 { 1.0f32 } else { -1.0 }));
         }
         Tensor::from_data(TensorData::new(values, [keys.len(), width]), (&like.device(), like.dtype()))

@@ -1,9 +1,8 @@
 //! Gives any statistic of weighted items a posterior: the Bayesian bootstrap.
 
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::metrics::interval::{Estimate, checked_tail};
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1};
 use serde::{Deserialize, Serialize};
 
@@ -97,9 +96,9 @@ impl BayesianBootstrap {
         if self.n_draws == 0 {
             return Err(Error::config("n_draws", "at least 1", self.n_draws));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut weights = vec![0.0; n_items];
-        let draws = (0..self.n_draws).map(|_| {
+        let draws = (0..self.n_draws).map(|draw| {
+            let mut rng = generator(self.seed, Purpose::Bootstrap, 0, draw as u64);
             // Independent exponentials divided by their sum are Dirichlet(1, …, 1).
             let mut sum = 0.0;
             for weight in &mut weights {

@@ -163,6 +163,7 @@ impl Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draws::{Purpose, generator, normals, place};
     use proptest::prelude::*;
 
     #[test]
@@ -217,7 +218,7 @@ mod tests {
     fn intervals_are_as_wide_as_the_spread_over_fresh_data() {
         // scores N(1, 1) against N(0, 1): what 100 + 150 of them say varies from sample to sample
         let sample = |k: u64| {
-            let normals = crate::draws::normals(&mut crate::draws::generator(7, "scores", k), (1, 250));
+            let normals = normals(&mut generator(7, Purpose::Synthetic, place("scores"), k), (1, 250));
             let scores = normals.into_raw_vec_and_offset().0;
             let positive: Vec<f64> = scores[..100].iter().map(|z| z + 1.0).collect();
             (positive, scores[100..].to_vec())

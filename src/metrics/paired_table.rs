@@ -1,12 +1,11 @@
 //! Counts on which of the same items two methods are right, and asks which one is more accurate.
 
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::metrics::bootstrap::BayesianBootstrap;
 use crate::metrics::interval::Estimate;
 use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma};
 use serde::{Deserialize, Serialize};
 use statrs::function::beta::beta_reg;
@@ -73,8 +72,8 @@ impl PairedTable {
         let only_a = gamma(1 + self.only_a)?;
         let only_b = gamma(1 + self.only_b)?;
         let rest = gamma(2 + self.both_right + self.both_wrong)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(bootstrap.seed);
-        let draws = (0..bootstrap.n_draws).map(|_| {
+        let draws = (0..bootstrap.n_draws).map(|draw| {
+            let mut rng = generator(bootstrap.seed, Purpose::PairedTable, 0, draw as u64);
             let (a, b) = (only_a.sample(&mut rng), only_b.sample(&mut rng));
             (a - b) / (a + b + rest.sample(&mut rng))
         });

@@ -4,7 +4,7 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::Adaptable;
-use crate::tape::Tape;
+use crate::tape::{RowKeys, Tape};
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
 
@@ -119,7 +119,7 @@ pub trait Dataset: Send + Sync {
     /// A name of an item, for errors.
     fn item_id(&self, item: usize) -> String;
 
-    /// What names an item in every data set that holds it: draws of its labels depend on it, and merged sums count it once.
+    /// What names an item in every data set that holds it: all that is drawn for it depends on it, and merged sums count it once.
     ///
     /// A hash of [`Dataset::item_id`] unless that is a mere position.
     fn item_key(&self, item: usize) -> u64 {
@@ -227,6 +227,11 @@ pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
     let input = data.batch(indices, &model.device(), model.dtype())?;
     model.check(&input)?;
     Ok(input)
+}
+
+/// What names the rows of the batch of the items at `indices`.
+pub(crate) fn row_keys<D: Dataset>(data: &D, indices: &[usize], input: &D::Input) -> RowKeys {
+    RowKeys::new(indices.iter().map(|&item| data.item_key(item)).collect(), &input.token_mask())
 }
 
 /// Host logits in which every class that an item does not have is −∞.

@@ -2,6 +2,7 @@
 
 use super::classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
+use crate::draws::{Purpose, generator, normals};
 use crate::error::{Error, Result, check_finite};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, LoraLinear};
@@ -9,8 +10,6 @@ use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use ndarray::Array2;
-use rand::{SeedableRng, rngs::ChaCha8Rng};
-use rand_distr::{Distribution, StandardNormal};
 
 /// The nonlinearity between layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,6 @@ impl MlpConfig {
         if self.widths.len() < 2 || self.widths.contains(&0) {
             return Err(Error::config("widths", "at least two, none of them zero", format!("{:?}", self.widths)));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let options = (&device.clone().without_autodiff(), self.dtype);
         let layers = self
             .widths
@@ -58,8 +56,8 @@ impl MlpConfig {
             .enumerate()
             .map(|(i, w)| {
                 let sd = 1.0 / (w[0] as f64).sqrt();
-                let values: Vec<f64> =
-                    (0..w[0] * w[1]).map(|_| sd * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect();
+                let mut rng = generator(self.seed, Purpose::NetworkStart, i as u64, 0);
+                let values = (sd * normals(&mut rng, (w[0], w[1]))).into_raw_vec_and_offset().0;
                 let weight = Tensor::from_data(TensorData::new(values, [w[0], w[1]]), options);
                 LoraLinear::new(format!("layers.{i}"), weight, Some(Tensor::zeros([w[1]], options)))
             })
@@ -219,7 +217,8 @@ impl Dataset for Points {
         if self.features.is_empty() {
             return Err(Error::empty("set of points"));
         }
-        plan_batches(&vec![ItemSize { n_rows: 1, longest: 1 }; self.n_items()], limits, order)
+        let size = |item| ItemSize { n_rows: 1, longest: 1, key: self.item_key(item) };
+        plan_batches(&(0..self.n_items()).map(size).collect::<Vec<_>>(), limits, order)
     }
 
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {

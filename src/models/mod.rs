@@ -21,7 +21,7 @@ mod token_batch;
 
 pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
-pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
+pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels, row_keys};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};

@@ -7,13 +7,13 @@ use crate::curvature::{
     Coordinates, Curvature, DiagonalSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors, Projection, RowBlock,
     SiteSpace,
 };
+use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
 use crate::linalg::{eigh, matmul};
 use crate::lora::AdapterWeights;
 use crate::prior::PriorPrecision;
 use crate::tape::Site;
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView4, Axis, s};
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
 /// An eigenvalue below this share of the largest one is rounding.
@@ -215,20 +215,16 @@ impl Block {
         }
     }
 
-    /// Moves `weights` by a draw of the posterior's deviation times √temperature; `number` is the block's first site among
-    /// all sites, so that a draw depends on (seed, site, index) alone.
+    /// Moves `weights` by a draw of the posterior's deviation times √temperature: its normals depend on (seed, site, index) alone.
     pub(super) fn add_draw(
         &self,
         precision: PriorPrecision,
         temperature: f64,
-        seed: u64,
-        number: u64,
-        index: u64,
+        (seed, index): (u64, u64),
         weights: &mut AdapterWeights,
     ) {
-        let normals = |offset: usize, n: usize| -> Vec<f64> {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream((number + offset as u64) << 32 | index);
+        let normals = |space: &SiteSpace, n: usize| -> Vec<f64> {
+            let mut rng = generator(seed, Purpose::PosteriorDraw, place(&space.site), index);
             (0..n).map(|_| StandardNormal.sample(&mut rng)).collect()
         };
         let lambda = precision.value();
@@ -236,13 +232,12 @@ impl Block {
         let (kept, missing) = (self.kept.mapv(|e| sd(&e)), self.missing.mapv(|e| sd(&e)));
         let Some(rotation) = &self.rotation else {
             let [rows, columns] = self.spaces[0].latent_shape();
-            let values = normals(0, rows * columns);
+            let values = normals(&self.spaces[0], rows * columns);
             let z = Array2::from_shape_fn((rows, columns), |(i, j)| values[i * columns + j]);
             self.spaces[0].apply_scaled(&z, &kept, &missing, weights);
             return;
         };
-        let z: Array1<f64> =
-            self.spaces.iter().enumerate().flat_map(|(offset, space)| normals(offset, space.width())).collect();
+        let z: Array1<f64> = self.spaces.iter().flat_map(|space| normals(space, space.width())).collect();
         let deviation = match rotation {
             Rotation::Vectors(vectors) => vectors.dot(&(z * kept)),
             // σ'z + Q((σ − σ')∘Qᵀz), with Q = Φᵀ·from_rows

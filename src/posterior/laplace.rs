@@ -331,11 +331,8 @@ impl Laplace {
     /// Draw number `index` of the adapter, a function of (seed, site, index) alone.
     pub fn sample(&self, seed: u64, index: u64) -> AdapterWeights {
         let mut weights = self.map.clone();
-        let mut number = 0;
         for (block, &group) in self.blocks.iter().zip(&self.group_of) {
-            let precision = self.precisions.of(group);
-            block.add_draw(precision, self.temperature, seed, number, index, &mut weights);
-            number += block.spaces().len() as u64;
+            block.add_draw(self.precisions.of(group), self.temperature, (seed, index), &mut weights);
         }
         weights
     }

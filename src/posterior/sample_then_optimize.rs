@@ -1,11 +1,11 @@
 //! Draws from the exact Gaussian posterior by solving one linear system a draw: no matrix is decomposed.
 
 use crate::curvature::{Curvature, CurvatureStructure, CurvatureSums, GramSum, JointSum, RowBlock, SiteSpace};
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, read_adapter};
 use crate::prior::PriorPrecision;
 use ndarray::{Array1, Axis, s};
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
 /// A sampler of `N(θ*, (H + λI)⁻¹)` from the weighted Jacobians Φ of a function-space curvature, `H = ΦᵀΦ`.
@@ -57,8 +57,7 @@ impl<'a> SampleThenOptimize<'a> {
     /// # Errors
     /// If conjugate gradients do not reach the tolerance.
     pub fn draw(&self, seed: u64, index: u64) -> Result<(AdapterWeights, SolverReport)> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(index);
+        let mut rng = generator(seed, Purpose::SampleThenOptimize, 0, index);
         let mut normals = |n: usize| -> Array1<f64> { (0..n).map(|_| StandardNormal.sample(&mut rng)).collect() };
         let n_weights = self.spaces.iter().map(SiteSpace::width).sum();
         let n_rows = self.rows.iter().map(RowBlock::n_rows).sum();

@@ -22,7 +22,7 @@ use std::path::Path;
 /// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
 pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 3;
+const FORMAT_VERSION: u64 = 4;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 

@@ -11,6 +11,6 @@ mod sampled;
 pub use head::{HeadRows, predict_head};
 pub use linearized::{predict_linearized, predict_linearized_for_all};
 pub use map::predict_map;
-pub use noisy::{RowKeys, predict_noisy};
+pub use noisy::predict_noisy;
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;

@@ -7,49 +7,9 @@ use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, row_keys};
 use crate::progress::Control;
-use crate::tape::{SiteNoise, Tape};
-
-/// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowKeys {
-    /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
-    tokens: Vec<u64>,
-    /// A key for each item.
-    items: Vec<u64>,
-}
-
-impl RowKeys {
-    /// The keys of a batch: those of the items at `indices`.
-    pub fn new<D: Dataset>(data: &D, indices: &[usize], input: &D::Input) -> Self {
-        let items: Vec<u64> = indices.iter().map(|&item| data.item_key(item)).collect();
-        let mask = input.token_mask();
-        let rows_per_item = mask.nrows() / items.len().max(1);
-        let mut tokens = Vec::with_capacity(mask.len());
-        for (row, real) in mask.outer_iter().enumerate() {
-            let (item, choice) = (items[row / rows_per_item], (row % rows_per_item) as u64);
-            let mut place = 0;
-            tokens.extend(real.iter().map(|real| {
-                place += u64::from(*real);
-                fnv1a_words([item, choice, place])
-            }));
-        }
-        Self { tokens, items }
-    }
-
-    /// Keys of a linear's `n` rows: of the tokens or of the items, whichever are as many. Of other rows only the number is known:
-    /// their noise depends on the batch.
-    pub fn of_rows(&self, n: usize) -> Vec<u64> {
-        if n == self.tokens.len() {
-            self.tokens.clone()
-        } else if n == self.items.len() {
-            self.items.clone()
-        } else {
-            (0..n as u64).collect()
-        }
-    }
-}
+use crate::tape::{RowKeys, SiteNoise, Tape};
 
 /// Logits of every item in `n_samples` passes with noise.
 ///
@@ -80,7 +40,7 @@ pub fn predict_noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     stacked(n_samples, (data.n_items(), n_classes), |index| {
         let work = |indices: &[usize]| {
             let input = batch_for(&model, data, indices)?;
-            let noise = noise(index, RowKeys::new(data, indices, &input));
+            let noise = noise(index, row_keys(data, indices, &input));
             host_logits(model.logits(&input, &mut Tape::noise(noise)), input.class_mask())
         };
         let kind = || Ok(fnv1a_words([fnv1a(name.bytes()), index]));

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_rows";
 /// The only tensor: the bits of the numbers, which may be infinite.

@@ -8,6 +8,7 @@ use super::snapshots::Snapshot;
 use super::trainer::TrainerConfig;
 use super::update::UpdateRule;
 use crate::checkpoints::Checkpoints;
+use crate::draws;
 use crate::error::{Error, Result};
 use crate::file_header::parse_header;
 use crate::lora::{AdapterWeights, model_fingerprint, read_adapter};
@@ -57,6 +58,7 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
             ("mode", format!("{:?}", config.mode)),
             ("objective", format!("{:?}", config.objective)),
             ("seed", config.seed.to_string()),
+            ("random streams", draws::VERSION.to_string()),
             ("snapshots", format!("{:?}", config.snapshots)),
             ("scale and dropout", adapter_settings(start)),
             ("training data", of_data(data)?),

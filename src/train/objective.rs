@@ -9,6 +9,18 @@ use ndarray::Array2;
 
 /// Maximum likelihood, or maximum a posteriori under a Gaussian prior on the adapter.
 ///
+/// A step over the items s takes the gradient of
+///
+/// `L_s = (S/N) Σ_{n∈s} −log p(y_n | x_n, θ) + (1/N) ½ λ‖θ − μ‖²`
+///
+/// in an epoch of S steps over N items, whose mean over these steps is the objective divided by N: every item weighs the same and
+/// the prior counts once, however unevenly the items are cut into steps. (Divided by its own number of items, a small step would
+/// give its items more weight in every epoch.) Where steps are of one size, `N/S`, L_s is the mean loss over them.
+///
+/// A rule that follows these gradients as they are comes to rest where that of the objective vanishes. AdamW divides them by a
+/// running root mean square, which hardly moves within an epoch (β₂ = 0.999), and rests there but for this movement; clipping
+/// shortens single steps and moves the point of rest.
+///
 /// Weight decay of the optimiser is neither: AdamW's decay is not the gradient of any prior.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Objective {

@@ -7,7 +7,7 @@ use super::log::TrainLog;
 use super::report::{EpochRecord, StepRecord, TrainOutcome, TrainReport};
 use super::schedule::Schedule;
 use super::snapshots::Snapshot;
-use super::step::Loss;
+use super::step::{Loss, OfEpoch};
 use super::trainer::{TrainerConfig, evaluate};
 use super::update::{StepPosition, UpdateRule};
 use crate::checkpoints::Saver;
@@ -61,7 +61,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let centre = config.objective.centre(&start)?;
     let start = start.valid();
     let epochs = plan(config, data)?;
-    let total = epochs.iter().map(|e| e.len().div_ceil(config.accumulation)).sum();
+    let total = epochs.iter().map(|epoch| epoch.batches.len().div_ceil(config.accumulation)).sum();
     let model = set_trainable(start.clone(), &config.mode)?.train();
     let mut run = Run { model, best: None, snapshots: Vec::new(), place: Place::default() };
     let files = match control.saver() {
@@ -96,8 +96,16 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(TrainOutcome { model: model.valid(), best, snapshots, report: place.report })
 }
 
-/// The batches of every epoch, cut off where the last step is.
-fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Vec<Vec<usize>>>> {
+/// What one epoch goes through.
+struct Epoch {
+    /// Cut off where the last step of the run is.
+    batches: Vec<Vec<usize>>,
+    /// Of the whole epoch's steps.
+    mean_items: f64,
+}
+
+/// All epochs up to the last step.
+fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
     let mut left = config.max_steps.map(|steps| steps * config.accumulation);
     let mut epochs = Vec::new();
     for epoch in 0..config.epochs as u64 {
@@ -106,6 +114,8 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Vec<Vec<usiz
             false => BatchOrder::Sequential,
         };
         let mut batches = data.plan(config.limits, order)?;
+        let steps = batches.len().div_ceil(config.accumulation);
+        let mean_items = batches.iter().map(Vec::len).sum::<usize>() as f64 / steps.max(1) as f64;
         if let Some(left) = &mut left {
             // an epoch ends with a step, however many batches that has
             let of_epoch = batches.len().next_multiple_of(config.accumulation);
@@ -115,7 +125,7 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Vec<Vec<usiz
         if batches.is_empty() {
             break;
         }
-        epochs.push(batches);
+        epochs.push(Epoch { batches, mean_items });
     }
     Ok(epochs)
 }
@@ -144,9 +154,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     }
 
     /// The rest of an epoch, with its validation.
-    fn epoch(&mut self, batches: &[Vec<usize>], bar: &mut Bar) -> Result<()> {
-        for step in batches.chunks(self.config.accumulation).skip(self.run.place.steps_of_epoch) {
-            let message = self.guarded_step(step)?;
+    fn epoch(&mut self, epoch: &Epoch, bar: &mut Bar) -> Result<()> {
+        let of_epoch = OfEpoch { epoch: self.run.place.epoch as u64, mean_items: epoch.mean_items };
+        for step in epoch.batches.chunks(self.config.accumulation).skip(self.run.place.steps_of_epoch) {
+            let message = self.guarded_step(step, of_epoch)?;
             let n_items = step.iter().map(Vec::len).sum();
             let go_on = bar.advance(n_items, || message);
             self.keep(go_on.is_err());
@@ -196,10 +207,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
 
     /// A step. After a checkpoint it runs behind a net: burn panics where the file's state of the optimiser, or an identity of a
     /// parameter, does not fit the model.
-    fn guarded_step(&mut self, batches: &[Vec<usize>]) -> Result<String> {
-        let Some(steps) = self.run.place.report.resumed_after else { return self.step(batches) };
+    fn guarded_step(&mut self, batches: &[Vec<usize>], of_epoch: OfEpoch) -> Result<String> {
+        let Some(steps) = self.run.place.report.resumed_after else { return self.step(batches, of_epoch) };
         let step = self.run.place.report.steps + 1;
-        catch_unwind(AssertUnwindSafe(|| self.step(batches))).unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| self.step(batches, of_epoch))).unwrap_or_else(|_| {
             let reason = format!(
                 "panicked; the run was taken up from a checkpoint after step {steps} that may not fit the model"
             );
@@ -208,13 +219,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
     }
 
     /// One step through some of the data; says how it went.
-    fn step(&mut self, batches: &[Vec<usize>]) -> Result<String> {
+    fn step(&mut self, batches: &[Vec<usize>], of_epoch: OfEpoch) -> Result<String> {
         let start = Instant::now();
         let step = self.run.place.report.steps;
         let learning_rate = self.schedule.rate(step);
         let position = StepPosition { step, total: self.total, learning_rate };
         let point = self.rule.point(&self.run.model, position)?;
-        let mut gradient = self.loss.gradient(&point, batches, step, self.control)?;
+        let mut gradient = self.loss.gradient(&point, batches, of_epoch, self.control)?;
         let norm = clip_global_norm(&point, &mut gradient.gradients, self.config.max_grad_norm);
         let skipped = !(gradient.nll.is_finite() && norm.is_finite());
         let n_items: usize = batches.iter().map(Vec::len).sum();

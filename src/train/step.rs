@@ -6,7 +6,7 @@ use super::trainer::TrainerConfig;
 use crate::batches::in_order;
 use crate::error::Result;
 use crate::lora::AdapterWeights;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -21,7 +21,16 @@ pub(super) struct Loss<'a, D> {
     pub(super) centre: Option<&'a AdapterWeights>,
 }
 
-/// The gradient of a step's mean loss.
+/// Which epoch a step is of.
+#[derive(Clone, Copy)]
+pub(super) struct OfEpoch {
+    /// 0, 1, …
+    pub(super) epoch: u64,
+    /// `N/S`, the mean number of items of the epoch's steps.
+    pub(super) mean_items: f64,
+}
+
+/// The gradient of a step's loss (see [`super::Objective`]).
 pub(super) struct StepGradient {
     pub(super) gradients: GradientsParams,
     /// Sum over the step's items, in nats.
@@ -31,7 +40,7 @@ pub(super) struct StepGradient {
 }
 
 impl<D> Loss<'_, D> {
-    /// The gradient of step `step` (0, 1, …) over `batches`.
+    /// The gradient of a step over `batches`.
     ///
     /// # Errors
     /// If a label is missing or out of range, or a batch cannot be built.
@@ -39,14 +48,13 @@ impl<D> Loss<'_, D> {
         &self,
         model: &M,
         batches: &[Vec<usize>],
-        step: usize,
+        OfEpoch { epoch, mean_items }: OfEpoch,
         control: &Control,
     ) -> Result<StepGradient>
     where
         D: Dataset<Input = M::Input>,
     {
         let (config, data) = (self.config, self.data);
-        let n_items: usize = batches.iter().map(Vec::len).sum();
         let plain = model.valid();
         // a micro-batch has leaves of its own, so that several can be differentiated at once
         let differentiate = |micro: usize| {
@@ -55,15 +63,16 @@ impl<D> Loss<'_, D> {
             let input = batch_for(&model, data, indices)?;
             let tokens = input.token_mask().iter().filter(|real| **real).count();
             let labels = batch_labels(data, indices, &input, self.labels, model.n_classes())?;
-            // one dropout stream a micro-batch
-            let draw = config.seed ^ ((step as u64) << 20 | (micro as u64) << 8 | 1);
-            let logits = model.logits(&input, &mut Tape::dropout(draw));
+            let rows = row_keys(data, indices, &input);
+            let logits = model.logits(&input, &mut Tape::dropout(config.seed, epoch, rows));
             let nll = nll_sum(logits, &labels, input.class_mask());
             let sum = nll.clone().without_autodiff().into_scalar::<f64>();
-            let mut loss = nll.div_scalar(n_items as f64);
-            // the prior counts once a step, at its share of the whole data
+            // by the mean step, not by this one: an item of a small step weighs as much as any other
+            // (a product: burn's gradient of a quotient rounds the divisor to f32)
+            let mut loss = nll.mul_scalar(1.0 / mean_items);
+            // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
             if let Some(penalty) = config.objective.penalty(&model, self.centre).filter(|_| micro == 0) {
-                loss = loss + penalty.div_scalar(data.n_items() as f64);
+                loss = loss + penalty.mul_scalar(1.0 / data.n_items() as f64);
             }
             Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
         };

@@ -34,11 +34,13 @@ pub struct TrainerConfig {
     pub warmup_fraction: f64,
     /// What it does after.
     pub decay: Decay,
-    /// Size of a batch (of a micro-batch, with accumulation).
+    /// Size of a batch (of a micro-batch, with accumulation). Where steps differ in their number of items, as the last one of an
+    /// epoch or those of long items, all items weigh the same nevertheless ([`Objective`]).
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
-    /// Largest global norm of the gradient of the mean loss; `None` does not clip.
+    /// Largest global norm of the gradient of a step's loss ([`Objective`]); `None` does not clip. Items of a clipped step weigh less
+    /// than others.
     pub max_grad_norm: Option<f64>,
     /// Stop after so many epochs without a better validation NLL.
     pub patience: Option<usize>,
@@ -48,7 +50,8 @@ pub struct TrainerConfig {
     pub objective: Objective,
     /// Steps with a loss or gradient that is not finite which are skipped; one more is an error.
     pub max_skipped_steps: usize,
-    /// Seed of shuffles and dropout.
+    /// Seed of shuffles and dropout. Both are drawn by item: the order in which the items come has no part, and an item has the
+    /// same dropout mask in an epoch whatever batch it is in.
     pub seed: u64,
     /// At which steps the adapter is kept ([`TrainOutcome::snapshots`]).
     pub snapshots: Snapshots,
@@ -117,7 +120,7 @@ impl Trainer {
     /// With [`Control::with_checkpoints`] the run is saved as it goes, after the last step, and when the caller cancels; the
     /// same call then goes on from the newest checkpoint, to parameters that are the same bits as without the interruption.
     /// A file holds the parameters that train, the optimiser's state, the position, and the best epoch so far; shuffles and
-    /// dropout need no state, for their draws depend on (seed, epoch) and (seed, step) alone. Saves and lines of the log
+    /// dropout need no state, for their draws depend on (seed, epoch, item) alone. Saves and lines of the log
     /// that fail are counted ([`Control::save_failures`]) and stop nothing.
     ///
     /// A step whose loss or gradient is not finite changes nothing and is counted.

@@ -30,7 +30,9 @@ pub trait UpdateRule<M>: Send {
     /// If they cannot be made.
     fn point(&mut self, model: &M, position: StepPosition) -> Result<M>;
 
-    /// The weights after a step, from the gradient of its mean loss at [`UpdateRule::point`].
+    /// The weights after a step, from the gradient of its loss at [`UpdateRule::point`]. The mean of this loss over the steps of an
+    /// epoch is the objective over N items divided by N (see [`super::Objective`]), so that a rule which adds the gradient of a prior
+    /// over N at every step counts that prior once.
     ///
     /// # Errors
     /// If the rule's state does not fit the model.

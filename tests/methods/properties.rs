@@ -1,10 +1,11 @@
 //! What holds for every belief of every method.
 
+use crate::support::points::LIMITS;
 use crate::support::{f64_or_skip, relative_error};
 use crate::{Case, item_nlls, link, llama, mean, methods, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::data::BatchLimits;
-use bayes_lora::methods::{Belief, Fitted};
+use bayes_lora::methods::{Belief, FitContext, Fitted};
 use bayes_lora::models::{Classifier, Dataset};
 use bayes_lora::progress::Control;
 use burn::tensor::DType;
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 const BATCHES: BatchLimits = BatchLimits { max_items: 4, max_tokens: 1000 };
 
 fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: &Case<M, D>) {
-    let control = Control::silent();
+    let (control, three) = (Control::silent(), Control::silent().with_workers(3).unwrap());
     let mut names = BTreeSet::new();
     for method in methods::<M, D>() {
         let what = format!("{}: {}", case.name, method.name());
@@ -49,11 +50,29 @@ fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: 
         assert!(error < case.rounding, "{what}: another order differs by {error:e}");
 
         assert_eq!(over(&case.test, 4), whole, "{what}: the same belief gave other bits");
+        let by_three = belief.believe(&case.map, &case.test, &BATCHES, &three).unwrap();
+        assert_eq!(by_three, whole, "{what}: three workers gave other bits");
         let fit = |seed| method.fit(&case.context(seed, &control)).unwrap();
-        let again = fit(5);
         let of = |belief: &dyn Belief<M, D>| belief.believe(&case.map, &case.test, &BATCHES, &control).unwrap();
-        assert_eq!(of(&*again.belief), whole, "{what}: the same seed gave other bits");
-        assert_eq!(again.found, fitted.found, "{what}");
+        let context = || case.context(5, &control);
+        let again = [("the same seed", context()), ("three workers", FitContext { control: &three, ..context() })];
+        for (how, context) in again {
+            let again = method.fit(&context).unwrap();
+            assert_eq!(of(&*again.belief), whole, "{what}: fitted with {how} it gave other bits");
+            assert_eq!(again.found, fitted.found, "{what}: fitted with {how}");
+        }
+        // the size of batches that train is part of the recipe, that of others is not
+        let limits = BatchLimits { max_items: 3, ..LIMITS };
+        let sums = [
+            ("reordered data", FitContext { train: &case.reversed_train, ..context() }),
+            ("other batches", FitContext { limits, ..context() }),
+        ];
+        for (how, context) in sums {
+            let other = of(&*method.fit(&context).unwrap().belief);
+            let error = relative_error(&other.probabilities(link()).unwrap(), &p);
+            println!("{what}, {how}: {}", if other == whole { "the same bits".into() } else { format!("{error:e}") });
+            assert!(error < case.rounding, "{what}: fitted with {how} it differs by {error:e}");
+        }
         assert!(fitted.found.values().all(|v| v.is_finite()), "{what}: {:?}", fitted.found);
         let is_gaussian = matches!(whole, LogitBelief::Gaussian { .. });
         let fixed = is_gaussian || ["maximum likelihood", "checkpoint ensemble"].contains(&method.name().as_str());

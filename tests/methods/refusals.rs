@@ -103,6 +103,7 @@ fn what_continuations_do_not_allow_is_refused() {
         recipe: recipe(lora, 2),
         train: data.clone(),
         test: data.clone(),
+        reversed_train: data.clone(),
         reversed: data,
         rounding: 1e-10,
     };

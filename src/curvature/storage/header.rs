@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-pub(super) const FORMAT_VERSION: u64 = 2;
+pub(super) const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 pub(super) const KEY: &str = "bayes_lora_curvature";
 
