@@ -4,13 +4,15 @@ mod support;
 
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::BatchLimits;
+use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, initial_weights, read_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{
-    Decay, Objective, Snapshots, TrainReport, Trainer, TrainerConfig, TrainingMode, nll_sum, set_trainable,
+    Decay, Objective, Snapshots, TrainReport, Trainer, TrainerConfig, TrainingMode, negative_log_likelihood,
+    set_trainable,
 };
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -107,7 +109,9 @@ fn a_maximum_a_posteriori_is_stationary_for_the_sum_over_the_data() {
     let model = set_trainable(model, &TrainingMode::Lora).unwrap().train();
     let items: Vec<usize> = (0..data.n_items()).collect();
     let input = data.batch(&items, &model.device(), model.dtype()).unwrap();
-    let loss = nll_sum(model.logits(&input, &mut Tape::off()), &data.labels, None);
+    let targets: Vec<Target> = data.labels.iter().copied().map(Target::Class).collect();
+    let outputs = model.logits(&input, &mut Tape::off());
+    let loss = negative_log_likelihood(outputs, &Categorical, &targets, None).unwrap().differentiable;
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     let (mut pull, mut rest) = (0.0, 0.0);
     let weights = read_adapter(&model).unwrap();
