@@ -25,7 +25,7 @@ use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::curvature::{
     CurvatureConfig, CurvatureStructure, FisherKind, TokenTreatment, estimate_cost, fit_curvatures,
 };
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
 use bayes_lora::plot::CurveChart;
@@ -147,8 +147,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
     let curvature_seconds = clock.elapsed().as_secs_f64();
-    let gradient =
-        log_likelihood_gradient(&model, &splits.train, Likelihood::Categorical, &task.questions.limits(), &control)?;
+    let gradient = log_likelihood_gradient(&model, &splits.train, &Categorical, &task.questions.limits(), &control)?;
     let prior_mean = if arguments.zero_mean { PriorMean::Zero } else { PriorMean::default() };
     let mut seconds = Vec::new();
     let mut candidates = Vec::new();
@@ -169,7 +168,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let test = HeldOut::for_all(&model, &laplaces, &splits.test, &limits, &control)?;
     let held_out_seconds = clock.elapsed().as_secs_f64();
 
-    let labels = test[0].labels().to_vec();
+    let labels = test[0].labels()?;
     let options = ScoreOptions::default();
     let means = test[0].belief(&PriorPrecision::new(1.0)?.into())?.moments().0;
     let mle = LogitBelief::Point { logits: means }.probabilities(LINK)?;
@@ -218,7 +217,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             None => None,
         };
         let belief = validation[k].belief(laplace.prior_precisions())?;
-        let dispersion = Dispersion::diagnose(&belief, validation[k].labels(), LINK, &BayesianBootstrap::default())?;
+        let dispersion = Dispersion::diagnose(&belief, &validation[k].labels()?, LINK, &BayesianBootstrap::default())?;
         let row = Row {
             name: name.clone(),
             log_evidence: laplace.log_marginal_likelihood(laplace.prior_precisions())?,

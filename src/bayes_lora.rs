@@ -2,11 +2,12 @@
 
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::likelihood::SharedLikelihood;
 use crate::lora::{LoraConfig, attach, load_peft, save_peft};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
-use crate::predict::{Prediction, Predictive, predict};
+use crate::predict::{Prediction, Predictive, TargetPrediction, predict, predict_targets};
 use crate::progress::Control;
 use crate::train::{TrainReport, Trainer, TrainerConfig};
 use std::path::Path;
@@ -55,6 +56,13 @@ impl BayesLoraConfig {
     /// Sets how the curvature is fitted.
     pub fn with_curvature(mut self, curvature: CurvatureConfig) -> Self {
         self.curvature = curvature;
+        self
+    }
+
+    /// Sets how targets depend on the model's outputs, for training and curvature alike.
+    pub fn with_likelihood(mut self, likelihood: impl Into<SharedLikelihood>) -> Self {
+        self.curvature.likelihood = likelihood.into();
+        self.trainer.likelihood = self.curvature.likelihood.clone();
         self
     }
 
@@ -107,7 +115,7 @@ impl BayesLora {
     /// Attaches an adapter, trains it, and fits its posterior.
     ///
     /// # Errors
-    /// As [`attach`], [`Trainer::fit`] and [`BayesLora::fit_laplace`].
+    /// As [`attach`], [`Trainer::fit`] and [`BayesLora::fit_laplace`]; if training and curvature have different likelihoods.
     pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> Result<FittedBayesLora<M>> {
         self.fit_with(model, data, None, &Control::silent())
     }
@@ -123,6 +131,12 @@ impl BayesLora {
         validation: Option<&D>,
         control: &Control,
     ) -> Result<FittedBayesLora<M>> {
+        let (trained, curved) = (&self.config.trainer.likelihood, &self.config.curvature.likelihood);
+        if trained != curved {
+            return Err(Error::Incompatible(format!(
+                "the posterior is about the optimum of one likelihood, but `{trained}` trains and `{curved}` gives the curvature:                  set both (`with_likelihood`)"
+            )));
+        }
         let model = attach(model, &self.config.lora, self.config.seed)?;
         let outcome = self.trainer.fit(model, data, validation, control)?;
         let mut fitted = self.fit_laplace_with(outcome.model, data, control)?;
@@ -243,6 +257,14 @@ impl<M: Classifier> FittedBayesLora<M> {
         let tuned = held_out.tune(self.laplace.prior_precisions(), self.predictive.tuning_link())?;
         self.laplace = self.laplace.with_prior_precisions(tuned.precisions)?;
         Ok(self)
+    }
+
+    /// Predicts targets of any kind, noise included, in the configured way.
+    ///
+    /// # Errors
+    /// As [`predict_targets`].
+    pub fn predict_targets<D: Dataset<Input = M::Input>>(&self, data: &D) -> Result<TargetPrediction> {
+        predict_targets(&self.model, &self.laplace, data, self.predictive, &self.limits, &Control::silent())
     }
 
     /// Predicts in any way, with progress and cancellation.

@@ -10,7 +10,7 @@ use bayes_lora::curvature::{
     AdapterSubset, CurvatureConfig, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature,
 };
 use bayes_lora::error::{Error, Result};
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
     Blob, CheckpointEnsemble, DeepEnsemble, FitContext, Fitted, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
@@ -243,7 +243,7 @@ fn descriptions_tell_every_setting_that_changes_answers() {
         |m| m.curvature.projection = Some(RandomProjection { width: 100, seed: 0 }),
         |m| m.curvature.low_rank = 3,
         |m| m.curvature.dense_limit = Some(4),
-        |m| m.curvature.likelihood = Likelihood::Gaussian { noise_variance: 1.0 },
+        |m| m.curvature.likelihood = Gaussian { noise_variance: 1.0 }.into(),
         |m| m.laplace.without_residual = true,
         |m| m.laplace.temperature = 0.5,
     ];

@@ -8,7 +8,7 @@ use bayes_lora::curvature::{
     Cotangents, Curvature, CurvatureConfig, FactorSum, KroneckerFactors, TokenTreatment, fit_curvature, probe,
 };
 use bayes_lora::data::BatchLimits;
-use bayes_lora::likelihood::{Likelihood, categorical_fisher};
+use bayes_lora::likelihood::{Gaussian, categorical_fisher};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
@@ -212,7 +212,7 @@ fn linear_regression_has_its_closed_form() {
     let fresh = network(&[d, c], rank, DType::F64);
     let scale = fresh.linears()[0].adapter.as_ref().unwrap().scale;
     assert_eq!(scale, 2.0);
-    let likelihood = Likelihood::Gaussian { noise_variance: sigma2 };
+    let likelihood = || Gaussian { noise_variance: sigma2 }.into();
     let site = |matrix| Site { module: "layers.0".into(), matrix };
     let a = read_adapter(&fresh).unwrap()[&site(LoraMatrix::A)].clone();
     let hidden = |x: &Array2<f64>| x.dot(&a.t());
@@ -226,7 +226,7 @@ fn linear_regression_has_its_closed_form() {
         let expected = Array3::from_shape_fn((4, c, c), |(i, x, y)| if x == y { variance[i] } else { 0.0 });
 
         // at B = 0 nothing depends on A: Laplace is exact Bayesian regression
-        let curvature = fit(&fresh, &data, CurvatureConfig { likelihood, ..CurvatureConfig::default() });
+        let curvature = fit(&fresh, &data, CurvatureConfig { likelihood: likelihood(), ..CurvatureConfig::default() });
         let laplace = Laplace::new(&fresh, &curvature, &fixed(lambda)).unwrap();
         let belief = predict_linearized(&fresh, &laplace, &test, LogitGauge::Raw, &LIMITS, &Control::silent()).unwrap();
         assert!(relative_error(&belief.moments().1, &expected) < ALGEBRA);
@@ -238,7 +238,7 @@ fn linear_regression_has_its_closed_form() {
         let mut weights = read_adapter(&fresh).unwrap();
         weights.insert(site(LoraMatrix::B), mode.clone());
         let model = write_adapter(fresh.clone(), &weights).unwrap();
-        let curvature = fit(&model, &data, CurvatureConfig { likelihood, ..CurvatureConfig::default() });
+        let curvature = fit(&model, &data, CurvatureConfig { likelihood: likelihood(), ..CurvatureConfig::default() });
         let laplace = Laplace::new(&model, &curvature, &fixed(lambda)).unwrap();
         let j = jacobians(&model, &test);
         let (of_b, log_det_b) = of_site(&laplace, 1, &j[1]);

@@ -5,7 +5,7 @@ mod support;
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::BatchLimits;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{LoraConfig, attach, base_fingerprint, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, POSTERIOR_FILE, log_likelihood_gradient};
@@ -62,8 +62,7 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
         let settings = LaplaceConfig { prior_grouping, temperature: 0.7, ..LaplaceConfig::default() };
         let mut saved = Laplace::new(&model, &curvature, &settings).unwrap();
         if config.structure == CurvatureStructure::Core {
-            let gradient =
-                log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent());
+            let gradient = log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent());
             saved = saved.with_gradient(&gradient.unwrap()).unwrap().with_optimal_prior().unwrap();
         }
         saved.save(&path, &model).unwrap();

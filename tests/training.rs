@@ -5,7 +5,7 @@ mod support;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::Result;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, initial_weights, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::log_likelihood_gradient;
@@ -13,7 +13,8 @@ use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{
-    Decay, Objective, Snapshots, StepPosition, TrainReport, Trainer, TrainerConfig, TrainingMode, UpdateRule, nll_sum,
+    Decay, Objective, Snapshots, StepPosition, TrainReport, Trainer, TrainerConfig, TrainingMode, UpdateRule,
+    negative_log_likelihood,
     set_trainable,
 };
 use burn::module::Module;
@@ -119,7 +120,9 @@ fn check_stationary(data: &Points, config: TrainerConfig) {
     let model = set_trainable(model, &TrainingMode::Lora).unwrap().train();
     let items: Vec<usize> = (0..data.n_items()).collect();
     let input = data.batch(&items, &model.device(), model.dtype()).unwrap();
-    let loss = nll_sum(model.logits(&input, &mut Tape::off()), &data.labels, None);
+    let targets: Vec<Target> = data.labels.iter().copied().map(Target::Class).collect();
+    let outputs = model.logits(&input, &mut Tape::off());
+    let loss = negative_log_likelihood(outputs, &Categorical, &targets, None).unwrap().differentiable;
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     let (mut pull, mut rest) = (0.0, 0.0);
     let weights = read_adapter(&model).unwrap();

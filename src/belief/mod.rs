@@ -20,6 +20,7 @@
 mod entropy;
 mod gauge;
 mod link;
+mod output_draws;
 mod softmax;
 
 pub use entropy::Decomposition;

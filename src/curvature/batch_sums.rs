@@ -5,17 +5,15 @@ use super::fisher::{LabelledItem, TokenTreatment};
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
 use super::structure::CurvatureStructure;
-use crate::belief::{log_softmax, softmax};
 use crate::error::{Error, Result};
-use crate::likelihood::Likelihood;
+use crate::likelihood::{Likelihood, Target};
 use crate::linalg::semidefinite_cholesky;
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, RowMeaning, check_labels};
+use crate::models::{Classifier, ClassifierInput, RowMeaning, check_targets};
 use crate::tape::Site;
 use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::{Array2, Array3, ArrayView1};
+use ndarray::{Array2, Array3};
 use std::collections::BTreeSet;
-use std::f64::consts::TAU;
 
 /// What one batch adds.
 pub(super) struct BatchSums {
@@ -63,15 +61,15 @@ pub(super) fn batch_sums<M: Classifier>(
     sites: &BTreeSet<Site>,
 ) -> Result<BatchSums> {
     let shared = &configs[0];
-    let CurvatureConfig { fisher, likelihood, .. } = *shared;
+    let (fisher, likelihood) = (shared.fisher, &*shared.likelihood);
     let n_classes = model.n_classes();
-    let labels: Vec<Option<usize>> = items.iter().map(|item| item.label).collect();
-    check_labels(&labels, n_classes, input.class_mask(), |k| items[k].id.clone())?;
+    let known = items.iter().map(|item| (item.id.as_str(), item.target.as_ref()));
+    check_targets(likelihood, known, n_classes, input.class_mask())?;
     let count = fisher.n_columns(likelihood, n_classes);
-    let mut choose = |p: &Array2<f64>| {
-        let mut columns = Array3::zeros((p.nrows(), n_classes, count));
+    let mut choose = |outputs: &Array2<f64>| {
+        let mut columns = Array3::zeros((outputs.nrows(), n_classes, count));
         for (b, mut item) in columns.outer_iter_mut().enumerate() {
-            item.assign(&fisher.columns(likelihood, p.row(b), &items[b])?);
+            item.assign(&fisher.columns(likelihood, outputs.row(b), &items[b])?);
         }
         Ok(columns)
     };
@@ -89,7 +87,7 @@ pub(super) fn batch_sums<M: Classifier>(
     let reads_jacobians = configs.iter().any(|config| config.structure.reads_jacobians());
     Ok(BatchSums {
         item_keys: items.iter().map(|item| item.key).collect(),
-        log_likelihood: log_likelihood(&pass.logits, &labels, likelihood),
+        log_likelihood: log_likelihood(&pass.logits, items, likelihood),
         factors: configs.iter().map(factors).collect::<Result<_>>()?,
         rows: if reads_jacobians { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },
     })
@@ -117,38 +115,23 @@ fn increments(pass: &Probe, curvatures: Option<&Array3<f64>>, config: &Curvature
     sites.collect()
 }
 
-/// `Σ log p(y | x)` in nats; `None` if a label is unknown.
-fn log_likelihood(logits: &Array2<f64>, labels: &[Option<usize>], likelihood: Likelihood) -> Option<f64> {
-    match likelihood {
-        Likelihood::Categorical => {
-            let log_p = log_softmax(logits.view());
-            log_p.outer_iter().zip(labels).map(|(row, label)| label.map(|y| row[y])).sum()
-        }
-        // ln N(e_y; f, σ² I) over the classes that the item has
-        Likelihood::Gaussian { noise_variance } => {
-            let density =
-                |f: f64, target: f64| -0.5 * ((f - target).powi(2) / noise_variance + (TAU * noise_variance).ln());
-            let item = |(row, label): (ArrayView1<f64>, &Option<usize>)| {
-                let y = (*label)?;
-                let present = row.indexed_iter().filter(|(_, f)| f.is_finite());
-                Some(present.map(|(c, f)| density(*f, f64::from(u8::from(c == y)))).sum::<f64>())
-            };
-            logits.outer_iter().zip(labels).map(item).sum()
-        }
-    }
+/// `Σ log p(y | x)` in nats; `None` if a target is unknown.
+fn log_likelihood(outputs: &Array2<f64>, items: &[LabelledItem], likelihood: &dyn Likelihood) -> Option<f64> {
+    let of = |target: &Target, b: usize| likelihood.log_density(outputs.row(b), target);
+    items.iter().enumerate().map(|(b, item)| item.target.as_ref().map(|target| of(target, b))).sum()
 }
 
-/// `Λ` (exact or from labels) of items whose rows are choices: `[n_items, choices, choices]`.
+/// `Λ` (exact or from targets) of items whose rows are choices: `[n_items, choices, choices]`.
 fn output_curvatures(
     pass: &Probe,
     choices: usize,
     items: &[LabelledItem],
     config: &CurvatureConfig,
 ) -> Result<Array3<f64>> {
-    let p = softmax(pass.logits.view());
-    let mut curvatures = Array3::zeros((p.nrows(), choices, choices));
+    let outputs = &pass.logits;
+    let mut curvatures = Array3::zeros((outputs.nrows(), choices, choices));
     for (b, mut item) in curvatures.outer_iter_mut().enumerate() {
-        let curvature = config.fisher.output_curvature(config.likelihood, p.row(b), &items[b])?;
+        let curvature = config.fisher.output_curvature(&*config.likelihood, outputs.row(b), &items[b])?;
         item.assign(&curvature.slice(ndarray::s![..choices, ..choices]));
     }
     Ok(curvatures)

@@ -5,7 +5,7 @@ use super::sketch::RandomProjection;
 use super::structure::{AdapterSubset, CurvatureStructure};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::likelihood::Likelihood;
+use crate::likelihood::SharedLikelihood;
 
 /// How curvature is fitted.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -14,12 +14,12 @@ pub struct CurvatureConfig {
     pub structure: CurvatureStructure,
     /// Over which weights.
     pub subset: AdapterSubset,
-    /// Where labels come from.
+    /// Where targets come from.
     pub fisher: FisherKind,
     /// How tokens enter the Kronecker factors; the other structures are sums over items.
     pub treatment: TokenTreatment,
-    /// How labels depend on logits.
-    pub likelihood: Likelihood,
+    /// How targets depend on outputs; that of the training.
+    pub likelihood: SharedLikelihood,
     /// Widest factor kept dense; a wider one is kept at `low_rank`. The narrower of a site's two factors is always dense.
     ///
     /// `None` keeps dense what can be decomposed in a tenth of the time of the pass, by estimate. Shards of the data that are
@@ -44,7 +44,7 @@ impl Default for CurvatureConfig {
             subset: AdapterSubset::All,
             fisher: FisherKind::Exact,
             treatment: TokenTreatment::Expand,
-            likelihood: Likelihood::Categorical,
+            likelihood: SharedLikelihood::default(),
             dense_limit: None,
             low_rank: 10,
             projection: None,
@@ -67,7 +67,7 @@ impl CurvatureConfig {
 
     /// True if one forward and backward pass serves both settings.
     pub(super) fn shares_passes_with(&self, other: &Self) -> bool {
-        let passes = |c: &Self| (c.fisher, c.likelihood, c.subset.clone(), c.limits);
+        let passes = |c: &Self| (c.fisher, c.likelihood.clone(), c.subset.clone(), c.limits);
         passes(self) == passes(other)
     }
 
@@ -81,7 +81,7 @@ impl CurvatureConfig {
                 ("structure", c.structure.to_string()),
                 ("subset", format!("{:?}", c.subset)),
                 ("fisher", format!("{:?}", c.fisher)),
-                ("likelihood", format!("{:?}", c.likelihood)),
+                ("likelihood", c.likelihood.to_string()),
                 ("projection", format!("{:?}", c.projection)),
             ];
             if self.structure.has_factors() {

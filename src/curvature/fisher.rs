@@ -2,24 +2,23 @@
 
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
-use crate::likelihood::Likelihood;
-use crate::linalg::semidefinite_cholesky;
-use ndarray::{Array1, Array2, ArrayView1};
-use rand::RngExt;
+use crate::likelihood::{Likelihood, Target};
+use ndarray::{Array2, ArrayView1};
 
-/// Where the labels in the Fisher information come from.
+/// Where the targets in the Fisher information come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum FisherKind {
-    /// Expectation over the model's own labels, all classes: the generalised Gauss–Newton matrix. C − 1 backward passes.
+    /// Expectation over the model's own targets: the generalised Gauss–Newton matrix. C − 1 backward passes where targets are
+    /// classes, C where they are values.
     Exact,
-    /// `n` labels drawn from the model for each item, from (seed, item) alone: unbiased, n backward passes.
+    /// `n` targets drawn from the model for each item, from (seed, item) alone: unbiased, n backward passes.
     Sampled {
-        /// Labels an item.
+        /// Targets an item.
         n: usize,
         /// Seed of the draws.
         seed: u64,
     },
-    /// The data's own labels; biased, for comparison only.
+    /// The data's own targets; biased, for comparison only.
     Empirical,
 }
 
@@ -38,10 +37,10 @@ pub enum TokenTreatment {
 pub(super) struct LabelledItem {
     /// Its name, for errors.
     pub(super) id: String,
-    /// What its sampled labels depend on (see [`crate::models::Dataset::item_key`]).
+    /// What its sampled targets depend on (see [`crate::models::Dataset::item_key`]).
     pub(super) key: u64,
-    /// Its label, if known.
-    pub(super) label: Option<usize>,
+    /// Its target, if known.
+    pub(super) target: Option<Target>,
 }
 
 impl TokenTreatment {
@@ -55,103 +54,72 @@ impl TokenTreatment {
 }
 
 impl FisherKind {
-    /// Output-space curvature `Λ` of one item, or its estimate from labels: `[n_classes, n_classes]`.
+    /// Output-space curvature `Λ` of one item, or its estimate from targets: `[n_classes, n_classes]`.
     ///
     /// # Errors
-    /// If the kind is empirical and the label is unknown.
+    /// If the kind is empirical and the target is unknown.
     pub(super) fn output_curvature(
         &self,
-        likelihood: Likelihood,
-        probabilities: ArrayView1<f64>,
+        likelihood: &dyn Likelihood,
+        outputs: ArrayView1<f64>,
         item: &LabelledItem,
     ) -> Result<Array2<f64>> {
         if let Self::Exact = self {
-            return Ok(likelihood.fisher(probabilities));
+            return Ok(likelihood.fisher(outputs));
         }
-        let columns = self.columns(likelihood, probabilities, item)?;
+        let columns = self.columns(likelihood, outputs, item)?;
         Ok(columns.dot(&columns.t()))
     }
 
     /// How many columns [`FisherKind::columns`] has.
-    pub(crate) fn n_columns(&self, likelihood: Likelihood, n_classes: usize) -> usize {
-        match (self, likelihood) {
-            (Self::Exact, Likelihood::Categorical) => n_classes.saturating_sub(1).max(1),
-            (Self::Exact, Likelihood::Gaussian { .. }) => n_classes,
-            (Self::Sampled { n, .. }, _) => *n,
-            (Self::Empirical, _) => 1,
+    pub(crate) fn n_columns(&self, likelihood: &dyn Likelihood, n_classes: usize) -> usize {
+        match self {
+            Self::Exact => likelihood.root_width(n_classes),
+            Self::Sampled { n, .. } => *n,
+            Self::Empirical => 1,
         }
     }
 
     /// Columns `r_k` with `Λ = Σ_k r_k r_kᵀ`: as many backward passes give the item's curvature. `[n_classes, n_columns]`
     ///
+    /// Of targets these are the scores `∇_f log p(y | f)`, each over `√n`.
+    ///
     /// # Errors
     /// As [`FisherKind::output_curvature`].
     pub(super) fn columns(
         &self,
-        likelihood: Likelihood,
-        probabilities: ArrayView1<f64>,
+        likelihood: &dyn Likelihood,
+        outputs: ArrayView1<f64>,
         item: &LabelledItem,
     ) -> Result<Array2<f64>> {
-        let c = probabilities.len();
-        let mut columns = Array2::zeros((c, self.n_columns(likelihood, c)));
-        match *self {
-            Self::Exact => {
-                // Λ 1 = 0 leaves the categorical factor without its last column
-                let factor = semidefinite_cholesky(likelihood.fisher(probabilities).view())?;
-                for (k, mut column) in columns.columns_mut().into_iter().enumerate() {
-                    column.assign(&factor.column(k));
-                }
-            }
-            Self::Sampled { n, .. } => {
-                let labels = self.sampled_labels(likelihood, probabilities, item)?;
-                for (k, label) in labels.into_iter().enumerate() {
-                    columns.column_mut(k).assign(&(score(probabilities, label) / (n as f64).sqrt()));
-                }
-            }
-            Self::Empirical => {
-                self.require_categorical(likelihood)?;
-                let label = item.label.ok_or_else(|| {
-                    Error::Incompatible(format!("the empirical Fisher needs the label of item `{}`", item.id))
-                })?;
-                columns.column_mut(0).assign(&score(probabilities, label));
-            }
+        let targets = match *self {
+            Self::Exact => return likelihood.fisher_root(outputs),
+            Self::Sampled { .. } => self.sampled_targets(likelihood, outputs, item),
+            Self::Empirical => vec![item.target.clone().ok_or_else(|| {
+                Error::Incompatible(format!("the empirical Fisher needs the label or target of item `{}`", item.id))
+            })?],
+        };
+        let scale = (targets.len() as f64).sqrt();
+        let mut columns = Array2::zeros((outputs.len(), targets.len()));
+        for (target, mut column) in targets.iter().zip(columns.columns_mut()) {
+            column.assign(&(likelihood.score(outputs, target) / scale));
         }
         Ok(columns)
     }
 
-    /// Labels drawn from the model, a function of (seed, item's key, probabilities) only, so that neither batches nor
-    /// shards change them.
-    fn sampled_labels(
+    /// Targets drawn from the model, a function of (seed, item's key, outputs) only, so that neither batches nor shards change
+    /// them.
+    fn sampled_targets(
         &self,
-        likelihood: Likelihood,
-        probabilities: ArrayView1<f64>,
+        likelihood: &dyn Likelihood,
+        outputs: ArrayView1<f64>,
         item: &LabelledItem,
-    ) -> Result<Vec<usize>> {
+    ) -> Vec<Target> {
         let Self::Sampled { n, seed } = *self else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        self.require_categorical(likelihood)?;
         let mut rng = generator(seed, Purpose::SampledFisher, item.key, 0);
-        Ok((0..n)
-            .map(|_| {
-                let u: f64 = rng.random();
-                let mut cumulative = 0.0;
-                let index = probabilities.iter().position(|p| {
-                    cumulative += p;
-                    u < cumulative
-                });
-                index.unwrap_or(probabilities.len() - 1)
-            })
-            .collect())
-    }
-
-    fn require_categorical(&self, likelihood: Likelihood) -> Result<()> {
-        match likelihood {
-            Likelihood::Categorical => Ok(()),
-            Likelihood::Gaussian { .. } => {
-                Err(Error::Incompatible(format!("a Gaussian likelihood has the exact Fisher only, not {self:?}")))
-            }
-        }
+        (0..n).map(|_| likelihood.sample(outputs, &mut rng)).collect()
     }
 
     /// Checks the number of labels.
@@ -166,64 +134,85 @@ impl FisherKind {
     }
 }
 
-/// Gradient of `−ln p(label)` in logit space: `p − e_label`.
-fn score(probabilities: ArrayView1<f64>, label: usize) -> Array1<f64> {
-    let mut score = probabilities.to_owned();
-    score[label] -= 1.0;
-    score
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::arr1;
+    use crate::likelihood::{Categorical, Gaussian};
+    use ndarray::{Array1, Axis, arr1};
 
-    fn item(key: u64) -> LabelledItem {
-        LabelledItem { id: "x".into(), key, label: Some(2) }
+    const NOISE: Gaussian = Gaussian { noise_variance: 0.3 };
+
+    fn item(key: u64, target: impl Into<Target>) -> LabelledItem {
+        LabelledItem { id: "x".into(), key, target: Some(target.into()) }
+    }
+
+    /// Logits of `[0.2, 0, 0.5, 0.3]`: the item lacks the second class.
+    fn outputs() -> Array1<f64> {
+        arr1(&[0.2, 0.0, 0.5, 0.3]).mapv(f64::ln)
     }
 
     #[test]
     fn columns_rebuild_the_output_curvature() {
-        let p = arr1(&[0.2, 0.0, 0.5, 0.3]);
-        for kind in [FisherKind::Exact, FisherKind::Sampled { n: 5, seed: 1 }, FisherKind::Empirical] {
-            let r = kind.columns(Likelihood::Categorical, p.view(), &item(0)).unwrap();
-            let labels = match kind {
-                FisherKind::Exact => (0..4).map(|y| (y, p[y])).collect(),
-                FisherKind::Empirical => vec![(2, 1.0)],
-                FisherKind::Sampled { .. } => {
-                    let drawn = kind.sampled_labels(Likelihood::Categorical, p.view(), &item(0)).unwrap();
-                    drawn.into_iter().map(|y| (y, 0.2)).collect()
-                }
-            };
-            // the definition: Σ_y weight_y (p − e_y)(p − e_y)ᵀ
-            let mut expected = Array2::<f64>::zeros((4, 4));
-            for (y, weight) in labels {
-                let s = score(p.view(), y).insert_axis(ndarray::Axis(1));
-                expected = expected + s.dot(&s.t()) * weight;
+        let f = outputs();
+        let values = Target::Values(vec![1.0, f64::NAN, -0.5, 2.0]);
+        let likelihoods: [(&dyn Likelihood, Target); 3] =
+            [(&Categorical, Target::Class(2)), (&NOISE, Target::Class(2)), (&NOISE, values)];
+        for (likelihood, target) in likelihoods {
+            for kind in [FisherKind::Exact, FisherKind::Sampled { n: 5, seed: 1 }, FisherKind::Empirical] {
+                let item = item(0, target.clone());
+                let r = kind.columns(likelihood, f.view(), &item).unwrap();
+                assert_eq!(r.ncols(), kind.n_columns(likelihood, 4));
+                // the definition: Σ_y weight_y ∇ log p(y) ∇ log p(y)ᵀ
+                let expected = match kind {
+                    FisherKind::Exact => likelihood.fisher(f.view()),
+                    _ => {
+                        let targets = match kind {
+                            FisherKind::Empirical => vec![target.clone()],
+                            _ => kind.sampled_targets(likelihood, f.view(), &item),
+                        };
+                        let mut sum = Array2::<f64>::zeros((4, 4));
+                        for y in &targets {
+                            let s = likelihood.score(f.view(), y).insert_axis(Axis(1));
+                            sum = sum + s.dot(&s.t()) / targets.len() as f64;
+                        }
+                        sum
+                    }
+                };
+                let found = r.dot(&r.t());
+                assert!((&found - &expected).iter().all(|d| d.abs() < 1e-12)); // f64 rounding
+                let whole = kind.output_curvature(likelihood, f.view(), &item).unwrap();
+                assert!((&whole - &expected).iter().all(|d| d.abs() < 1e-12));
+                // what the item lacks has no curvature
+                assert!(found.row(1).iter().chain(found.column(1)).all(|v| *v == 0.0), "{kind:?}");
             }
-            assert!((&r.dot(&r.t()) - &expected).iter().all(|d| d.abs() < 1e-12)); // f64 rounding
         }
     }
 
     #[test]
     fn sampled_curvature_tends_to_the_exact_one() {
-        let p = arr1(&[0.2, 0.5, 0.3]);
+        let f = outputs();
         let n = 20_000;
-        let sampled =
-            FisherKind::Sampled { n, seed: 7 }.output_curvature(Likelihood::Categorical, p.view(), &item(0)).unwrap();
-        let exact = Likelihood::Categorical.fisher(p.view());
-        // each entry is a mean of n terms of size < 1: five standard errors
-        assert!((&sampled - &exact).iter().all(|d| d.abs() < 5.0 / (n as f64).sqrt()));
+        let kind = FisherKind::Sampled { n, seed: 7 };
+        // an entry is a mean of n terms: of a class below 1 in size; of noise z²/σ², with standard deviation √2/σ²
+        let likelihoods: [(&dyn Likelihood, f64); 2] = [(&Categorical, 1.0), (&NOISE, 2f64.sqrt() / 0.3)];
+        for (likelihood, sd) in likelihoods {
+            let sampled = kind.output_curvature(likelihood, f.view(), &item(0, 2)).unwrap();
+            let exact = likelihood.fisher(f.view());
+            let bound = 5.0 * sd / (n as f64).sqrt(); // five standard errors
+            assert!((&sampled - &exact).iter().all(|d| d.abs() < bound), "{likelihood:?}: {sampled}");
+        }
     }
 
     #[test]
-    fn labels_depend_on_the_item_and_the_seed_only() {
-        let p = arr1(&[0.25, 0.25, 0.25, 0.25]);
-        let draw = |seed, key| {
-            FisherKind::Sampled { n: 16, seed }.sampled_labels(Likelihood::Categorical, p.view(), &item(key)).unwrap()
-        };
-        assert_eq!(draw(1, 7), draw(1, 7));
-        assert_ne!(draw(1, 7), draw(1, 8));
-        assert_ne!(draw(1, 7), draw(2, 7));
+    fn targets_depend_on_the_item_and_the_seed_only() {
+        let f = arr1(&[0.0, 0.0, 0.0, 0.0]);
+        let likelihoods: [&dyn Likelihood; 2] = [&Categorical, &NOISE];
+        for likelihood in likelihoods {
+            let draw =
+                |seed, key| FisherKind::Sampled { n: 16, seed }.sampled_targets(likelihood, f.view(), &item(key, 0));
+            assert_eq!(draw(1, 7), draw(1, 7));
+            assert_ne!(draw(1, 7), draw(1, 8));
+            assert_ne!(draw(1, 7), draw(2, 7));
+        }
     }
 }

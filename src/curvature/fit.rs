@@ -178,7 +178,7 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let configs: Vec<CurvatureConfig> = jobs.iter().map(|job| job.config.clone()).collect();
     let shared = &configs[0];
     let sites = shared.subset.select(&adapted_sites(&model))?.into_iter().collect();
-    let columns = shared.fisher.n_columns(shared.likelihood, model.n_classes());
+    let columns = shared.fisher.n_columns(&*shared.likelihood, model.n_classes());
     let spaces = Spaces {
         adapter: &adapter,
         n_rows: data.n_items() * jacobians_per_item(data, model.n_classes(), columns),
@@ -190,7 +190,7 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
-        let item = |&i: &usize| LabelledItem { id: data.item_id(i), key: data.item_key(i), label: data.label(i) };
+        let item = |&i: &usize| LabelledItem { id: data.item_id(i), key: data.item_key(i), target: data.target(i) };
         let items: Vec<LabelledItem> = indices.iter().map(item).collect();
         batch_sums(&model, &input, &items, &configs, &sites)
     };

@@ -1,7 +1,6 @@
 //! Runs one forward and one backward pass that give, for every item of a batch, the gradients of several combinations
 //! of its logits at every site.
 
-use crate::belief::softmax;
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
@@ -17,8 +16,8 @@ pub enum Cotangents<'a> {
     Classes,
     /// Differences to the first class: `v_k = e_{k+1} − e_0`, K = C − 1.
     Contrasts,
-    /// `count` vectors an item, chosen from the item's class probabilities `[n_items, n_classes]` as
-    /// `[n_items, n_classes, count]`.
+    /// `count` vectors an item, chosen from the items' logits `[n_items, n_classes]` (−∞ for classes that an item does not have) as
+    /// `[n_items, n_classes, count]`; zero there.
     Chosen {
         /// Number of vectors K.
         count: usize,
@@ -145,7 +144,7 @@ fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> 
             c => f64::from(u8::from(c == k + 1)),
         }),
         Cotangents::Chosen { choose, .. } => {
-            let chosen = choose(&softmax(logits.view()))?;
+            let chosen = choose(logits)?;
             Array3::from_shape_fn(shape, |(k, b, c)| chosen[[b, c, k]])
         }
     })

@@ -7,7 +7,7 @@ use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes, write_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge};
+use crate::posterior::Laplace;
 use crate::predict::{predict_linearized, predict_map, predict_sampled};
 use crate::progress::Control;
 
@@ -174,12 +174,12 @@ impl Keep for LinearizedBelief {
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBelief {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
-        predict_linearized(model, &self.laplace, data, LogitGauge::of(self.link), limits, control)
+        predict_linearized(model, &self.laplace, data, self.laplace.gauge(self.link), limits, control)
     }
 
     /// An item goes through the network once for each of its Jacobians, or once where rows are choices.
     fn needs(&self, data: &D, n_classes: usize) -> Needs {
-        let passes = LogitGauge::of(self.link).repetitions(data, n_classes);
+        let passes = self.laplace.gauge(self.link).repetitions(data, n_classes);
         let bytes = self.laplace.blocks().iter().map(|block| block.bytes()).sum();
         Needs { forwards: passes, backwards: passes, bytes }
     }

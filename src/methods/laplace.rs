@@ -6,9 +6,9 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spen
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
-use crate::likelihood::Likelihood;
+use crate::likelihood::{Likelihood, TargetSpace};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
 
@@ -123,7 +123,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             }
         };
         unusual(matches!(subset, AdapterSubset::Pattern(_)), format!("{subset:?}"));
-        unusual(*likelihood != usual.likelihood, format!("{likelihood:?} likelihood"));
+        unusual(*likelihood != usual.likelihood, format!("{likelihood} likelihood"));
         unusual(*low_rank != usual.low_rank, format!("low rank {low_rank}"));
         unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
         unusual(projection.is_some(), format!("{projection:?}"));
@@ -172,7 +172,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             PriorChoice::Configured => 0,
             PriorChoice::EvidenceAtMode => {
                 let gradient =
-                    log_likelihood_gradient(context.map, context.train, *likelihood, limits, context.control)?;
+                    log_likelihood_gradient(context.map, context.train, &**likelihood, limits, context.control)?;
                 laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
                 context.train.n_items()
             }
@@ -182,7 +182,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
                 let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
                 laplace = laplace.with_prior_precisions(tuned.precisions)?;
                 spent.labelled = data.n_items();
-                data.n_items() * LogitGauge::Centred.repetitions(data, n_classes)
+                data.n_items() * laplace.gauge(self.predictive.tuning_link()).repetitions(data, n_classes)
             }
         };
         spent.forwards += more_passes;
@@ -190,7 +190,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let precision = laplace.prior_precisions().of(0).value();
         let dimension = laplace.effective_dimension();
         let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone());
-        let evidence = if at_mode { Some(at_most_certain(evidence?, *likelihood)?) } else { evidence.ok() };
+        let evidence = if at_mode { Some(at_most_certain(evidence?, &**likelihood)?) } else { evidence.ok() };
         let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
         let fitted = match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
@@ -209,9 +209,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     }
 }
 
-/// The same evidence, if it can be one: labels have no density, so that theirs is a probability.
-fn at_most_certain(log_evidence: f64, likelihood: Likelihood) -> Result<f64> {
-    if log_evidence > 0.0 && likelihood == Likelihood::Categorical {
+/// The same evidence, if it can be one: that of labels is a probability, only that of real targets is a density.
+fn at_most_certain(log_evidence: f64, likelihood: &dyn Likelihood) -> Result<f64> {
+    if log_evidence > 0.0 && likelihood.target_space() != TargetSpace::Continuous {
         return Err(Error::numerical(
             "evidence at the mode",
             format!(
@@ -226,12 +226,13 @@ fn at_most_certain(log_evidence: f64, likelihood: Likelihood) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::likelihood::{Categorical, Gaussian};
 
     #[test]
     fn labels_that_are_more_than_certain_are_refused_and_densities_are_not() {
-        let error = at_most_certain(25.67, Likelihood::Categorical).unwrap_err().to_string();
+        let error = at_most_certain(25.67, &Categorical).unwrap_err().to_string();
         assert!(error.contains("exp(25.670)") && error.contains("held-out"), "{error}");
-        assert!(at_most_certain(-3.0, Likelihood::Categorical).is_ok());
-        assert!(at_most_certain(25.67, Likelihood::Gaussian { noise_variance: 1e-6 }).is_ok());
+        assert!(at_most_certain(-3.0, &Categorical).is_ok());
+        assert!(at_most_certain(25.67, &Gaussian { noise_variance: 1e-6 }).is_ok());
     }
 }

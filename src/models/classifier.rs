@@ -1,14 +1,15 @@
-//! The trait by which a model joins: inputs in, class logits out, linears called with the tape.
+//! The traits by which a model and its data join: inputs in, class logits (or other outputs) out, linears called with the tape.
 
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
+use crate::likelihood::Target;
 use crate::lora::Adaptable;
 use crate::tape::{RowKeys, Tape};
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
 
-/// A model that gives class logits.
+/// A model that gives class logits, or other outputs that a likelihood speaks of: then read output for class.
 ///
 /// Implement it on your own burn module: hold [`crate::lora::LoraLinear`]s, list them in
 /// [`Adaptable`], and pass the tape on to their `forward`.
@@ -100,7 +101,7 @@ pub trait ClassifierInput: Clone + Send {
     fn repeat(&self, times: usize) -> Result<Self>;
 }
 
-/// Labelled items that can be cut into batches.
+/// Items with labels, or with targets of another kind, that can be cut into batches.
 pub trait Dataset: Send + Sync {
     /// The batches' type.
     type Input: ClassifierInput;
@@ -116,6 +117,12 @@ pub trait Dataset: Send + Sync {
     /// The label of an item, if it is known.
     fn label(&self, item: usize) -> Option<usize>;
 
+    /// What was observed of an item, if it is known: its label, unless the data say otherwise. A regression gives
+    /// [`Target::Values`], one for each output of the model, and has no labels.
+    fn target(&self, item: usize) -> Option<Target> {
+        self.label(item).map(Target::Class)
+    }
+
     /// A name of an item, for errors.
     fn item_id(&self, item: usize) -> String;
 
@@ -126,7 +133,7 @@ pub trait Dataset: Send + Sync {
         fnv1a(self.item_id(item).bytes())
     }
 
-    /// A hash of everything that a model sees of an item, and of its label; equal hashes stand for equal items.
+    /// A hash of everything that a model sees of an item, and of its target; equal hashes stand for equal items.
     ///
     /// Unfinished work on disk (see [`crate::checkpoints`]) is about items with these hashes, and needs them: `None`, the
     /// default, says that they are unknown.
@@ -165,26 +172,6 @@ pub(crate) fn data_fingerprint<D: Dataset>(data: &D) -> Result<u64> {
     Ok(fnv1a_words((0..data.n_items()).map(hash).collect::<Result<Vec<_>>>()?))
 }
 
-/// Checks that every known label is a class that its item has.
-///
-/// # Errors
-/// [`Error::LabelOutOfRange`] with the item's identifier `id(k)`.
-pub(crate) fn check_labels(
-    labels: &[Option<usize>],
-    n_classes: usize,
-    class_mask: Option<&Array2<bool>>,
-    id: impl Fn(usize) -> String,
-) -> Result<()> {
-    for (k, label) in labels.iter().enumerate() {
-        let Some(label) = *label else { continue };
-        if label >= n_classes || class_mask.is_some_and(|mask| !mask[[k, label]]) {
-            let n_classes = class_mask.map_or(n_classes, |m| m.row(k).iter().filter(|has| **has).count());
-            return Err(Error::LabelOutOfRange { item: id(k), label, n_classes });
-        }
-    }
-    Ok(())
-}
-
 /// All labels, each known and in range.
 ///
 /// # Errors
@@ -197,22 +184,6 @@ pub(crate) fn known_labels<D: Dataset>(data: &D, n_classes: usize) -> Result<Vec
             None => Err(Error::Incompatible(format!("item `{}` has no label", data.item_id(i)))),
         })
         .collect()
-}
-
-/// The labels of a batch, each a class that its item has; `labels` are all of the data's.
-///
-/// # Errors
-/// As [`check_labels`].
-pub(crate) fn batch_labels<D: Dataset>(
-    data: &D,
-    indices: &[usize],
-    input: &D::Input,
-    labels: &[usize],
-    n_classes: usize,
-) -> Result<Vec<usize>> {
-    let known: Vec<Option<usize>> = indices.iter().map(|&i| Some(labels[i])).collect();
-    check_labels(&known, n_classes, input.class_mask(), |k| data.item_id(indices[k]))?;
-    Ok(known.into_iter().flatten().collect())
 }
 
 /// Builds the batch of the items at `indices` for `model`, on its device and in its element type, and checks it.

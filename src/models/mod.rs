@@ -17,15 +17,17 @@ mod pretrained;
 mod prompt_classifier;
 mod rope;
 mod subset;
+mod targets;
 mod token_batch;
 
 pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
-pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels, row_keys};
+pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;
 pub use subset::Subset;
+pub(crate) use targets::{batch_targets, check_targets, known_targets};
 pub use token_batch::TokenBatch;

@@ -3,6 +3,7 @@
 use super::classifier::Dataset;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
+use crate::likelihood::Target;
 use burn::tensor::{DType, Device};
 
 /// The items of another data set at chosen indices, in their order.
@@ -48,6 +49,10 @@ impl<D: Dataset> Dataset for Subset<'_, D> {
 
     fn label(&self, item: usize) -> Option<usize> {
         self.data.label(self.indices[item])
+    }
+
+    fn target(&self, item: usize) -> Option<Target> {
+        self.data.target(self.indices[item])
     }
 
     fn item_id(&self, item: usize) -> String {

@@ -5,37 +5,32 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
 use crate::likelihood::Likelihood;
 use crate::lora::{AdapterWeights, adapter_gradients};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targets, known_targets};
 use crate::progress::Control;
 use crate::tape::Tape;
-use crate::train::{TrainingMode, nll_sum, set_trainable, squared_error_sum};
+use crate::train::{TrainingMode, negative_log_likelihood, set_trainable};
 use burn::optim::GradientsParams;
 
-/// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data; a Gaussian likelihood has one-hot targets.
+/// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data.
 ///
 /// # Errors
-/// If a label is missing, the model has no adapter, or the caller cancels.
+/// If a target is missing or is none for its item, the model has no adapter, or the caller cancels.
 pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    likelihood: Likelihood,
+    likelihood: &dyn Likelihood,
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<AdapterWeights> {
     let plain = model.valid();
-    let labels = known_labels(data, model.n_classes())?;
+    let targets = known_targets(data, likelihood, model.n_classes())?;
     let work = |indices: &[usize]| {
         // leaves of its own, so that several batches can be differentiated at once
         let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
         let input = batch_for(&model, data, indices)?;
-        let labels = batch_labels(data, indices, &input, &labels, model.n_classes())?;
-        let logits = model.logits(&input, &mut Tape::off());
-        let loss = match likelihood {
-            Likelihood::Categorical => nll_sum(logits, &labels, input.class_mask()),
-            Likelihood::Gaussian { noise_variance } => {
-                squared_error_sum(logits, &labels, input.class_mask()).mul_scalar(0.5 / noise_variance)
-            }
-        };
+        let targets = batch_targets(data, indices, &input, (&targets, likelihood), model.n_classes())?;
+        let outputs = model.logits(&input, &mut Tape::off());
+        let loss = negative_log_likelihood(outputs, likelihood, &targets, input.class_mask())?.differentiable;
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let all = adapter_gradients(&model, &gradients)?;
         Ok(all.into_iter().map(|(site, gradient)| (site, -gradient)).collect::<AdapterWeights>())

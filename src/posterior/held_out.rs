@@ -8,7 +8,8 @@ use crate::belief::{LinkApprox, LogitBelief};
 use crate::curvature::Projection;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
-use crate::models::{Classifier, Dataset, known_labels};
+use crate::likelihood::{SharedLikelihood, Target};
+use crate::models::{Classifier, Dataset, known_targets};
 use crate::prior::{PriorPrecision, PriorPrecisions};
 use crate::progress::Control;
 use ndarray::{Array2, Array3, Array4, Axis, s};
@@ -37,7 +38,9 @@ const IMPROVEMENT: f64 = 1e-7;
 #[derive(Debug, Clone)]
 pub struct HeldOut {
     batches: Vec<(Vec<usize>, Arc<LogitJacobians>, Vec<GroupEnergies>)>,
-    labels: Vec<usize>,
+    targets: Vec<Target>,
+    likelihood: SharedLikelihood,
+    gauge: LogitGauge,
     n_classes: usize,
     temperature: f64,
     n_groups: usize,
@@ -130,7 +133,7 @@ impl HeldOut {
     /// Runs the network once over labelled items that the adapter was not trained on.
     ///
     /// # Errors
-    /// If a label is missing, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
+    /// If a target is missing or is none for its item, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
     pub fn new<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplace: &Laplace,
@@ -142,10 +145,10 @@ impl HeldOut {
         Ok(all.swap_remove(0))
     }
 
-    /// The same for several posteriors of one model, which share every pass through the network.
+    /// The same for several posteriors of one model and one likelihood, which share every pass through the network.
     ///
     /// # Errors
-    /// As [`HeldOut::new`].
+    /// As [`HeldOut::new`]; if there is no posterior, or they have different likelihoods.
     pub fn for_all<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplaces: &[&Laplace],
@@ -156,23 +159,23 @@ impl HeldOut {
         let model = model.valid();
         laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
         let n_classes = model.n_classes();
-        let labels = known_labels(data, n_classes)?;
+        let first = laplaces.first().ok_or_else(|| Error::empty("list of posteriors"))?;
+        let likelihood = first.likelihood();
+        if let Some(other) = laplaces.iter().map(|laplace| laplace.likelihood()).find(|other| *other != likelihood) {
+            return Err(Error::Incompatible(format!(
+                "posteriors of different likelihoods, `{likelihood}` and `{other}`, share no pass over held-out items"
+            )));
+        }
+        let targets = known_targets(data, &**likelihood, n_classes)?;
         let levels: Vec<Levels> = laplaces.iter().map(|laplace| Levels::new(laplace)).collect();
-        let gauge = LogitGauge::Centred;
+        let gauge = first.gauge(LinkApprox::default());
         let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
         let plan = data.plan(limits.shared_by(gauge.repetitions(data, n_classes)), BatchOrder::ByLength)?;
         let work = |indices: &[usize]| {
             let mut batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
             for (row, &item) in indices.iter().enumerate() {
-                let present = |c: &usize| batch.logits[[row, *c]].is_finite();
-                if !present(&labels[item]) {
-                    let (item, label) = (data.item_id(item), labels[item]);
-                    return Err(Error::LabelOutOfRange {
-                        item,
-                        label,
-                        n_classes: (0..n_classes).filter(present).count(),
-                    });
-                }
+                let present: Vec<bool> = batch.logits.row(row).iter().map(|v| v.is_finite()).collect();
+                likelihood.check_target(&data.item_id(item), &targets[item], &present)?;
             }
             let energies = laplaces
                 .iter()
@@ -184,7 +187,9 @@ impl HeldOut {
         };
         let of = |laplace: &&Laplace| Self {
             batches: Vec::new(),
-            labels: labels.clone(),
+            targets: targets.clone(),
+            likelihood: likelihood.clone(),
+            gauge,
             n_classes,
             temperature: laplace.temperature(),
             n_groups: laplace.groups().len(),
@@ -199,9 +204,19 @@ impl HeldOut {
         Ok(all)
     }
 
+    /// The items' targets, in the data's order.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
     /// The items' labels, in the data's order.
-    pub fn labels(&self) -> &[usize] {
-        &self.labels
+    ///
+    /// # Errors
+    /// If a target is not a class.
+    pub fn labels(&self) -> Result<Vec<usize>> {
+        let label = |target: &Target| target.class();
+        let no_class = || Error::Incompatible("these held-out items have values as targets, not labels".into());
+        self.targets.iter().map(|target| label(target).ok_or_else(no_class)).collect()
     }
 
     /// What the posterior under other prior precisions says about the items, in the data's order.
@@ -210,7 +225,7 @@ impl HeldOut {
     /// If there is neither one precision nor one for each group.
     pub fn belief(&self, precisions: &PriorPrecisions) -> Result<LogitBelief> {
         precisions.check_count(self.n_groups)?;
-        let n = self.labels.len();
+        let n = self.targets.len();
         let mut mean = Array2::zeros((n, self.n_classes));
         let mut covariance = Array3::zeros((n, self.n_classes, self.n_classes));
         for (indices, batch, groups) in &self.batches {
@@ -232,19 +247,18 @@ impl HeldOut {
         Ok(LogitBelief::Gaussian { mean, covariance })
     }
 
-    /// Mean negative log-likelihood of the labels, in nats.
+    /// Mean negative log-likelihood of the targets under the likelihood of the posterior, in nats.
     ///
     /// # Errors
     /// As [`HeldOut::belief`], and those of the link.
     pub fn mean_nll(&self, precisions: &PriorPrecisions, link: LinkApprox) -> Result<f64> {
-        if link.needs_raw_covariance() {
+        if link.needs_raw_covariance() && self.gauge == LogitGauge::Centred {
             return Err(Error::Incompatible(format!(
                 "{link:?} reads raw variances, but held-out items keep those of centred logits: tune with another link"
             )));
         }
-        let probabilities = self.belief(precisions)?.probabilities(link)?;
-        let sum: f64 = self.labels.iter().enumerate().map(|(item, &label)| -probabilities[[item, label]].ln()).sum();
-        Ok(sum / self.labels.len() as f64)
+        let losses = self.likelihood.log_predictive(&self.belief(precisions)?, &self.targets, link)?;
+        Ok(-losses.iter().sum::<f64>() / losses.len() as f64)
     }
 
     /// The prior precisions with the least mean NLL: a grid in log λ, then golden sections, group after group until a round

@@ -3,6 +3,7 @@
 use crate::belief::{LinkApprox, centre_covariance, contrasts_to_classes, pad_classes};
 use crate::curvature::{Cotangents, probe, repetitions};
 use crate::error::Result;
+use crate::likelihood::Likelihood;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::tape::Site;
 use ndarray::{Array2, Array3, Array4, Axis};
@@ -18,9 +19,9 @@ pub enum LogitGauge {
 }
 
 impl LogitGauge {
-    /// The gauge that a link reads.
-    pub fn of(link: LinkApprox) -> Self {
-        if link.needs_raw_covariance() { Self::Raw } else { Self::Centred }
+    /// The gauge that a link reads, for a likelihood to which a common shift of the outputs does or does not matter.
+    pub fn of(link: LinkApprox, likelihood: &dyn Likelihood) -> Self {
+        if link.needs_raw_covariance() || !likelihood.is_shift_invariant() { Self::Raw } else { Self::Centred }
     }
 
     fn cotangents(self) -> Cotangents<'static> {

@@ -5,9 +5,12 @@ use super::block::Block;
 use super::evidence::EvidenceOptimum;
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
+use super::jacobians::LogitGauge;
 use super::quadratic::QuadraticModel;
+use crate::belief::LinkApprox;
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
+use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
@@ -70,6 +73,7 @@ pub struct Laplace {
     centre: AdapterWeights,
     precisions: PriorPrecisions,
     temperature: f64,
+    likelihood: SharedLikelihood,
     log_likelihood: Option<f64>,
     fitted_on: FittedOn,
 }
@@ -95,7 +99,7 @@ impl Laplace {
             (blocks, group_of, groups),
             (map, centre),
             config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
-            (curvature.log_likelihood, FittedOn::curvature(curvature)),
+            (curvature.config.likelihood.clone(), curvature.log_likelihood, FittedOn::curvature(curvature)),
         )
         .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {
@@ -110,7 +114,7 @@ impl Laplace {
         (blocks, group_of, groups): (Vec<Block>, Vec<usize>, Vec<Group>),
         (map, centre): (AdapterWeights, AdapterWeights),
         precisions: PriorPrecisions,
-        (log_likelihood, fitted_on): (Option<f64>, FittedOn),
+        (likelihood, log_likelihood, fitted_on): (SharedLikelihood, Option<f64>, FittedOn),
     ) -> Self {
         Self {
             structure,
@@ -122,6 +126,7 @@ impl Laplace {
             centre,
             precisions,
             temperature: 1.0,
+            likelihood,
             log_likelihood,
             fitted_on,
         }
@@ -173,7 +178,17 @@ impl Laplace {
         self.grouping
     }
 
-    /// `Σ log p(y | x, θ*)` over the training data in nats; `None` if a label was unknown.
+    /// How targets depend on the model's outputs.
+    pub fn likelihood(&self) -> &SharedLikelihood {
+        &self.likelihood
+    }
+
+    /// The gauge of the logits in which a linearised prediction with `link` is right.
+    pub fn gauge(&self, link: LinkApprox) -> LogitGauge {
+        LogitGauge::of(link, &*self.likelihood)
+    }
+
+    /// `Σ log p(y | x, θ*)` over the training data in nats; `None` if a target was unknown.
     pub fn log_likelihood(&self) -> Option<f64> {
         self.log_likelihood
     }
@@ -243,7 +258,7 @@ impl Laplace {
     /// gradient ([`Laplace::with_gradient`]) the first two terms are those of the quadratic model's mode.
     ///
     /// # Errors
-    /// If the curvature was fitted without labels, or there is neither one precision nor one for each group.
+    /// If the curvature was fitted without targets, or there is neither one precision nor one for each group.
     pub fn log_marginal_likelihood(&self, precisions: impl Into<PriorPrecisions>) -> Result<f64> {
         let precisions = precisions.into();
         precisions.check_count(self.groups.len())?;

@@ -11,6 +11,7 @@ use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer}
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
 use crate::hash::{fnv1a, fnv1a_words};
+use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterWeights, ModelFingerprint, adapter_fingerprint, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::tape::Site;
@@ -36,6 +37,7 @@ struct Header {
     prior_grouping: PriorGrouping,
     prior_precisions: Vec<Exact>,
     temperature: Exact,
+    likelihood: SharedLikelihood,
     log_likelihood: Option<Exact>,
     fitted_on: FittedOn,
     model: ModelFingerprint,
@@ -100,6 +102,7 @@ impl Laplace {
                 .map(|precision| Exact::new("prior precision", precision.value()))
                 .collect::<Result<_>>()?,
             temperature: Exact::new("temperature", self.temperature())?,
+            likelihood: self.likelihood().clone(),
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
             fitted_on: self.fitted_on(),
             model: ModelFingerprint::of(model, self.map())?,
@@ -161,7 +164,7 @@ impl Laplace {
             (blocks, group_of, groups),
             (map, centre),
             precisions,
-            (header.log_likelihood.map(Exact::value), header.fitted_on),
+            (header.likelihood, header.log_likelihood.map(Exact::value), header.fitted_on),
         );
         laplace.with_temperature(header.temperature.value())
     }

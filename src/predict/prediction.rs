@@ -3,9 +3,10 @@
 use super::{linearized::predict_linearized, map::predict_map, sampled::predict_sampled};
 use crate::belief::{Decomposition, LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::likelihood::TargetSpace;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge};
+use crate::posterior::Laplace;
 use crate::progress::Control;
 use ndarray::Array2;
 
@@ -63,10 +64,11 @@ impl Prediction {
     }
 }
 
-/// Predicts all items of `data`, batch by batch in bounded memory.
+/// Predicts the classes of all items of `data`, batch by batch in bounded memory.
 ///
 /// # Errors
-/// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`].
+/// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`]; if the posterior's likelihood is not about classes, whose
+/// targets [`super::predict_targets`] predicts.
 pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
@@ -75,7 +77,25 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<Prediction> {
-    let (belief, link) = match how {
+    let likelihood = laplace.likelihood();
+    if likelihood.target_space() != TargetSpace::Classes {
+        return Err(Error::Incompatible(format!(
+            "a posterior with the likelihood `{likelihood}` has no class probabilities: predict its targets (`predict_targets`)"
+        )));
+    }
+    let (belief, link) = believe((model, laplace), data, how, limits, control)?;
+    Prediction::new(belief, link)
+}
+
+/// What the posterior says about the outputs, and the link by which a Gaussian belief is integrated.
+pub(super) fn believe<M: Classifier, D: Dataset<Input = M::Input>>(
+    (model, laplace): (&M, &Laplace),
+    data: &D,
+    how: Predictive,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<(LogitBelief, LinkApprox)> {
+    Ok(match how {
         Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {
             laplace.check_is_about(model)?;
@@ -84,8 +104,7 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
             (belief, LinkApprox::default())
         }
         Predictive::Linearized(link) => {
-            (predict_linearized(model, laplace, data, LogitGauge::of(link), limits, control)?, link)
+            (predict_linearized(model, laplace, data, laplace.gauge(link), limits, control)?, link)
         }
-    };
-    Prediction::new(belief, link)
+    })
 }

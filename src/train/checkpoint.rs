@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_training";
 /// Names are `step-00000120.safetensors`: their order is that of the steps.
@@ -56,6 +56,7 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
             ("max_grad_norm", format!("{:?}", config.max_grad_norm)),
             ("patience", format!("{:?}", config.patience)),
             ("mode", format!("{:?}", config.mode)),
+            ("likelihood", config.likelihood.to_string()),
             ("objective", format!("{:?}", config.objective)),
             ("seed", config.seed.to_string()),
             ("random streams", draws::VERSION.to_string()),
@@ -95,7 +96,8 @@ struct Header {
     tokens: usize,
     best_epoch: Option<usize>,
     n_epochs: usize,
-    validated: bool,
+    /// Columns of their figures: without validation 1, else 2, and 3 where there is an accuracy.
+    n_figures: usize,
     optimizer_bytes: usize,
     /// After how many steps each snapshot was taken; its matrices are `snapshot.STEP.SITE`.
     snapshots: Vec<usize>,
@@ -157,8 +159,7 @@ impl RunFiles {
         let optimizer = rule.state()?;
         let place = &run.place;
         let report = &place.report;
-        let validated = report.epochs.iter().any(|epoch| epoch.validation_nll.is_some());
-        let epochs = figures(&report.epochs, validated);
+        let epochs = figures(&report.epochs);
         let sums = Array1::from_vec(vec![place.epoch_nll, report.seconds]);
         let mut arrays = vec![
             (OPTIMIZER.to_string(), StoredArray::new(ArrayView1::from(&optimizer[..]))),
@@ -187,7 +188,7 @@ impl RunFiles {
             tokens: report.tokens,
             best_epoch: report.best_epoch,
             n_epochs: report.epochs.len(),
-            validated,
+            n_figures: epochs.ncols(),
             optimizer_bytes: optimizer.len(),
             snapshots: run.snapshots.iter().map(|snapshot| snapshot.step).collect(),
             parameters: parameters::forms(&parameters),
@@ -220,7 +221,7 @@ impl RunFiles {
         let header = self.header(file.checked_metadata(KEY)?, &path)?;
         check_epochs(&header, &path)?;
         let optimizer: Array1<u8> = file.read_array(OPTIMIZER, header.optimizer_bytes)?;
-        let figures = file.read_array(EPOCHS, (header.n_epochs, columns(header.validated)))?;
+        let figures = file.read_array(EPOCHS, (header.n_epochs, header.n_figures))?;
         let sums: Array1<f64> = file.read_array(SUMS, 2)?;
         rule.restore(optimizer.to_vec()).map_err(|e| match e {
             Error::Format { location, reason } => Error::format(path.display(), format!("{location}: {reason}")),
@@ -270,7 +271,10 @@ impl RunFiles {
 
 /// Checks that the header counts the epochs that it has figures of, and that the best one is among them.
 fn check_epochs(header: &Header, path: &Path) -> Result<()> {
-    let Header { epoch, n_epochs, best_epoch, .. } = *header;
+    let Header { epoch, n_epochs, best_epoch, n_figures, .. } = *header;
+    if !(1..=3).contains(&n_figures) {
+        return Err(Error::config(format!("{}: n_figures", path.display()), "1, 2 or 3", n_figures));
+    }
     if epoch != n_epochs {
         let what = format!("{}: figures of finished epochs", path.display());
         return Err(Error::Count { what, expected: epoch, found: n_epochs });
@@ -304,16 +308,12 @@ fn read_snapshots<M: Classifier>(file: &mut TensorFile, steps: &[usize], start: 
     steps.iter().map(&mut snapshot).collect()
 }
 
-/// A row an epoch: training NLL, and validation NLL and accuracy where there was validation.
-fn figures(epochs: &[EpochRecord], validated: bool) -> Array2<f64> {
-    Array2::from_shape_fn((epochs.len(), columns(validated)), |(index, column)| {
-        let epoch = &epochs[index];
-        [Some(epoch.train_nll), epoch.validation_nll, epoch.validation_accuracy][column].unwrap_or(f64::NAN)
-    })
-}
-
-fn columns(validated: bool) -> usize {
-    if validated { 3 } else { 1 }
+/// A row an epoch: training NLL, validation NLL where there was validation, and its accuracy where targets are classes.
+fn figures(epochs: &[EpochRecord]) -> Array2<f64> {
+    let row = |epoch: &EpochRecord| [Some(epoch.train_nll), epoch.validation_nll, epoch.validation_accuracy];
+    let known = |epoch: &EpochRecord| row(epoch).iter().take_while(|figure| figure.is_some()).count();
+    let columns = epochs.iter().map(known).max().unwrap_or(1);
+    Array2::from_shape_fn((epochs.len(), columns), |(index, column)| row(&epochs[index])[column].unwrap_or(f64::NAN))
 }
 
 fn records(figures: &Array2<f64>) -> Vec<EpochRecord> {

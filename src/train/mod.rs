@@ -16,7 +16,7 @@ mod update;
 
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
-pub use objective::{Objective, nll_sum, squared_error_sum};
+pub use objective::{BatchLoss, Objective, negative_log_likelihood};
 pub use report::{EpochRecord, TrainOutcome, TrainReport};
 pub use schedule::{Decay, Schedule};
 pub use snapshots::{Snapshot, Snapshots};

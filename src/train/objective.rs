@@ -1,13 +1,16 @@
 //! The quantity that training minimises.
 
-use crate::error::Result;
-use crate::lora::{Adaptable, AdapterWeights, prior_centre};
+use crate::error::{Error, Result};
+use crate::likelihood::{Likelihood, Target};
+use crate::lora::{Adaptable, AdapterWeights, prior_centre, to_array};
+use crate::models::mask_absent;
 use crate::prior::{PriorMean, PriorPrecision};
 use crate::tape::{LoraMatrix, Site};
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 
-/// Maximum likelihood, or maximum a posteriori under a Gaussian prior on the adapter.
+/// Maximum likelihood, or maximum a posteriori under a Gaussian prior on the adapter; `p(y | x, θ)` is that of
+/// [`super::TrainerConfig::likelihood`].
 ///
 /// A step over the items s takes the gradient of
 ///
@@ -36,51 +39,55 @@ pub enum Objective {
     },
 }
 
-/// Value put in place of the logits of classes that an item lacks: finite, so that no gradient is NaN.
-const ABSENT: f64 = -1e9;
+/// The loss `−Σ_n log p(y_n | f(x_n))` of a batch.
+#[derive(Debug, Clone)]
+pub struct BatchLoss {
+    /// In nats, a sum over the batch in f64; not finite where an output is not.
+    pub nats: f64,
+    /// A scalar `[1]` with the gradient of the loss; its own value means nothing.
+    pub differentiable: Tensor<1>,
+}
 
-/// `−Σ_n log p(y_n | x_n)` of a batch in nats, as a sum.
+/// `−Σ_n log p(y_n | f(x_n))` of a batch, for any likelihood.
+///
+/// The likelihood knows no tensors. It takes the outputs on the host in f64 and answers with its score `s_n = ∇_f log p`; by the
+/// chain rule `−Σ_n s_nᵀ f(x_n)`, with `s` held fixed, has the gradient of the loss. Outputs that an item does not have get a
+/// score of zero, so that no large number stands in for −∞ in the element type of the model.
 ///
 /// # Shapes
-/// - logits: `[n_items, n_classes]`, labels: `[n_items]`; output `[1]`
-pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
-    let one_hot = one_hot(&logits, labels);
-    let logits = match class_mask {
-        None => logits,
-        Some(mask) => {
-            let keep = as_factors(mask, &logits);
-            logits * keep.clone() + keep.sub_scalar(1.0).mul_scalar(-ABSENT)
-        }
-    };
-    (activation::log_softmax(logits, 1) * one_hot).sum().neg()
-}
-
-/// `Σ_n ‖f(x_n) − e_{y_n}‖²` over the classes that the items have.
+/// - outputs: `[n_items, n_outputs]`, targets: `[n_items]`, class mask: as the outputs
 ///
-/// # Shapes
-/// As [`nll_sum`].
-pub fn squared_error_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<bool>>) -> Tensor<1> {
-    let one_hot = one_hot(&logits, labels);
-    let keep = class_mask.map(|mask| as_factors(mask, &logits));
-    let error = logits - one_hot;
-    let error = match keep {
-        None => error,
-        Some(keep) => error * keep,
-    };
-    error.powi_scalar(2).sum()
+/// # Errors
+/// If there is not one target an item, or a copy from the device fails.
+pub fn negative_log_likelihood(
+    outputs: Tensor<2>,
+    likelihood: &dyn Likelihood,
+    targets: &[Target],
+    class_mask: Option<&Array2<bool>>,
+) -> Result<BatchLoss> {
+    let on_host = outputs_on_host(outputs.clone().without_autodiff(), class_mask)?;
+    let (n, c) = on_host.dim();
+    if targets.len() != n {
+        return Err(Error::Count { what: "targets of a batch".into(), expected: n, found: targets.len() });
+    }
+    let (mut nats, mut weights) = (0.0, Vec::with_capacity(n * c));
+    for (row, target) in on_host.outer_iter().zip(targets) {
+        nats -= likelihood.log_density(row, target);
+        weights.extend(likelihood.score(row, target).into_iter().map(|score| -score));
+    }
+    let options = (&outputs.device().without_autodiff(), outputs.dtype());
+    let weights = Tensor::<2>::from_data(TensorData::new(weights, [n, c]), options);
+    Ok(BatchLoss { nats, differentiable: (outputs * weights).sum() })
 }
 
-/// 1 at each item's label, 0 elsewhere, like `logits`.
-fn one_hot(logits: &Tensor<2>, labels: &[usize]) -> Tensor<2> {
-    let n_classes = logits.dims()[1];
-    as_factors(&Array2::from_shape_fn((labels.len(), n_classes), |(i, k)| labels[i] == k), logits)
-}
-
-/// 1 for true and 0 for false, on the device and in the element type of `like`.
-fn as_factors(mask: &Array2<bool>, like: &Tensor<2>) -> Tensor<2> {
-    let values: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
-    let options = (&like.device().without_autodiff(), like.dtype());
-    Tensor::from_data(TensorData::new(values, [mask.nrows(), mask.ncols()]), options)
+/// Copies outputs to the host: −∞ where an item lacks one, NaN where one that it has is not finite, so that an overflow is not
+/// taken for a lack.
+///
+/// # Errors
+/// If the copy fails.
+pub(super) fn outputs_on_host(outputs: Tensor<2>, class_mask: Option<&Array2<bool>>) -> Result<Array2<f64>> {
+    let outputs = to_array(outputs)?.mapv_into(|v| if v.is_finite() { v } else { f64::NAN });
+    Ok(mask_absent(outputs, class_mask))
 }
 
 impl Objective {

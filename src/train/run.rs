@@ -14,7 +14,7 @@ use crate::checkpoints::Saver;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
-use crate::models::{Classifier, Dataset, known_labels};
+use crate::models::{Classifier, Dataset, known_targets};
 use crate::progress::{Bar, Control};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     (data, validation): (&D, Option<&D>),
     control: &Control,
 ) -> Result<TrainOutcome<M>> {
-    let labels = known_labels(data, start.n_classes())?;
+    let targets = known_targets(data, &*config.likelihood, start.n_classes())?;
     let centre = config.objective.centre(&start)?;
     let start = start.valid();
     let epochs = plan(config, data)?;
@@ -79,7 +79,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
         rule,
         total,
         snapshot_steps: config.snapshots.steps(total),
-        loss: Loss { config, data, labels: &labels, centre: centre.as_ref() },
+        loss: Loss { config, data, targets: &targets, centre: centre.as_ref() },
         schedule: Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?,
         validation,
         control,
@@ -177,12 +177,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             validation_accuracy: None,
         };
         if let Some(validation) = self.validation {
-            let evaluated = evaluate(&self.run.model, validation, self.config.limits, self.control);
+            let evaluated = evaluate(&self.run.model, validation, self.config, self.control);
             // the epoch's steps are done, its validation is done again
             self.keep(self.control.is_cancelled());
             let (nll, accuracy) = evaluated?;
             record.validation_nll = Some(nll);
-            record.validation_accuracy = Some(accuracy);
+            record.validation_accuracy = accuracy;
             let report = &mut self.run.place.report;
             let best = report.best_epoch.and_then(|epoch| report.epochs[epoch - 1].validation_nll);
             if best.is_none_or(|best| nll < best) {
@@ -261,7 +261,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             tokens_per_second,
             skipped,
         });
-        Ok(format!("loss {mean_nll:.3}, {tokens_per_second:.0} tokens/s"))
+        let unit = self.config.likelihood.unit();
+        Ok(format!("loss {mean_nll:.3} nats an {unit}, {tokens_per_second:.0} tokens/s"))
     }
 
     /// Counts a step that must not change anything.

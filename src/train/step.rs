@@ -1,12 +1,13 @@
 //! Differentiates the loss of one step: the sum over its micro-batches.
 
 use super::freeze::set_trainable;
-use super::objective::nll_sum;
+use super::objective::negative_log_likelihood;
 use super::trainer::TrainerConfig;
 use crate::batches::in_order;
 use crate::error::Result;
+use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, row_keys};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targets, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -16,7 +17,7 @@ pub(super) struct Loss<'a, D> {
     pub(super) config: &'a TrainerConfig,
     pub(super) data: &'a D,
     /// Of every item.
-    pub(super) labels: &'a [usize],
+    pub(super) targets: &'a [Target],
     /// Of the prior.
     pub(super) centre: Option<&'a AdapterWeights>,
 }
@@ -43,7 +44,7 @@ impl<D> Loss<'_, D> {
     /// The gradient of a step over `batches`.
     ///
     /// # Errors
-    /// If a label is missing or out of range, or a batch cannot be built.
+    /// If a target is not one that its item can have, or a batch cannot be built.
     pub(super) fn gradient<M: Classifier>(
         &self,
         model: &M,
@@ -62,14 +63,15 @@ impl<D> Loss<'_, D> {
             let indices = &batches[micro];
             let input = batch_for(&model, data, indices)?;
             let tokens = input.token_mask().iter().filter(|real| **real).count();
-            let labels = batch_labels(data, indices, &input, self.labels, model.n_classes())?;
+            let likelihood = &*config.likelihood;
+            let targets = batch_targets(data, indices, &input, (self.targets, likelihood), model.n_classes())?;
             let rows = row_keys(data, indices, &input);
             let logits = model.logits(&input, &mut Tape::dropout(config.seed, epoch, rows));
-            let nll = nll_sum(logits, &labels, input.class_mask());
-            let sum = nll.clone().without_autodiff().into_scalar::<f64>();
+            let nll = negative_log_likelihood(logits, likelihood, &targets, input.class_mask())?;
+            let sum = nll.nats;
             // by the mean step, not by this one: an item of a small step weighs as much as any other
             // (a product: burn's gradient of a quotient rounds the divisor to f32)
-            let mut loss = nll.mul_scalar(1.0 / mean_items);
+            let mut loss = nll.differentiable.mul_scalar(1.0 / mean_items);
             // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
             if let Some(penalty) = config.objective.penalty(&model, self.centre).filter(|_| micro == 0) {
                 loss = loss + penalty.mul_scalar(1.0 / data.n_items() as f64);

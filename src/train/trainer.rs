@@ -1,18 +1,17 @@
 //! Runs the training loop.
 
 use super::freeze::TrainingMode;
-use super::objective::Objective;
+use super::objective::{Objective, outputs_on_host};
 use super::report::TrainOutcome;
 use super::run::run;
 use super::schedule::{Decay, Schedule};
 use super::snapshots::Snapshots;
 use super::update::{AdamW, UpdateRule};
 use crate::batches::in_order;
-use crate::belief::log_softmax;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
-use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels, mask_absent};
+use crate::likelihood::SharedLikelihood;
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targets, known_targets};
 use crate::progress::Control;
 use crate::tape::Tape;
 use std::path::PathBuf;
@@ -46,6 +45,8 @@ pub struct TrainerConfig {
     pub patience: Option<usize>,
     /// Which parameters train.
     pub mode: TrainingMode,
+    /// How targets depend on the model's outputs.
+    pub likelihood: SharedLikelihood,
     /// Maximum likelihood or maximum a posteriori.
     pub objective: Objective,
     /// Steps with a loss or gradient that is not finite which are skipped; one more is an error.
@@ -60,7 +61,7 @@ pub struct TrainerConfig {
 }
 
 impl Default for TrainerConfig {
-    /// Three epochs at 1e-4, no weight decay, 6 % warm-up then linear decay, batches of 8 items and 4,096 tokens, norm 1.
+    /// Categorical; three epochs at 1e-4, no weight decay, 6 % warm-up then linear decay, batches of 8 items and 4,096 tokens, norm 1.
     fn default() -> Self {
         Self {
             epochs: 3,
@@ -75,6 +76,7 @@ impl Default for TrainerConfig {
             max_grad_norm: Some(1.0),
             patience: None,
             mode: TrainingMode::Lora,
+            likelihood: SharedLikelihood::default(),
             objective: Objective::MaximumLikelihood,
             max_skipped_steps: 10,
             seed: 0,
@@ -112,6 +114,7 @@ impl Trainer {
         }
         Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, 1)?;
         config.snapshots.validate()?;
+        config.likelihood.check()?;
         Ok(Self { config })
     }
 
@@ -126,7 +129,7 @@ impl Trainer {
     /// A step whose loss or gradient is not finite changes nothing and is counted.
     ///
     /// # Errors
-    /// If a label is missing or out of range, more steps than allowed are not finite (the step, its items and the last
+    /// If a target is missing or is none for its item, more steps than allowed are not finite (the step, its items and the last
     /// checkpoint are named), a checkpoint is damaged or of another run, the log cannot be opened, or the caller cancels.
     pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
         &self,
@@ -155,29 +158,33 @@ impl Trainer {
     }
 }
 
-/// Mean NLL in nats and accuracy.
+/// Mean NLL in nats, and accuracy where all targets are classes.
 pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
-    limits: BatchLimits,
+    config: &TrainerConfig,
     control: &Control,
-) -> Result<(f64, f64)> {
+) -> Result<(f64, Option<f64>)> {
     let model = model.valid();
-    let labels = known_labels(data, model.n_classes())?;
-    let (mut nll, mut right) = (0.0, 0usize);
-    let batches = data.plan(limits, BatchOrder::ByLength)?;
+    let likelihood = &*config.likelihood;
+    let targets = known_targets(data, likelihood, model.n_classes())?;
+    let (mut nll, mut right, mut labelled) = (0.0, 0usize, 0usize);
+    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
     let work = |index: usize| {
         let input = batch_for(&model, data, &batches[index])?;
-        batch_labels(data, &batches[index], &input, &labels, model.n_classes())?;
-        Ok(mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask()))
+        batch_targets(data, &batches[index], &input, (&targets, likelihood), model.n_classes())?;
+        outputs_on_host(model.logits(&input, &mut Tape::off()), input.class_mask())
     };
-    in_order("validation", batches.len(), control.workers(), work, |index, logits| {
-        for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&batches[index]) {
-            let label = labels[item];
-            nll -= row[label];
-            right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
+    in_order("validation", batches.len(), control.workers(), work, |index, outputs| {
+        for (row, &item) in outputs.outer_iter().zip(&batches[index]) {
+            nll -= likelihood.log_density(row, &targets[item]);
+            if let Some(label) = targets[item].class() {
+                labelled += 1;
+                right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
+            }
         }
         control.check("validation", index + 1, batches.len())
     })?;
-    Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
+    let n = targets.len() as f64;
+    Ok((nll / n, (labelled == targets.len()).then_some(right as f64 / n)))
 }

@@ -5,7 +5,7 @@ use crate::support::{Fixture, continuation_dataset, device};
 use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment, fit_curvature, probe};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Result;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
@@ -65,24 +65,9 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
             &["labels", "at least 1", "got 0"],
         ),
         (
-            "a sampled Fisher of a Gaussian",
-            || {
-                let likelihood = Likelihood::Gaussian { noise_variance: 1.0 };
-                curvature_with(
-                    CurvatureConfig {
-                        fisher: FisherKind::Sampled { n: 1, seed: 0 },
-                        likelihood,
-                        ..CurvatureConfig::default()
-                    },
-                    &points(),
-                )
-            },
-            &["Gaussian", "Sampled"],
-        ),
-        (
             "negative noise",
             || {
-                let likelihood = Likelihood::Gaussian { noise_variance: -1.0 };
+                let likelihood = Gaussian { noise_variance: -1.0 }.into();
                 curvature_with(CurvatureConfig { likelihood, ..CurvatureConfig::default() }, &points())
             },
             &["noise_variance", "positive", "got -1"],

@@ -6,7 +6,7 @@ use crate::mutate::Kind;
 use crate::support::allocations::watch;
 use crate::support::points::{LIMITS, adapted, blobs, quick, train};
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvatures};
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::models::Mlp;
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::progress::Control;
@@ -27,10 +27,7 @@ fn sums() -> (Mlp, Vec<Curvature>) {
             projection: Some(RandomProjection { width: 9, seed: 3 }),
             ..of(CurvatureStructure::FunctionSpace)
         },
-        CurvatureConfig {
-            likelihood: Likelihood::Gaussian { noise_variance: 0.3 },
-            ..of(CurvatureStructure::Diagonal)
-        },
+        CurvatureConfig { likelihood: Gaussian { noise_variance: 0.3 }.into(), ..of(CurvatureStructure::Diagonal) },
     ];
     let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain(more).collect();
     let sums = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();

@@ -5,7 +5,7 @@ use crate::{Case, laplace, link, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{Adaptable, AdapterSampler, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{
     Belief, ColumnSpaceNoise, DropoutSampler, Flipout, GaussianAdapter, HeadLaplace, LaplaceMethod, Members, Method,
@@ -133,7 +133,7 @@ fn the_prior_by_evidence_at_the_mode_is_that_of_the_posterior_with_its_gradient(
     let case = points(DType::F64);
     let control = Control::silent();
     let precision = |method: LaplaceMethod| method.fit(&case.context(1, &control)).unwrap().found["prior precision"];
-    let gradient = log_likelihood_gradient(&case.map, &case.train, Likelihood::Categorical, &LIMITS, &control).unwrap();
+    let gradient = log_likelihood_gradient(&case.map, &case.train, &Categorical, &LIMITS, &control).unwrap();
     let core = laplace(CurvatureStructure::Core);
     let curvature = &case.curvatures.iter().find(|(config, _)| *config == core.curvature).unwrap().1;
     let posterior = Laplace::new(&case.map, curvature, &core.laplace).unwrap().with_gradient(&gradient).unwrap();

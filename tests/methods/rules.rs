@@ -5,7 +5,7 @@ use crate::support::{device, f64_or_skip, relative_error};
 use crate::{Case, item_nlls, ivon, link, mean, mlp, points};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::BatchLimits;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{
     AnchoredEnsemble, Blob, BlobObjective, FitContext, Ivon, Method, MonteClora, Recipe, member_seed,
@@ -343,7 +343,7 @@ fn an_anchored_member_is_the_mode_around_its_own_anchor() {
             *w = Array2::from_shape_vec(w.dim(), kept.into_data().try_into_vec().unwrap()).unwrap();
         }
         let model = write_adapter(fresh, &weights).unwrap();
-        let gradient = log_likelihood_gradient(&model, &data, Likelihood::Categorical, &limits, &control).unwrap();
+        let gradient = log_likelihood_gradient(&model, &data, &Categorical, &limits, &control).unwrap();
         let (mut force, mut rest) = (0.0f64, 0.0f64);
         for (site, g) in &gradient {
             let pull = (&weights[site] - &anchor[site]) * precision.value();

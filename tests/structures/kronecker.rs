@@ -6,7 +6,7 @@ use bayes_lora::curvature::{
     Coordinates, CurvatureConfig, CurvatureStructure, CurvatureSums, FisherKind, JointSum, KroneckerBasis,
     TokenTreatment, fit_curvatures,
 };
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Activation, Classifier, Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::progress::Control;
@@ -62,7 +62,7 @@ fn kronecker_is_the_exact_block_of_a_deep_linear_network_and_of_one_row() {
         return;
     }
     let gaussian = CurvatureConfig {
-        likelihood: Likelihood::Gaussian { noise_variance: 0.3 },
+        likelihood: Gaussian { noise_variance: 0.3 }.into(),
         ..config(CurvatureStructure::Kronecker)
     };
     // gradients that do not depend on the item: the sum of products is the product of sums

@@ -7,7 +7,7 @@ use bayes_lora::curvature::{
     correct_eigenvalues, estimate_cost, fit_curvature,
 };
 use bayes_lora::data::{BatchLimits, EncodedDataset};
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{MlpConfig, Points, PromptClassifier};
 use bayes_lora::posterior::Laplace;
@@ -108,10 +108,7 @@ fn sums_with_other_settings_refuse_to_merge_and_name_the_difference() {
             ("subset", CurvatureConfig { subset: AdapterSubset::OnlyA, ..base.clone() }),
             ("fisher", CurvatureConfig { fisher: FisherKind::Empirical, ..base.clone() }),
             ("treatment", CurvatureConfig { treatment: TokenTreatment::Last, ..base.clone() }),
-            (
-                "likelihood",
-                CurvatureConfig { likelihood: Likelihood::Gaussian { noise_variance: 1.0 }, ..base.clone() },
-            ),
+            ("likelihood", CurvatureConfig { likelihood: Gaussian { noise_variance: 1.0 }.into(), ..base.clone() }),
             ("low_rank", CurvatureConfig { low_rank: 3, ..base.clone() }),
         ];
         let own = fit(&model, &fixture.train, &base);

@@ -4,7 +4,7 @@ use super::{LIMITS, adapted_for, cases, config, fit, fixed};
 use crate::support::{continuation_dataset, device, relative_error};
 use bayes_lora::belief::LinkApprox;
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{MlpConfig, Points};
@@ -182,7 +182,7 @@ fn the_laplace_interval_of_log_lambda_covers_the_truth() {
         let model = write_adapter(model, &weights).unwrap();
         let curvature = CurvatureConfig {
             subset: AdapterSubset::OnlyB,
-            likelihood: Likelihood::Gaussian { noise_variance },
+            likelihood: Gaussian { noise_variance }.into(),
             ..config(CurvatureStructure::Full)
         };
         let data = Points::new(features, vec![0; n]).unwrap();

@@ -3,7 +3,7 @@
 use super::{ALGEBRA, LIMITS, cases, config, fit, fixed};
 use crate::support::{device, f64_or_skip};
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::{Categorical, Gaussian};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
@@ -50,10 +50,13 @@ impl Regression {
         let mut weights = read_adapter(&self.base).unwrap();
         weights.insert(B(), b);
         let model = write_adapter(self.base.clone(), &weights).unwrap();
-        let likelihood = Likelihood::Gaussian { noise_variance: self.noise_variance };
-        let gradient = log_likelihood_gradient(&model, &self.data, likelihood, &LIMITS, &Control::silent()).unwrap();
-        let curvature =
-            CurvatureConfig { subset: AdapterSubset::OnlyB, likelihood, ..config(CurvatureStructure::Full) };
+        let likelihood = Gaussian { noise_variance: self.noise_variance };
+        let gradient = log_likelihood_gradient(&model, &self.data, &likelihood, &LIMITS, &Control::silent()).unwrap();
+        let curvature = CurvatureConfig {
+            subset: AdapterSubset::OnlyB,
+            likelihood: likelihood.into(),
+            ..config(CurvatureStructure::Full)
+        };
         let curvature = fit_curvature(&model, &self.data, &curvature, &Control::silent()).unwrap();
         let zero = LaplaceConfig { prior_mean: PriorMean::Zero, ..fixed(1.0) };
         Laplace::new(&model, &curvature, &zero).unwrap().with_gradient(&gradient).unwrap()
@@ -101,8 +104,7 @@ fn a_linear_model_has_its_exact_evidence_around_any_adapter() {
 fn an_approximate_curvature_or_a_lacking_site_is_refused() {
     for (fixture, model) in cases("refused gradients").take(1) {
         let gradient =
-            log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent())
-                .unwrap();
+            log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent()).unwrap();
         let of = |structure| Laplace::new(&model, &fit(&model, &fixture.train, structure), &fixed(1.0)).unwrap();
         let error = of(CurvatureStructure::Kronecker).with_gradient(&gradient).unwrap_err().to_string();
         assert!(error.contains("exact curvature") && error.contains("Kronecker"), "{error}");
@@ -121,8 +123,7 @@ fn an_approximate_curvature_or_a_lacking_site_is_refused() {
 fn a_newton_step_gains_what_stationarity_foretells() {
     for (fixture, model) in cases("stationarity") {
         let gradient =
-            log_likelihood_gradient(&model, &fixture.train, Likelihood::Categorical, &LIMITS, &Control::silent())
-                .unwrap();
+            log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent()).unwrap();
         for structure in [CurvatureStructure::FunctionSpace, CurvatureStructure::Core] {
             // a strong prior leaves a step so small that the quadratic model holds
             let lambda = 1e5;

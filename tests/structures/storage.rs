@@ -4,7 +4,7 @@ use super::{cases, config, half};
 use crate::support::{FIXTURES, Fixture, has_f64};
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::EncodedDataset;
-use bayes_lora::likelihood::Likelihood;
+use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{read_adapter, write_adapter};
 use bayes_lora::models::PromptClassifier;
 use bayes_lora::progress::Control;
@@ -26,7 +26,7 @@ fn what_is_loaded_equals_what_was_saved() {
     let dir = tempfile::tempdir().unwrap();
     let cut = |structure| CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..config(structure) };
     // 0.1 + 0.2 has digits that a careless reader of numbers loses
-    let gaussian = Likelihood::Gaussian { noise_variance: 0.1 + 0.2 };
+    let gaussian = Gaussian { noise_variance: 0.1 + 0.2 }.into();
     let configs = CurvatureStructure::ALL.map(config).into_iter().chain([
         cut(CurvatureStructure::Kronecker),
         cut(CurvatureStructure::Ekfac),

@@ -3,7 +3,6 @@
 use crate::curvature::{Curvature, CurvatureConfig};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
-use crate::likelihood::Likelihood;
 use crate::tape::Site;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,8 +19,6 @@ pub(super) struct Header {
     format_version: u64,
     crate_version: String,
     pub(super) config: CurvatureConfig,
-    /// That of a Gaussian likelihood, exactly.
-    noise_variance: Option<Exact>,
     pub(super) n_data: usize,
     pub(super) n_item_keys: usize,
     pub(super) adapter_fingerprint: u64,
@@ -115,15 +112,10 @@ pub(crate) enum BlockForm {
 
 impl Header {
     pub(super) fn new(curvature: &Curvature, sums: SumsForm) -> Result<Self> {
-        let noise_variance = match curvature.config.likelihood {
-            Likelihood::Gaussian { noise_variance } => Some(Exact::new("noise_variance", noise_variance)?),
-            Likelihood::Categorical => None,
-        };
         Ok(Self {
             format_version: FORMAT_VERSION,
             crate_version: env!("CARGO_PKG_VERSION").into(),
             config: curvature.config.clone(),
-            noise_variance,
             n_data: curvature.n_data,
             n_item_keys: curvature.item_keys.len(),
             adapter_fingerprint: curvature.adapter_fingerprint,
@@ -137,15 +129,9 @@ impl Header {
     /// # Errors
     /// As [`parse_header`], and if a setting is out of bounds.
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
-        let format =
-            |reason: &dyn std::fmt::Display| Error::format(path.display(), format!("curvature header: {reason}"));
-        let mut header: Self = parse_header(text, FORMAT_VERSION, "curvature", path)?;
-        match (&mut header.config.likelihood, header.noise_variance) {
-            (Likelihood::Gaussian { noise_variance }, Some(exact)) => *noise_variance = exact.value(),
-            (Likelihood::Categorical, None) => {}
-            (likelihood, _) => return Err(format(&format_args!("the noise variance does not fit {likelihood:?}"))),
-        }
-        header.config.validate().map_err(|e| format(&e))?;
+        let format = |reason: Error| Error::format(path.display(), format!("curvature header: {reason}"));
+        let header: Self = parse_header(text, FORMAT_VERSION, "curvature", path)?;
+        header.config.validate().map_err(format)?;
         Ok(header)
     }
 }
