@@ -10,7 +10,7 @@ use ndarray::Array2;
 /// Maximum likelihood, or maximum a posteriori under a Gaussian prior on the adapter.
 ///
 /// Weight decay of the optimiser is neither: AdamW's decay is not the gradient of any prior.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub enum Objective {
     /// `−Σ log p(y | x, θ)`
     #[default]
