@@ -57,6 +57,7 @@ pub mod gguf;
 mod hash;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod identity;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;

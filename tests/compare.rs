@@ -10,6 +10,7 @@ use bayes_lora::curvature::{
     AdapterSubset, CurvatureConfig, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature,
 };
 use bayes_lora::error::{Error, Result};
+use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
@@ -195,7 +196,7 @@ fn another_run_in_the_same_place_is_refused_by_what_differs() {
     let longer = Recipe { trainer: TrainerConfig { epochs: 4, ..recipe(0.2).trainer }, ..recipe(0.2) };
     let other = Data { train: flipped(&data.train), ..Data::new() };
     for (error, parts) in [
-        (run(&one(longer), &data, 0).unwrap_err(), ["recipe", "4 epochs"]),
+        (run(&one(longer), &data, 0).unwrap_err(), ["recipe.trainer.epochs is 3 there", "4 here"]),
         (run(&one(recipe(0.2)), &other, 0).unwrap_err(), ["training data", "40 items"]),
     ] {
         let error = error.to_string();
@@ -235,10 +236,10 @@ fn methods_that_would_share_a_file_are_refused_before_anything_runs() {
 }
 
 #[test]
-fn descriptions_tell_every_setting_that_changes_answers() {
-    let describe = |method: LaplaceMethod| Method::<Mlp, Points>::describe(&method);
+fn identities_tell_every_setting_that_changes_answers() {
+    let identity = |method: LaplaceMethod| Method::<Mlp, Points>::identity(&method).unwrap();
     let usual = laplace(CurvatureStructure::FunctionSpace);
-    let mut seen = vec![describe(usual.clone())];
+    let mut seen = vec![identity(usual.clone())];
     let changes: [fn(&mut LaplaceMethod); 6] = [
         |m| m.curvature.projection = Some(RandomProjection { width: 100, seed: 0 }),
         |m| m.curvature.low_rank = 3,
@@ -250,12 +251,52 @@ fn descriptions_tell_every_setting_that_changes_answers() {
     for change in changes {
         let mut other = usual.clone();
         change(&mut other);
-        let description = describe(other);
-        assert!(!seen.contains(&description), "{description}");
-        seen.push(description);
+        let other = identity(other);
+        assert!(!seen.contains(&other), "{other:?}");
+        seen.push(other);
     }
-    let of_tfb = |method: Tfb| Method::<Mlp, Points>::describe(&method);
+    // batches change no answer
+    let mut batched = usual.clone();
+    batched.curvature.limits.max_items += 1;
+    assert_eq!(identity(batched), seen[0]);
+    let of_tfb = |method: Tfb| Method::<Mlp, Points>::identity(&method).unwrap();
     assert_ne!(of_tfb(Tfb::published()), of_tfb(Tfb { tolerance: Tfb::published().tolerance, ..Tfb::default() }));
+}
+
+/// Maximum likelihood, in any words, with a setting; fails if it may not be fitted.
+struct Worded {
+    words: &'static str,
+    setting: u32,
+    fits: bool,
+}
+
+impl Method<Mlp, Points> for Worded {
+    fn name(&self) -> String {
+        "worded".into()
+    }
+
+    fn describe(&self) -> String {
+        self.words.into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new().with("setting", self.setting))
+    }
+
+    fn fit(&self, context: &FitContext<Mlp, Points>) -> Result<Fitted<Mlp, Points>> {
+        if self.fits { MaximumLikelihood.fit(context) } else { Err(Error::Incompatible("it was fitted again".into())) }
+    }
+}
+
+#[test]
+fn other_words_refuse_nothing_and_another_setting_is_named() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let with = |method: Worded| run(&comparison().with_method(method).with_dir(dir.path()), &data, 0);
+    let first = with(Worded { words: "as it was", setting: 1, fits: true }).unwrap();
+    let again = with(Worded { words: "in other words", setting: 1, fits: false }).unwrap();
+    assert_eq!(again.cells, first.cells);
+    let error = with(Worded { words: "as it was", setting: 2, fits: true }).unwrap_err().to_string();
+    assert!(error.contains("worded.json") && error.contains("setting is 1 there and 2 here"), "{error}");
 }
 
 /// Fails when it is fitted.
@@ -268,6 +309,10 @@ impl Method<Mlp, Points> for Broken {
 
     fn describe(&self) -> String {
         "fails".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new())
     }
 
     fn fit(&self, _context: &FitContext<Mlp, Points>) -> Result<Fitted<Mlp, Points>> {

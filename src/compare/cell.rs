@@ -2,6 +2,7 @@
 
 use crate::belief::{LinkApprox, LogitBelief, entropy};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,8 +44,9 @@ pub struct Setting {
     pub test: Vec<usize>,
     /// Data from elsewhere, on which answers should be unsure.
     pub shifted: Vec<ShiftedSplit>,
-    /// Hashes of the data and weights, by name; a run is taken up only where they are the same.
-    pub identity: BTreeMap<String, String>,
+    /// Everything that answers depend on: hashes of the data and weights, every setting of the recipe. A run is taken up only
+    /// where all of it is the same.
+    pub identity: Identity,
 }
 
 /// A class as the model is asked for it.
@@ -101,8 +103,11 @@ pub struct Cell {
     pub format_version: u64,
     /// The method's name, unique within a comparison.
     pub method: String,
-    /// Its settings, in one line.
+    /// Its settings, in one line of words.
     pub description: String,
+    /// Its settings, one by one: a cell is taken up only where they are the same. `None` where they were not kept.
+    #[serde(default)]
+    pub identity: Option<Identity>,
     /// What it read besides the training data.
     pub extra_data: ExtraData,
     /// How its noise is shared by tokens, where it has noise.

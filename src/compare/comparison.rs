@@ -4,15 +4,14 @@ use super::cell::{Cell, Outcome, Run, TrainingCost, rounded};
 use super::machine::machine;
 use super::setting::{About, Splits, setting};
 use super::store::RunStore;
-use super::work::{Map, Work, failed};
+use super::work::{Work, failed};
 use crate::checkpoints::Checkpoints;
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::lora::attach;
-use crate::methods::{Method, Recipe};
+use crate::methods::{Method, Recipe, Start};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use crate::train::{Trainer, TrainerConfig};
+use crate::train::TrainReport;
 use std::path::PathBuf;
 
 /// Methods side by side: the same data, the same seed, the same adapter for all post-hoc ones.
@@ -94,15 +93,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         for (method, name) in self.methods.iter().zip(&names) {
             cells.push(match (method.requirements().check(name, base, &self.recipe, splits.held_out), &store) {
                 (Err(reason), _) => Some(failed(method.as_ref(), &reason)),
-                (Ok(()), Some(store)) => store.finished(name, &method.describe())?,
+                (Ok(()), Some(store)) => store.finished(name, &method.identity()?)?,
                 (Ok(()), None) => None,
             });
         }
         let pending: Vec<usize> = (0..cells.len()).filter(|&k| cells[k].is_none()).collect();
         let needed = pending.iter().any(|&k| self.methods[k].requirements().map);
-        let map = if needed { Some(self.train(base, splits.train, seed, store.as_ref())?) } else { None };
-        setting.training = match (&map, &store) {
-            (Some(map), _) => map.cost,
+        let start = if needed { Some(self.train(base, splits.train, seed, store.as_ref())?) } else { None };
+        setting.training = match (&start, &store) {
+            (Some(start), _) => training_cost(start),
             (None, Some(store)) => store.training()?,
             (None, None) => TrainingCost::default(),
         };
@@ -113,31 +112,29 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             cells.iter().flatten().filter(is_failure).try_for_each(|cell| store.keep(cell))?;
         }
         if !pending.is_empty() {
-            let map = map.map_or_else(|| self.untrained(base, seed), Ok)?;
+            let start = start.map_or_else(|| Start::untrained(base, &self.recipe, seed), Ok)?;
             let machine = machine(&base.device());
-            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref(), machine };
+            let work = Work { comparison: self, base, splits, seed, start: &start, store: store.as_ref(), machine };
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
     }
 
-    /// An adapter as it is before training, for methods that bring their own weights.
-    fn untrained(&self, base: &M, seed: u64) -> Result<Map<M>> {
-        let model = attach(base.clone(), &self.recipe.lora, seed)?;
-        Ok(Map { model, snapshots: Vec::new(), cost: TrainingCost::default() })
-    }
-
     /// Trains the adapter that post-hoc methods start from; a run in a directory is taken up there.
-    fn train(&self, base: &M, data: &D, seed: u64, store: Option<&RunStore>) -> Result<Map<M>> {
+    fn train(&self, base: &M, data: &D, seed: u64, store: Option<&RunStore>) -> Result<Start<M>> {
         let control = match store {
             Some(store) => self.control.clone().with_checkpoints(Checkpoints::new(store.unfinished()))?,
             None => self.control.clone().without_checkpoints(),
         };
-        let start = attach(base.clone(), &self.recipe.lora, seed)?;
-        let trainer = TrainerConfig { seed, ..self.recipe.trainer.clone() };
-        let outcome = Trainer::new(trainer)?.fit(start, data, None, &control)?;
-        let report = outcome.report;
-        let cost = TrainingCost { seconds: rounded(report.seconds), items: report.items, tokens: report.tokens };
-        Ok(Map { model: outcome.model, snapshots: outcome.snapshots, cost })
+        Start::trained(base, &self.recipe, data, seed, &control)
     }
+}
+
+fn training_cost<M>(start: &Start<M>) -> TrainingCost {
+    let of = |report: &TrainReport| TrainingCost {
+        seconds: rounded(report.seconds),
+        items: report.items,
+        tokens: report.tokens,
+    };
+    start.report.as_ref().map(of).unwrap_or_default()
 }

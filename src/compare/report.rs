@@ -23,6 +23,7 @@
 //!         format_version: CELL_FORMAT,
 //!         method: method.into(),
 //!         description: format!("margin {margin}"),
+//!         identity: None,
 //!         extra_data: ExtraData::None,
 //!         sharing: None,
 //!         outcome: Outcome::Answered(Box::new(answered)),

@@ -4,15 +4,17 @@ use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, TrainingCost};
 use crate::data::BatchLimits;
 use crate::draws;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::{LoraConfig, model_fingerprint};
 use crate::methods::Recipe;
 use crate::models::{Classifier, Dataset, data_fingerprint, known_labels};
 use crate::train::TrainerConfig;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 /// Under what name the hash of the test items is kept.
 pub(super) const TEST_DATA: &str = "test data";
+/// Below what name the settings of the recipe are kept.
+pub(super) const RECIPE: &str = "recipe";
 
 /// What a comparison is about, for its report.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,20 +68,21 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     (recipe, limits, seed): (&Recipe, BatchLimits, u64),
 ) -> Result<Setting> {
     let n_classes = base.n_classes();
-    let mut identity = BTreeMap::from([
-        ("weights of the base".to_string(), format!("{:016x}", model_fingerprint(base)?)),
-        ("batches".to_string(), format!("{:?}", limits)),
-        ("random streams".to_string(), draws::VERSION.to_string()),
-    ]);
+    let mut identity = Identity::new()
+        .with("weights of the base", format!("{:016x}", model_fingerprint(base)?))
+        .with("batches", limits)
+        .with("random streams", draws::VERSION)
+        .with_part(RECIPE, recipe.identity()?);
     let held_out = splits.held_out.map(|data| ("held-out data", data));
     let shifted = splits.shifted.iter().map(|split| (split.name.as_str(), split.data));
     for (name, data) in
         [("training data", splits.train), (TEST_DATA, splits.test)].into_iter().chain(held_out).chain(shifted)
     {
         let hash = format!("{} items, hash {:016x}", data.n_items(), data_fingerprint(data)?);
-        if identity.insert(name.to_string(), hash).is_some() {
+        if identity.get(name).is_some() {
             return Err(Error::config("splits", "names that differ", format!("`{name}` twice")));
         }
+        identity = identity.with(name, hash);
     }
     let About { protocol, task, model, prompt_hash, prompt_example, classes } = about.clone();
     Ok(Setting {
@@ -114,7 +117,7 @@ fn unusual<T: PartialEq + Debug>(name: &str, value: &T, usual: &T) -> Option<Str
     (value != usual).then(|| format!("{name} {value:?}"))
 }
 
-/// All of the recipe that results depend on, in one line; words and not the fields' names, so that it survives new fields.
+/// The recipe in one line of words, for the report; what a run is recognised by is [`Recipe::identity`].
 fn describe(recipe: &Recipe) -> String {
     let (lora, trainer) = (&recipe.lora, &recipe.trainer);
     let mut parts = vec![

@@ -3,6 +3,7 @@
 use super::cell::{CELL_FORMAT, Cell, Outcome, Run, Setting, TrainingCost};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -28,24 +29,10 @@ impl RunStore {
             return Ok(store);
         }
         let kept = store.setting()?;
-        let mut pairs = vec![
-            ("format", kept.format_version.to_string(), setting.format_version.to_string()),
-            ("protocol", kept.protocol.clone(), setting.protocol.clone()),
-            ("task", kept.task.clone(), setting.task.clone()),
-            ("model", kept.model.clone(), setting.model.clone()),
-            ("recipe", kept.recipe.clone(), setting.recipe.clone()),
-            ("prompt", kept.prompt_hash.clone(), setting.prompt_hash.clone()),
-            // cells keep their answers by place
-            ("order of the shifted data", order(&kept), order(setting)),
-            ("version of bayes-lora", kept.crate_version.clone(), setting.crate_version.clone()),
-        ];
-        let names = kept.identity.keys().chain(setting.identity.keys());
-        let of = |of: &Setting, name: &str| of.identity.get(name).cloned().unwrap_or("none".into());
-        pairs.extend(names.map(|name| (name.as_str(), of(&kept, name), of(setting, name))));
-        match pairs.into_iter().find(|(_, there, here)| there != here) {
+        match whole(setting).difference(&whole(&kept)) {
             None => Ok(store),
-            Some((name, there, here)) => Err(Error::Incompatible(format!(
-                "{} holds another run: {name} is {there} there and {here} here; take another directory, or remove it",
+            Some(difference) => Err(Error::Incompatible(format!(
+                "{} holds another run: {difference}; take another directory, or remove it",
                 store.dir.display()
             ))),
         }
@@ -82,7 +69,7 @@ impl RunStore {
     ///
     /// # Errors
     /// If it was run with other settings, or the file is damaged.
-    pub(super) fn finished(&self, method: &str, description: &str) -> Result<Option<Cell>> {
+    pub(super) fn finished(&self, method: &str, identity: &Identity) -> Result<Option<Cell>> {
         let path = self.file(&cell_name(method));
         if !exists(&path)? {
             return Ok(None);
@@ -93,11 +80,14 @@ impl RunStore {
             let other = cell.method;
             return Err(Error::Incompatible(format!("{} is of `{other}`, not of `{method}`", path.display())));
         }
-        if cell.description != description {
+        let difference = match &cell.identity {
+            None => Some("they were not kept there".into()),
+            Some(kept) => identity.difference(kept),
+        };
+        if let Some(difference) = difference {
             return Err(Error::Incompatible(format!(
-                "{} is of other settings: «{}» there and «{description}» here; remove it, or take another directory",
-                path.display(),
-                cell.description
+                "{} is of other settings: {difference}; remove it, or take another directory",
+                path.display()
             )));
         }
         Ok(matches!(cell.outcome, Outcome::Answered(_)).then_some(cell))
@@ -166,9 +156,31 @@ fn check_names(methods: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn order(setting: &Setting) -> String {
-    let names: Vec<&str> = setting.shifted.iter().map(|split| split.name.as_str()).collect();
-    names.join(", ")
+/// All that cells depend on: not the words that describe it, nor what the training took.
+fn whole(setting: &Setting) -> Identity {
+    let Setting {
+        format_version,
+        crate_version,
+        protocol,
+        task,
+        model,
+        seed,
+        recipe: _,
+        prompt_hash,
+        prompt_example: _,
+        classes,
+        n_train,
+        training: _,
+        held_out,
+        test,
+        shifted,
+        identity,
+    } = setting;
+    let names = Identity::new().with("protocol", protocol).with("task", task).with("model", model).with("seed", seed);
+    let asked = names.with("prompt", prompt_hash).with("classes", classes).with("number of training items", n_train);
+    let labels = asked.with("held-out labels", held_out).with("test labels", test).with("shifted data", shifted);
+    let versions = labels.with("format", format_version).with("version of bayes-lora", crate_version);
+    identity.clone().with_part("", versions)
 }
 
 fn check_format(cell: &Cell, path: &Path) -> Result<()> {

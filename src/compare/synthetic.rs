@@ -6,6 +6,7 @@ use crate::compare::cell::{
     Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Setting, ShiftedSplit, TrainingCost,
 };
 use crate::draws::{Purpose, generator, place};
+use crate::identity::Identity;
 use ndarray::{Array1, Array2, Array3};
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub(super) fn run(task: &str, seed: u64, methods: &[&str]) -> Run {
         held_out: labels(N_HELD_OUT),
         test: labels(N_TEST),
         shifted: vec![ShiftedSplit { name: "foreign".into(), n_items: N_FOREIGN, labels: Vec::new() }],
-        identity: BTreeMap::from([("train".to_string(), "00ff".to_string())]),
+        identity: Identity::new().with("train", "00ff").with("recipe.lora.r", 8),
     };
     let cells = methods.iter().enumerate().map(|(index, method)| cell(&setting, method, index)).collect();
     Run { setting, cells }
@@ -67,6 +68,7 @@ fn cell(setting: &Setting, method: &str, index: usize) -> Cell {
         format_version: CELL_FORMAT,
         method: method.into(),
         description: format!("settings of {method}"),
+        identity: None,
         extra_data: ExtraData::None,
         sharing: None,
         outcome: Outcome::Answered(Box::new(Answered {

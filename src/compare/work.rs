@@ -1,25 +1,17 @@
 //! Does the methods of a run that are still to do, and lets them share what they can.
 
-use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
+use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, rounded};
 use super::comparison::Comparison;
 use super::curvature_group::CurvatureGroup;
 use super::setting::Splits;
 use super::store::RunStore;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
 use crate::error::{Error, Result};
-use crate::methods::{FitContext, Fitted, Method, Spent};
+use crate::methods::{FitContext, Fitted, Method, Spent, Start};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, LogitGauge};
 use crate::predict::predict_linearized_for_all;
-use crate::train::Snapshot;
 use std::time::Instant;
-
-/// The adapter that post-hoc methods start from; an untrained one where none is left.
-pub(super) struct Map<M> {
-    pub(super) model: M,
-    pub(super) snapshots: Vec<Snapshot>,
-    pub(super) cost: TrainingCost,
-}
 
 /// The methods of one run that are still to do.
 pub(super) struct Work<'a, M, D> {
@@ -27,7 +19,7 @@ pub(super) struct Work<'a, M, D> {
     pub(super) base: &'a M,
     pub(super) splits: &'a Splits<'a, D>,
     pub(super) seed: u64,
-    pub(super) map: &'a Map<M>,
+    pub(super) start: &'a Start<M>,
     pub(super) store: Option<&'a RunStore>,
     /// What computes the answers.
     pub(super) machine: String,
@@ -50,7 +42,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         }
         let mut groups = Vec::new();
         for (k, config) in with_curvature.into_iter().filter_map(|k| Some((k, curvature_of(k)?))) {
-            match curvature_bytes(&self.map.model, self.splits.train, &config) {
+            match curvature_bytes(&self.start.model, self.splits.train, &config) {
                 Ok(bytes) => CurvatureGroup::join(&mut groups, k, config, bytes),
                 // one that is too large stops no other
                 Err(reason) => self.fail(&[k], reason, cells)?,
@@ -60,7 +52,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         for CurvatureGroup { configs, methods, .. } in groups {
             let clock = Instant::now();
             let control = &self.comparison.control;
-            let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
+            let curvatures = match fit_curvatures(&self.start.model, self.splits.train, &configs, control) {
                 Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
                 Err(reason) => {
                     self.fail(&methods, reason, cells)?;
@@ -98,8 +90,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let clock = Instant::now();
         let context = FitContext {
             base: self.base,
-            map: &self.map.model,
-            snapshots: &self.map.snapshots,
+            map: &self.start.model,
+            snapshots: &self.start.snapshots,
             recipe: &self.comparison.recipe,
             curvatures,
             train: self.splits.train,
@@ -122,7 +114,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let clock = Instant::now();
         let Comparison { limits, control, .. } = self.comparison;
         let belief = &method.fitted.belief;
-        let ask = |data: &&D| Answers::new(&belief.believe(&self.map.model, data, limits, control)?, belief.link());
+        let ask = |data: &&D| Answers::new(&belief.believe(&self.start.model, data, limits, control)?, belief.link());
         match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
             Ok(answers) => {
                 let cell = self.cell(k, &method, answers, clock.elapsed().as_secs_f64());
@@ -157,7 +149,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
         for data in self.asked() {
             let gauge = LogitGauge::Centred;
-            let beliefs = predict_linearized_for_all(&self.map.model, &posteriors, data, gauge, limits, control)?;
+            let beliefs = predict_linearized_for_all(&self.start.model, &posteriors, data, gauge, limits, control)?;
             for ((kept, belief), (_, method)) in answers.iter_mut().zip(&beliefs).zip(methods) {
                 kept.push(Answers::new(belief, method.fitted.belief.link())?);
             }
@@ -169,7 +161,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let held_out = self.splits.held_out.map(|_| answers.remove(0));
         let test = answers.remove(0);
         let Fitted { belief, spent, found } = &method.fitted;
-        let needs = belief.needs(self.splits.test, self.map.model.n_classes());
+        let needs = belief.needs(self.splits.test, self.start.model.n_classes());
         let cost = Cost {
             fit_seconds: rounded(method.seconds),
             fit_forwards: spent.forwards,
@@ -221,6 +213,7 @@ fn cell_of<M: Classifier, D: Dataset<Input = M::Input>>(
         format_version: CELL_FORMAT,
         method: method.name(),
         description: method.describe(),
+        identity: method.identity().ok(),
         extra_data,
         sharing: method.sharing().map(|sharing| sharing.to_string()),
         outcome,

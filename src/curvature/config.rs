@@ -5,6 +5,7 @@ use super::sketch::RandomProjection;
 use super::structure::{AdapterSubset, CurvatureStructure};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::likelihood::SharedLikelihood;
 
 /// How curvature is fitted.
@@ -71,36 +72,39 @@ impl CurvatureConfig {
         passes(self) == passes(other)
     }
 
+    /// All settings that the sums depend on: not the sizes of batches, nor bounds on memory.
+    pub fn identity(&self) -> Identity {
+        let Self {
+            structure,
+            subset,
+            fisher,
+            treatment,
+            likelihood,
+            dense_limit,
+            low_rank,
+            projection,
+            memory_limit: _,
+            limits: _,
+        } = self;
+        let identity = Identity::new().with("structure", structure).with("subset", subset).with("fisher", fisher);
+        let identity = identity.with("likelihood", likelihood).with("projection", projection);
+        if !structure.has_factors() {
+            return identity;
+        }
+        identity.with("treatment", treatment).with("dense_limit", dense_limit).with("low_rank", low_rank)
+    }
+
     /// Checks that sums fitted with `other` can join sums fitted with these settings; batch sizes and memory do not matter.
     ///
     /// # Errors
     /// Names the first setting that differs, and both its values.
     pub(super) fn check_merges_with(&self, other: &Self) -> Result<()> {
-        let settings = |c: &Self| {
-            let mut settings = vec![
-                ("structure", c.structure.to_string()),
-                ("subset", format!("{:?}", c.subset)),
-                ("fisher", format!("{:?}", c.fisher)),
-                ("likelihood", c.likelihood.to_string()),
-                ("projection", format!("{:?}", c.projection)),
-            ];
-            if self.structure.has_factors() {
-                settings.extend([
-                    ("treatment", format!("{:?}", c.treatment)),
-                    ("dense_limit", format!("{:?}", c.dense_limit)),
-                    ("low_rank", c.low_rank.to_string()),
-                ]);
-            }
-            settings
-        };
-        for ((name, here), (_, there)) in settings(self).into_iter().zip(settings(other)) {
-            if here != there {
-                return Err(Error::Incompatible(format!(
-                    "curvature sums with different settings do not merge: {name} is {here} here and {there} there"
-                )));
+        match self.identity().difference(&other.identity()) {
+            None => Ok(()),
+            Some(difference) => {
+                Err(Error::Incompatible(format!("curvature sums with different settings do not merge: {difference}")))
             }
         }
-        Ok(())
     }
 
     /// Checks every bound.

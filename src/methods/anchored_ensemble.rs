@@ -5,6 +5,7 @@ use super::members::{Members, member_seed};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::draws::{Purpose, generator, normals, place};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
 use crate::models::{Classifier, Dataset};
 use crate::prior::{PriorMean, PriorPrecision};
@@ -19,7 +20,7 @@ use crate::train::{Objective, TrainerConfig};
 /// narrower than the posterior by `λ/(h + λ)` in variance. The trained adapter of the comparison is no member: it has no anchor.
 ///
 /// Pearce et al. (2020), arXiv 1810.05546; Osband et al. (2018), arXiv 1806.03335.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct AnchoredEnsemble {
     /// K
     pub n_members: usize,
@@ -53,6 +54,10 @@ impl AnchoredEnsemble {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsemble {
     fn name(&self) -> String {
         "anchored ensemble".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

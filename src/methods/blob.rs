@@ -8,6 +8,7 @@ use super::gaussian::{GaussianAdapter, bytes_of};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 use crate::train::TrainerConfig;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 /// would not be, and the recipe's weight decay is not applied.
 ///
 /// Wang et al. (2024), arXiv 2406.11675.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Blob {
     /// What is minimised, and by what.
     pub objective: BlobObjective,
@@ -38,7 +39,7 @@ pub struct Blob {
 }
 
 /// How M, B and G move.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub enum BlobObjective {
     /// Adam over M, B and G, at the recipe's rate, on `mean NLL + κ·KL/N`: at κ = 1 the negative evidence lower bound per item.
     Elbo {
@@ -106,6 +107,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Blob {
             if matches!(self.objective, BlobObjective::Published { .. }) { ", published schedule" } else { "" };
         let sharing = if self.sharing == NoiseSharing::PerToken { " per token" } else { "" };
         format!("BLoB{sharing}{published}")
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -7,6 +7,7 @@ use super::gaussian_kl::GaussianKl;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{Purpose, generator, normals, place};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
 use crate::train::{StepPosition, UpdateRule};
@@ -146,13 +147,13 @@ impl BlobRule {
 }
 
 impl<M: Adaptable> UpdateRule<M> for BlobRule {
-    fn describe(&self) -> String {
-        // how it predicts does not matter here
-        let Blob { objective, prior_sd, initial_root, .. } = self.settings;
-        let Self { n_items, cycle, peak, seed, .. } = self;
-        format!(
-            "BLoB, {objective:?}, prior sd {prior_sd}, G below {initial_root}, {n_items} items, cycle {cycle}, peak rate {peak}, seed {seed}"
-        )
+    fn identity(&self) -> Result<Identity> {
+        // how it predicts does not matter here, and the rest is state
+        let Self { settings, n_items, cycle, peak, seed, updates: _, roots: _, of_weights: _, of_roots: _ } = self;
+        let Blob { objective, prior_sd, initial_root, n_samples: _, sharing: _ } = settings;
+        let identity = Identity::new().with("rule", "BLoB").with("objective", objective).with("prior_sd", prior_sd);
+        let identity = identity.with("initial_root", initial_root).with("n_items", n_items).with("cycle", cycle);
+        Ok(identity.with("peak", peak).with("seed", seed))
     }
 
     fn point(&mut self, model: &M, position: StepPosition) -> Result<M> {

@@ -3,6 +3,7 @@
 use super::members::Members;
 use super::method::{FitContext, Fitted, Method, Requirements};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over the last K snapshots of one run, equally spaced as the trainer kept them
@@ -10,7 +11,7 @@ use crate::models::{Classifier, Dataset};
 /// half. No choice by validation score: that would be a method of selection.
 ///
 /// Chen et al. (2017), arXiv 1710.03282.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct CheckpointEnsemble {
     /// K
     pub n_members: usize,
@@ -26,6 +27,10 @@ impl Default for CheckpointEnsemble {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEnsemble {
     fn name(&self) -> String {
         "checkpoint ensemble".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -4,6 +4,7 @@ use super::bounds::check_some;
 use super::members::{Members, member_seed};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 
@@ -11,7 +12,7 @@ use crate::models::{Classifier, Dataset};
 /// trained adapter of the comparison is the first member.
 ///
 /// Lakshminarayanan et al. (2017), arXiv 1612.01474; Wang et al. (2023), arXiv 2310.00035.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct DeepEnsemble {
     /// K
     pub n_members: usize,
@@ -27,6 +28,10 @@ impl Default for DeepEnsemble {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble {
     fn name(&self) -> String {
         "deep ensemble".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -6,6 +6,7 @@ use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::linalg::{Eigen, eigh, matmul};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::Spectrum;
@@ -26,7 +27,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 /// θ* is not looked at.
 ///
 /// Kristiadi et al. (2020), arXiv 2002.10118; Daxberger et al. (2021), arXiv 2106.14806.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct HeadLaplace {
     /// A fixed λ; `None` takes the one with the most evidence.
     pub prior_precision: Option<PriorPrecision>,
@@ -37,6 +38,10 @@ pub struct HeadLaplace {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
     fn name(&self) -> String {
         "Laplace output layer".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spen
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::tape::Site;
@@ -31,7 +32,7 @@ use ndarray::{Array2, Zip};
 /// The recipe's weight decay is not applied: the prior is here.
 ///
 /// Shen et al. (2024), arXiv 2402.17641, algorithm 1; Cong et al. (2024), arXiv 2411.04421; Cong et al. (2025), arXiv 2506.14280.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Ivon {
     /// Peak learning rate; warm-up and decay are the recipe's. `None` takes the recipe's rate over ξ: no step of a weight is
     /// longer than the rate times ξ, and with AdamW hardly any is longer than its rate.
@@ -119,6 +120,10 @@ impl Ivon {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
     fn name(&self) -> String {
         "IVON".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {
@@ -210,8 +215,10 @@ impl IvonRule {
 }
 
 impl<M: Adaptable> UpdateRule<M> for IvonRule {
-    fn describe(&self) -> String {
-        format!("IVON, {:?}, h0 {}, factor {}, seed {}", self.step, self.initial_hessian, self.factor, self.seed)
+    fn identity(&self) -> Result<Identity> {
+        let Self { step, initial_hessian, factor, seed, updates: _, momentum: _, hessian: _ } = self;
+        let identity = Identity::new().with("rule", "IVON").with_part("step", Identity::of(step)?);
+        Ok(identity.with("initial_hessian", initial_hessian).with("factor", factor).with("seed", seed))
     }
 
     fn point(&mut self, model: &M, position: StepPosition) -> Result<M> {

@@ -14,7 +14,7 @@ use ndarray::{Array2, Zip};
 /// `h = H̄ + ½(1 − β₂)·E[(h − ĥ)²]/(h + δ)`, where `E[(h − ĥ)²] = 2H̄² + ess·(h + δ)·H̄²(m − θ*)²`.
 ///
 /// Shen et al. (2024), arXiv 2402.17641, algorithm 1 and eq. 9.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct IvonStep {
     /// ess, the number of items that the loss counts for.
     pub ess: f64,

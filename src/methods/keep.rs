@@ -43,7 +43,7 @@ impl<'a> Kept<'a> {
 
     /// As part of a larger kind: `WHOLE of KIND`.
     pub fn within(mut self, whole: &'static str) -> Self {
-        self.kind = format!("{whole} of {}", self.kind).into();
+        self.kind = within(whole, &self.kind).into();
         self
     }
 
@@ -91,7 +91,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// Names it, if it is missing or of another type.
-    pub(super) fn take_setting<T: DeserializeOwned>(&mut self, name: &str) -> Result<T> {
+    pub fn take_setting<T: DeserializeOwned>(&mut self, name: &str) -> Result<T> {
         let value = self.settings.remove(name).ok_or_else(|| self.lacks("setting", name))?;
         serde_json::from_value(value).map_err(|e| Error::format(format!("setting `{name}` of {}", self.kind), e))
     }
@@ -108,7 +108,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// Names it, if it is missing.
-    pub(super) fn take_number(&mut self, name: &str) -> Result<f64> {
+    pub fn take_number(&mut self, name: &str) -> Result<f64> {
         self.numbers.remove(name).ok_or_else(|| self.lacks("number", name))
     }
 
@@ -116,7 +116,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// Names it, if it is missing.
-    pub(super) fn take_matrix(&mut self, name: &str) -> Result<Array2<f64>> {
+    pub fn take_matrix(&mut self, name: &str) -> Result<Array2<f64>> {
         self.matrices.remove(name).map(CowArray::into_owned).ok_or_else(|| self.lacks("matrix", name))
     }
 
@@ -124,7 +124,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// Names a matrix that is of no site.
-    pub(super) fn take_adapter(&mut self, name: &str) -> Result<AdapterWeights> {
+    pub fn take_adapter(&mut self, name: &str) -> Result<AdapterWeights> {
         let mut weights = AdapterWeights::new();
         let prefix = format!("{name}/");
         for (full, matrix) in self.matrices.extract_if(.., |full, _| full.starts_with(&prefix)) {
@@ -138,7 +138,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// As [`Kept::take_adapter`].
-    pub(super) fn take_adapters(&mut self, name: &str) -> Result<Vec<AdapterWeights>> {
+    pub fn take_adapters(&mut self, name: &str) -> Result<Vec<AdapterWeights>> {
         let mut all = Vec::new();
         loop {
             let next = self.take_adapter(&format!("{name} {}", all.len()))?;
@@ -153,7 +153,7 @@ impl<'a> Kept<'a> {
     ///
     /// # Errors
     /// If there is none.
-    pub(super) fn take_posterior(&mut self) -> Result<Laplace> {
+    pub fn take_posterior(&mut self) -> Result<Laplace> {
         self.posterior.take().map(Cow::into_owned).ok_or_else(|| self.lacks("posterior", "Laplace"))
     }
 
@@ -173,6 +173,11 @@ impl<'a> Kept<'a> {
     fn lacks(&self, what: &str, name: &str) -> Error {
         Error::format(&self.kind, format!("there is no {what} `{name}`"))
     }
+}
+
+/// The name of a part's kind as part of a larger one.
+pub(super) fn within(whole: &str, kind: &str) -> String {
+    format!("{whole} of {kind}")
 }
 
 /// A posterior whose draws are taken.

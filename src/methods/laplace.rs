@@ -6,6 +6,7 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spen
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::likelihood::{Likelihood, TargetSpace};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient};
@@ -13,7 +14,7 @@ use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
 
 /// How the prior precision is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub enum PriorChoice {
     /// As [`LaplaceConfig`] says: the most evidence, or a fixed one. No further data.
     #[default]
@@ -129,6 +130,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         unusual(projection.is_some(), format!("{projection:?}"));
         unusual(*without_residual, "without residual".into());
         text
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        let Self { curvature, laplace, prior, predictive } = self;
+        let with_curvature = Identity::new().with_part("curvature", curvature.identity());
+        Ok(with_curvature
+            .with_part("laplace", Identity::of(laplace)?)
+            .with("prior", prior)
+            .with("predictive", predictive))
     }
 
     fn requirements(&self) -> Requirements {

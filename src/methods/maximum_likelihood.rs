@@ -3,10 +3,11 @@
 use super::belief::PointBelief;
 use super::method::{FitContext, Fitted, Method};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
 
 /// `p = softmax f(x; θ*)`, the baseline of all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct MaximumLikelihood;
 
 impl MaximumLikelihood {
@@ -17,6 +18,10 @@ impl MaximumLikelihood {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MaximumLikelihood {
     fn name(&self) -> String {
         Self::NAME.into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

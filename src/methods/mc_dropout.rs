@@ -7,6 +7,7 @@ use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
 use super::token_noise::{NoisyBelief, TokenNoise};
 use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::tape::{LoraMatrix, RowDropout, RowKeys, SiteNoise, dropout_mask};
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 /// linear layer both have mean `MAP` and `Cov[y] = s² p/(1 − p) · B A diag(x∘x) Aᵀ Bᵀ` at each token.
 ///
 /// Gal & Ghahramani (2016), arXiv 1506.02142.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct McDropout {
     /// Number of passes.
     pub n_samples: usize,
@@ -40,6 +41,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
             NoiseSharing::Coherent => "MC dropout".into(),
             NoiseSharing::PerToken => "MC dropout per token".into(),
         }
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -4,6 +4,7 @@ use super::belief::Belief;
 use crate::curvature::{Curvature, CurvatureConfig};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
@@ -18,8 +19,15 @@ pub trait Method<M: Classifier, D: Dataset<Input = M::Input>> {
     /// A short name, unique within a comparison.
     fn name(&self) -> String;
 
-    /// All settings, in one line.
+    /// All settings, in one line of words: for people alone, and free to change.
     fn describe(&self) -> String;
+
+    /// All settings that its answers depend on: a finished cell is taken up only by a method that says the same. Where every field
+    /// counts, derive `serde::Serialize` and return [`Identity::of`]`(self)`.
+    ///
+    /// # Errors
+    /// If a setting cannot be told.
+    fn identity(&self) -> Result<Identity>;
 
     /// What must be there before [`Method::fit`]; [`Requirements::check`] says what is missing, before hours are spent.
     fn requirements(&self) -> Requirements {
@@ -98,6 +106,19 @@ pub struct Recipe {
     pub lora: LoraConfig,
     /// Its training; its seed is replaced by the context's.
     pub trainer: TrainerConfig,
+}
+
+impl Recipe {
+    /// All settings that an adapter depends on, but for its seed, which is the context's.
+    ///
+    /// # Errors
+    /// If a setting cannot be told.
+    pub fn identity(&self) -> Result<Identity> {
+        let Self { lora, trainer } = self;
+        let trainer = TrainerConfig { seed: 0, ..trainer.clone() };
+        let identity = Identity::new().with_part("lora", Identity::of(lora)?);
+        Ok(identity.with_part("trainer", trainer.identity()).with("weight_decay", trainer.weight_decay))
+    }
 }
 
 /// All that a method may read.

@@ -6,6 +6,8 @@
 //! every token of a pass ([`NoisyBelief`]), a posterior is linearised ([`LinearizedBelief`]). A calibrator makes a belief of any of
 //! them ([`CalibratedBelief`]). [`Fitted::save`] writes any of them to a folder, [`Fitted::load`] reads it.
 //!
+//! [`fit`] is the one door: any method, from a pretrained model and data, to a value that predicts, is saved and is loaded.
+//!
 //! | method | random | needs |
 //! |---|---|---|
 //! | [`MaximumLikelihood`] | nothing | |
@@ -31,12 +33,14 @@ mod bounds;
 mod calibrated;
 mod checkpoint_ensemble;
 mod deep_ensemble;
+mod fitted_method;
 mod gaussian;
 mod gaussian_kl;
 mod head_laplace;
 mod ivon;
 mod ivon_step;
 mod keep;
+mod kinds;
 mod laplace;
 mod maximum_likelihood;
 mod mc_dropout;
@@ -47,6 +51,7 @@ mod monte_clora_rule;
 mod named;
 mod rule_state;
 mod saved;
+mod start;
 mod swag;
 mod tfb;
 mod token_noise;
@@ -58,11 +63,13 @@ pub use blob_rule::BlobRule;
 pub use calibrated::CalibratedBelief;
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;
+pub use fitted_method::{FittedMethod, MethodFit, fit};
 pub use gaussian::GaussianAdapter;
 pub use head_laplace::HeadLaplace;
 pub use ivon::{Ivon, IvonRule};
 pub use ivon_step::{IvonMoments, IvonStep};
 pub use keep::{Keep, Kept};
+pub use kinds::BeliefKinds;
 pub use laplace::{LaplaceMethod, PriorChoice};
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
@@ -71,6 +78,7 @@ pub use method::{FitContext, Fitted, Method, NoiseSharing, Recipe, Requirements,
 pub use monte_clora::MonteClora;
 pub use monte_clora_rule::MonteCloraRule;
 pub use named::Named;
+pub use start::Start;
 pub use swag::{Swag, SwagMoments};
 pub use tfb::{ColumnSpaceNoise, Tfb};
 pub use token_noise::{Flipout, NoiseOfA, NoisyBelief, TokenNoise};

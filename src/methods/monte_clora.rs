@@ -6,6 +6,7 @@ use super::bounds::{check_not_negative, check_some};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use super::monte_clora_rule::MonteCloraRule;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
 
@@ -28,7 +29,7 @@ use crate::models::{Classifier, Dataset};
 /// share a draw. All tokens of a step share the draw, as in PEFT.
 ///
 /// Sengupta et al. (2024), arXiv 2411.04358; PEFT 0.21, `tuners/lora/monteclora.py`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct MonteClora {
     /// s
     pub sample_scale: f64,
@@ -61,6 +62,10 @@ impl MonteClora {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MonteClora {
     fn name(&self) -> String {
         "MonteCLoRA training noise".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

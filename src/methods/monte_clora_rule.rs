@@ -5,6 +5,7 @@ use super::monte_clora::MonteClora;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::tape::{LoraMatrix, Site};
 use crate::train::{AdamW, StepPosition, UpdateRule};
@@ -116,8 +117,10 @@ fn weights(eta: &Array1<f64>, zeta: &Array1<f64>) -> Array1<f64> {
 }
 
 impl<M: Adaptable> UpdateRule<M> for MonteCloraRule {
-    fn describe(&self) -> String {
-        format!("MonteCLoRA, {:?}, weight decay {}, seed {}", self.settings, self.weight_decay, self.seed)
+    fn identity(&self) -> Result<Identity> {
+        let Self { settings, weight_decay, seed, updates: _, spread: _, of_spread: _, of_weights: _ } = self;
+        let identity = Identity::of(settings)?.with("rule", "MonteCLoRA");
+        Ok(identity.with("weight_decay", weight_decay).with("seed", seed))
     }
 
     fn point(&mut self, model: &M, position: StepPosition) -> Result<M> {

@@ -2,6 +2,7 @@
 
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements};
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
 
 /// A method under a name of the caller's: all else is the method's own.
@@ -37,6 +38,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, T: Method<M, D>> Method<M, D> 
 
     fn describe(&self) -> String {
         self.method.describe()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        self.method.identity()
     }
 
     fn requirements(&self) -> Requirements {

@@ -1,19 +1,12 @@
 //! Saves what a method found as a folder, and reads it back bit by bit.
 
-use super::belief::{Belief, LinearizedBelief, OwnPointBelief, PointBelief, SAMPLED, SampledBelief};
-use super::calibrated::{CALIBRATED, CalibratedBelief, take_calibrator};
-use super::gaussian::GaussianAdapter;
-use super::head_laplace::HeadBelief;
-use super::keep::{Keep, Kept, LAPLACE};
-use super::mc_dropout::{DropoutSampler, TokenDropout};
-use super::members::Members;
+use super::keep::Kept;
+use super::kinds::BeliefKinds;
 use super::method::{Fitted, Spent};
-use super::tfb::ColumnSpaceNoise;
-use super::token_noise::{Flipout, NOISY, NoisyBelief, TokenNoise};
 use crate::curvature::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
-use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, ModelFingerprint, read_adapter};
+use crate::lora::{Adaptable, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, POSTERIOR_FILE};
 use crate::tensor_file::{TensorFile, write_checked};
@@ -96,6 +89,18 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
         M: 'static,
         D: 'static,
     {
+        Self::load_with(dir, model, &BeliefKinds::default())
+    }
+
+    /// The same where `kinds` names kinds of the caller's own.
+    ///
+    /// # Errors
+    /// As [`Fitted::load`].
+    pub fn load_with(dir: impl AsRef<Path>, model: &M, kinds: &BeliefKinds<M, D>) -> Result<Self>
+    where
+        M: 'static,
+        D: 'static,
+    {
         let dir = dir.as_ref();
         let path = dir.join(BELIEF_FILE);
         let file = TensorFile::open(&path)?;
@@ -117,7 +122,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             matrices,
             posterior: header.posterior.map(|expected| read_posterior(dir, model, expected)).transpose()?,
         };
-        let belief = restore(&mut kept, map)?;
+        let belief = kinds.restore(&mut kept, map)?;
         kept.finish()?;
         Ok(Self { belief, spent: header.spent, found: numbers(header.found) })
     }
@@ -133,51 +138,4 @@ fn read_posterior<M: Adaptable>(dir: &Path, model: &M, expected: u64) -> Result<
         return Err(Error::format(path.display(), reason));
     }
     Ok(Cow::Owned(posterior))
-}
-
-/// Rebuilds a belief of one of this crate's kinds; `map` is the model's adapter.
-fn restore<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(
-    kept: &mut Kept,
-    map: AdapterWeights,
-) -> Result<Box<dyn Belief<M, D>>> {
-    let kind = kept.kind.to_string();
-    match kind.split_once(" of ") {
-        None if kind == PointBelief::KIND => Ok(Box::new(PointBelief)),
-        None if kind == OwnPointBelief::KIND => Ok(Box::new(OwnPointBelief::restore(kept, &map)?)),
-        None if kind == LinearizedBelief::KIND => Ok(Box::new(LinearizedBelief::restore(kept)?)),
-        None if kind == HeadBelief::KIND => Ok(Box::new(HeadBelief::restore(kept)?)),
-        Some((SAMPLED, Members::KIND)) => sampled(Members::restore(kept, &map)?, kept),
-        Some((SAMPLED, GaussianAdapter::KIND)) => sampled(GaussianAdapter::restore(kept, &map)?, kept),
-        Some((SAMPLED, DropoutSampler::KIND)) => sampled(DropoutSampler::restore(kept, map)?, kept),
-        Some((SAMPLED, ColumnSpaceNoise::KIND)) => sampled(ColumnSpaceNoise::restore(kept, map)?, kept),
-        Some((SAMPLED, LAPLACE)) => sampled(kept.take_posterior()?, kept),
-        Some((NOISY, TokenDropout::KIND)) => noisy(TokenDropout, kept, &map),
-        Some((NOISY, Flipout::KIND)) => noisy(Flipout::restore(kept, &map)?, kept, &map),
-        // once at most: a file does not say how deep this goes
-        Some((CALIBRATED, within)) if !within.starts_with(CALIBRATED) => {
-            let calibrator = take_calibrator(kept)?;
-            kept.kind = within.to_string().into();
-            Ok(Box::new(CalibratedBelief { belief: restore::<M, D>(kept, map)?, calibrator }))
-        }
-        _ => Err(Error::Unsupported {
-            what: "kind of belief".into(),
-            found: kind,
-            supported: "the kinds of this version's methods".into(),
-        }),
-    }
-}
-
-fn sampled<M: Classifier, D: Dataset<Input = M::Input>>(
-    sampler: impl AdapterSampler + Keep + 'static,
-    kept: &mut Kept,
-) -> Result<Box<dyn Belief<M, D>>> {
-    Ok(Box::new(SampledBelief::restore(sampler, kept)?))
-}
-
-fn noisy<M: Classifier, D: Dataset<Input = M::Input>>(
-    noise: impl TokenNoise + 'static,
-    kept: &mut Kept,
-    map: &AdapterWeights,
-) -> Result<Box<dyn Belief<M, D>>> {
-    Ok(Box::new(NoisyBelief::restore(noise, kept, map)?))
 }

@@ -6,6 +6,7 @@ use super::gaussian::GaussianAdapter;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, Dataset};
 use crate::train::{Decay, Snapshots, TrainerConfig};
@@ -17,7 +18,7 @@ use crate::train::{Decay, Snapshots, TrainerConfig};
 /// not SGD, for which the theory of a stationary walk holds.
 ///
 /// Maddox et al. (2019), arXiv 1902.02476; Onal et al. (2024), arXiv 2405.03425.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Swag {
     /// Passes over the training data after the training.
     pub epochs: usize,
@@ -51,6 +52,10 @@ impl Swag {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
     fn name(&self) -> String {
         "SWAG".into()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

@@ -8,6 +8,7 @@ use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
 use crate::belief::{LogitBelief, log_softmax, top_class};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::linalg::eigh;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset, Subset};
@@ -29,7 +30,7 @@ const RANK_TOLERANCE: f64 = 1e-12;
 /// fresh noise at every step and returns the smallest that failed: its rows are not comparable with these.
 ///
 /// Shi et al. (2025), *Training-free Bayesianization*, arXiv 2412.05723.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Tfb {
     /// Number of draws, in the search and in prediction.
     pub n_samples: usize,
@@ -108,6 +109,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
         let sharing = if self.sharing == NoiseSharing::PerToken { " per token" } else { "" };
         let published = if self.tolerance == Self::published().tolerance { ", published tolerance" } else { "" };
         format!("TFB{sharing}{published}")
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Identity::of(self)
     }
 
     fn describe(&self) -> String {

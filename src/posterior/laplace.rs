@@ -18,7 +18,7 @@ use ndarray::{Array3, Array4};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the posterior is built from the curvature.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct LaplaceConfig {
     /// Centre of the prior.
     pub prior_mean: PriorMean,

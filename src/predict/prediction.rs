@@ -11,7 +11,7 @@ use crate::progress::Control;
 use ndarray::Array2;
 
 /// How to predict.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub enum Predictive {
     /// The trained adapter alone: no posterior.
     Map,

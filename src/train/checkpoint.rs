@@ -11,13 +11,13 @@ use crate::checkpoints::Checkpoints;
 use crate::draws;
 use crate::error::{Error, Result};
 use crate::file_header::parse_header;
+use crate::identity::Identity;
 use crate::lora::{AdapterWeights, model_fingerprint, read_adapter};
 use crate::models::{Classifier, Dataset, data_fingerprint};
 use crate::tape::Site;
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
 use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
@@ -32,42 +32,22 @@ const OPTIMIZER: &str = "optimizer";
 const EPOCHS: &str = "epochs";
 const SUMS: &str = "sums";
 
-/// All settings, weights and data that a run's result depends on, by name.
-pub(super) type Identity = BTreeMap<String, String>;
-
+/// All settings, weights and data that a run's result depends on.
 pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
-    (config, rule): (&TrainerConfig, String),
+    (config, rule): (&TrainerConfig, Identity),
     start: &M,
     data: &D,
     validation: Option<&D>,
 ) -> Result<Identity> {
     let of_data = |data: &D| Ok(format!("{} items, hash {:016x}", data.n_items(), data_fingerprint(data)?));
-    Ok(Identity::from(
-        [
-            ("epochs", config.epochs.to_string()),
-            ("max_steps", format!("{:?}", config.max_steps)),
-            ("shuffle", config.shuffle.to_string()),
-            ("learning_rate", config.learning_rate.to_string()),
-            ("update rule", rule),
-            ("warmup_fraction", config.warmup_fraction.to_string()),
-            ("decay", format!("{:?}", config.decay)),
-            ("limits", format!("{:?}", config.limits)),
-            ("accumulation", config.accumulation.to_string()),
-            ("max_grad_norm", format!("{:?}", config.max_grad_norm)),
-            ("patience", format!("{:?}", config.patience)),
-            ("mode", format!("{:?}", config.mode)),
-            ("likelihood", config.likelihood.to_string()),
-            ("objective", format!("{:?}", config.objective)),
-            ("seed", config.seed.to_string()),
-            ("random streams", draws::VERSION.to_string()),
-            ("snapshots", format!("{:?}", config.snapshots)),
-            ("scale and dropout", adapter_settings(start)),
-            ("training data", of_data(data)?),
-            ("validation data", validation.map_or(Ok("none".into()), of_data)?),
-            ("weights at the start", format!("{:016x}", model_fingerprint(start)?)),
-        ]
-        .map(|(name, value)| (name.to_string(), value)),
-    ))
+    Ok(config
+        .identity()
+        .with_part("update rule", rule)
+        .with("random streams", draws::VERSION)
+        .with("scale and dropout", adapter_settings(start))
+        .with("training data", of_data(data)?)
+        .with("validation data", validation.map_or(Ok("none".into()), of_data)?)
+        .with("weights at the start", format!("{:016x}", model_fingerprint(start)?)))
 }
 
 /// What the weights of adapted modules do not tell; each pair once.
@@ -254,18 +234,13 @@ impl RunFiles {
 
     fn header(&self, text: &str, path: &Path) -> Result<Header> {
         let header: Header = parse_header(text, FORMAT_VERSION, "training checkpoint", path)?;
-        let names = self.identity.keys().chain(header.run.keys());
-        for name in names {
-            let value = |of: &Identity| of.get(name).cloned().unwrap_or("unknown".into());
-            let (here, there) = (value(&self.identity), value(&header.run));
-            if here != there {
-                return Err(Error::Incompatible(format!(
-                    "{} is of another run: {name} is {there} there and {here} here; train in another directory, or remove it",
-                    path.display()
-                )));
-            }
+        match self.identity.difference(&header.run) {
+            None => Ok(header),
+            Some(difference) => Err(Error::Incompatible(format!(
+                "{} is of another run: {difference}; train in another directory, or remove it",
+                path.display()
+            ))),
         }
-        Ok(header)
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use regex::Regex;
 
 /// The three ways of fine-tuning.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub enum TrainingMode {
     /// A and B of the adapter; everything else is frozen.
     #[default]

@@ -25,7 +25,7 @@ use ndarray::Array2;
 /// shortens single steps and moves the point of rest.
 ///
 /// Weight decay of the optimiser is neither: AdamW's decay is not the gradient of any prior.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub enum Objective {
     /// `−Σ log p(y | x, θ)`
     #[default]

@@ -67,7 +67,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let files = match control.saver() {
         None => None,
         Some((checkpoints, saver)) => {
-            let files = RunFiles::new(checkpoints, identity((config, rule.describe()), &start, data, validation)?);
+            let files = RunFiles::new(checkpoints, identity((config, rule.identity()?), &start, data, validation)?);
             run = files.resume((run, &mut *rule), &start, &config.mode)?;
             Some((files, saver))
         }

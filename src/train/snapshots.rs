@@ -11,7 +11,7 @@ use crate::lora::AdapterWeights;
 /// assert_eq!(Snapshots { count: 3, from: 0.4 }.steps(10), [6, 8, 10]);
 /// assert!(Snapshots::default().steps(10).is_empty());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct Snapshots {
     /// How many; 0 keeps none.
     pub count: usize,

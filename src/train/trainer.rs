@@ -10,6 +10,7 @@ use super::update::{AdamW, UpdateRule};
 use crate::batches::in_order;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::likelihood::SharedLikelihood;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targets, known_targets};
 use crate::progress::Control;
@@ -83,6 +84,38 @@ impl Default for TrainerConfig {
             snapshots: Snapshots::default(),
             log: None,
         }
+    }
+}
+
+impl TrainerConfig {
+    /// All settings that the trained weights depend on, but for those of the update rule (the weight decay is AdamW's): not where the
+    /// log goes, nor how many steps may fail.
+    pub fn identity(&self) -> Identity {
+        let Self {
+            epochs,
+            max_steps,
+            shuffle,
+            learning_rate,
+            weight_decay: _,
+            warmup_fraction,
+            decay,
+            limits,
+            accumulation,
+            max_grad_norm,
+            patience,
+            mode,
+            likelihood,
+            objective,
+            max_skipped_steps: _,
+            seed,
+            snapshots,
+            log: _,
+        } = self;
+        let identity = Identity::new().with("epochs", epochs).with("max_steps", max_steps).with("shuffle", shuffle);
+        let identity = identity.with("learning_rate", learning_rate).with("warmup_fraction", warmup_fraction);
+        let identity = identity.with("decay", decay).with("limits", limits).with("accumulation", accumulation);
+        let identity = identity.with("max_grad_norm", max_grad_norm).with("patience", patience).with("mode", mode);
+        identity.with("likelihood", likelihood).with("objective", objective).with("seed", seed).with("snapshots", snapshots)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Moves the weights by the gradient of a step: AdamW, or a rule of the caller's.
 
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Bytes;
@@ -21,8 +22,11 @@ pub struct StepPosition {
 ///
 /// A rule may take the gradient elsewhere than at the weights: variational rules take it at a draw around them.
 pub trait UpdateRule<M>: Send {
-    /// The rule and all its settings in one line: a checkpoint is taken up only by a rule that says the same.
-    fn describe(&self) -> String;
+    /// The rule's name and all its settings, none of its state: a checkpoint is taken up only by a rule that says the same.
+    ///
+    /// # Errors
+    /// If a setting cannot be told.
+    fn identity(&self) -> Result<Identity>;
 
     /// The weights at which a step takes its gradient; the weights themselves unless the rule says otherwise.
     ///
@@ -66,8 +70,9 @@ impl AdamW {
 }
 
 impl<M: Module> UpdateRule<M> for AdamW {
-    fn describe(&self) -> String {
-        format!("AdamW, weight decay {}", self.weight_decay)
+    fn identity(&self) -> Result<Identity> {
+        let Self { optimizer: _, weight_decay } = self;
+        Ok(Identity::new().with("rule", "AdamW").with("weight_decay", weight_decay))
     }
 
     fn point(&mut self, model: &M, _position: StepPosition) -> Result<M> {

@@ -1,6 +1,7 @@
 //! Every method behind the same trait: what all beliefs have in common, where a belief is known exactly, how rules train.
 
 mod calibrated;
+mod door;
 mod exactness;
 mod properties;
 mod refusals;

@@ -1,6 +1,7 @@
 //! Refuses runs that cannot stand in one report, naming the thing and both numbers.
 
 use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Outcome, Run, Setting};
+use crate::compare::setting::RECIPE;
 use crate::error::{Error, Result, check_finite};
 
 /// How far from 1 the probabilities of an item may sum.
@@ -51,8 +52,14 @@ fn version(what: &str, found: u64) -> Result<()> {
 fn same_but_for_seed(a: &Setting, b: &Setting) -> Result<()> {
     let names = |s: &Setting| s.classes.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
     let splits = |s: &Setting| s.shifted.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
+    let recipe = |s: &Setting| s.identity.part(RECIPE);
+    if let Some(difference) = recipe(b).difference(&recipe(a)) {
+        return Err(Error::Incompatible(format!(
+            "seeds {} and {} of task `{}`, model `{}` differ in the recipe: {difference}",
+            a.seed, b.seed, a.task, a.model
+        )));
+    }
     let compared = [
-        ("recipe", a.recipe.clone(), b.recipe.clone()),
         ("prompt hash", a.prompt_hash.clone(), b.prompt_hash.clone()),
         ("classes", names(a), names(b)),
         ("shifted splits", splits(a), splits(b)),
@@ -159,8 +166,12 @@ mod tests {
     use super::*;
     use crate::compare::synthetic;
 
+    fn both_seeds() -> Vec<Run> {
+        [0, 1].map(|seed| synthetic::run("obqa", seed, &["map", "laplace"])).into()
+    }
+
     fn refusal(change: impl FnOnce(&mut Vec<Run>)) -> String {
-        let mut given: Vec<Run> = [0, 1].map(|seed| synthetic::run("obqa", seed, &["map", "laplace"])).into();
+        let mut given = both_seeds();
         assert_eq!(runs(&given).unwrap(), "clean");
         change(&mut given);
         runs(&given).unwrap_err().to_string()
@@ -182,8 +193,14 @@ mod tests {
         assert!(mixed.contains("`clean`") && mixed.contains("`blob2024`") && mixed.contains("seed 1"), "{mixed}");
         let twice = refusal(|r| r[1].setting.seed = 0);
         assert_eq!(twice, "task `obqa`, model `tiny`, seed 0 is given twice");
-        let recipes = refusal(|r| r[1].setting.recipe = "rank 16".into());
-        assert!(recipes.contains("differ in the recipe: `rank 8, two epochs` and `rank 16`"), "{recipes}");
+        let recipes = refusal(|r| {
+            let identity = std::mem::take(&mut r[1].setting.identity);
+            r[1].setting.identity = identity.with("recipe.lora.r", 16);
+        });
+        assert!(recipes.contains("differ in the recipe: lora.r is 8 there and 16 here"), "{recipes}");
+        let mut reworded = both_seeds();
+        reworded[1].setting.recipe = "the same in other words".into();
+        assert_eq!(runs(&reworded).unwrap(), "clean");
         let sizes = refusal(|r| r[0].setting.n_train = 299);
         assert!(sizes.contains("`299` and `300`"), "{sizes}");
     }

@@ -6,6 +6,7 @@ use super::format::{count, percent};
 use super::row::RunReport;
 use super::table::Table;
 use super::{Report, overview, tables};
+use crate::compare::setting::RECIPE;
 use crate::error::{Error, Result};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
@@ -84,7 +85,9 @@ pub(super) fn facts(run: &RunReport) -> Vec<(String, String)> {
     for split in &info.shifted {
         sizes.push_str(&format!(", {} of “{}”", count(split.n_items), split.name));
     }
-    let identity: Vec<String> = info.identity.iter().map(|(name, hash)| format!("{name} {hash}")).collect();
+    // the settings of the recipe have a line of words
+    let data = info.identity.iter().filter(|(name, _)| !name.starts_with(RECIPE));
+    let identity: Vec<String> = data.map(|(name, hash)| format!("{name} {hash}")).collect();
     let facts = [
         ("recipe", info.recipe.clone()),
         ("seed", info.seed.to_string()),

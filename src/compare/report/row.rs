@@ -6,6 +6,7 @@ use crate::compare::options::ReportOptions;
 use crate::compare::row::{Row, rows};
 use crate::compare::summary::Summary;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::metrics::PairedMatrix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ pub struct RunInfo {
     /// Training of the adapter that post-hoc methods start from.
     pub training: TrainingCost,
     /// Hashes of data and weights.
-    pub identity: BTreeMap<String, String>,
+    pub identity: Identity,
 }
 
 /// A method, or a method with a calibrator behind it.

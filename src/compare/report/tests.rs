@@ -156,7 +156,7 @@ fn seeds_with_test_items_of_their_own_are_said_to_be_so() {
     let report = |hashes: [&str; 2]| {
         let runs = [0, 1].map(|seed| {
             let mut run = synthetic::run("obqa", seed, &["map", "laplace"]);
-            run.setting.identity.insert("test data".into(), hashes[seed as usize].into());
+            run.setting.identity = std::mem::take(&mut run.setting.identity).with("test data", hashes[seed as usize]);
             run
         });
         Report::new(runs.into(), quick()).unwrap()
