@@ -160,6 +160,30 @@ impl SiteSpace {
         let matrix = |[rows, columns]: [usize; 2], entries: &Array1<f64>| {
             Array2::from_shape_fn((rows, columns), |(i, j)| entries[i * columns + j])
         };
+    /// How far the trained weights are from those of `centre`, as a weight of the site's shape; of a core, as the Jacobian of
+    /// A whose coordinates are the core's displacement.
+    ///
+    /// # Errors
+    /// If a matrix of the site's module is missing.
+    pub(crate) fn displacement(&self, map: &AdapterWeights, centre: &AdapterWeights) -> Result<Array2<f64>> {
+        match &self.coordinates {
+            Coordinates::Core(core) => core.as_jacobian(&core.displacement(centre)?, map),
+            _ => Ok(self.used_rows(&(matrix_of(map, &self.site)? - matrix_of(centre, &self.site)?))),
+        }
+    }
+
+    /// `‖θ* − μ‖²` of what the site's weights or its core are from those of `centre`.
+    ///
+    /// # Errors
+    /// As [`SiteSpace::displacement`].
+    pub(crate) fn scatter(&self, map: &AdapterWeights, centre: &AdapterWeights) -> Result<f64> {
+        let displacement = match &self.coordinates {
+            Coordinates::Core(core) => core.displacement(centre)?,
+            _ => self.displacement(map, centre)?,
+        };
+        Ok(displacement.iter().map(|v| v * v).sum())
+    }
+
         match &self.coordinates {
             Coordinates::Weights => self.add(&matrix(self.shape, deviation), weights),
             Coordinates::Sketch(sketch) => self.add(&matrix(self.shape, &sketch.lift(deviation)), weights),
@@ -183,6 +207,14 @@ impl SiteSpace {
             None => *weight += deviation,
             Some(rows) => {
                 for (&row, deviation) in rows.iter().zip(deviation.outer_iter()) {
+/// The matrix of a site.
+///
+/// # Errors
+/// If it is missing.
+pub(super) fn matrix_of<'a>(weights: &'a AdapterWeights, site: &Site) -> Result<&'a Array2<f64>> {
+    weights.get(site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))
+}
+
                     let mut target = weight.row_mut(row);
                     target += &deviation;
                 }
