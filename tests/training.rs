@@ -5,6 +5,7 @@ mod support;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::Result;
+use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, initial_weights, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
@@ -147,8 +148,8 @@ fn check_stationary(data: &Points, config: TrainerConfig) {
 struct Sum(BTreeMap<String, Array2<f64>>);
 
 impl<M: Classifier> UpdateRule<M> for Sum {
-    fn describe(&self) -> String {
-        "sum of the gradients".into()
+    fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new().with("rule", "sum of the gradients"))
     }
 
     fn point(&mut self, model: &M, _: StepPosition) -> Result<M> {
@@ -198,7 +199,7 @@ fn check_epoch<M: Classifier, D: Dataset<Input = M::Input>>(
     assert!(sizes.iter().any(|n| *n != sizes[0]), "even steps: {sizes:?}");
     let (steps, n) = (sizes.len() as f64, data.n_items() as f64);
     let of_likelihood =
-        log_likelihood_gradient(model, data, Likelihood::Categorical, &limits, &Control::silent()).unwrap();
+        log_likelihood_gradient(model, data, &Categorical, &limits, &Control::silent()).unwrap();
     let weights = read_adapter(model).unwrap();
     for lambda in [0.0, 30.0] {
         let objective = match PriorPrecision::new(lambda) {

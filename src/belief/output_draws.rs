@@ -8,11 +8,12 @@ use ndarray::{Array1, Array2, Axis, s};
 impl LogitBelief {
     /// Outputs of one item at draws or nodes `[n, n_outputs]` with weights `[n]` that are positive and sum to 1.
     ///
-    /// A Gaussian is drawn as `link` says (analytic links take 2,000 draws), from its covariance as it is: it must not be centred
-    /// where a common shift of the outputs matters. Outputs that the item does not have stay −∞.
+    /// A Gaussian in the raw gauge is drawn as `link` says (analytic links take 2,000 draws). Outputs that the item does not have
+    /// stay −∞.
     ///
     /// # Errors
-    /// If the item has no output, its covariance is not positive semi-definite, or Gauss–Hermite is asked of several outputs.
+    /// If the item has no output, its covariance is in the centred gauge, is not positive semi-definite, or Gauss–Hermite is
+    /// asked of several outputs.
     pub fn output_draws(&self, item: usize, link: LinkApprox) -> Result<(Array2<f64>, Array1<f64>)> {
         match self {
             Self::Point { logits } => Ok((logits.slice(s![item..=item, ..]).to_owned(), Array1::ones(1))),
@@ -22,7 +23,8 @@ impl LogitBelief {
                 let draws = logits.index_axis(Axis(1), item).select(Axis(0), &weighted);
                 Ok((draws, weights.row(0).select(Axis(0), &weighted)))
             }
-            Self::Gaussian { mean, covariance } => {
+            Self::Gaussian { mean, covariance, gauge } => {
+                gauge.check_raw()?;
                 let mean = mean.row(item);
                 let present: Vec<usize> = (0..mean.len()).filter(|&c| mean[c].is_finite()).collect();
                 if present.is_empty() {
@@ -45,6 +47,7 @@ impl LogitBelief {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::belief::LogitGauge;
     use ndarray::{arr1, arr2, arr3};
 
     #[test]
@@ -52,6 +55,7 @@ mod tests {
         let belief = LogitBelief::Gaussian {
             mean: arr2(&[[1.0, f64::NEG_INFINITY, -2.0]]),
             covariance: arr3(&[[[2.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.5, 0.0, 1.0]]]),
+            gauge: LogitGauge::Raw,
         };
         let (draws, weights) = belief.output_draws(0, LinkApprox::MonteCarlo { n_samples: 40_000, seed: 2 }).unwrap();
         assert!((weights.sum() - 1.0).abs() < 1e-9); // rounding of 40,000 terms

@@ -5,11 +5,12 @@ use super::comparison::Comparison;
 use super::curvature_group::CurvatureGroup;
 use super::setting::Splits;
 use super::store::RunStore;
+use crate::belief::LogitGauge;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
 use crate::error::{Error, Result};
 use crate::methods::{FitContext, Fitted, Method, Spent, Start};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge};
+use crate::posterior::Laplace;
 use crate::predict::predict_linearized_for_all;
 use std::time::Instant;
 

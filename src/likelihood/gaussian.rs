@@ -98,6 +98,9 @@ impl Likelihood for Gaussian {
 
     /// Mean and covariance of the outputs, with σ² on the diagonal.
     fn target_moments(&self, belief: &LogitBelief, _link: LinkApprox) -> Result<TargetMoments> {
+        if let LogitBelief::Gaussian { gauge, .. } = belief {
+            gauge.check_raw()?;
+        }
         let (mean, mut covariance) = belief.moments();
         for ((item, a, b), value) in covariance.indexed_iter_mut() {
             if !(has(mean[[item, a]]) && has(mean[[item, b]])) {
@@ -113,11 +116,11 @@ impl Likelihood for Gaussian {
     fn log_predictive(&self, belief: &LogitBelief, targets: &[Target], link: LinkApprox) -> Result<Vec<f64>> {
         check_one_each(belief, targets)?;
         match belief {
-            LogitBelief::Gaussian { mean, covariance } => targets
-                .iter()
-                .enumerate()
-                .map(|(i, target)| self.log_marginal(mean.row(i), covariance.index_axis(Axis(0), i), target))
-                .collect(),
+            LogitBelief::Gaussian { mean, covariance, gauge } => {
+                gauge.check_raw()?;
+                let of = |(i, target)| self.log_marginal(mean.row(i), covariance.index_axis(Axis(0), i), target);
+                targets.iter().enumerate().map(of).collect()
+            }
             _ => log_mean_densities(belief, targets, link, |outputs, target| self.log_density(outputs, target)),
         }
     }
@@ -149,6 +152,7 @@ mod tests {
         let belief = LogitBelief::Gaussian {
             mean: arr2(&[[0.4, -1.2], [0.1, f64::NEG_INFINITY]]),
             covariance: arr3(&[[[0.5, 0.2], [0.2, 0.8]], [[0.5, 9.0], [9.0, 9.0]]]),
+            gauge: crate::belief::LogitGauge::Raw,
         };
         let targets = [Target::Values(vec![0.0, 0.5]), Target::Values(vec![1.0, 0.0])];
         let found = NOISE.log_predictive(&belief, &targets, LinkApprox::default()).unwrap();

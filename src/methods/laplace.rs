@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::likelihood::{Likelihood, TargetSpace};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
 
@@ -192,7 +192,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
                 let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
                 laplace = laplace.with_prior_precisions(tuned.precisions)?;
                 spent.labelled = data.n_items();
-                data.n_items() * laplace.gauge(self.predictive.tuning_link()).repetitions(data, n_classes)
+                data.n_items() * repetitions_in(laplace.gauge(self.predictive.tuning_link()), data, n_classes)
             }
         };
         spent.forwards += more_passes;

@@ -5,9 +5,8 @@ use super::block::Block;
 use super::evidence::EvidenceOptimum;
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
-use super::jacobians::LogitGauge;
 use super::quadratic::QuadraticModel;
-use crate::belief::LinkApprox;
+use crate::belief::{LinkApprox, LogitGauge};
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
@@ -185,7 +184,7 @@ impl Laplace {
 
     /// The gauge of the logits in which a linearised prediction with `link` is right.
     pub fn gauge(&self, link: LinkApprox) -> LogitGauge {
-        LogitGauge::of(link, &*self.likelihood)
+        if self.likelihood.is_shift_invariant() { LogitGauge::of(link) } else { LogitGauge::Raw }
     }
 
     /// `Σ log p(y | x, θ*)` over the training data in nats; `None` if a target was unknown.

@@ -67,10 +67,11 @@ pub(crate) struct SpaceForm {
 #[serde(deny_unknown_fields)]
 pub(crate) enum CoordinatesForm {
     Weights,
-    /// `N.basis.wide` `[wide, kept]` and `N.basis.narrow`, with `_values`.
+    /// `N.basis.wide` `[wide, kept_wide]` and `N.basis.narrow` `[narrow, kept_narrow]`, with `_values`.
     Kronecker {
         wide_is_input: bool,
-        kept: usize,
+        kept_wide: usize,
+        kept_narrow: usize,
         wide_residual: Exact,
         narrow_residual: Exact,
     },
