@@ -34,7 +34,7 @@ const RANK_TOLERANCE: f64 = 1e-12;
 pub struct Tfb {
     /// Number of draws, in the search and in prediction.
     pub n_samples: usize,
-    /// Most training items in the search.
+    /// Most training items in the search, drawn by item: the order in which they come has no part.
     pub n_anchors: usize,
     /// Largest relative rise of the loss.
     pub tolerance: f64,
@@ -129,7 +129,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         self.check()?;
         let n_anchors = self.n_anchors.min(context.train.n_items());
-        // drawn by item: the order in which they come has no part
         let of_item = |item: &usize| draws::seed(context.seed, Purpose::TfbInputs, context.train.item_key(*item), 0);
         let mut anchors: Vec<usize> = (0..context.train.n_items()).collect();
         anchors.sort_by_cached_key(of_item);
