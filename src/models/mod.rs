@@ -11,21 +11,27 @@ mod config;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod load_report;
 mod merged;
 mod mlp;
 mod pretrained;
 mod prompt_classifier;
 mod rope;
+mod rope_scaling;
+mod settings;
+mod shards;
 mod subset;
 mod token_batch;
 
 pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, batch_labels, check_labels, data_fingerprint, known_labels};
-pub use config::{DecoderConfig, Family, RopeScaling};
+pub use config::{DecoderConfig, Family};
+pub use load_report::LoadReport;
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;
+pub use rope_scaling::RopeScaling;
 pub use subset::Subset;
 pub use token_batch::TokenBatch;

@@ -1,6 +1,7 @@
 //! The quantity that training minimises.
 
 use crate::error::Result;
+use crate::float_type::absent;
 use crate::lora::{Adaptable, AdapterWeights, prior_centre};
 use crate::prior::{PriorMean, PriorPrecision};
 use crate::tape::{LoraMatrix, Site};
@@ -24,9 +25,6 @@ pub enum Objective {
     },
 }
 
-/// Value put in place of the logits of classes that an item lacks: finite, so that no gradient is NaN.
-const ABSENT: f64 = -1e9;
-
 /// `−Σ_n log p(y_n | x_n)` of a batch in nats, as a sum.
 ///
 /// # Shapes
@@ -37,7 +35,9 @@ pub fn nll_sum(logits: Tensor<2>, labels: &[usize], class_mask: Option<&Array2<b
         None => logits,
         Some(mask) => {
             let keep = as_factors(mask, &logits);
-            logits * keep.clone() + keep.sub_scalar(1.0).mul_scalar(-ABSENT)
+            // finite where an item lacks a class, so that no gradient is NaN
+            let absent = absent(logits.dtype());
+            logits * keep.clone() + keep.sub_scalar(1.0).mul_scalar(-absent)
         }
     };
     (activation::log_softmax(logits, 1) * one_hot).sum().neg()
