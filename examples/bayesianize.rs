@@ -130,7 +130,11 @@ impl Arguments {
     /// The adapter with its posterior.
     fn fit(&self, control: &Control) -> Result<FittedBayesLora<PromptClassifier>, Box<dyn Error>> {
         let (train, held_out) = self.data()?;
-        let base = PromptClassifier::new(Pretrained::from_dir(&self.model)?.load(&Device::flex())?, &train)?;
+        let (lm, report) = Pretrained::from_dir(&self.model)?.load_with_report(&Device::flex())?;
+        if !report.is_empty() {
+            eprintln!("{report}");
+        }
+        let base = PromptClassifier::new(lm, &train)?;
         if self.train_missing && !self.adapter.join("adapter_config.json").try_exists()? {
             self.train_adapter(base.clone(), &train, control)?;
         }

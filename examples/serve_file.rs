@@ -62,7 +62,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let control = Control::with_bars().with_workers(2)?;
     // The posterior is about the language model: the way of asking joins it with the questions, so that a file which does not
     // fit is refused before the first of them is read.
-    let (lm, _) = load_peft(Pretrained::from_dir(model)?.load(&Device::flex())?, adapter)?;
+    let (base, report) = Pretrained::from_dir(model)?.load_with_report(&Device::flex())?;
+    if !report.is_empty() {
+        eprintln!("{report}");
+    }
+    let (lm, _) = load_peft(base, adapter)?;
     let laplace = Laplace::load(adapter.join(POSTERIOR_FILE), &lm)?;
     let tokenizer = Tokenizer::from_dir(model)?;
     let answerer = |control| Answerer { lm, laplace, tokenizer, questions: form, control };

@@ -72,7 +72,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let control = Control::silent().with_workers(a.workers)?;
     let limits = |max_items| BatchLimits { max_items, max_tokens: usize::MAX };
     let train = encode(a.steps * a.batch, 0)?;
-    let lm = Pretrained::from_dir(&a.model)?.load(&Device::flex())?;
+    let (lm, beyond) = Pretrained::from_dir(&a.model)?.load_with_report(&Device::flex())?;
+    if !beyond.is_empty() {
+        eprintln!("{beyond}");
+    }
     let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
     let model = attach(PromptClassifier::new(lm, &train)?, &lora, 0)?;
 

@@ -100,12 +100,14 @@ pub enum Error {
         what: String,
     },
     /// A class name that does not add exactly one token to its prompt.
-    #[error("class `{class}` must be one token after the prompt, but is {} tokens: {tokens:?}", tokens.len())]
+    #[error("class `{class}` must be one token after the prompt, but is {}", described(tokens, replaced))]
     ClassNotOneToken {
         /// The class name.
         class: String,
         /// The tokens it becomes.
         tokens: Vec<String>,
+        /// The tokens at the end of the prompt that it merges with: where it stands, they are gone.
+        replaced: Vec<String>,
     },
     /// Two classes that become the same token.
     #[error("classes `{first}` and `{second}` are the same token {token}")]
@@ -117,12 +119,27 @@ pub enum Error {
         /// Their common token id.
         token: u32,
     },
-    /// A prompt that does not fit the model's context.
-    #[error("item `{item}`: its {tokens} tokens exceed the limit of {limit}; ask for truncation to shorten it")]
+    /// A prompt that does not fit the model's context, of an encoding that does not shorten it so far.
+    #[error(
+        "item `{item}`: its {tokens} tokens exceed the limit of {limit}; ask for truncation to at most {limit} tokens to shorten it"
+    )]
     PromptTooLong {
         /// The item's identifier.
         item: String,
         /// How many tokens it has.
+        tokens: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// A prompt that does not fit even when truncation has dropped all that it may.
+    #[error(
+        "item `{item}`: {tokens} tokens are left when its whole body is dropped, and exceed the limit of {limit}; shorten the \
+         cue and the choices, or allow more tokens"
+    )]
+    PromptCannotShrink {
+        /// The item's identifier.
+        item: String,
+        /// How many tokens remain.
         tokens: usize,
         /// How many are allowed.
         limit: usize,
@@ -206,6 +223,13 @@ impl Error {
     pub fn numerical(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Error::Numerical { what: what.into(), reason: reason.to_string() }
     }
+}
+
+/// The tokens of a class that is not one, and what they took from the prompt.
+fn described(tokens: &[String], replaced: &[String]) -> String {
+    let plural = if tokens.len() == 1 { "" } else { "s" };
+    let own = format!("{} token{plural}: {tokens:?}", tokens.len());
+    if replaced.is_empty() { own } else { format!("{own}, in place of the prompt's {replaced:?}") }
 }
 
 /// Refuses numbers that are NaN or infinite; `are_finite` says it of each.

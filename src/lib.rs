@@ -52,6 +52,8 @@ pub mod data;
 mod draws;
 pub mod error;
 mod file_header;
+mod file_kind;
+mod float_type;
 #[cfg(feature = "gguf")]
 pub mod gguf;
 mod hash;

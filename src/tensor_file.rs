@@ -4,6 +4,8 @@ mod element;
 mod write;
 
 use crate::error::{Error, Result, check_finite};
+use crate::file_kind::{HEAD_BYTES, mistaken};
+use crate::float_type::check_float;
 use crate::hash::fnv1a;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub(crate) use element::Element;
@@ -54,7 +56,8 @@ impl TensorFile {
     /// Opens a file and checks its header against its length.
     ///
     /// # Errors
-    /// If the file cannot be read, is truncated, or its header is malformed; both lengths are named.
+    /// If the file cannot be read, is truncated, or its header is malformed (both lengths are named), or if it is another kind of
+    /// file altogether, such as a pointer of Git LFS.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
@@ -62,24 +65,30 @@ impl TensorFile {
         let truncated = |needed: u64| {
             Error::format(path.display(), format!("truncated safetensors file: needs {needed} bytes, has {length}"))
         };
-        if length < 8 {
-            return Err(truncated(8));
-        }
-        let mut prefix = [0u8; 8];
-        file.read_exact(&mut prefix).map_err(|e| Error::io(&path, e))?;
-        let header_length = u64::from_le_bytes(prefix);
+        let mut head = Vec::new();
+        (&mut file).take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| Error::io(&path, e))?;
+        let other = |otherwise: String| Error::format(path.display(), mistaken(&head).unwrap_or(otherwise));
+        let Some(prefix) = head.first_chunk() else {
+            return Err(if head.is_empty() { other(String::new()) } else { truncated(8) });
+        };
+        let header_length = u64::from_le_bytes(*prefix);
         if header_length > MAX_HEADER_BYTES {
-            return Err(Error::format(
-                path.display(),
-                format!("safetensors header of {header_length} bytes exceeds the limit of {MAX_HEADER_BYTES}"),
-            ));
+            return Err(other(format!(
+                "is no safetensors file: its first eight bytes promise a header of {header_length} bytes, above the limit of \
+                 {MAX_HEADER_BYTES}"
+            )));
+        }
+        if header_length == 0 {
+            let reason =
+                "begins with eight zeros where the length of its header should be: its download did not finish";
+            return Err(Error::format(path.display(), reason));
         }
         let data_start = 8 + header_length;
         if length < data_start {
             return Err(truncated(data_start));
         }
         let mut header = vec![0u8; header_length as usize];
-        file.read_exact(&mut header).map_err(|e| Error::io(&path, e))?;
+        file.seek(SeekFrom::Start(8)).and_then(|_| file.read_exact(&mut header)).map_err(|e| Error::io(&path, e))?;
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|e| Error::format(path.display(), format!("safetensors header: {e}")))?;
         let end = metadata.tensors().values().map(|t| t.data_offsets.1 as u64).max().unwrap_or(0);
@@ -156,7 +165,8 @@ impl TensorFile {
     /// Reads one tensor of the expected shape as values of `dtype`, all finite.
     ///
     /// # Errors
-    /// If it is missing, has another shape or an element type other than f64, f32, f16 or bf16, or is not finite.
+    /// If it is missing, has another shape or an element type other than f64, f32, f16 or bf16, is not finite, or `dtype` cannot
+    /// hold its values.
     pub fn read<const D: usize>(
         &mut self,
         name: &str,
@@ -166,9 +176,18 @@ impl TensorFile {
     ) -> Result<Tensor<D>> {
         let data = self.read_data(name)?;
         self.check_shape(name, &expected, data.shape().as_slice())?;
-        let data = data.convert_dtype(dtype);
-        check_tensor(name, &data)?;
-        Ok(Tensor::from_data(data, (device, dtype)))
+        Ok(Tensor::from_data(converted(name, data, dtype)?, (device, dtype)))
+    }
+
+    /// Whether another file's tensor of this name has the same element type, shape and bytes.
+    ///
+    /// # Errors
+    /// If it is missing from one of them, or cannot be read.
+    pub(crate) fn has_same(&mut self, name: &str, other: &mut Self) -> Result<bool> {
+        let (own, others) = (self.info(name)?, other.info(name)?);
+        Ok(own.dtype == others.dtype
+            && own.shape == others.shape
+            && self.bytes(name, &own)? == other.bytes(name, &others)?)
     }
 
     /// Reads one tensor of exactly the expected shape and element type to the host, all its values finite.
@@ -233,9 +252,28 @@ impl TensorFile {
 
 /// Checks that all values are finite numbers.
 pub(crate) fn check_tensor(name: &str, data: &TensorData) -> Result<()> {
-    let what = format_args!("tensor `{name}`");
+    check_values(format_args!("tensor `{name}`"), data)
+}
+
+fn check_values(what: impl std::fmt::Display, data: &TensorData) -> Result<()> {
     match data.dtype() {
         DType::F32 => check_finite(what, data.iter::<f32>().map(|v| v.is_finite())),
         _ => check_finite(what, data.iter::<f64>().map(|v| v.is_finite())),
     }
+}
+
+/// The values of a tensor in another element type, which must be able to hold them.
+///
+/// # Errors
+/// If they are not finite as they are stored, or no longer in `dtype`.
+pub(crate) fn converted(name: &str, data: TensorData, dtype: DType) -> Result<TensorData> {
+    check_float(format!("element type to read tensor `{name}` in"), dtype)?;
+    check_tensor(name, &data)?;
+    let stored = data.dtype();
+    if stored == dtype {
+        return Ok(data);
+    }
+    let data = data.convert_dtype(dtype);
+    check_values(format_args!("tensor `{name}`, stored in {stored:?} and read in {dtype:?}"), &data)?;
+    Ok(data)
 }

@@ -17,6 +17,8 @@ const FLOORS: [&[&str]; 8] = [
         "draws",
         "error",
         "file_header",
+        "file_kind",
+        "float_type",
         "gguf",
         "hash",
         "hub",

@@ -70,7 +70,10 @@ impl TaskArguments {
 
     /// The pretrained model, asked for answers in the form of the data.
     pub fn model(&self, data: &EncodedDataset) -> Result<PromptClassifier, Box<dyn Error>> {
-        let lm = Pretrained::from_dir(&self.model)?.load(&Device::flex())?;
+        let (lm, report) = Pretrained::from_dir(&self.model)?.load_with_report(&Device::flex())?;
+        if !report.is_empty() {
+            eprintln!("{report}");
+        }
         Ok(PromptClassifier::new(lm, data)?)
     }
 

@@ -183,7 +183,10 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
         preset @ Protocol::Blob2024 => preset.recipe(task.train.len()),
     };
     recipe.trainer.snapshots = Snapshots { count: arguments.methods.members, from: 0.5 };
-    let lm = Pretrained::from_dir(&arguments.model)?.load(&Device::flex())?;
+    let (lm, report) = Pretrained::from_dir(&arguments.model)?.load_with_report(&Device::flex())?;
+    if !report.is_empty() {
+        eprintln!("{report}");
+    }
     let base = PromptClassifier::new(lm, &task.train)?;
     let about = About {
         protocol: arguments.protocol.name().into(),

@@ -68,8 +68,11 @@ impl ChatFormat {
         Ok(Self { template: Arc::new(template) })
     }
 
-    /// Parses the template that a tokenizer's files hold, if they hold one.
+    /// Parses the template that a tokenizer's files hold, if they hold one; else says why it is none of those that they hold.
     pub(crate) fn from_special(special: &SpecialTokens) -> Option<Result<Self>> {
+        if let Some(reason) = &special.no_chat_template {
+            return Some(Err(Error::Incompatible(reason.clone())));
+        }
         let source = special.chat_template.as_deref()?;
         Some(Self::new(source, special))
     }

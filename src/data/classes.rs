@@ -27,8 +27,7 @@ impl Tokenizer {
     /// BOS token as in [`encode`](Tokenizer::encode).
     ///
     /// # Errors
-    /// [`Error::ClassNotOneToken`] with the tokens that `class` becomes. When `class` merges with the end of the
-    /// context the list holds the merged tokens and a note of what they replace.
+    /// [`Error::ClassNotOneToken`] with the tokens that `class` becomes, and those of the context that it merges with.
     pub fn class_token(&self, context: &str, class: &str) -> Result<u32> {
         self.class_token_after(context, &self.encode(context, true)?, class, true)
     }
@@ -62,13 +61,9 @@ impl Tokenizer {
         if let (true, [token]) = (common == context_ids.len(), added) {
             return Ok(*token);
         }
-        let mut tokens: Vec<String> = added.iter().map(|id| self.token(*id)).collect();
+        let names = |ids: &[u32]| ids.iter().map(|id| self.token(*id)).collect();
         let replaced = context_ids.get(common..).unwrap_or_default();
-        if !replaced.is_empty() {
-            let replaced: Vec<String> = replaced.iter().map(|id| self.token(*id)).collect();
-            tokens.push(format!("(in place of the prompt's `{}`)", replaced.join(" ")));
-        }
-        Err(Error::ClassNotOneToken { class: class.to_owned(), tokens })
+        Err(Error::ClassNotOneToken { class: class.to_owned(), tokens: names(added), replaced: names(replaced) })
     }
 }
 
@@ -91,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_class_of_two_pieces_is_refused_with_both_named() {
-        let Err(Error::ClassNotOneToken { class, tokens }) = tiny::pieces().class_token("a:", " b") else {
+        let Err(Error::ClassNotOneToken { class, tokens, .. }) = tiny::pieces().class_token("a:", " b") else {
             panic!("expected an error");
         };
         assert_eq!((class.as_str(), tokens), (" b", vec!["▁".to_owned(), "b".to_owned()]));
@@ -101,7 +96,7 @@ mod tests {
     fn a_class_that_merges_with_the_prompt_is_refused_and_says_so() {
         // `▁c` is a piece, so a prompt that ends in a space loses its last token to it.
         let error = tiny::pieces().class_token("a: ", "c").unwrap_err().to_string();
-        assert!(error.contains("▁c") && error.contains("in place of the prompt's `▁`"), "{error}");
+        assert!(error.contains("but is 1 token: [\"▁c\"], in place of the prompt's [\"▁\"]"), "{error}");
         assert!(tiny::pieces().class_token("a: ", "b").is_ok());
     }
 

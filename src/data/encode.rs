@@ -122,7 +122,7 @@ impl Encoding {
     /// # Errors
     /// [`Error::Empty`] for a task without items; [`Error::Config`] for a limit of 0 or fewer than two classes;
     /// [`Error::Count`] for an item with more choices than classes; [`Error::LabelOutOfRange`];
-    /// [`Error::PromptTooLong`]; [`Error::ClassNotOneToken`] and [`Error::ClassesCollide`]; and those of the
+    /// [`Error::PromptTooLong`] and [`Error::PromptCannotShrink`]; [`Error::ClassNotOneToken`] and [`Error::ClassesCollide`]; and those of the
     /// template and the tokenizer.
     pub fn encode(&self, task: &Task, tokenizer: &Tokenizer) -> Result<EncodedDataset> {
         self.check()?;

@@ -83,7 +83,7 @@ fn truncation_shortens_the_body_alone_and_is_counted() {
     let encoding = Encoding::new(letters(), AnswerForm::class_tokens(["b", "d"]));
     let shortened = |max, truncation| {
         let encoding = encoding.clone().with_max_tokens(max).with_truncation(truncation);
-        let data = encode(&encoding, "bcde", &["x"]).unwrap();
+        let data = encode(&encoding, "bcde", &["x", "y"]).unwrap();
         (tokens_of(&data.items[0].rows[0]), data.n_truncated)
     };
     assert_eq!(shortened(8, Truncation::Refuse), ("<s> ▁ b c d e a :".into(), 0));
@@ -95,11 +95,11 @@ fn truncation_shortens_the_body_alone_and_is_counted() {
 #[test]
 fn what_cannot_fit_is_refused_with_item_and_both_numbers() {
     let encoding = Encoding::new(letters(), AnswerForm::class_tokens(["b", "d"]));
-    let refuse = encode(&encoding.clone().with_max_tokens(7), "bcde", &["x"]);
+    let refuse = encode(&encoding.clone().with_max_tokens(7), "bcde", &["x", "y"]);
     assert!(matches!(refuse, Err(Error::PromptTooLong { tokens: 8, limit: 7, .. })));
     let cue = encoding.with_max_tokens(2).with_truncation(Truncation::Start);
-    let error = encode(&cue, "bcde", &["x"]).unwrap_err();
-    assert!(matches!(error, Error::PromptTooLong { tokens: 3, limit: 2, .. }), "{error}");
+    let error = encode(&cue, "bcde", &["x", "y"]).unwrap_err();
+    assert!(matches!(error, Error::PromptCannotShrink { tokens: 3, limit: 2, .. }), "{error}");
     assert!(error.to_string().contains("q1"));
 }
 
@@ -139,25 +139,25 @@ fn in_chat_the_body_is_the_message_and_the_cue_opens_the_answer() {
     let tokenizer = Tokenizer::from_files(&files).unwrap();
     let encoding = Encoding::new(letters(), AnswerForm::class_tokens(["b", "d"])).with_chat(true);
     let shown = |encoding: &Encoding| {
-        let data = encoding.encode(&task("bcd ", &["x"]), &tokenizer).unwrap();
+        let data = encoding.encode(&task("bcd ", &["x", "y"]), &tokenizer).unwrap();
         tokens_of(&data.items[0].rows[0])
     };
     // One <s> only, from the template; every piece of text between special tokens begins with ▁.
     assert_eq!(shown(&encoding), "<s> ▁ a b b c d </s> ▁ e a :");
     let short = encoding.with_max_tokens(9).with_truncation(Truncation::Start);
     assert_eq!(shown(&short), "<s> ▁ a b </s> ▁ e a :");
-    let too_short = short.with_max_tokens(8).encode(&task("bcd ", &["x"]), &tokenizer);
-    assert!(matches!(too_short, Err(Error::PromptTooLong { tokens: 9, limit: 8, .. })));
+    let too_short = short.with_max_tokens(8).encode(&task("bcd ", &["x", "y"]), &tokenizer);
+    assert!(matches!(too_short, Err(Error::PromptCannotShrink { tokens: 9, limit: 8, .. })));
 }
 
 #[test]
 fn chat_without_a_template_and_a_template_without_the_message_are_errors() {
     let encoding = Encoding::new(letters(), continuation()).with_chat(true);
-    assert!(matches!(encode(&encoding, "d", &["a"]), Err(Error::Incompatible(_))));
+    assert!(matches!(encode(&encoding, "d", &["a", "b"]), Err(Error::Incompatible(_))));
     let json = tiny::pieces_json(true);
     let files =
         TokenizerFiles { tokenizer: json.as_bytes(), chat_template: Some(b"hello"), ..TokenizerFiles::default() };
-    let error = encoding.encode(&task("d", &["a"]), &Tokenizer::from_files(&files).unwrap());
+    let error = encoding.encode(&task("d", &["a", "b"]), &Tokenizer::from_files(&files).unwrap());
     assert!(error.unwrap_err().to_string().contains("does not show"));
 }
 
@@ -166,9 +166,9 @@ fn settings_and_items_without_meaning_are_refused() {
     let encoding = Encoding::new(letters(), AnswerForm::class_tokens(["b", "d"]));
     let empty = Task::new("nothing", vec![]).unwrap();
     assert!(matches!(encoding.encode(&empty, &tiny::pieces()), Err(Error::Empty { .. })));
-    assert!(matches!(encode(&encoding.clone().with_max_tokens(0), "d", &["a"]), Err(Error::Config { .. })));
+    assert!(matches!(encode(&encoding.clone().with_max_tokens(0), "d", &["a", "b"]), Err(Error::Config { .. })));
     let one = Encoding::new(letters(), AnswerForm::class_tokens(["b"]));
-    assert!(matches!(encode(&one, "d", &["a"]), Err(Error::Config { .. })));
+    assert!(matches!(encode(&one, "d", &["a", "b"]), Err(Error::Config { .. })));
     let mut bad = task("d", &["x", "y"]);
     bad.items[0].answer = Some(2);
     assert!(matches!(encoding.encode(&bad, &tiny::pieces()), Err(Error::LabelOutOfRange { label: 2, .. })));
@@ -176,7 +176,7 @@ fn settings_and_items_without_meaning_are_refused() {
     assert!(blank.to_string().contains("adds no token"), "{blank}");
     // Nothing comes before the first scored token, so nothing predicts it.
     let bare = PromptTemplate::new("bare", "", "").unwrap();
-    let words = Encoding::new(bare, continuation()).encode(&task("d", &["yes"]), &tiny::words());
+    let words = Encoding::new(bare, continuation()).encode(&task("d", &["yes", "no"]), &tiny::words());
     assert!(matches!(words, Err(Error::Empty { .. })));
 }
 

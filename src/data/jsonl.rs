@@ -24,6 +24,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::file_kind::mistaken;
 
 /// The most bytes of text that one file may hold, **after** decompression (1 GiB).
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -37,8 +38,8 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Calls `visit` with the number (from 1) and the text of every line that is not blank.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Format`] with `file:line` for a truncated or corrupt gzip
-/// stream, invalid UTF-8, or more than [`MAX_FILE_BYTES`] or [`MAX_LINE_BYTES`]; and whatever `visit` returns.
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] for another kind of file, such as a pointer of Git LFS, and
+/// with `file:line` for a truncated or corrupt gzip stream, invalid UTF-8, or more than [`MAX_FILE_BYTES`] or [`MAX_LINE_BYTES`]; and whatever `visit` returns.
 pub fn for_each_line(path: impl AsRef<Path>, visit: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     for_each_line_of(File::open(path).map_err(|e| Error::io(path, e))?, path, visit)
@@ -117,6 +118,10 @@ fn for_each_line_capped(
 fn decompressed(source: impl Read + 'static, path: &Path) -> Result<BufReader<Box<dyn Read>>> {
     let mut buffered = BufReader::new(source);
     let head = buffered.fill_buf().map_err(|e| Error::io(path, e))?;
+    // an empty stream is an empty list of lines
+    if let Some(reason) = mistaken(head).filter(|_| !head.is_empty()) {
+        return Err(Error::format(path.display(), reason));
+    }
     let source: Box<dyn Read> = if head.starts_with(&GZIP_MAGIC) {
         Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
     } else {

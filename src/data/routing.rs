@@ -21,6 +21,7 @@ use std::path::Path;
 use crate::data::jsonl;
 use crate::data::task::{Item, Task};
 use crate::error::{Error, Result};
+use crate::file_kind::parse_json;
 
 /// The most bytes that a table of subjects may hold (16 MiB).
 pub const MAX_AREAS_BYTES: u64 = 1 << 24;
@@ -32,8 +33,7 @@ pub const MAX_AREAS_BYTES: u64 = 1 << 24;
 pub fn read_areas(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
     let path = path.as_ref();
     let bytes = jsonl::read_capped(path, MAX_AREAS_BYTES)?;
-    let areas: BTreeMap<String, String> =
-        serde_json::from_slice(&bytes).map_err(|e| Error::format(path.display(), e))?;
+    let areas: BTreeMap<String, String> = parse_json(&bytes, path.display())?;
     if areas.is_empty() {
         return Err(Error::empty(format!("the table of subjects {}", path.display())));
     }

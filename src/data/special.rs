@@ -1,7 +1,8 @@
 //! Finds a tokenizer's special tokens and chat template in the files that lie beside `tokenizer.json`.
 //!
-//! Names come first from `tokenizer_config.json`, then from `special_tokens_map.json`; ids from the vocabulary, then
-//! from `config.json`. A chat template comes from `chat_template.jinja`, else from `tokenizer_config.json`.
+//! Names come from `tokenizer_config.json` and `special_tokens_map.json`; ids from the vocabulary, then from `config.json`. A
+//! chat template comes from `chat_template.jinja` or `tokenizer_config.json`. Where two files name different ones, nobody can
+//! tell which was meant: that is an error, for chat templates only to who asks for chat.
 //!
 //! ```
 //! use bayes_lora::data::special::SpecialTokens;
@@ -18,6 +19,11 @@
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::file_kind::{mistaken, parse_json};
+
+const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+const TEMPLATE: &str = "chat_template.jinja";
 
 /// Names and ids of special tokens, as far as the files give them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,33 +46,73 @@ pub struct SpecialTokens {
     pub add_bos: Option<bool>,
     /// The source of the chat template.
     pub chat_template: Option<String>,
+    /// Why none of the chat templates that the files hold is taken.
+    pub no_chat_template: Option<String>,
 }
 
 impl SpecialTokens {
     /// Reads `tokenizer_config.json`, `special_tokens_map.json` and `config.json`, each where there is one.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the file that is not a JSON object, or whose chat template has no default.
+    /// [`Error::Format`] naming the file that is not a JSON object; [`Error::Incompatible`] for a token that the first two name
+    /// differently.
     pub fn from_json(
         tokenizer_config: Option<&[u8]>,
         special_tokens_map: Option<&[u8]>,
         config: Option<&[u8]>,
     ) -> Result<Self> {
-        let tokenizer_config = object("tokenizer_config.json", tokenizer_config)?;
-        let map = object("special_tokens_map.json", special_tokens_map)?;
+        let tokenizer_config = object(CONFIG, tokenizer_config)?;
+        let map = object(MAP, special_tokens_map)?;
         let config = object("config.json", config)?;
-        let name = |field: &str| text_of(&tokenizer_config[field]).or_else(|| text_of(&map[field]));
-        Ok(Self {
-            bos: name("bos_token"),
-            eos: name("eos_token"),
-            pad: name("pad_token"),
-            unk: name("unk_token"),
+        // beside this list, transformers no longer reads the map
+        let is_complete = tokenizer_config["added_tokens_decoder"].is_object();
+        let name = |field: &str| match (text_of(&tokenizer_config[field]), text_of(&map[field])) {
+            (Some(a), Some(b)) if a != b && !is_complete => Err(Error::Incompatible(format!(
+                "`{field}` is `{a}` in {CONFIG} and `{b}` in {MAP}: transformers takes the second; remove the wrong one"
+            ))),
+            (a, b) => Ok(a.or(b)),
+        };
+        let add_bos = &tokenizer_config["add_bos_token"];
+        if !(add_bos.is_boolean() || add_bos.is_null()) {
+            return Err(Error::format(CONFIG, format!("`add_bos_token` is {add_bos}, not true or false")));
+        }
+        let mut special = Self {
+            bos: name("bos_token")?,
+            eos: name("eos_token")?,
+            pad: name("pad_token")?,
+            unk: name("unk_token")?,
             bos_id: id_of(&config["bos_token_id"]),
             eos_id: id_of(&config["eos_token_id"]),
             pad_id: id_of(&config["pad_token_id"]),
-            add_bos: tokenizer_config["add_bos_token"].as_bool(),
-            chat_template: chat_template_of(&tokenizer_config["chat_template"])?,
-        })
+            add_bos: add_bos.as_bool(),
+            chat_template: None,
+            no_chat_template: None,
+        };
+        special.set_chat_template(chat_template_of(&tokenizer_config["chat_template"]));
+        Ok(special)
+    }
+
+    /// Adds the content of `chat_template.jinja`.
+    pub(crate) fn add_chat_template_file(&mut self, bytes: &[u8]) {
+        let of_file = match std::str::from_utf8(bytes) {
+            _ if mistaken(bytes).is_some() => Err(format!("{TEMPLATE} {}", mistaken(bytes).unwrap_or_default())),
+            Err(e) => Err(format!("{TEMPLATE} is not UTF-8: {e}")),
+            Ok(source) => match &self.chat_template {
+                // Jinja drops a line break at the end
+                Some(other) if other.trim_end() != source.trim_end() => Err(format!(
+                    "{TEMPLATE} and the `chat_template` of {CONFIG} differ: transformers takes the first; remove the wrong one"
+                )),
+                _ => Ok(Some(source.to_owned())),
+            },
+        };
+        self.set_chat_template(of_file);
+    }
+
+    fn set_chat_template(&mut self, found: std::result::Result<Option<String>, String>) {
+        (self.chat_template, self.no_chat_template) = match found {
+            Ok(template) => (template, None),
+            Err(reason) => (None, Some(reason)),
+        };
     }
 }
 
@@ -74,7 +120,7 @@ fn object(file: &str, bytes: Option<&[u8]>) -> Result<Value> {
     let Some(bytes) = bytes else {
         return Ok(Value::Null);
     };
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| Error::format(file, e))?;
+    let value: Value = parse_json(bytes, file)?;
     if !value.is_object() {
         return Err(Error::format(file, "is not a JSON object"));
     }
@@ -93,22 +139,31 @@ fn id_of(value: &Value) -> Option<u32> {
 }
 
 /// A chat template is written as a text or as a list of named ones.
-fn chat_template_of(value: &Value) -> Result<Option<String>> {
-    let Some(list) = value.as_array() else {
-        return Ok(value.as_str().map(str::to_owned));
+fn chat_template_of(value: &Value) -> std::result::Result<Option<String>, String> {
+    let list = match value {
+        Value::Null => return Ok(None),
+        Value::String(source) => return Ok(Some(source.clone())),
+        Value::Array(list) => list,
+        _ => return Err(format!("the `chat_template` of {CONFIG} is neither a text nor a list")),
     };
-    let named = |name: &str| list.iter().find(|entry| entry["name"] == name);
-    let chosen = match (named("default"), list.as_slice()) {
-        (Some(entry), _) => entry,
-        (None, [only]) => only,
-        _ => {
-            return Err(Error::format(
-                "tokenizer_config.json",
-                format!("none of its {} chat templates is named `default`", list.len()),
-            ));
+    let defaults: Vec<&Value> = list.iter().filter(|entry| entry["name"] == "default").collect();
+    let all: Vec<&Value> = list.iter().collect();
+    match (defaults.as_slice(), all.as_slice()) {
+        ([only], _) | ([], [only]) => {
+            let source = only["template"].as_str();
+            source.map(|s| Some(s.to_owned())).ok_or_else(|| format!("a chat template in {CONFIG} is not a text"))
         }
-    };
-    Ok(chosen["template"].as_str().map(str::to_owned))
+        ([], []) => Ok(None),
+        (several, _) => {
+            let names: Vec<String> = list.iter().map(|entry| entry["name"].to_string()).collect();
+            Err(format!(
+                "{} of the {} chat templates in {CONFIG} are named `default`, and one must be: {}",
+                several.len(),
+                list.len(),
+                names.join(", ")
+            ))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,15 +175,19 @@ mod tests {
     }
 
     #[test]
-    fn the_tokenizer_config_wins_over_the_map() {
-        let special = SpecialTokens::from_json(
-            Some(br#"{"bos_token": "<a>"}"#),
-            Some(br#"{"bos_token": "<b>", "eos_token": {"content": "<c>"}}"#),
-            None,
-        )
-        .unwrap();
-        assert_eq!(special.bos.as_deref(), Some("<a>"));
-        assert_eq!(special.eos.as_deref(), Some("<c>"));
+    fn two_files_that_name_a_token_differently_are_refused_unless_one_of_them_is_no_longer_read() {
+        let read =
+            |config: &str, map: &str| SpecialTokens::from_json(Some(config.as_bytes()), Some(map.as_bytes()), None);
+        let map = r#"{"bos_token": "<b>", "eos_token": {"content": "<c>"}}"#;
+        let error = read(r#"{"bos_token": "<a>"}"#, map).unwrap_err().to_string();
+        for part in ["bos_token", "`<a>` in tokenizer_config.json", "`<b>` in special_tokens_map.json"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let special = read(r#"{"bos_token": {"content": "<b>"}, "eos_token": null}"#, map).unwrap();
+        assert_eq!((special.bos.as_deref(), special.eos.as_deref()), (Some("<b>"), Some("<c>")));
+        let special = read(r#"{"bos_token": "<a>", "added_tokens_decoder": {}}"#, map).unwrap();
+        assert_eq!((special.bos.as_deref(), special.eos.as_deref()), (Some("<a>"), Some("<c>")));
+        assert!(from_config(r#"{"add_bos_token": "yes"}"#).unwrap_err().to_string().contains("\"yes\""));
     }
 
     #[test]
@@ -146,7 +205,27 @@ mod tests {
         let only = r#"{"chat_template": [{"name": "rag", "template": "R"}]}"#;
         assert_eq!(from_config(only).unwrap().chat_template.as_deref(), Some("R"));
         let ambiguous = r#"{"chat_template": [{"name": "a", "template": "A"}, {"name": "b", "template": "B"}]}"#;
-        assert!(from_config(ambiguous).unwrap_err().to_string().contains("default"));
+        let special = from_config(ambiguous).unwrap();
+        assert_eq!(special.chat_template, None);
+        let reason = special.no_chat_template.unwrap();
+        assert!(reason.contains("0 of the 2") && reason.contains("\"a\", \"b\""), "{reason}");
+    }
+
+    #[test]
+    fn a_template_in_two_files_is_taken_if_it_is_one_template() {
+        let read = |file: &[u8]| {
+            let mut special = from_config(r#"{"chat_template": "T"}"#).unwrap();
+            special.add_chat_template_file(file);
+            (special.chat_template, special.no_chat_template)
+        };
+        assert_eq!(read(b"T\n"), (Some("T\n".into()), None));
+        for (file, part) in
+            [(&b"U"[..], "differ"), (b"\xff", "UTF-8"), (b"<!doctype html>", "web page"), (b"", "empty")]
+        {
+            let (template, reason) = read(file);
+            assert_eq!(template, None);
+            assert!(reason.unwrap().contains(part));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Holds a task: named questions with choices, answers, and where there are any, passages and subjects.
 //!
 //! On disk a task is a JSON Lines file (plain or gzipped), one object a line:
-//! `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`.
+//! `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`, and no other fields: one that
+//! nobody reads may be the answer under another name.
 //!
 //! ```
 //! use bayes_lora::data::task::{Item, Task};
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 
 /// One question with its choices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Item {
     /// The identifier that errors and reports name; a file may write it as text or as an integer.
     #[serde(deserialize_with = "text_or_integer")]
@@ -36,7 +38,7 @@ pub struct Item {
     /// The question.
     #[serde(deserialize_with = "question")]
     pub question: String,
-    /// The possible answers, at least one.
+    /// The possible answers, at least two.
     #[serde(deserialize_with = "choices")]
     pub choices: Vec<String>,
     /// The index of the right choice; `None` for a question whose answer is unknown.
@@ -71,7 +73,8 @@ impl Item {
     /// missing or null.
     ///
     /// # Errors
-    /// [`Error::Format`] with `place` and the field for anything that is not an item, [`Error::LabelOutOfRange`] for an answer
+    /// [`Error::Format`] with `place` and the field for anything that is not an item: a field that is missing, of the wrong kind,
+    /// or unknown, which may be another name of one that is known; [`Error::LabelOutOfRange`] for an answer
     /// beyond the choices (its `item` names the place too).
     pub fn from_json_line(text: &str, place: &str) -> Result<Self> {
         // serde would read a JSON array as a struct, field by field.
@@ -80,7 +83,11 @@ impl Item {
         }
         let item: Self = serde_json::from_str(text).map_err(|e| {
             let reason = e.to_string().replace(" at line 1 column", " at column");
-            Error::format(place, reason)
+            let unknown = reason.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+            match unknown.and_then(meant) {
+                Some(field) => Error::format(place, format!("{reason}; here it is called `{field}`")),
+                None => Error::format(place, reason),
+            }
         })?;
         item.check().map_err(|error| match error {
             Error::LabelOutOfRange { item, label, n_classes } => {
@@ -112,10 +119,13 @@ impl Item {
     /// Checks that there are choices and that the answer is one of them.
     ///
     /// # Errors
-    /// [`Error::Empty`] without choices, [`Error::LabelOutOfRange`] for an answer beyond them.
+    /// [`Error::Empty`] without choices; [`Error::Config`] for a single one, which has probability 1 whatever a model says;
+    /// [`Error::LabelOutOfRange`] for an answer beyond them.
     pub fn check(&self) -> Result<()> {
-        if self.choices.is_empty() {
-            return Err(Error::empty(format!("the list of choices of item `{}`", self.id)));
+        match self.choices.len() {
+            0 => return Err(Error::empty(format!("the list of choices of item `{}`", self.id))),
+            1 => return Err(Error::config(format!("`choices` of item `{}`", self.id), "at least 2 texts", 1)),
+            _ => {}
         }
         match self.answer {
             Some(label) if label >= self.choices.len() => {
@@ -264,6 +274,19 @@ fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::R
     Ok(match Id::deserialize(deserializer)? {
         Id::Text(text) => text,
         Id::Integer(number) => number.to_string(),
+    })
+}
+
+/// The field that other task files call `key`.
+fn meant(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "label" | "labels" | "target" | "gold" | "correct" | "answer_index" | "answer_idx" | "answerKey" => "answer",
+        "options" | "answers" | "endings" => "choices",
+        "text" | "prompt" | "query" | "question_stem" => "question",
+        "context" | "article" | "support" => "passage",
+        "category" | "topic" => "subject",
+        "qid" | "idx" | "index" => "id",
+        _ => return None,
     })
 }
 

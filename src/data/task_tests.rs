@@ -42,11 +42,23 @@ fn each_malformed_line_names_file_and_line() {
             "field `choices`: invalid type: string \"a\", expected a sequence at column",
         ),
         (r#"{"id": "x", "question": 5, "choices": ["a"]}"#, "field `question`: invalid type: integer"),
-        (r#"{"id": "x", "question": "Q", "choices": ["a"], "passage": []}"#, "field `passage`: invalid type"),
-        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": "A"}"#, "field `answer`: invalid type"),
-        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": -1}"#, "expected usize"),
-        (r#"{"id": [], "question": "Q", "choices": ["a"]}"#, "`id` must be"),
-        (r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": 1}"#, "label 1"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "passage": []}"#, "field `passage`: invalid type"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "answer": "A"}"#, "field `answer`: invalid type"),
+        (r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "answer": -1}"#, "expected usize"),
+        (r#"{"id": [], "question": "Q", "choices": ["a", "b"]}"#, "`id` must be"),
+        (
+            r#"{"id": "x", "question": "Q", "choices": ["a"], "answer": 0}"#,
+            "`choices` of item `x`: must be at least 2 texts, got 1",
+        ),
+        (
+            r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "label": 0}"#,
+            "unknown field `label`, expected one of `id`, `question`, `choices`, `answer`, `passage`, `subject` at column 59; here it is called `answer`",
+        ),
+        (
+            r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "source": "web"}"#,
+            "unknown field `source`, expected one of",
+        ),
+        (r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "answer": 2}"#, "label 2"),
     ] {
         let message = read(&format!("{good}\n\n{bad}\n")).unwrap_err().to_string();
         assert!(message.contains("train.jsonl:3"), "{message}");
@@ -63,7 +75,7 @@ fn an_answer_beyond_the_choices_is_a_label_error_with_both_numbers() {
 #[test]
 fn an_answer_may_be_missing_or_null() {
     for rest in ["", r#", "answer": null"#] {
-        let line = format!(r#"{{"id": "x", "question": "Q", "choices": ["a"]{rest}}}"#);
+        let line = format!(r#"{{"id": "x", "question": "Q", "choices": ["a", "b"]{rest}}}"#);
         assert_eq!(Item::from_json_line(&line, "here").unwrap().answer, None);
     }
 }

@@ -24,6 +24,7 @@ use crate::data::chat::ChatFormat;
 use crate::data::jsonl::read_capped;
 use crate::data::special::SpecialTokens;
 use crate::error::{Error, Result};
+use crate::file_kind::mistaken;
 
 /// The most bytes that one tokenizer file may hold (256 MiB).
 pub const MAX_TOKENIZER_BYTES: u64 = 1 << 28;
@@ -52,7 +53,7 @@ pub struct Tokenizer {
     eos: Option<u32>,
     pad: Option<u32>,
     add_bos: Option<bool>,
-    /// A template that does not compile is an error only for who asks for chat prompts.
+    /// Templates of which none can be taken, or one that does not compile, are an error only for who asks for chat prompts.
     pub(crate) chat: Option<std::result::Result<ChatFormat, String>>,
 }
 
@@ -123,9 +124,10 @@ impl Tokenizer {
     fn from_files_at(location: &str, files: &TokenizerFiles<'_>) -> Result<Self> {
         let mut special = SpecialTokens::from_json(files.tokenizer_config, files.special_tokens_map, files.config)?;
         if let Some(source) = files.chat_template {
-            let source = std::str::from_utf8(source)
-                .map_err(|e| Error::format("chat_template.jinja", format!("not UTF-8: {e}")))?;
-            special.chat_template = Some(source.to_owned());
+            special.add_chat_template_file(source);
+        }
+        if let Some(reason) = mistaken(files.tokenizer) {
+            return Err(Error::Tokenizer { location: location.to_owned(), reason });
         }
         let inner = guarded(location, || {
             let mut inner = tokenizers::Tokenizer::from_bytes(files.tokenizer)?;

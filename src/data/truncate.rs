@@ -55,8 +55,8 @@ pub(crate) fn droppable(tokens: &SpannedTokens, body: &Range<usize>) -> Range<us
 /// Which tokens to drop so that an item whose longest row has `longest` tokens fits `limit`; `None` when it fits.
 ///
 /// # Errors
-/// [`Error::PromptTooLong`]: under [`Truncation::Refuse`] with the tokens there are, else, when even the whole body
-/// does not suffice, with the tokens that would remain.
+/// [`Error::PromptTooLong`] under [`Truncation::Refuse`], with the tokens there are; [`Error::PromptCannotShrink`] when even
+/// the whole body does not suffice, with the tokens that would remain.
 pub(crate) fn cut(
     item: &str,
     droppable: Range<usize>,
@@ -67,13 +67,12 @@ pub(crate) fn cut(
     let Some(limit) = limit.filter(|limit| longest > *limit) else {
         return Ok(None);
     };
-    let too_long = |tokens: usize| Error::PromptTooLong { item: item.to_owned(), tokens, limit };
-    let excess = longest - limit;
+    let (item, excess) = (item.to_owned(), longest - limit);
     if truncation == Truncation::Refuse {
-        return Err(too_long(longest));
+        return Err(Error::PromptTooLong { item, tokens: longest, limit });
     }
     if excess > droppable.len() {
-        return Err(too_long(longest - droppable.len()));
+        return Err(Error::PromptCannotShrink { item, tokens: longest - droppable.len(), limit });
     }
     Ok(Some(match truncation {
         Truncation::End => droppable.end - excess..droppable.end,
@@ -112,7 +111,9 @@ mod tests {
     fn what_does_not_fit_names_the_item_and_both_numbers() {
         let refused = cut("q", 1..6, 10, Some(8), Truncation::Refuse);
         assert!(matches!(refused, Err(Error::PromptTooLong { tokens: 10, limit: 8, .. })));
-        let fixed = cut("q", 1..6, 10, Some(4), Truncation::Start);
-        assert!(matches!(fixed, Err(Error::PromptTooLong { tokens: 5, limit: 4, .. })));
+        let fixed = cut("q", 1..6, 10, Some(4), Truncation::Start).unwrap_err();
+        assert!(matches!(fixed, Error::PromptCannotShrink { tokens: 5, limit: 4, .. }));
+        // what is on already is no advice
+        assert!(!fixed.to_string().contains("ask for truncation"), "{fixed}");
     }
 }

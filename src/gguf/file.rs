@@ -2,6 +2,7 @@
 
 use super::BlockType;
 use crate::error::{Error, Result};
+use crate::file_kind::{HEAD_BYTES, mistaken};
 use gguf_rs_lib::format::metadata::MetadataValue;
 use gguf_rs_lib::reader::file_reader::{GGUFFileReader, GGUFReaderConfig};
 use std::collections::BTreeMap;
@@ -47,18 +48,22 @@ impl GgufFile {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Unsupported`] for versions 1 and 2, big-endian files, and block types that cannot be decoded,
-    /// with the tensor's name; [`Error::Format`] for what is truncated or malformed, or whose metadata would need more than
-    /// 64 times the file's length, or [`MAX_DECODED_METADATA_BYTES`].
+    /// with the tensor's name; [`Error::Format`] for what is another kind of file, truncated or malformed, or whose metadata
+    /// would need more than 64 times the file's length, or [`MAX_DECODED_METADATA_BYTES`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
         let length = file.metadata().map_err(|e| Error::io(&path, e))?.len();
-        if length < HEADER_BYTES as u64 {
-            return Err(truncated(&path, "the header", HEADER_BYTES as u64, length));
+        let mut head = Vec::new();
+        (&mut file).take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| Error::io(&path, e))?;
+        file.rewind().map_err(|e| Error::io(&path, e))?;
+        if let Some(reason) = mistaken(&head).filter(|_| !head.starts_with(MAGIC)) {
+            return Err(Error::format(path.display(), reason));
         }
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact(&mut header).and_then(|()| file.rewind()).map_err(|e| Error::io(&path, e))?;
-        check_header(&path, &header, length)?;
+        let Some(header) = head.first_chunk() else {
+            return Err(truncated(&path, "the header", HEADER_BYTES as u64, length));
+        };
+        check_header(&path, header, length)?;
         let decoded = length.saturating_mul(DECODED_BYTES_A_BYTE).min(MAX_DECODED_METADATA_BYTES as u64);
         let config = GGUFReaderConfig {
             max_decoded_metadata_size: decoded as usize,

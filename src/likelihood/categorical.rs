@@ -47,7 +47,11 @@ impl Likelihood for Categorical {
     fn score(&self, outputs: ArrayView1<f64>, target: &Target) -> Array1<f64> {
         let p = probabilities(outputs);
         match target.class() {
-            Some(class) => Array1::from_shape_fn(p.len(), |c| if c == class { 1.0 - p[c] } else { -p[c] }),
+            // 1 − p as the sum of the others, which keeps its digits where the model is sure
+            Some(class) => {
+                let others = |c: usize| p.iter().enumerate().filter(|(k, _)| *k != c).map(|(_, v)| v).sum::<f64>();
+                Array1::from_shape_fn(p.len(), |c| if c == class { others(c) } else { -p[c] })
+            }
             None => p * f64::NAN,
         }
     }

@@ -50,12 +50,14 @@ impl Block {
     }
 }
 
-/// `x / √(mean x² + ε) · γ` over the last dimension; squares are averaged in f32 for half precision.
+/// `x / √(mean x² + ε) · γ` over the last dimension; all but the product with γ is in f32 for half precision, as in
+/// transformers.
 ///
 /// Burn's own forward averages in f32 always, which leaves an f64 model exact to 1e-8 only.
 pub(super) fn rms_norm(norm: &RmsNorm, x: Tensor<2>) -> Tensor<2> {
     let dtype = x.dtype();
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let rms = (x.clone().cast(wide).square().mean_dim(1) + norm.epsilon).sqrt();
-    (x / rms.cast(dtype)) * norm.gamma.val().unsqueeze()
+    let x = x.cast(wide);
+    let rms = (x.clone().square().mean_dim(1) + norm.epsilon).sqrt();
+    (x / rms).cast(dtype) * norm.gamma.val().unsqueeze()
 }

@@ -1,12 +1,21 @@
 //! Reads `config.json` of the Llama and Qwen2 families.
 
+use super::rope_scaling::{RopeScaling, rope};
+use super::settings::{Settings, agreed, unsupported};
 use crate::error::{Error, Result};
+use crate::file_kind::parse_json;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 
 /// Largest width, depth or vocabulary that a config may ask for.
 const MAX_DIMENSION: usize = 10_000_000;
+
+/// The entry of `layer_types` for a layer whose tokens look at all before them.
+const FULL_ATTENTION: &str = "full_attention";
+
+/// What transformers takes for Qwen2's `max_window_layers` where it is absent.
+const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
 
 /// Which published architecture a checkpoint follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,31 +24,6 @@ pub enum Family {
     Llama,
     /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
     Qwen2,
-}
-
-/// How rotary frequencies are stretched for long contexts.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RopeScaling {
-    /// Unchanged.
-    None,
-    /// All frequencies divided by `factor`.
-    Linear {
-        /// Stretch of the context.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided, high ones kept, the band between interpolated.
-    Llama3 {
-        /// Stretch of the context.
-        factor: f64,
-        /// Lower edge of the band, in turns over the original context.
-        low_freq_factor: f64,
-        /// Upper edge of the band, in turns over the original context.
-        high_freq_factor: f64,
-        /// Context length before stretching.
-        original_context: f64,
-    },
-    /// Each frequency divided by a factor of its own, as GGUF files say what `Llama3` does; `head_dim / 2` of them.
-    Factors(Vec<f64>),
 }
 
 /// The shape of a decoder-only transformer.
@@ -81,7 +65,6 @@ pub struct DecoderConfig {
 
 #[derive(Deserialize)]
 struct RawConfig {
-    model_type: String,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
@@ -91,14 +74,12 @@ struct RawConfig {
     vocab_size: usize,
     max_position_embeddings: usize,
     rms_norm_eps: f64,
-    hidden_act: Option<String>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Value>,
-    rope_parameters: Option<Value>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
     use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
     quantization_config: Option<Value>,
 }
 
@@ -109,9 +90,8 @@ impl DecoderConfig {
     /// If it is missing or malformed, of another family, or its dimensions contradict each other.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let location = path.display().to_string();
-        Self::from_json(&text, &location)
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        Self::from_bytes(&bytes, &path.display().to_string())
     }
 
     /// Reads the text of a `config.json`; `location` names it in errors.
@@ -119,25 +99,33 @@ impl DecoderConfig {
     /// # Errors
     /// As [`DecoderConfig::from_file`].
     pub fn from_json(text: &str, location: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).map_err(|e| Error::format(location, e))?;
-        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-        let family = match model_type {
+        Self::from_bytes(text.as_bytes(), location)
+    }
+
+    fn from_bytes(bytes: &[u8], location: &str) -> Result<Self> {
+        let value: Value = parse_json(bytes, location)?;
+        let empty = || Error::format(location, "is an empty JSON object");
+        let settings = Settings::object(Some(&value), location, "")?.ok_or_else(empty)?;
+        let family = match settings.text("model_type")?.unwrap_or("(none)") {
             "llama" => Family::Llama,
             "qwen2" => Family::Qwen2,
             other => return Err(unsupported(location, "model_type", other, "llama, qwen2")),
         };
+        let names = ["hidden_act", "hidden_activation"];
+        let [first, second] = names.map(|name| (name.to_string(), settings.text(name)));
+        let activation = agreed(location, [(first.0, first.1?), (second.0, second.1?)])?;
+        if let Some(found) = activation.filter(|found| !matches!(*found, "silu" | "swish")) {
+            return Err(unsupported(location, "hidden_act", found, "silu"));
+        }
+        let (rope_theta, rope_scaling) = rope(settings)?;
+        // absent and null differ: without a width there is no window
+        let without_window = settings.fields().get("sliding_window").is_some_and(Value::is_null);
         let raw: RawConfig = serde_json::from_value(value).map_err(|e| Error::format(location, e))?;
-        debug_assert!(!raw.model_type.is_empty());
-        if let Some(act) = raw.hidden_act.as_deref().filter(|a| *a != "silu") {
-            return Err(unsupported(location, "hidden_act", act, "silu"));
-        }
-        if raw.use_sliding_window == Some(true) {
-            return Err(unsupported(location, "use_sliding_window", "true", "false"));
-        }
+        check_windows(&raw, without_window, location)?;
         if let Some(found) = raw.quantization_config {
             return Err(unsupported(location, "quantization_config", &found.to_string(), "none"));
         }
-        let (rope_theta, rope_scaling) = rope(&raw.rope_parameters, &raw.rope_scaling, raw.rope_theta, location)?;
+        // Qwen2 has its biases by definition and knows neither setting
         let attention_bias = raw.attention_bias.unwrap_or(false);
         let config = Self {
             family,
@@ -154,7 +142,7 @@ impl DecoderConfig {
             rope_scaling,
             qkv_bias: attention_bias || family == Family::Qwen2,
             output_bias: attention_bias && family == Family::Llama,
-            mlp_bias: raw.mlp_bias.unwrap_or(false),
+            mlp_bias: raw.mlp_bias.unwrap_or(false) && family == Family::Llama,
             tied_head: raw.tie_word_embeddings.unwrap_or(false),
         };
         config.validate(location)?;
@@ -197,44 +185,25 @@ impl DecoderConfig {
     }
 }
 
-pub(super) fn unsupported(location: &str, field: &str, found: &str, supported: &str) -> Error {
-    Error::Unsupported {
-        what: format!("{location}: {field}"),
-        found: found.to_string(),
-        supported: supported.to_string(),
+/// Refuses layers that look back over a window only. Qwen2's first `max_window_layers` layers look at everything, if
+/// `layer_types` does not say it for each.
+fn check_windows(raw: &RawConfig, without_window: bool, location: &str) -> Result<()> {
+    if let Some(kinds) = &raw.layer_types {
+        if kinds.len() != raw.num_hidden_layers {
+            let what = format!("{location}: entries of `layer_types`, one for each of `num_hidden_layers`");
+            return Err(Error::Count { what, expected: raw.num_hidden_layers, found: kinds.len() });
+        }
+        return match kinds.iter().position(|kind| kind != FULL_ATTENTION) {
+            Some(layer) => Err(unsupported(location, &format!("layer_types[{layer}]"), &kinds[layer], FULL_ATTENTION)),
+            None => Ok(()),
+        };
     }
-}
-
-/// Rotary base and stretching, from `rope_parameters` of recent configs or the older flat keys.
-fn rope(
-    parameters: &Option<Value>,
-    scaling: &Option<Value>,
-    flat_theta: Option<f64>,
-    location: &str,
-) -> Result<(f64, RopeScaling)> {
-    let parameters = parameters.as_ref().filter(|v| !v.is_null());
-    let source = parameters.or(scaling.as_ref().filter(|v| !v.is_null()));
-    let number = |key: &str| source.and_then(|v| v.get(key)).and_then(Value::as_f64);
-    let theta = number("rope_theta").or(flat_theta).unwrap_or(10_000.0);
-    let required = |key: &str| {
-        number(key)
-            .filter(|v| *v > 0.0 && v.is_finite())
-            .ok_or_else(|| Error::config(format!("{location}: rope {key}"), "positive and finite", "missing"))
-    };
-    let kind =
-        source.and_then(|v| v.get("rope_type").or_else(|| v.get("type"))).and_then(Value::as_str).unwrap_or("default");
-    let scaling = match kind {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: required("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: required("factor")?,
-            low_freq_factor: required("low_freq_factor")?,
-            high_freq_factor: required("high_freq_factor")?,
-            original_context: required("original_max_position_embeddings")?,
-        },
-        other => return Err(unsupported(location, "rope_type", other, "default, linear, llama3")),
-    };
-    Ok((theta, scaling))
+    let full = raw.max_window_layers.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
+    if raw.use_sliding_window == Some(true) && !without_window && full < raw.num_hidden_layers {
+        let found = format!("true from layer {full} (max_window_layers) of {} on", raw.num_hidden_layers);
+        return Err(unsupported(location, "use_sliding_window", &found, "false, or full attention in all layers"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -268,6 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn a_window_counts_only_in_layers_that_have_one() {
+        let config = |rest: &str| {
+            let text = LLAMA.replace("\"llama\"", "\"qwen2\"").replace("\"rope_scaling\": SCALING", rest);
+            DecoderConfig::from_json(&text, "config.json")
+        };
+        let kinds = |last: &str| format!("\"layer_types\": [{}\"{last}\"]", "\"full_attention\", ".repeat(4));
+        for rest in [
+            r#""use_sliding_window": true, "sliding_window": 64, "max_window_layers": 5"#,
+            r#""use_sliding_window": true, "sliding_window": 64"#, // 28 layers at the least look at everything
+            r#""use_sliding_window": true, "sliding_window": null, "max_window_layers": 0"#,
+            r#""use_sliding_window": false, "sliding_window": 64, "max_window_layers": 0"#,
+            &format!("\"use_sliding_window\": true, \"max_window_layers\": 0, {}", kinds("full_attention")),
+        ] {
+            assert!(config(rest).is_ok(), "{rest}: {}", config(rest).unwrap_err());
+        }
+        for (rest, part) in [
+            (r#""use_sliding_window": true, "max_window_layers": 4"#, "layer 4 (max_window_layers) of 5"),
+            (&kinds("sliding_attention"), "layer_types[4] `sliding_attention`"),
+            (r#""layer_types": ["full_attention"]"#, "expected 5, found 1"),
+        ] {
+            let error = config(rest).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         let base = LLAMA.replace("SCALING", "null");
         for (from, to, expected) in [
@@ -276,6 +271,12 @@ mod tests {
             ("\"hidden_size\": 64", "\"hidden_size\": 0", "hidden_size"),
             ("\"hidden_size\": 64,", "", "hidden_size"),
             ("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"yarn\"}", "yarn"),
+            (
+                "\"rope_scaling\": null",
+                "\"hidden_act\": \"silu\", \"hidden_activation\": \"gelu\"",
+                "`hidden_act` is silu",
+            ),
+            ("\"rope_scaling\": null", "\"hidden_activation\": \"gelu\"", "gelu"),
         ] {
             let error = DecoderConfig::from_json(&base.replace(from, to), "config.json").unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -1,10 +1,12 @@
 //! Reads a GGUF file as the checkpoint of a decoder: its metadata as a configuration, its tensors under the names and in the
 //! row order of Hugging Face.
 
-use super::config::{DecoderConfig, Family, RopeScaling, unsupported};
+use super::config::{DecoderConfig, Family};
+use super::rope_scaling::RopeScaling;
+use super::settings::{agreed, unsupported};
 use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
-use crate::tensor_file::check_tensor;
+use crate::tensor_file::converted;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::path::Path;
 
@@ -73,7 +75,7 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         max_positions: required("context_length")?,
         norm_eps: file.number(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
         rope_theta: file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0),
-        rope_scaling: rope_scaling(file, &key("rope.scaling"), &location)?,
+        rope_scaling: rope_scaling(file, &key("rope"), &location)?,
         qkv_bias: has("blk.0.attn_q.bias"),
         output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_gate.bias"),
@@ -83,14 +85,18 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     with_factors(file, config, &location)
 }
 
+/// As llama.cpp reads it: a factor means linear scaling where no type is given, and stands under an older key too.
 fn rope_scaling(file: &GgufFile, prefix: &str, location: &str) -> Result<RopeScaling> {
-    let (kind, factor) = (format!("{prefix}.type"), format!("{prefix}.factor"));
-    match file.text(&kind)?.unwrap_or("none") {
+    let kind = format!("{prefix}.scaling.type");
+    let factors = [format!("{prefix}.scaling.factor"), format!("{prefix}.scale_linear")];
+    let [newer, older] = factors.clone().map(|key| file.number(&key).map(|factor| (key, factor)));
+    let factor = agreed(location, [newer?, older?])?;
+    match file.text(&kind)?.unwrap_or(if factor.is_some() { "linear" } else { "none" }) {
         "none" => Ok(RopeScaling::None),
         "linear" => {
-            let factor = file.number(&factor)?.filter(|f| *f > 0.0 && f.is_finite());
-            let bad = || Error::config(format!("{location}: {prefix}.factor"), "positive and finite", "nothing such");
-            Ok(RopeScaling::Linear { factor: factor.ok_or_else(bad)? })
+            let shown = factor.map_or("nothing".into(), |f| f.to_string());
+            let bad = || Error::config(format!("{location}: {}", factors[0]), "positive and finite", shown);
+            Ok(RopeScaling::Linear { factor: factor.filter(|f| *f > 0.0 && f.is_finite()).ok_or_else(bad)? })
         }
         other => Err(unsupported(location, &kind, other, "none, linear")),
     }
@@ -131,6 +137,11 @@ impl Weights {
         Ok(Self { file: GgufFile::open(path)?, reordered })
     }
 
+    /// Names of the tensors, but for the one that the configuration holds.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.file.names().into_iter().filter(|name| name != ROPE_FACTORS).collect()
+    }
+
     /// Decodes one tensor of the expected shape to values of `dtype`, all finite.
     ///
     /// # Errors
@@ -142,7 +153,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>> {
-        let stored = gguf_name(name);
+        let stored = stored_name(name);
         if let Some(found) = self.file.shape(&stored).filter(|found| *found != expected) {
             return Err(shape_error(&self.file.path().display().to_string(), &stored, &expected, found));
         }
@@ -153,14 +164,13 @@ impl Weights {
                 values = halves_apart(&values, expected[0] / heads, values.len() / expected[0]);
             }
         }
-        let data = TensorData::new(values, expected).convert_dtype(dtype);
-        check_tensor(name, &data)?;
+        let data = converted(name, TensorData::new(values, expected), dtype)?;
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 }
 
 /// GGUF's name of a tensor; one that it has no name for keeps its own, and is then reported as missing.
-fn gguf_name(name: &str) -> String {
+pub(super) fn stored_name(name: &str) -> String {
     match name {
         "model.embed_tokens.weight" => return EMBEDDING.into(),
         "model.norm.weight" => return "output_norm.weight".into(),
@@ -204,9 +214,9 @@ mod tests {
 
     #[test]
     fn every_part_of_a_block_has_its_name() {
-        assert_eq!(gguf_name("model.layers.12.self_attn.q_proj.bias"), "blk.12.attn_q.bias");
-        assert_eq!(gguf_name("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
-        assert_eq!(gguf_name("lm_head.weight"), "output.weight");
-        assert_eq!(gguf_name("model.layers.0.self_attn.rotary.weight"), "model.layers.0.self_attn.rotary.weight");
+        assert_eq!(stored_name("model.layers.12.self_attn.q_proj.bias"), "blk.12.attn_q.bias");
+        assert_eq!(stored_name("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
+        assert_eq!(stored_name("lm_head.weight"), "output.weight");
+        assert_eq!(stored_name("model.layers.0.self_attn.rotary.weight"), "model.layers.0.self_attn.rotary.weight");
     }
 }

@@ -1,7 +1,8 @@
 //! Fetches a model from the Hugging Face Hub.
 
 use super::config::DecoderConfig;
-use super::pretrained::{INDEX_FILE, Pretrained, SINGLE_FILE, shard_names};
+use super::pretrained::Pretrained;
+use super::shards::{INDEX_FILE, SINGLE_FILE, shard_names};
 use crate::error::Result;
 use crate::hub::{HubOptions, Snapshot};
 use crate::progress::Control;

@@ -1,9 +1,10 @@
 //! Writes a model with its adapter folded in as a plain Hugging Face directory, and proves that it computes the same.
 
-use super::{causal_lm::CausalLm, pretrained::Pretrained, token_batch::TokenBatch};
+use super::{causal_lm::CausalLm, config::DecoderConfig, pretrained::Pretrained, token_batch::TokenBatch};
 use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result, check_finite};
+use crate::file_kind::parse_json;
 use crate::lora::{Adaptable, LoraLinear, to_vec};
 use crate::tape::Tape;
 use crate::tensor_file::{StoredArray, stream_arrays};
@@ -98,7 +99,9 @@ impl Pretrained {
         if n_modules == 0 {
             return Err(Error::empty("adapter"));
         }
-        if model.config() != self.config() {
+        // a head of its own unties what the configuration ties
+        let declared = DecoderConfig { tied_head: self.config().tied_head, ..model.config().clone() };
+        if declared != *self.config() {
             let reason = format!("the model was not loaded from {}: its shape is another", self.dir().display());
             return Err(Error::Incompatible(reason));
         }
@@ -142,9 +145,8 @@ impl Pretrained {
     /// The base's configuration, true of the merged weights.
     fn write_config(&self, model: &CausalLm, to: &Path) -> Result<()> {
         let path = self.dir().join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let mut fields: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|e| Error::format(path.display(), e))?;
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let mut fields: Map<String, Value> = parse_json(&bytes, path.display())?;
         fields.insert("tie_word_embeddings".into(), json!(is_tied(&model.head)));
         // transformers 5 says `dtype`, the versions before it `torch_dtype`; both read the older word
         let names = ["dtype", "torch_dtype"].into_iter().filter(|name| fields.contains_key(*name));
@@ -173,7 +175,8 @@ fn check_rows(model: &CausalLm, rows: &[Vec<u32>]) -> Result<()> {
             return Err(Error::empty(format!("row {r}")));
         }
         if row.len() > limit {
-            return Err(Error::PromptTooLong { item: format!("row {r}"), tokens: row.len(), limit });
+            let bound = format!("at most the model's context of {limit}");
+            return Err(Error::config(format!("tokens of row {r}"), bound, row.len()));
         }
         if let Some(id) = row.iter().find(|id| **id as usize >= vocabulary) {
             let field = format!("token id in row {r}");

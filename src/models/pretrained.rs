@@ -1,19 +1,18 @@
 //! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
-use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig};
+use super::load_report::{LoadReport, check_names, check_unread};
+use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, shards::Shards};
 use crate::error::{Error, Result};
+use crate::float_type::check_float;
 use crate::lora::LoraLinear;
-use crate::plain_name::is_plain;
-use crate::tensor_file::TensorFile;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{DType, Device, Tensor};
-use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(super) const SINGLE_FILE: &str = "model.safetensors";
-pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// A checkpoint on disk whose configuration has been read and checked.
 #[derive(Debug, Clone)]
@@ -85,30 +84,58 @@ impl Pretrained {
     /// Reads all weights onto `device`, frozen.
     ///
     /// # Errors
-    /// If a shard or tensor is missing, truncated, of another shape, or holds values that are not finite.
+    /// Those of [`Pretrained::load_with_report`].
     pub fn load(&self, device: &Device) -> Result<CausalLm> {
-        let source = match &self.format {
-            Format::Safetensors => Source::Shards(Shards::open(&self.dir)?),
+        Ok(self.load_with_report(device)?.0)
+    }
+
+    /// Reads all weights onto `device`, frozen, and says what else the files hold.
+    ///
+    /// A configuration that ties the output head to the embedding is obeyed where the weights have one of both, or both with
+    /// the same values. Where they differ, the head of the file is used, as transformers does, and the report says so; the
+    /// model's [`DecoderConfig::tied_head`] is then false. Names may lack their `model.`, as `AutoModel` saves them.
+    ///
+    /// # Errors
+    /// If the element type is no floating-point type or unknown to the device; if a shard or tensor is missing, truncated, of
+    /// another shape, holds values that are not finite or that the element type cannot hold, or stands in two shards with
+    /// different values; if the files hold tensors that would change the logits and that the configuration does not declare:
+    /// an adapter that is not merged, biases, more layers.
+    pub fn load_with_report(&self, device: &Device) -> Result<(CausalLm, LoadReport)> {
+        let what = "element type of the model";
+        check_float(what, self.dtype)?;
+        if !device.supports_dtype(self.dtype) {
+            let supported = "what the device computes with".into();
+            return Err(Error::Unsupported { what: what.into(), found: format!("{:?}", self.dtype), supported });
+        }
+        let (source, location) = match &self.format {
+            Format::Safetensors => (Source::Shards(Shards::open(&self.dir)?), &self.dir),
             #[cfg(feature = "gguf")]
-            Format::Gguf(path) => Source::Gguf(Box::new(super::gguf::Weights::open(path, &self.config)?)),
+            Format::Gguf(path) => (Source::Gguf(Box::new(super::gguf::Weights::open(path, &self.config)?)), path),
         };
-        let mut weights = Weights { source, device: device.clone().without_autodiff(), dtype: self.dtype };
-        let config = &self.config;
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let table: Tensor<2> = weights.tensor("model.embed_tokens.weight", [vocab, hidden])?;
-        let blocks = (0..config.n_layers).map(|layer| weights.block(config, layer)).collect::<Result<Vec<_>>>()?;
-        let norm = weights.norm("model.norm", config)?;
-        let mut head = if config.tied_head {
-            LoraLinear::new("lm_head", table.clone().transpose(), None)
-        } else {
-            weights.linear("lm_head", hidden, vocab, false)?
-        };
+        let mut config = self.config.clone();
+        let place = location.display().to_string();
+        check_names(&place, &source.names(), config.n_layers)?;
+        let mut weights =
+            Weights { source, device: device.clone().without_autodiff(), dtype: self.dtype, asked: BTreeSet::new() };
+        let (table, own_head) = weights.ends(&config)?;
+        let mut report = LoadReport { location: location.clone(), ..LoadReport::default() };
+        report.untied_head = config.tied_head && own_head.is_some();
+        config.tied_head = own_head.is_none();
+        let blocks = (0..config.n_layers).map(|layer| weights.block(&config, layer)).collect::<Result<Vec<_>>>()?;
+        let norm = weights.norm("model.norm", &config)?;
+        let weight = own_head.unwrap_or_else(|| table.clone().transpose());
+        let mut head = LoraLinear::new("lm_head", weight, None);
         head.is_head = true;
         head.is_tied = config.tied_head;
-        let mut embedding: Embedding = EmbeddingConfig::new(1, hidden).init(&weights.device);
+        let mut embedding: Embedding = EmbeddingConfig::new(1, config.hidden_size).init(&weights.device);
         embedding.weight = Param::from_tensor(table);
-        let model = CausalLm { embedding, blocks, norm, head, config: config.clone() };
-        Ok(model.no_grad())
+        report.unread_tensors = check_unread(&place, weights.unread(), config.n_layers)?;
+        if let Source::Shards(shards) = &weights.source {
+            report.repeated_tensors = shards.repeated();
+            report.unread_files = shards.unread_files();
+        }
+        let model = CausalLm { embedding, blocks, norm, head, config };
+        Ok((model.no_grad(), report))
     }
 }
 
@@ -117,6 +144,8 @@ struct Weights {
     source: Source,
     device: Device,
     dtype: DType,
+    /// Names in the files of the tensors that were read.
+    asked: BTreeSet<String>,
 }
 
 /// The opened files.
@@ -126,19 +155,85 @@ enum Source {
     Gguf(Box<super::gguf::Weights>),
 }
 
-impl Weights {
-    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
-        match &mut self.source {
-            Source::Shards(shards) => shards.file_of(name)?.read(name, shape, self.dtype, &self.device),
+impl Source {
+    /// The name that a tensor has in the files.
+    fn stored_name(&self, name: &str) -> String {
+        match self {
+            Self::Shards(shards) => shards.stored_name(name),
             #[cfg(feature = "gguf")]
-            Source::Gguf(file) => file.read(name, shape, self.dtype, &self.device),
+            Self::Gguf(_) => super::gguf::stored_name(name),
         }
     }
 
-    /// Reads a linear, transposed to `[d_in, d_out]` and laid out anew, because products of transposed views are slower.
+    fn is_bare(&self) -> bool {
+        match self {
+            Self::Shards(shards) => shards.is_bare(),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(_) => false,
+        }
+    }
+
+    /// The names of the tensors in the files, but for those that the configuration has been read from.
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Shards(shards) => shards.names(),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(file) => file.names(),
+        }
+    }
+}
+
+impl Weights {
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let stored = self.source.stored_name(name);
+        let tensor = match &mut self.source {
+            Source::Shards(shards) => shards.file_of(&stored)?.read(&stored, shape, self.dtype, &self.device),
+            #[cfg(feature = "gguf")]
+            Source::Gguf(file) => file.read(name, shape, self.dtype, &self.device),
+        }?;
+        self.asked.insert(stored);
+        Ok(tensor)
+    }
+
+    /// Names of tensors that were not read.
+    fn unread(&self) -> Vec<String> {
+        self.source.names().into_iter().filter(|name| !self.asked.contains(name)).collect()
+    }
+
+    /// The embedding, `[vocab, hidden]`, and the weight of the output head where it is not the embedding, `[hidden, vocab]`.
+    fn ends(&mut self, config: &DecoderConfig) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
+        let shape = [config.vocab_size, config.hidden_size];
+        let names = self.source.names();
+        let has = |name: &str| names.contains(&self.source.stored_name(name));
+        let (has_table, has_head) = (has(EMBEDDING), has(HEAD));
+        if !config.tied_head && !has_head && self.source.is_bare() {
+            return Err(Error::Incompatible(format!(
+                "no `{HEAD}`: a model saved from `AutoModel` (names without `model.`) has no output head, and \
+                 `tie_word_embeddings` is false: save it from `AutoModelForCausalLM`"
+            )));
+        }
+        // a tie holds in both directions
+        let table = self.tensor(if config.tied_head && has_head && !has_table { HEAD } else { EMBEDDING }, shape)?;
+        if config.tied_head && !(has_head && has_table) {
+            return Ok((table, None));
+        }
+        let head = self.tensor(HEAD, shape)?;
+        if config.tied_head && head.clone().into_data().as_bytes() == table.clone().into_data().as_bytes() {
+            return Ok((table, None));
+        }
+        let head = self.laid_out(head);
+        Ok((table, Some(head)))
+    }
+
+    /// A weight transposed and laid out anew, because products of transposed views are slower.
+    fn laid_out(&self, weight: Tensor<2>) -> Tensor<2> {
+        Tensor::from_data(weight.transpose().into_data(), (&self.device, self.dtype))
+    }
+
+    /// Reads a linear, transposed to `[d_in, d_out]`.
     fn linear(&mut self, path: &str, d_in: usize, d_out: usize, bias: bool) -> Result<LoraLinear> {
         let weight: Tensor<2> = self.tensor(&format!("{path}.weight"), [d_out, d_in])?;
-        let weight = Tensor::from_data(weight.transpose().into_data(), (&self.device, self.dtype));
+        let weight = self.laid_out(weight);
         let bias = bias.then(|| self.tensor(&format!("{path}.bias"), [d_out])).transpose()?;
         Ok(LoraLinear::new(path, weight, bias))
     }
@@ -173,63 +268,4 @@ impl Weights {
             mlp_norm: self.norm(&format!("{path}.post_attention_layernorm"), config)?,
         })
     }
-}
-
-/// The safetensors files of a checkpoint and which tensor is where.
-struct Shards {
-    dir: PathBuf,
-    files: Vec<TensorFile>,
-    place: HashMap<String, usize>,
-}
-
-impl Shards {
-    fn open(dir: &Path) -> Result<Self> {
-        let names = match dir.join(SINGLE_FILE) {
-            single if single.is_file() => vec![SINGLE_FILE.to_string()],
-            single => {
-                let index = dir.join(INDEX_FILE);
-                if !index.is_file() {
-                    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-                    return Err(Error::io(single, missing));
-                }
-                shard_names(&index)?
-            }
-        };
-        let mut shards = Self { dir: dir.to_path_buf(), files: Vec::new(), place: HashMap::new() };
-        for name in names {
-            let file = TensorFile::open(dir.join(name))?;
-            shards.place.extend(file.names().into_iter().map(|tensor| (tensor, shards.files.len())));
-            shards.files.push(file);
-        }
-        Ok(shards)
-    }
-
-    fn file_of(&mut self, name: &str) -> Result<&mut TensorFile> {
-        let place = self.place.get(name).copied();
-        place
-            .and_then(|i| self.files.get_mut(i))
-            .ok_or_else(|| Error::MissingTensor { name: name.to_string(), location: self.dir.clone() })
-    }
-}
-
-/// File names in a shard index; each must be a plain name inside the directory.
-pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(index.display(), e))?;
-    let map = value
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| Error::format(index.display(), "has no `weight_map`"))?;
-    let mut names = std::collections::BTreeSet::new();
-    for (tensor, file) in map {
-        let name = file.as_str().unwrap_or_default();
-        if !is_plain(name) {
-            return Err(Error::format(
-                index.display(),
-                format!("tensor `{tensor}` is placed in `{file}`, which is not a plain file name"),
-            ));
-        }
-        names.insert(name.to_string());
-    }
-    Ok(names.into_iter().collect())
 }

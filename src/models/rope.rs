@@ -1,6 +1,6 @@
 //! Rotates queries and keys by their positions.
 
-use super::config::{DecoderConfig, RopeScaling};
+use super::{config::DecoderConfig, rope_scaling::RopeScaling};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
 
@@ -64,8 +64,12 @@ fn inverse_frequencies(config: &DecoderConfig) -> Vec<f64> {
             RopeScaling::Factors(ref factors) => w / factors[i],
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let turns = original_context * w / (2.0 * PI);
-                let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let smooth = smooth.clamp(0.0, 1.0);
+                // the edges come first: a band of no width is a step, not 0/0
+                let smooth = match turns {
+                    low if low < low_freq_factor => 0.0,
+                    high if high >= high_freq_factor => 1.0,
+                    between => (between - low_freq_factor) / (high_freq_factor - low_freq_factor),
+                };
                 w * (smooth + (1.0 - smooth) / factor)
             }
         })
@@ -89,5 +93,30 @@ mod tests {
         assert_eq!(plain[0], stretched[0]);
         assert!((plain[31] / stretched[31] - 8.0).abs() < 1e-12); // one division
         assert!(plain.iter().zip(&stretched).all(|(p, s)| s <= p && *s >= p / 8.0));
+    }
+
+    #[test]
+    fn a_band_of_no_width_is_a_step() {
+        // with θ = (2π)² and a head of four, the frequencies are 1 and 1/2π: over 2π² positions, π turns and half a turn
+        let text = r#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "vocab_size": 5, "max_position_embeddings": 9, "rms_norm_eps": 1e-5}"#;
+        let config = DecoderConfig::from_json(text, "x").unwrap();
+        for (edge, expected) in [(0.4, [1.0, 0.5 / PI]), (1.0, [1.0, 0.125 / PI]), (4.0, [0.25, 0.125 / PI])] {
+            let scaling = RopeScaling::Llama3 {
+                factor: 4.0,
+                low_freq_factor: edge,
+                high_freq_factor: edge,
+                original_context: 2.0 * PI * PI,
+            };
+            let config = DecoderConfig { rope_theta: 4.0 * PI * PI, rope_scaling: scaling, ..config.clone() };
+            let found = inverse_frequencies(&config);
+            let close = |(a, b): (&f64, f64)| (a - b).abs() < 1e-12; // a few roundings
+            assert!(found.iter().zip(expected).all(close), "{edge}: {found:?}");
+        }
+        // exactly at the edge, where the quotient would be 0/0: the first frequency turns 1/2π times in one position
+        let edge = 1.0 / (2.0 * PI);
+        let scaling =
+            RopeScaling::Llama3 { factor: 4.0, low_freq_factor: edge, high_freq_factor: edge, original_context: 1.0 };
+        assert_eq!(inverse_frequencies(&DecoderConfig { rope_scaling: scaling, ..config })[0], 1.0);
     }
 }

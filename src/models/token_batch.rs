@@ -5,12 +5,11 @@ use crate::data::{
     BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
 };
 use crate::error::{Error, Result};
+use crate::float_type::{absent, check_float};
 use crate::hash::fnv1a;
+use crate::lora::at_least_f32;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
-
-/// Added to attention scores where a query may not look: finite, because a row of −∞ would be NaN after softmax.
-const HIDDEN: f64 = -1e9;
 
 /// Token rows of several items, padded to one length.
 #[derive(Debug, Clone)]
@@ -95,6 +94,7 @@ impl TokenBatch {
     }
 
     fn build(host: HostBatch) -> Result<Self> {
+        check_float("element type of a batch", host.dtype)?;
         let items: Vec<&EncodedItem> = host.items.iter().collect();
         let padded = PaddedRows::from_items(&items, PAD_ID, host.side)?;
         // devices count in i32
@@ -137,20 +137,21 @@ impl TokenBatch {
         })
     }
 
-    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, −10⁹ elsewhere.
+    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere.
     ///
     /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
     /// every row hides its own.
     pub(super) fn attention_mask(&self, dtype: DType) -> Tensor<4> {
         let (n_rows, tokens) = self.mask.dim();
         let n = if self.positions.is_some() { n_rows } else { 1 };
+        let hidden = absent(dtype) as f32;
         let mut values = vec![0f32; n * tokens * tokens];
         for r in 0..n {
             for i in 0..tokens {
                 for j in 0..tokens {
                     let visible = j <= i && (n == 1 || self.mask[[r, j]]);
                     if !visible {
-                        values[(r * tokens + i) * tokens + j] = HIDDEN as f32;
+                        values[(r * tokens + i) * tokens + j] = hidden;
                     }
                 }
             }
@@ -185,7 +186,10 @@ impl HostBatch {
         Scored {
             predictors: indices_on(&self.device, predictors),
             targets: indices_on(&self.device, targets).reshape([n, 1]),
-            weights: Tensor::from_data(TensorData::new(weights, [padded.n_rows, n]), (&self.device, self.dtype)),
+            weights: Tensor::from_data(
+                TensorData::new(weights, [padded.n_rows, n]),
+                (&self.device, at_least_f32(self.dtype)),
+            ),
         }
     }
 }

@@ -187,6 +187,26 @@ fn bad_data_are_refused_by_name_and_numbers() {
             &["quiz.jsonl:1", "choices", "empty"],
         ),
         (
+            "a line whose answer has another name",
+            || task_file(&format!("{GOOD}\n{}\n", GOOD.replace("answer", "label"))),
+            &["quiz.jsonl:2", "unknown field `label`", "here it is called `answer`"],
+        ),
+        (
+            "a line with a field that nobody reads",
+            || task_file(&GOOD.replace("\"answer\"", "\"source\": \"web\", \"answer\"")),
+            &["quiz.jsonl:1", "unknown field `source`", "`answer`"],
+        ),
+        (
+            "a line with one choice",
+            || task_file(&GOOD.replace("[\"yes\", \"no\"], \"answer\": 1", "[\"yes\"], \"answer\": 0")),
+            &["quiz.jsonl:1", "`choices` of item `a`", "at least 2", "got 1"],
+        ),
+        (
+            "an item with one choice",
+            || Task::new("t", vec![Item::new("q4", "yes?", ["yes"]).with_answer(0)]).map(|_| ()),
+            &["`choices` of item `q4`", "at least 2", "got 1"],
+        ),
+        (
             "a line whose answer is out of range",
             || task_file(&GOOD.replace("1}", "5}")),
             &["quiz.jsonl:1", "label 5", "2 classes"],

@@ -63,6 +63,16 @@ fn a_bad_checkpoint_is_refused_by_name_and_numbers() {
             &["rope_type", "yarn", "llama3"],
         ),
         (
+            "a rope type that is not computed in the place that transformers would not read",
+            || load(with_config("rope_scaling", json!({"type": "yarn", "factor": 4.0}))),
+            &["rope_scaling.rope_type", "yarn", "llama3"],
+        ),
+        (
+            "rope scaling said twice",
+            || load(with_config("rope_scaling", json!({"type": "linear", "factor": 4.0}))),
+            &["`rope_scaling` is", "`rope_parameters` is", "4.0", "10000.0"],
+        ),
+        (
             "key heads that do not divide",
             || load(with_config("num_key_value_heads", json!(3))),
             &["num_key_value_heads", "= 4", "got 3"],

@@ -53,6 +53,11 @@ fn what_is_wrong_is_named_with_its_numbers() {
         |dims: &[u64], kind: u32, offset: u64| file().with_tensors(vec![("a", dims.to_vec(), kind, offset)]).bytes();
     let length_of = |n: u64| n.to_le_bytes().to_vec();
     refused("five bytes", b"GGUF\x03", &["needs 24", "has 5"]);
+    refused("nothing", b"", &["empty"]);
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 77\n";
+    refused("a pointer", pointer, &["Git LFS pointer", "77 bytes", "git lfs pull"]);
+    refused("a page", b"<html><head></head><body>Not found</body></html>", &["web page"]);
+    refused("safetensors", &[&2u64.to_le_bytes()[..], b"{}", &[0; 32]].concat(), &["safetensors", "from_dir"]);
     refused("another magic", &[&b"GGML"[..], &[0; 40]].concat(), &["GGUF"]);
     for version in [1, 2, 4] {
         let found = format!("`{version}`");
@@ -145,6 +150,26 @@ fn metadata_becomes_the_configuration() {
     assert_eq!((config.hidden_size, config.head_dim, config.n_kv_heads, config.vocab_size), (32, 8, 2, 8));
     assert_eq!((config.norm_eps, config.rope_theta, config.tied_head), (1e-5, 500_000.0, true));
     assert_eq!(format!("{:?}", config.rope_scaling), "Linear { factor: 2.5 }");
+}
+
+#[test]
+fn rotary_scaling_is_read_as_llama_cpp_reads_it() {
+    let scaling = |edit: fn(File) -> File| format!("{:?}", configured(&edit(llama())).unwrap().config().rope_scaling);
+    let linear = "Linear { factor: 2.5 }";
+    assert_eq!(scaling(|file| file), "None");
+    // a factor without a type, under the present key and the one of old files
+    assert_eq!(scaling(|file| file.with("llama.rope.scaling.factor", Value::F32(2.5))), linear);
+    assert_eq!(scaling(|file| file.with("llama.rope.scale_linear", Value::F32(2.5))), linear);
+    let none = |file: File| {
+        file.with("llama.rope.scaling.factor", Value::F32(2.5)).with("llama.rope.scaling.type", Value::Text("none"))
+    };
+    assert_eq!(scaling(none), "None");
+    let both =
+        llama().with("llama.rope.scaling.factor", Value::F32(2.5)).with("llama.rope.scale_linear", Value::F32(4.0));
+    let error = configured(&both).unwrap_err().to_string();
+    for part in ["`llama.rope.scaling.factor` is 2.5", "`llama.rope.scale_linear` is 4"] {
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Models from GGUF files against the directories that they were made from.
 
 use crate::support::{Fixture, device, logits, relative_error, root};
+use crate::writer::{Entry, File, Value};
+use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::{CausalLm, Pretrained, PromptClassifier, RopeScaling};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
@@ -73,6 +75,64 @@ fn a_tied_bf16_model_with_biases_and_rotary_factors_is_the_same_model() {
     let [found, expected] = [found, expected].map(|lm| logits(&PromptClassifier::new(lm, &data).unwrap(), &data));
     // the file holds the factors in f32: angles differ by 6e-8 of themselves, logits by a few roundings
     assert!(relative_error(&found, &expected) < 1e-5);
+}
+
+/// `tiny_llama.gguf` written anew in f32, with more tensors of zeros.
+fn tiny_with(more: &[(&'static str, usize)]) -> Vec<u8> {
+    let mut old = GgufFile::open(gguf("tiny_llama")).unwrap();
+    let (mut tensors, mut data): (Vec<Entry>, Vec<u8>) = Default::default();
+    let mut put = |name: &'static str, shape: &[usize], values: &[f32]| {
+        data.resize(data.len().next_multiple_of(32), 0);
+        tensors.push((name, shape.iter().rev().map(|n| *n as u64).collect(), 0, data.len() as u64));
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    };
+    for name in old.names() {
+        let shape = old.shape(&name).unwrap().to_vec();
+        let values = old.values(&name).unwrap();
+        put(name.leak(), &shape, &values);
+    }
+    more.iter().for_each(|(name, n)| put(name, &[*n], &vec![0.0; *n]));
+    let counts = [
+        ("context_length", 64),
+        ("embedding_length", 32),
+        ("block_count", 2),
+        ("feed_forward_length", 48),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+    ];
+    let mut file = File { tensors, data, ..File::default() }
+        .with("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-6))
+        .with("llama.rope.freq_base", Value::F32(1e4));
+    for (key, n) in counts {
+        file = file.with(&format!("llama.{key}"), Value::U32(n));
+    }
+    file.bytes()
+}
+
+#[test]
+fn tensors_that_nobody_asks_for_are_reported_or_refused_where_logits_depend_on_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let load = |more: &[(&'static str, usize)]| {
+        std::fs::write(&path, tiny_with(more)).unwrap();
+        Pretrained::from_gguf(&path)?.load_with_report(&device())
+    };
+    let (model, report) = load(&[]).unwrap();
+    assert!(report.is_empty(), "{report}");
+    assert_same_weights(&model, &both("tiny_llama", DType::F32)[1], 20);
+    let (_, report) = load(&[("cls.output.weight", 8)]).unwrap();
+    assert_eq!((report.unread_tensors.as_slice(), &report.location), (&["cls.output.weight".to_string()][..], &path));
+    for (name, part) in [
+        ("blk.1.attn_k.bias", "bias that the configuration does not declare"),
+        ("blk.2.attn_norm.weight", "beyond the 2"),
+        ("blk.0.attn_q_norm.weight", "does not compute"),
+        ("output.bias", "bias"),
+    ] {
+        let error = load(&[(name, 32)]).unwrap_err().to_string();
+        for part in ["m.gguf", name, part] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }
 
 /// `BAYES_LORA_SMOLLM2_GGUF` is the Q4_1 file of SmolLM2-135M-Instruct, `BAYES_LORA_SMOLLM2_DIR` the directory in f32 that
