@@ -28,10 +28,12 @@ use bayes_lora::curvature::{
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
+use bayes_lora::number::significant;
 use bayes_lora::plot::CurveChart;
 use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, Stationarity, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
+use bayes_lora::search::Search;
 use clap::Parser;
 use ndarray::Axis;
 use questions::Form;
@@ -185,6 +187,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (k, candidate) in candidates.iter().enumerate() {
         let Candidate { name, config, sums_bytes, laplace, quadratic } = candidate;
         let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
+        tuned.searches.iter().filter_map(Search::remark).for_each(|remark| println!("{name}: {remark}"));
         let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
             let p = test[k].belief(precisions)?.probabilities(LINK)?;
             let scores = Scores::new(p.view(), &labels, &options)?;
@@ -362,8 +365,12 @@ fn evidence_chart(candidates: &[Candidate]) -> Result<CurveChart, Box<dyn Error>
 fn print_row(row: &Row) {
     let at = |at: &At| {
         format!(
-            "λ {:>9.3} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
-            at.prior_precision, at.nll.value, at.ece.value, at.accuracy.value, at.mean_confidence
+            "λ {:>9} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
+            significant(at.prior_precision),
+            at.nll.value,
+            at.ece.value,
+            at.accuracy.value,
+            at.mean_confidence
         )
     };
     let against = row.against_exact.as_ref().map_or(String::new(), |a| {

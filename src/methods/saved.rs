@@ -16,6 +16,7 @@ use crate::file_header::{Exact, parse_header};
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, POSTERIOR_FILE};
+use crate::search::{ExactSearch, Search};
 use crate::tensor_file::{TensorFile, write_checked};
 use ndarray::CowArray;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a kind needs another.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_belief";
 /// What a belief keeps, but for a Laplace posterior: that has the format and the name of its own.
@@ -46,6 +47,7 @@ struct Header {
     model: ModelFingerprint,
     spent: Spent,
     found: BTreeMap<String, Exact>,
+    searches: Vec<ExactSearch>,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
@@ -75,6 +77,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             model: ModelFingerprint::of(model, &read_adapter(model)?)?,
             spent: self.spent,
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
+            searches: self.searches.iter().map(ExactSearch::new).collect::<Result<_>>()?,
         };
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         if let Some(posterior) = &kept.posterior {
@@ -119,7 +122,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
         };
         let belief = restore(&mut kept, map)?;
         kept.finish()?;
-        Ok(Self { belief, spent: header.spent, found: numbers(header.found) })
+        let searches = header.searches.into_iter().map(Search::from).collect();
+        Ok(Self { belief, spent: header.spent, found: numbers(header.found), searches })
     }
 }
 

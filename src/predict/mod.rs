@@ -7,6 +7,7 @@ mod noisy;
 mod prediction;
 mod rows;
 mod sampled;
+mod training_fit;
 
 pub use head::{HeadRows, predict_head};
 pub use linearized::{predict_linearized, predict_linearized_for_all};
@@ -14,3 +15,4 @@ pub use map::predict_map;
 pub use noisy::{RowKeys, predict_noisy};
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;
+pub use training_fit::TrainingFit;

@@ -15,6 +15,7 @@ use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset, known_labels};
+use crate::number::significant;
 use crate::progress::{Bar, Control};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -250,7 +251,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             tokens_per_second,
             skipped,
         });
-        Ok(format!("loss {mean_nll:.3}, {tokens_per_second:.0} tokens/s"))
+        Ok(format!("loss {}, {tokens_per_second:.0} tokens/s", significant(mean_nll)))
     }
 
     /// Counts a step that must not change anything.

@@ -8,7 +8,7 @@ use super::schedule::{Decay, Schedule};
 use super::snapshots::Snapshots;
 use super::update::{AdamW, UpdateRule};
 use crate::batches::in_order;
-use crate::belief::log_softmax;
+use crate::belief::{item_losses, log_softmax, top_class};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
@@ -152,7 +152,7 @@ impl Trainer {
     }
 }
 
-/// Mean NLL in nats and accuracy.
+/// Mean NLL in nats and accuracy; of tied classes the first is the answer, as everywhere ([`top_class`]).
 pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
@@ -169,11 +169,9 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
         Ok(mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask()))
     };
     in_order("validation", batches.len(), control.workers(), work, |index, logits| {
-        for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&batches[index]) {
-            let label = labels[item];
-            nll -= row[label];
-            right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
-        }
+        let of_batch: Vec<usize> = batches[index].iter().map(|&item| labels[item]).collect();
+        nll += item_losses(log_softmax(logits.view()).view(), &of_batch).iter().sum::<f64>();
+        right += logits.outer_iter().zip(&of_batch).filter(|(row, label)| top_class(row.view()) == **label).count();
         control.check("validation", index + 1, batches.len())
     })?;
     Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
