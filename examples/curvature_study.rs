@@ -329,8 +329,8 @@ fn compare(found: &LogitBelief, exact: &LogitBelief) -> Result<Against, Box<dyn 
         }
     }
     ratios.sort_by(f64::total_cmp);
-    let (p, q) = (exact.probabilities(LINK)?, found.probabilities(LINK)?);
-    let kl = |(p, q): (&f64, &f64)| if *p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    let (p, q) = (exact.log_probabilities(LINK)?, found.log_probabilities(LINK)?);
+    let kl = |(p, q): (&f64, &f64)| if p.is_finite() { p.exp() * (p - q) } else { 0.0 };
     Ok(Against {
         median_variance_ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN),
         log_variance_correlation: correlation(&logs),

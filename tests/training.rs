@@ -2,10 +2,12 @@
 
 mod support;
 
+use bayes_lora::belief::softmax;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, initial_weights, read_adapter};
-use bayes_lora::models::{Classifier, Dataset, Mlp};
+use bayes_lora::metrics::accuracy;
+use bayes_lora::models::{Classifier, Dataset, Mlp, Points};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
@@ -15,6 +17,7 @@ use bayes_lora::train::{
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::DType;
+use ndarray::Array2;
 use std::collections::BTreeSet;
 use support::points::{adapted, blobs, changed, distance, flipped, log_lines, nll, quick, train, values};
 use support::{Fixture, logits};
@@ -228,4 +231,17 @@ fn without_shuffling_every_epoch_has_the_data_s_order() {
     assert_eq!(values(&run(1)), values(&run(2)));
     let shuffled = train(TrainerConfig { shuffle: true, ..config.clone() }, adapted(0.0), &data, None).model;
     assert_ne!(values(&run(1)), values(&shuffled));
+}
+
+#[test]
+fn of_classes_that_tie_the_first_is_the_answer_in_training_as_in_metrics() {
+    // without biases every point at zero has equal logits, whatever the adapter
+    let labels = vec![0, 1, 1, 0, 0, 1, 0];
+    let tied = Points::new(Array2::zeros((7, 2)), labels.clone()).unwrap();
+    let outcome = train(quick(1), adapted(0.0), &blobs(16, 1), Some(&tied));
+    let probabilities = softmax(logits(&outcome.model, &tied).view());
+    assert!(probabilities.iter().all(|p| *p == 0.5));
+    let accuracy = accuracy(probabilities.view(), &labels).unwrap();
+    assert_eq!(accuracy, 4.0 / 7.0);
+    assert_eq!(outcome.report.epochs[0].validation_accuracy, Some(accuracy));
 }

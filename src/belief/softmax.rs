@@ -29,7 +29,9 @@ pub(super) fn log_mean(logs: ArrayView2<f64>, weights: ArrayView1<f64>) -> Array
     let mean = |column: ArrayView1<f64>| {
         // a draw without weight may hold anything
         let weighted = column.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
-        log_sum_exp(weighted.map(|(log, weight)| log + weight.ln()))
+        let log = log_sum_exp(weighted.map(|(log, weight)| log + weight.ln()));
+        // no mean of probabilities is above 1, but for rounding
+        if log > 0.0 { 0.0 } else { log }
     };
     logs.axis_iter(Axis(1)).map(mean).collect()
 }

@@ -292,6 +292,25 @@ mod tests {
     }
 
     #[test]
+    fn in_logarithms_an_answer_800_nats_off_is_calibrated_like_any_other() {
+        let mut logits = Array2::from_shape_fn((40, 2), |(i, c)| if c == 0 { 1.0 + i as f64 / 20.0 } else { 0.0 });
+        logits[[0, 0]] = 800.0;
+        let labels: Vec<usize> = (0..40).map(|i| usize::from(i % 4 == 0)).collect();
+        let logs = log_softmax(logits.view());
+        // through probabilities, in which it has become 0, the item seems to lack its class
+        let lost = Calibration::Temperature.fit(logs.mapv(f64::exp).view(), &labels);
+        assert!(lost.err().unwrap().to_string().contains("held-out item 0"));
+        for calibration in [Calibration::Temperature, Calibration::VectorScaling] {
+            let fitted = calibration.fit_logs(logs.view(), &labels).unwrap();
+            let better = fitted.apply_to_log_probabilities(logs.view()).unwrap();
+            assert!(better.iter().all(|l| l.is_finite()));
+            assert!(better.mapv(f64::exp).sum_axis(ndarray::Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-12));
+            let loss = |logs: &Array2<f64>| crate::belief::item_losses(logs.view(), &labels).iter().sum::<f64>();
+            assert!(loss(&better) < 0.2 * loss(&logs), "{calibration:?}");
+        }
+    }
+
+    #[test]
     fn parameters_give_their_calibrator_back_or_are_refused() {
         let (p, labels) = example();
         for calibration in [Calibration::Temperature, Calibration::VectorScaling] {

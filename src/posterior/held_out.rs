@@ -312,7 +312,9 @@ impl HeldOut {
                     nll(&moved)
                 })?;
                 ends[index] = ((own + found.bounds.0, own + found.bounds.1), found.end);
-                if found.value < best {
+                // an end that is level with the best is taken too, so that the value is where its search says it is
+                let at_end = matches!(found.end, SearchEnd::AtLower | SearchEnd::AtUpper);
+                if found.value < best || at_end && found.value <= best + LINE.level {
                     (best, logs[index]) = (found.value, own + found.at);
                 }
             }

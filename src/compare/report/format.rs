@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn numbers_keep_three_decimals_and_only_zero_is_written_as_zero() {
         let texts = [0.0, 0.12345, -0.5, 99.9996, 708.396, 1234567.0, -2.5e-5].map(number);
-        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "−2e−5"]);
+        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "−3e−5"]);
         assert_eq!(number(-0.0), "0.000");
         assert_eq!([0.02, -0.02, 0.0, 1e-4].map(signed), ["+0.020", "−0.020", "0.000", "+1e−4"]);
         assert_eq!([0.0, 21.5, -612.25, 2.5e-5, 3e7].map(found), ["0", "21.5", "−612.2", "2.50e−5", "3.00e7"]);
