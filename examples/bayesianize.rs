@@ -29,6 +29,7 @@ use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
 use bayes_lora::data::{EncodedDataset, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::number::significant;
 use bayes_lora::posterior::POSTERIOR_FILE;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
@@ -112,7 +113,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         None => println!("log evidence: unknown, as a training item has no label"),
     }
     let n_adapter = summarize(&fitted.model).n_adapter;
-    println!("effective dimension: {:.1} of {n_adapter} weights", laplace.effective_dimension());
+    println!("effective dimension: {} of {n_adapter} weights", significant(laplace.effective_dimension()));
+    fitted.remarks().iter().for_each(|remark| println!("note: {remark}"));
     println!("wrote {}, {} bytes, in {:.1} s", file.display(), fs::metadata(&file)?.len(), fitted.curvature_seconds);
     if unfinished.try_exists()? {
         fs::remove_dir_all(&unfinished)?;

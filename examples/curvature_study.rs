@@ -28,10 +28,12 @@ use bayes_lora::curvature::{
 use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
+use bayes_lora::number::significant;
 use bayes_lora::plot::CurveChart;
 use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, Stationarity, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
+use bayes_lora::search::Search;
 use clap::Parser;
 use ndarray::Axis;
 use questions::Form;
@@ -184,6 +186,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (k, candidate) in candidates.iter().enumerate() {
         let Candidate { name, config, sums_bytes, laplace, quadratic } = candidate;
         let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
+        tuned.searches.iter().filter_map(Search::remark).for_each(|remark| println!("{name}: {remark}"));
         let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
             let p = test[k].belief(precisions)?.probabilities(LINK)?;
             let scores = Scores::new(p.view(), &labels, &options)?;
@@ -325,8 +328,8 @@ fn compare(found: &LogitBelief, exact: &LogitBelief) -> Result<Against, Box<dyn 
         }
     }
     ratios.sort_by(f64::total_cmp);
-    let (p, q) = (exact.probabilities(LINK)?, found.probabilities(LINK)?);
-    let kl = |(p, q): (&f64, &f64)| if *p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    let (p, q) = (exact.log_probabilities(LINK)?, found.log_probabilities(LINK)?);
+    let kl = |(p, q): (&f64, &f64)| if p.is_finite() { p.exp() * (p - q) } else { 0.0 };
     Ok(Against {
         median_variance_ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN),
         log_variance_correlation: correlation(&logs),
@@ -361,8 +364,12 @@ fn evidence_chart(candidates: &[Candidate]) -> Result<CurveChart, Box<dyn Error>
 fn print_row(row: &Row) {
     let at = |at: &At| {
         format!(
-            "λ {:>9.3} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
-            at.prior_precision, at.nll.value, at.ece.value, at.accuracy.value, at.mean_confidence
+            "λ {:>9} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
+            significant(at.prior_precision),
+            at.nll.value,
+            at.ece.value,
+            at.accuracy.value,
+            at.mean_confidence
         )
     };
     let against = row.against_exact.as_ref().map_or(String::new(), |a| {

@@ -13,7 +13,9 @@ use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, summarize};
+use bayes_lora::metrics::{accuracy, nll};
 use bayes_lora::models::{MlpConfig, Points};
+use bayes_lora::number::significant;
 use bayes_lora::plot::{Grid, LabelledPoint, RegionMaps};
 use bayes_lora::predict::{Prediction, Predictive};
 use bayes_lora::progress::Control;
@@ -69,11 +71,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let fitted = bayes.init()?.fit(base, &train)?;
     let adapter = summarize(&fitted.model);
     println!(
-        "{adapter}\nposterior: prior precision {}, effective dimension {:.1} of {}",
+        "{adapter}\nposterior: prior precision {}, effective dimension {} of {}",
         fitted.laplace.prior_precisions(),
-        fitted.laplace.effective_dimension(),
+        significant(fitted.laplace.effective_dimension()),
         adapter.n_adapter
     );
+    fitted.remarks().iter().for_each(|remark| println!("note: {remark}"));
 
     let linearized = Predictive::default();
     let control = Control::silent();
@@ -94,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (title, how, on_plane) in
         [("MLE, confidence", Predictive::Map, &mle), ("Laplace, confidence", linearized, &laplace)]
     {
-        let (accuracy, nll) = score(&fitted.predict(&test, how, &control)?, &test);
+        let (accuracy, nll) = score(&fitted.predict(&test, how, &control)?, &test)?;
         println!("{title:<32} {} {accuracy:>11.3} {nll:>11.3}", near_and_far(&confidence(on_plane)));
     }
     println!("{:<32} {}", "Laplace, epistemic entropy (nats)", near_and_far(&laplace.entropy.epistemic));
@@ -153,8 +156,7 @@ fn distance([x, y]: [f64; 2], data: &Points) -> f64 {
 }
 
 /// Accuracy and mean negative log-likelihood in nats.
-fn score(prediction: &Prediction, data: &Points) -> (f64, f64) {
-    let of_label = || prediction.probabilities.outer_iter().zip(&data.labels).map(|(p, &label)| p[label]);
-    let n = data.labels.len() as f64;
-    (of_label().filter(|p| *p > 0.5).count() as f64 / n, -of_label().map(f64::ln).sum::<f64>() / n)
+fn score(prediction: &Prediction, data: &Points) -> Result<(f64, f64), Box<dyn Error>> {
+    let (p, labels) = (prediction.probabilities.view(), &data.labels);
+    Ok((accuracy(p, labels)?, nll(p, labels)?))
 }

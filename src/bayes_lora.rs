@@ -7,8 +7,9 @@ use crate::likelihood::SharedLikelihood;
 use crate::lora::{LoraConfig, attach, load_peft, save_peft};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
-use crate::predict::{Prediction, Predictive, TargetPrediction, predict, predict_targets};
+use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
 use crate::progress::Control;
+use crate::search::Search;
 use crate::train::{TrainReport, Trainer, TrainerConfig};
 use std::path::Path;
 use std::time::Instant;
@@ -170,7 +171,15 @@ impl BayesLora {
         let start = Instant::now();
         let curvature = fit_curvature(&model, data, &self.config.curvature, control)?;
         let laplace = Laplace::new(&model, &curvature, &self.config.laplace)?;
+        let training_fit = match self.config.laplace.prior_precision {
+            Some(_) => None,
+            None => {
+                let link = self.config.predictive.tuning_link();
+                TrainingFit::measure(&model, &laplace, data, link, &self.config.limits, control)?
+            }
+        };
         Ok(FittedBayesLora {
+            training_fit,
             model: model.valid(),
             best_validation: None,
             laplace,
@@ -192,6 +201,9 @@ pub struct FittedBayesLora<M> {
     pub best_validation: Option<M>,
     /// The posterior over the adapter.
     pub laplace: Laplace,
+    /// What the posterior makes of its own training items, where its prior precision is that with the most evidence; `None` for one
+    /// that was loaded.
+    pub training_fit: Option<TrainingFit>,
     /// Wall-clock seconds that curvature and posterior took; zero for a posterior that was loaded.
     pub curvature_seconds: f64,
     /// What happened during training, where there was any.
@@ -229,6 +241,7 @@ impl<M: Classifier> FittedBayesLora<M> {
             model: model.valid(),
             best_validation: None,
             laplace,
+            training_fit: None,
             curvature_seconds: 0.0,
             report: None,
             lora,
@@ -248,14 +261,16 @@ impl<M: Classifier> FittedBayesLora<M> {
 
     /// The same with the prior precision that suits labelled held-out items best, in place of the one with the most evidence.
     ///
-    /// One pass over the items; nothing is fitted again. Take items that the adapter was not trained on.
+    /// One pass over the items; nothing is fitted again. Take items that the adapter was not trained on. It is the linearised predictive
+    /// whose likelihood decides, also where predictions are configured to be sampled.
     ///
     /// # Errors
     /// As [`HeldOut::new`] and [`HeldOut::tune`].
     pub fn tune_prior<D: Dataset<Input = M::Input>>(mut self, held_out: &D, control: &Control) -> Result<Self> {
         let held_out = HeldOut::new(&self.model, &self.laplace, held_out, &self.limits, control)?;
         let tuned = held_out.tune(self.laplace.prior_precisions(), self.predictive.tuning_link())?;
-        self.laplace = self.laplace.with_prior_precisions(tuned.precisions)?;
+        self.laplace = self.laplace.with_tuned_prior(tuned)?;
+        self.training_fit = None;
         Ok(self)
     }
 
@@ -265,6 +280,13 @@ impl<M: Classifier> FittedBayesLora<M> {
     /// As [`predict_targets`].
     pub fn predict_targets<D: Dataset<Input = M::Input>>(&self, data: &D) -> Result<TargetPrediction> {
         predict_targets(&self.model, &self.laplace, data, self.predictive, &self.limits, &Control::silent())
+    }
+
+    /// What a user of the posterior must know, in words: searches for prior precisions that ended at a bound, and training items
+    /// whose answers the posterior ruins ([`TrainingFit::warning`]). Programs print it.
+    pub fn remarks(&self) -> Vec<String> {
+        let searches = self.laplace.prior_searches().iter().filter_map(Search::remark);
+        searches.chain(self.training_fit.and_then(|fit| fit.warning())).collect()
     }
 
     /// Predicts in any way, with progress and cancellation.

@@ -66,6 +66,7 @@ pub mod lora;
 pub mod methods;
 pub mod metrics;
 pub mod models;
+pub mod number;
 mod plain_name;
 #[cfg(feature = "plot")]
 pub mod plot;
@@ -73,6 +74,7 @@ pub mod posterior;
 pub mod predict;
 pub mod prior;
 pub mod progress;
+pub mod search;
 pub mod tape;
 pub mod tensor_file;
 pub mod train;

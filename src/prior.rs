@@ -9,6 +9,7 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::number::significant;
 use crate::tape::Site;
 
 /// A scalar prior precision λ > 0, the same for every weight of the adapter.
@@ -154,8 +155,8 @@ impl std::fmt::Display for PriorPrecisions {
         let values = self.0.iter().map(|p| p.value());
         let (low, high) = values.fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(v), h.max(v)));
         match self.0.len() {
-            1 => write!(f, "{low:.3}"),
-            n => write!(f, "{low:.3} to {high:.3} over {n} groups"),
+            1 => write!(f, "{}", significant(low)),
+            n => write!(f, "{} to {} over {n} groups", significant(low), significant(high)),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 mod support;
 
+use bayes_lora::belief::softmax;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::Result;
 use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, initial_weights, read_adapter, write_adapter};
+use bayes_lora::metrics::accuracy;
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::log_likelihood_gradient;
 use bayes_lora::prior::{PriorMean, PriorPrecision};
@@ -369,4 +371,17 @@ fn without_shuffling_every_epoch_has_the_data_s_order() {
     assert_eq!(values(&run(1)), values(&run(2)));
     let shuffled = train(TrainerConfig { shuffle: true, ..config.clone() }, adapted(0.0), &data, None).model;
     assert_ne!(values(&run(1)), values(&shuffled));
+}
+
+#[test]
+fn of_classes_that_tie_the_first_is_the_answer_in_training_as_in_metrics() {
+    // without biases every point at zero has equal logits, whatever the adapter
+    let labels = vec![0, 1, 1, 0, 0, 1, 0];
+    let tied = Points::new(Array2::zeros((7, 2)), labels.clone()).unwrap();
+    let outcome = train(quick(1), adapted(0.0), &blobs(16, 1), Some(&tied));
+    let probabilities = softmax(logits(&outcome.model, &tied).view());
+    assert!(probabilities.iter().all(|p| *p == 0.5));
+    let accuracy = accuracy(probabilities.view(), &labels).unwrap();
+    assert_eq!(accuracy, 4.0 / 7.0);
+    assert_eq!(outcome.report.epochs[0].validation_accuracy, Some(accuracy));
 }

@@ -10,6 +10,7 @@ use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::metrics::{Estimate, PairedScores, Reliability, ScoreOptions, Scores};
 use bayes_lora::models::PromptClassifier;
+use bayes_lora::number::significant;
 use bayes_lora::plot::reliability_diagram;
 use bayes_lora::predict::{Predictive, predict_map};
 use bayes_lora::progress::Control;
@@ -94,27 +95,30 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
     let report = outcome.report;
     for epoch in &report.epochs {
         println!(
-            "  epoch {}: training NLL {:.3}, validation NLL {:.3}, validation accuracy {:.3}",
+            "  epoch {}: training NLL {}, validation NLL {:.3}, validation accuracy {:.3}",
             epoch.epoch,
-            epoch.train_nll,
+            significant(epoch.train_nll),
             epoch.validation_nll.unwrap_or(f64::NAN),
             epoch.validation_accuracy.unwrap_or(f64::NAN)
         );
     }
     let fit_seconds = start.elapsed().as_secs_f64();
     println!(
-        "  posterior: prior precision {}, effective dimension {:.0} of {}",
+        "  posterior: prior precision {}, effective dimension {} of {}",
         fitted.laplace.prior_precisions(),
-        fitted.laplace.effective_dimension(),
+        significant(fitted.laplace.effective_dimension()),
         bayes_lora::lora::summarize(&fitted.model).n_adapter
     );
+    fitted.remarks().iter().for_each(|remark| println!("  note: {remark}"));
 
     let clock = Instant::now();
     let mle = point_logits(&fitted.model, test, &limits, &control)?;
     let predict_mle = clock.elapsed().as_secs_f64();
     let best = outcome.best.as_ref().map(|best| point_logits(best, test, &limits, &control)).transpose()?;
     let held_out = point_logits(&fitted.model, validation, &limits, &control)?;
-    let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?.usable()?;
+    let temperature = Temperature::fit(held_out.view(), &self::labels(validation)?)?;
+    println!("  {}", temperature.search);
+    let temperature = temperature.usable()?;
     let clock = Instant::now();
     let linearized = fitted.predict(test, Predictive::default(), &control)?;
     let predict_linearized = clock.elapsed().as_secs_f64();

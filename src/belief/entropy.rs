@@ -1,6 +1,7 @@
 //! Splits the uncertainty of a belief into what data cannot remove and what they could.
 
-use super::{LinkApprox, LogitBelief, softmax::softmax};
+use super::softmax::{log_mean, log_softmax, softmax};
+use super::{LinkApprox, LogitBelief};
 use crate::error::Result;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
@@ -24,14 +25,23 @@ impl LogitBelief {
     /// If the covariance is not positive semi-definite, Gauss–Hermite is asked of more than two classes, or a link that reads
     /// raw variances of a covariance in the centred gauge.
     pub fn probabilities(&self, link: LinkApprox) -> Result<Array2<f64>> {
+        Ok(self.log_probabilities(link)?.mapv_into(f64::exp))
+    }
+
+    /// `log E[softmax f]`, without a step through probabilities, which underflow where an answer is hundreds of nats off; −∞ only for a
+    /// class that an item lacks.
+    ///
+    /// # Errors
+    /// As [`LogitBelief::probabilities`].
+    pub fn log_probabilities(&self, link: LinkApprox) -> Result<Array2<f64>> {
         match self {
-            Self::Point { logits } => Ok(softmax(logits.view())),
-            Self::Samples { .. } => Ok(self.map_items(|draws, w| w.dot(&draws), self.n_classes())),
+            Self::Point { logits } => Ok(log_softmax(logits.view())),
+            Self::Samples { .. } => Ok(self.map_items(|logs, w| log_mean(logs.view(), w.view()), self.n_classes())),
             Self::Gaussian { mean, covariance, gauge } => {
                 gauge.check_serves(link)?;
                 let mut out = Array2::zeros(mean.dim());
                 for (i, mut row) in out.axis_iter_mut(Axis(0)).enumerate() {
-                    row.assign(&link.probabilities(mean.row(i), covariance.index_axis(Axis(0), i))?);
+                    row.assign(&link.log_probabilities(mean.row(i), covariance.index_axis(Axis(0), i))?);
                 }
                 Ok(out)
             }
@@ -56,13 +66,13 @@ impl LogitBelief {
                 out
             }
             Self::Samples { .. } => {
-                self.map_items(|draws, w| Array1::from_vec(entropies(draws.view(), w.view()).into()), 2)
+                self.map_items(|logs, w| Array1::from_vec(entropies(logs.mapv(f64::exp).view(), w.view()).into()), 2)
             }
             Self::Gaussian { mean, covariance, .. } => {
                 let mut out = Array2::zeros((mean.nrows(), 2));
                 for i in 0..mean.nrows() {
-                    let (draws, w) = link.draws(mean.row(i), covariance.index_axis(Axis(0), i))?;
-                    let [total, expected] = entropies(draws.view(), w.view());
+                    let (logs, w) = link.log_draws(mean.row(i), covariance.index_axis(Axis(0), i))?;
+                    let [total, expected] = entropies(logs.mapv_into(f64::exp).view(), w.view());
                     out[[i, 0]] = total;
                     out[[i, 1]] = expected;
                 }
@@ -75,23 +85,24 @@ impl LogitBelief {
         Ok(Decomposition { total, expected, epistemic })
     }
 
-    /// Applies `f` to the probability draws `[n_samples, n_classes]` and weights of every item of a sample belief.
+    /// Applies `f` to the draws of log-probabilities `[n_samples, n_classes]` and the weights of every item of a sample belief.
     fn map_items(&self, f: impl Fn(Array2<f64>, Array1<f64>) -> Array1<f64>, width: usize) -> Array2<f64> {
         let mut out = Array2::zeros((self.n_items(), width));
         if let Self::Samples { logits, log_weights } = self {
             let weights = softmax(log_weights.view().insert_axis(Axis(0))).row(0).to_owned();
             for i in 0..self.n_items() {
-                let draws = softmax(logits.slice(s![.., i, ..]));
-                out.row_mut(i).assign(&f(draws, weights.clone()));
+                let logs = log_softmax(logits.slice(s![.., i, ..]));
+                out.row_mut(i).assign(&f(logs, weights.clone()));
             }
         }
         out
     }
 }
 
-/// Entropy `−Σ p ln p` in nats.
+/// Entropy `−Σ p ln p` in nats; 0 where rounding would make it −0 or −1e-16.
 pub(crate) fn entropy(p: ArrayView1<f64>) -> f64 {
-    -p.iter().filter(|&&v| v > 0.0).map(|&v| v * v.ln()).sum::<f64>()
+    let sum: f64 = p.iter().filter(|&&v| v > 0.0).map(|&v| v * v.ln()).sum();
+    if sum < 0.0 { -sum } else { 0.0 }
 }
 
 /// Entropy of the weighted mean and weighted mean of the entropies.
@@ -123,6 +134,16 @@ mod tests {
         let d = belief.decompose(LinkApprox::default()).unwrap();
         assert_eq!(d.epistemic[0], 0.0);
         assert!(d.total[0] > 0.0);
+    }
+
+    #[test]
+    fn certainty_has_the_entropy_zero_without_a_sign() {
+        let certain = LogitBelief::Point { logits: arr2(&[[900.0, 0.0], [f64::NEG_INFINITY, 3.0]]) };
+        let d = certain.decompose(LinkApprox::default()).unwrap();
+        let all = d.total.iter().chain(&d.expected).chain(&d.epistemic);
+        assert!(all.copied().all(|v| v == 0.0 && v.is_sign_positive()), "{d:?}");
+        // what rounding leaves of a sum above 1
+        assert_eq!(entropy(ndarray::arr1(&[1.0 + 1e-15, 0.0]).view()), 0.0);
     }
 
     #[test]

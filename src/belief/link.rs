@@ -1,6 +1,6 @@
 //! Turns a Gaussian over logits into class probabilities.
 
-use super::softmax::softmax;
+use super::softmax::{log_mean, log_softmax, log_sum_exp};
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::linalg::semidefinite_cholesky;
@@ -33,8 +33,9 @@ pub enum LinkApprox {
     PairwiseProbit,
     /// `softmax(m_i / √(1 + π Σ_ii / 8))` of the raw variances, as in laplace-torch; depends on the gauge.
     RawProbit,
-    /// Dirichlet parameters `α_i = (1 − 2/C + exp(m_i) / C² · Σ_j exp(−m_j)) / Σ_ii`, `p = α / Σ α`
-    /// (Hobbhahn et al., 2003.01227); raw variances, depends on the gauge.
+    /// Dirichlet parameters `α_i = (1 − 2/C + Σ_j exp(m_i − m_j) / C²) / Σ_ii`, `p = α / Σ α`
+    /// (Hobbhahn et al., 2003.01227); raw variances, depends on the gauge of the covariance. It differs from laplace-torch's, which first
+    /// conditions the Gaussian on `Σ_c f_c = 0`.
     LaplaceBridge,
 }
 
@@ -70,30 +71,29 @@ impl LinkApprox {
         }
     }
 
-    /// Probabilities of one item.
-    pub(super) fn probabilities(&self, mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
+    /// Log-probabilities of one item.
+    pub(super) fn log_probabilities(&self, mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
         match self {
             Self::MonteCarlo { .. } | Self::GaussHermite { .. } => {
-                let (p, weights) = self.draws(mean, covariance)?;
-                Ok(weights.dot(&p))
+                let (logs, weights) = self.log_draws(mean, covariance)?;
+                Ok(log_mean(logs.view(), weights.view()))
             }
             Self::PairwiseProbit => Ok(pairwise_probit(mean, covariance)),
             Self::RawProbit => {
-                let scaled =
-                    Array1::from_shape_fn(mean.len(), |i| mean[i] / (1.0 + PI * covariance[[i, i]] / 8.0).sqrt());
-                Ok(softmax(scaled.view().insert_axis(ndarray::Axis(0))).row(0).to_owned())
+                let scaled = |i: usize| mean[i] / (1.0 + PI * covariance[[i, i]] / 8.0).sqrt();
+                Ok(normalized(Array1::from_shape_fn(mean.len(), scaled)))
             }
             Self::LaplaceBridge => laplace_bridge(mean, covariance),
         }
     }
 
-    /// Class probabilities at every draw or node `[n, n_classes]`, and the weights `[n]` (summing to 1).
-    pub(super) fn draws(
+    /// Log-probabilities of the classes at every draw or node `[n, n_classes]`, and the weights `[n]` (summing to 1).
+    pub(super) fn log_draws(
         &self,
         mean: ArrayView1<f64>,
         covariance: ArrayView2<f64>,
     ) -> Result<(Array2<f64>, Array1<f64>)> {
-        let present: Vec<usize> = (0..mean.len()).filter(|&c| mean[c].is_finite()).collect();
+        let present = present_classes(mean);
         let Some((&reference, others)) = present.split_first() else {
             return Err(Error::NonFinite {
                 what: "logit means of an item".into(),
@@ -103,9 +103,9 @@ impl LinkApprox {
         };
         let dims = others.len();
         if dims == 0 {
-            let mut p = Array2::zeros((1, mean.len()));
-            p[[0, reference]] = 1.0;
-            return Ok((p, Array1::ones(1)));
+            let mut logs = Array2::from_elem((1, mean.len()), f64::NEG_INFINITY);
+            logs[[0, reference]] = 0.0;
+            return Ok((logs, Array1::ones(1)));
         }
         let contrast = Array2::from_shape_fn((dims, dims), |(i, j)| {
             let (a, b) = (others[i], others[j]);
@@ -121,8 +121,19 @@ impl LinkApprox {
             let centre = mean[c] - mean[reference];
             logits.column_mut(c).assign(&shifts.column(i).mapv(|v| v + centre));
         }
-        Ok((softmax(logits.view()), weights))
+        Ok((log_softmax(logits.view()), weights))
     }
+}
+
+/// The classes that an item has.
+fn present_classes(mean: ArrayView1<f64>) -> Vec<usize> {
+    (0..mean.len()).filter(|&c| mean[c].is_finite()).collect()
+}
+
+/// Log-probabilities in proportion to the exponentials of `logs`.
+fn normalized(logs: Array1<f64>) -> Array1<f64> {
+    let sum = log_sum_exp(logs.iter().copied());
+    logs - sum
 }
 
 fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> Result<(Array2<f64>, Array1<f64>)> {
@@ -143,27 +154,22 @@ fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> Result<(Array2<
 }
 
 fn pairwise_probit(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Array1<f64> {
-    let c = mean.len();
-    let mut p = Array1::zeros(c);
-    for i in (0..c).filter(|&i| mean[i].is_finite()) {
-        let total: f64 = (0..c)
-            .filter(|&j| mean[j].is_finite())
-            .map(|j| {
-                let variance = (covariance[[i, i]] + covariance[[j, j]] - 2.0 * covariance[[i, j]]).max(0.0);
-                (-(mean[i] - mean[j]) / (1.0 + PI * variance / 8.0).sqrt()).exp()
-            })
-            .sum();
-        p[i] = 1.0 / total;
+    let present = present_classes(mean);
+    let mut logs = Array1::from_elem(mean.len(), f64::NEG_INFINITY);
+    for &i in &present {
+        let terms = present.iter().map(|&j| {
+            let variance = (covariance[[i, i]] + covariance[[j, j]] - 2.0 * covariance[[i, j]]).max(0.0);
+            -(mean[i] - mean[j]) / (1.0 + PI * variance / 8.0).sqrt()
+        });
+        logs[i] = -log_sum_exp(terms);
     }
-    let sum = p.sum();
-    p / sum
+    normalized(logs)
 }
 
 fn laplace_bridge(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
-    let present: Vec<usize> = (0..mean.len()).filter(|&c| mean[c].is_finite()).collect();
+    let present = present_classes(mean);
     let c = present.len() as f64;
-    let inverse_sum: f64 = present.iter().map(|&j| (-mean[j]).exp()).sum();
-    let mut alpha = Array1::zeros(mean.len());
+    let mut logs = Array1::from_elem(mean.len(), f64::NEG_INFINITY);
     for &i in &present {
         if covariance[[i, i]] <= 0.0 {
             return Err(Error::Incompatible(format!(
@@ -171,13 +177,12 @@ fn laplace_bridge(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<
                 covariance[[i, i]]
             )));
         }
-        alpha[i] = ((1.0 - 2.0 / c + mean[i].exp() / (c * c) * inverse_sum) / covariance[[i, i]]).max(0.0);
+        // log of 1 − 2/C + Σ_j exp(m_i − m_j)/C²; of one class the two terms cancel, and its probability is 1
+        let sum = log_sum_exp(present.iter().map(|&j| mean[i] - mean[j])) - 2.0 * c.ln();
+        let alpha = if present.len() == 1 { 0.0 } else { log_sum_exp([(1.0 - 2.0 / c).ln(), sum].into_iter()) };
+        logs[i] = alpha - covariance[[i, i]].ln();
     }
-    let sum = alpha.sum();
-    if !(sum > 0.0 && sum.is_finite()) {
-        return Err(Error::numerical("Laplace bridge", format!("Σ α = {sum}")));
-    }
-    Ok(alpha / sum)
+    Ok(normalized(logs))
 }
 
 #[cfg(test)]
@@ -187,13 +192,19 @@ mod tests {
     use ndarray::{arr1, arr2};
     use proptest::prelude::*;
 
+    impl LinkApprox {
+        fn of(&self, mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
+            Ok(self.log_probabilities(mean, covariance)?.mapv(f64::exp))
+        }
+    }
+
     #[test]
     fn quadrature_and_monte_carlo_agree_for_two_classes() {
         let (m, v) = (arr1(&[0.3, 1.4]), arr2(&[[2.0, 0.3], [0.3, 1.0]]));
-        let exact = LinkApprox::GaussHermite { points: 48 }.probabilities(m.view(), v.view()).unwrap();
-        let finer = LinkApprox::GaussHermite { points: 64 }.probabilities(m.view(), v.view()).unwrap();
+        let exact = LinkApprox::GaussHermite { points: 48 }.of(m.view(), v.view()).unwrap();
+        let finer = LinkApprox::GaussHermite { points: 64 }.of(m.view(), v.view()).unwrap();
         assert!((exact[1] - finer[1]).abs() < 1e-9); // the integrand is analytic
-        let sampled = LinkApprox::MonteCarlo { n_samples: 40_000, seed: 3 }.probabilities(m.view(), v.view()).unwrap();
+        let sampled = LinkApprox::MonteCarlo { n_samples: 40_000, seed: 3 }.of(m.view(), v.view()).unwrap();
         // sd of σ(f) < 0.5, 40,000 draws: standard error < 0.0025
         assert!((exact[1] - sampled[1]).abs() < 0.01);
     }
@@ -201,8 +212,8 @@ mod tests {
     #[test]
     fn probit_forms_agree_for_two_classes_with_one_random_logit() {
         let (m, v) = (arr1(&[0.0, 1.0]), arr2(&[[0.0, 0.0], [0.0, 3.0]]));
-        let pair = LinkApprox::PairwiseProbit.probabilities(m.view(), v.view()).unwrap();
-        let raw = LinkApprox::RawProbit.probabilities(m.view(), v.view()).unwrap();
+        let pair = LinkApprox::PairwiseProbit.of(m.view(), v.view()).unwrap();
+        let raw = LinkApprox::RawProbit.of(m.view(), v.view()).unwrap();
         assert!((pair[1] - raw[1]).abs() < 1e-12); // both are σ(1/√(1 + 3π/8))
     }
 
@@ -217,13 +228,52 @@ mod tests {
             let m = Array1::from_vec(m);
             let centred = centre_covariance(m.view(), cov.view());
             for link in [LinkApprox::default(), LinkApprox::PairwiseProbit] {
-                let a = link.probabilities(m.view(), cov.view()).unwrap();
-                let b = link.probabilities((&m + 5.0).view(), centred.view()).unwrap();
+                let a = link.of(m.view(), cov.view()).unwrap();
+                let b = link.of((&m + 5.0).view(), centred.view()).unwrap();
                 prop_assert!((a.sum() - 1.0).abs() < 1e-9);
                 // the Cholesky factor of a nearly singular 2×2 contrast loses half the digits
                 prop_assert!((&a - &b).iter().all(|d| d.abs() < 1e-6));
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_common_shift_of_the_means_changes_no_probability(
+            m in proptest::collection::vec(-30.0..30.0f64, 2..5),
+            variance in 0.1..9.0f64,
+            shift in -1000.0..1000.0f64,
+        ) {
+            let (m, c) = (Array1::from_vec(m.clone()), m.len());
+            // equal variances: the raw probit scales each mean by its own
+            let v = Array2::from_shape_fn((c, c), |(a, b)| if a == b { variance } else { 0.05 });
+            let mut links = vec![
+                LinkApprox::MonteCarlo { n_samples: 64, seed: 1 },
+                LinkApprox::PairwiseProbit,
+                LinkApprox::RawProbit,
+                LinkApprox::LaplaceBridge,
+            ];
+            if c == 2 {
+                links.push(LinkApprox::GaussHermite { points: 16 });
+            }
+            for link in links {
+                let a = link.of(m.view(), v.view()).unwrap();
+                let b = link.of((&m + shift).view(), v.view()).unwrap();
+                prop_assert!((a.sum() - 1.0).abs() < 1e-12);
+                // a mean of 1000 is rounded by 1e-13
+                prop_assert!((&a - &b).iter().all(|d| d.abs() < 1e-11), "{:?} {} {}", link, a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bridge_of_means_800_apart_is_certain_and_of_one_class_too() {
+        let bridge =
+            |m: &[f64]| LinkApprox::LaplaceBridge.log_probabilities(arr1(m).view(), Array2::eye(m.len()).view());
+        let logs = bridge(&[800.0, 0.0, 1.0]).unwrap();
+        // α = 1/3 + (1 + e⁸⁰⁰ + …)/9 against about 1/3 + 2/9
+        assert!(logs[0].abs() < 1e-12 && logs[1] < -790.0 && logs[1].is_finite(), "{logs}");
+        assert_eq!(bridge(&[3.0]).unwrap()[0], 0.0);
     }
 
     #[test]
@@ -234,7 +284,7 @@ mod tests {
         for link in
             [LinkApprox::default(), LinkApprox::PairwiseProbit, LinkApprox::RawProbit, LinkApprox::LaplaceBridge]
         {
-            let p = link.probabilities(m.view(), v.view()).unwrap();
+            let p = link.of(m.view(), v.view()).unwrap();
             assert_eq!(p[1], 0.0);
             assert!((p.sum() - 1.0).abs() < 1e-12);
         }
@@ -244,9 +294,9 @@ mod tests {
     fn zero_covariance_gives_the_softmax_of_the_mean() {
         let m = arr1(&[1.0, -0.5, 0.2]);
         let v = Array2::zeros((3, 3));
-        let expected = softmax(m.view().insert_axis(ndarray::Axis(0)));
+        let expected = log_softmax(m.view().insert_axis(ndarray::Axis(0))).mapv(f64::exp);
         for link in [LinkApprox::default(), LinkApprox::PairwiseProbit, LinkApprox::RawProbit] {
-            let p = link.probabilities(m.view(), v.view()).unwrap();
+            let p = link.of(m.view(), v.view()).unwrap();
             assert!((&p - &expected.row(0)).iter().all(|d| d.abs() < 1e-12));
         }
     }

@@ -21,6 +21,7 @@
 mod entropy;
 mod gauge;
 mod link;
+mod loss;
 mod output_draws;
 mod softmax;
 
@@ -29,8 +30,9 @@ pub(crate) use entropy::entropy;
 pub(crate) use gauge::pad_classes;
 pub use gauge::{LogitGauge, centre_covariance, contrasts_to_classes};
 pub use link::LinkApprox;
-pub(crate) use softmax::top_class;
-pub use softmax::{log_softmax, softmax};
+pub use loss::{item_loss, item_losses};
+pub(crate) use softmax::log_sum_exp;
+pub use softmax::{log_softmax, softmax, top_class};
 
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, Array3, Axis, concatenate, s};

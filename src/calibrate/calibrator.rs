@@ -1,8 +1,9 @@
 //! Says what every repair of probabilities can do, so that it composes with any method.
 
 use super::{DEFAULT_RIDGE, Temperature, VectorScaling};
-use crate::belief::LogitBelief;
+use crate::belief::{LogitBelief, log_softmax};
 use crate::error::{Error, Result, check_finite};
+use crate::search::SearchEnd;
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
@@ -52,11 +53,25 @@ pub trait Calibrator: std::fmt::Debug + Send + Sync {
     /// If a probability is negative or not finite, a row is all 0, or the classes do not suit the calibrator.
     fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>>;
 
+    /// The post form on the logarithms of averaged probabilities, −∞ for a class that an item lacks: an answer that is hundreds of nats
+    /// off keeps its size. By default through [`Calibrator::apply_to_probabilities`].
+    ///
+    /// # Errors
+    /// As [`Calibrator::apply_to_probabilities`].
+    fn apply_to_log_probabilities(&self, log_probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        Ok(self.apply_to_probabilities(log_probabilities.mapv(f64::exp).view())?.mapv_into(f64::ln))
+    }
+
     /// The fitted numbers with their names.
     fn parameters(&self) -> Vec<(String, f64)>;
 
     /// Which of this crate's it is, to be saved with its parameters; `None`, the default, is one of your own.
     fn calibration(&self) -> Option<Calibration> {
+        None
+    }
+
+    /// How the search for the fitted number ended, to be saved with it; `None`, the default, where none was sought between bounds.
+    fn search_end(&self) -> Option<SearchEnd> {
         None
     }
 
@@ -106,15 +121,28 @@ impl Calibration {
         })
     }
 
-    /// The calibrator that has these numbers, in the order of [`Calibrator::parameters`].
+    /// The same from the logarithms of averaged probabilities.
+    ///
+    /// # Errors
+    /// As [`Calibrator::calibrated_on`].
+    pub fn fit_logs(self, log_probabilities: ArrayView2<f64>, labels: &[usize]) -> Result<Box<dyn Calibrator>> {
+        Ok(match self {
+            Self::Temperature => Box::new(Temperature::fit(log_probabilities, labels)?.usable()?),
+            Self::VectorScaling => Box::new(VectorScaling::fit(log_probabilities, labels, DEFAULT_RIDGE)?.scaling),
+        })
+    }
+
+    /// The calibrator that has these numbers, in the order of [`Calibrator::parameters`], and was found so.
     ///
     /// # Errors
     /// If there are too few or too many, one is not finite, or an inverse temperature is not above 0.
-    pub fn with_parameters(self, values: &[f64]) -> Result<Box<dyn Calibrator>> {
+    pub fn with_parameters(self, values: &[f64], end: Option<SearchEnd>) -> Result<Box<dyn Calibrator>> {
         let what = || format!("parameters of the {}", self.name());
         check_finite(what(), values.iter().map(|v| v.is_finite()))?;
         match (self, values) {
-            (Self::Temperature, &[beta]) => Ok(Box::new(Temperature::new(beta)?)),
+            (Self::Temperature, &[beta]) => {
+                Ok(Box::new(Temperature { end: end.unwrap_or_default(), ..Temperature::new(beta)? }))
+            }
             (Self::Temperature, _) => Err(Error::Count { what: what(), expected: 1, found: values.len() }),
             (Self::VectorScaling, _) if values.is_empty() || !values.len().is_multiple_of(2) => {
                 Err(Error::config(format!("number of {}", what()), "even and above 0", values.len()))
@@ -142,12 +170,21 @@ impl Calibrator for Temperature {
         self.raised(probabilities)
     }
 
+    fn apply_to_log_probabilities(&self, log_probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        // −∞ · β is −∞: β is above 0
+        Ok(log_softmax((&log_probabilities * self.beta).view()))
+    }
+
     fn parameters(&self) -> Vec<(String, f64)> {
         vec![("inverse temperature".into(), self.beta)]
     }
 
     fn calibration(&self) -> Option<Calibration> {
         Some(Calibration::Temperature)
+    }
+
+    fn search_end(&self) -> Option<SearchEnd> {
+        Some(self.end)
     }
 
     fn caveat(&self) -> Option<&'static str> {
@@ -172,6 +209,11 @@ impl Calibrator for VectorScaling {
     fn apply_to_probabilities(&self, probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
         let point = LogitBelief::Point { logits: log_probabilities(probabilities)? };
         self.apply(&point)?.probabilities(Default::default())
+    }
+
+    fn apply_to_log_probabilities(&self, log_probabilities: ArrayView2<f64>) -> Result<Array2<f64>> {
+        let point = LogitBelief::Point { logits: log_probabilities.to_owned() };
+        self.apply(&point)?.log_probabilities(Default::default())
     }
 
     fn parameters(&self) -> Vec<(String, f64)> {
@@ -250,17 +292,36 @@ mod tests {
     }
 
     #[test]
+    fn in_logarithms_an_answer_800_nats_off_is_calibrated_like_any_other() {
+        let mut logits = Array2::from_shape_fn((40, 2), |(i, c)| if c == 0 { 1.0 + i as f64 / 20.0 } else { 0.0 });
+        logits[[0, 0]] = 800.0;
+        let labels: Vec<usize> = (0..40).map(|i| usize::from(i % 4 == 0)).collect();
+        let logs = log_softmax(logits.view());
+        // through probabilities, in which it has become 0, the item seems to lack its class
+        let lost = Calibration::Temperature.fit(logs.mapv(f64::exp).view(), &labels);
+        assert!(lost.err().unwrap().to_string().contains("held-out item 0"));
+        for calibration in [Calibration::Temperature, Calibration::VectorScaling] {
+            let fitted = calibration.fit_logs(logs.view(), &labels).unwrap();
+            let better = fitted.apply_to_log_probabilities(logs.view()).unwrap();
+            assert!(better.iter().all(|l| l.is_finite()));
+            assert!(better.mapv(f64::exp).sum_axis(ndarray::Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-12));
+            let loss = |logs: &Array2<f64>| crate::belief::item_losses(logs.view(), &labels).iter().sum::<f64>();
+            assert!(loss(&better) < 0.2 * loss(&logs), "{calibration:?}");
+        }
+    }
+
+    #[test]
     fn parameters_give_their_calibrator_back_or_are_refused() {
         let (p, labels) = example();
         for calibration in [Calibration::Temperature, Calibration::VectorScaling] {
             let fitted = calibration.fit(p.view(), &labels).unwrap();
             assert_eq!(fitted.calibration(), Some(calibration));
             let values: Vec<f64> = fitted.parameters().into_iter().map(|(_, value)| value).collect();
-            let again = calibration.with_parameters(&values).unwrap();
-            assert_eq!(again.parameters(), fitted.parameters());
+            let again = calibration.with_parameters(&values, fitted.search_end()).unwrap();
+            assert_eq!((again.parameters(), again.search_end()), (fitted.parameters(), fitted.search_end()));
             let of = |calibrator: &dyn Calibrator| calibrator.apply_to_probabilities(p.view()).unwrap();
             assert_eq!(of(&*again), of(&*fitted));
-            let error = calibration.with_parameters(&[f64::NAN]).unwrap_err().to_string();
+            let error = calibration.with_parameters(&[f64::NAN], None).unwrap_err().to_string();
             assert!(error.contains(calibration.name()) && error.contains("1 of 1"), "{error}");
         }
         let wrong: [(Calibration, &[f64], &str); 5] = [
@@ -271,7 +332,7 @@ mod tests {
             (Calibration::VectorScaling, &[1.0, 1.0, 0.0], "got 3"),
         ];
         for (calibration, values, part) in wrong {
-            let error = calibration.with_parameters(values).unwrap_err().to_string();
+            let error = calibration.with_parameters(values, None).unwrap_err().to_string();
             assert!(error.contains(part), "{error} lacks {part}");
         }
     }

@@ -3,8 +3,9 @@
 use crate::belief::softmax;
 use crate::calibrate::calibrator::log_probabilities;
 use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
-use crate::calibrate::temperature_search::{BETA_MIN, Objective, TemperatureOutcome};
+use crate::calibrate::temperature_search::{Objective, Outcome};
 use crate::error::{Error, Result};
+use crate::search::{Search, SearchEnd};
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
@@ -25,15 +26,19 @@ use statrs::distribution::{ContinuousCDF, Normal};
 pub struct Temperature {
     /// Inverse temperature 1/T, above 0.
     pub beta: f64,
+    /// How the search for it ended; inside where it was given.
+    pub end: SearchEnd,
 }
 
 /// A fitted temperature, with how the fit went.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TemperatureFit {
     /// The inverse temperature found.
     pub temperature: Temperature,
-    /// Whether it is a true minimum.
-    pub outcome: TemperatureOutcome,
+    /// How the search for it ended: inside at the unique minimum; at the lower end where the logits tell less than nothing about the
+    /// labels, and uniform answers are best; at the upper end where sharper is always better, as when every held-out answer is
+    /// right; undetermined at β = 1 where all logits of every item are equal. Its bounds are relative to the scale of the logits.
+    pub search: Search,
     /// Negative log-likelihood of the held-out items at β = 1, nats per item.
     pub nll_before: f64,
     /// The same at the β found.
@@ -51,15 +56,11 @@ impl TemperatureFit {
     /// The temperature, if the items could tell one.
     ///
     /// # Errors
-    /// If sharper is always better ([`TemperatureOutcome::Unbounded`]), as when every answer to the held-out items is right: what
-    /// was written for β is the end of the search, under which one wrong answer costs hundreds of nats.
+    /// If sharper is always better ([`SearchEnd::AtUpper`]), as when every answer to the held-out items is right: what was written for β
+    /// is the end of the search, under which one wrong answer costs hundreds of nats.
     pub fn usable(self) -> Result<Temperature> {
-        if self.outcome == TemperatureOutcome::Unbounded {
-            let reason = format!(
-                "its {} held-out items set no bound to it: none of them speaks against sharper answers",
-                self.n_items
-            );
-            return Err(Error::numerical("fitting the temperature", reason));
+        if self.temperature.end == SearchEnd::AtUpper {
+            self.search.inside()?;
         }
         Ok(self.temperature)
     }
@@ -80,10 +81,10 @@ impl TemperatureFit {
 }
 
 impl Temperature {
-    /// True where the fit ended at the smallest β that it tries ([`TemperatureOutcome::WorseThanUniform`]): the answers are nearly
-    /// uniform, and differences between methods that ended there mean nothing.
+    /// True where the fit ended at the smallest β ([`SearchEnd::AtLower`]): the answers are nearly uniform, and differences between
+    /// methods that ended there mean nothing.
     pub fn is_at_its_end(&self) -> bool {
-        self.beta <= BETA_MIN
+        self.end == SearchEnd::AtLower
     }
 
     /// Checks an inverse temperature.
@@ -92,7 +93,7 @@ impl Temperature {
     /// If it is not finite or not above 0.
     pub fn new(beta: f64) -> Result<Self> {
         if beta.is_finite() && beta > 0.0 {
-            Ok(Self { beta })
+            Ok(Self { beta, end: SearchEnd::Inside })
         } else {
             Err(Error::config("beta", "finite and above 0", beta))
         }
@@ -127,16 +128,15 @@ impl Temperature {
         checked_logits(logits)?;
         let targets = checked_targets(targets, logits)?;
         let objective = Objective::new(logits, targets.view());
-        let (beta, outcome, iterations) = objective.minimise()?;
+        let Outcome { beta, bounds, end, iterations } = objective.minimise()?;
         Ok(TemperatureFit {
-            temperature: Self { beta },
-            outcome,
+            temperature: Self { beta, end },
+            search: Search::new("inverse temperature", beta, bounds, end).with_meaning(meaning(end, logits.nrows())),
             nll_before: objective.nll(1.0),
             nll_after: objective.nll(beta),
             n_items: logits.nrows(),
             iterations,
-            standard_error: (outcome == TemperatureOutcome::Optimal)
-                .then(|| objective.derivatives(beta).1.sqrt().recip()),
+            standard_error: (end == SearchEnd::Inside).then(|| objective.derivatives(beta).1.sqrt().recip()),
         })
     }
 
@@ -158,6 +158,18 @@ impl Temperature {
         // −∞ · β is −∞: β is above 0.
         logits *= self.beta;
         Ok(softmax(logits.view()))
+    }
+}
+
+/// What an end says about the held-out items.
+fn meaning(end: SearchEnd, n_items: usize) -> String {
+    match end {
+        SearchEnd::Inside => String::new(),
+        SearchEnd::AtLower => format!("{n_items} held-out items are answered best by uniform probabilities"),
+        SearchEnd::AtUpper => {
+            format!("{n_items} held-out items set no bound to it, as none of them speaks against sharper answers")
+        }
+        SearchEnd::Undetermined => format!("all logits of each of {n_items} held-out items are equal"),
     }
 }
 
@@ -196,7 +208,7 @@ mod tests {
     fn at_the_optimum_the_label_logits_sum_to_their_expectation() {
         let (logits, labels) = example(300, 4, 0.4);
         let fit = Temperature::fit(logits.view(), &labels).unwrap();
-        assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
+        assert!(fit.search.is_inside());
         let p = softmax((&logits * fit.temperature.beta).view());
         let expected: f64 = (&p * &logits).sum();
         let observed: f64 = labels.iter().enumerate().map(|(i, &y)| logits[[i, y]]).sum();
@@ -227,7 +239,7 @@ mod tests {
         for beta in [0.01, 0.3, 1.0, 2.5, 20.0] {
             let targets = softmax((&logits * beta).view());
             let fit = Temperature::fit_soft(logits.view(), targets.view()).unwrap();
-            assert_eq!(fit.outcome, TemperatureOutcome::Optimal);
+            assert!(fit.search.is_inside());
             // methods.md, section 1, exactness (iii).
             assert!((fit.temperature.beta / beta - 1.0).abs() < 1e-10, "{beta}");
         }
@@ -342,7 +354,7 @@ mod tests {
         assert!(Temperature::fit(logits.view(), &[2]).is_err());
         assert!(Temperature::fit(logits.view(), &[]).is_err());
         assert!(Temperature::fit(Array2::zeros((0, 2)).view(), &[]).is_err());
-        let temperature = Temperature { beta: 1.0 };
+        let temperature = Temperature::new(1.0).unwrap();
         let error = temperature.apply_to_probabilities(arr2(&[[1.5, -0.5]]).view());
         assert_eq!(error.unwrap_err().to_string(), "probabilities[0, 1]: must be finite and at least 0, got -0.5");
         assert!(temperature.apply_to_probabilities(arr2(&[[0.0, 0.0]]).view()).is_err());

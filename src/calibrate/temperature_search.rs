@@ -1,29 +1,28 @@
 //! Finds the inverse temperature that minimises a negative log-likelihood, and says when there is none.
 
 use crate::error::{Error, Result};
+use crate::search::SearchEnd;
 use ndarray::ArrayView2;
-use serde::{Deserialize, Serialize};
 
-/// The bracket in which β is sought.
-pub(super) const BETA_MIN: f64 = 1e-3;
-const BETA_MAX: f64 = 1e3;
+/// The search begins where no log-probability is farther than this from that of uniform answers: a smaller β changes nothing.
+const NEARLY_UNIFORM: f64 = 1e-6;
+/// … and goes at least to where the smallest gap between two logits is so many nats: a larger β changes no probability.
+const NEARLY_CERTAIN: f64 = 40.0;
 /// Relative width at which the search stops: the rounding of the derivatives is about there.
 const TOLERANCE: f64 = 1e-14;
 const MAX_ITERATIONS: usize = 200;
 
-/// How a search for β ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TemperatureOutcome {
-    /// The unique minimum lies inside `[1e-3, 1e3]` and was found.
-    Optimal,
-    /// The logits tell less than nothing about the labels (no β ≥ 1e-3 beats going lower): β = 1e-3, nearly uniform.
-    WorseThanUniform,
-    /// Sharper is always better, as when every held-out answer is right: β = 1e3 instead of infinity. The set cannot
-    /// tell how sure to be; do not use this β.
-    Unbounded,
-    /// All logits of every item are equal, so β has no effect: β = 1.
-    Undetermined,
+/// How the search for β went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) beta: f64,
+    /// Relative to the scale of the logits, so that logits in other units give the same probabilities.
+    pub(super) bounds: (f64, f64),
+    /// `AtLower`: the logits tell less than nothing about the labels, and uniform answers are best. `AtUpper`: sharper is always better,
+    /// as when every held-out answer is right. `Undetermined`: all logits of every item are equal.
+    pub(super) end: SearchEnd,
+    /// Evaluations of the derivatives.
+    pub(super) iterations: usize,
 }
 
 /// The negative log-likelihood of held-out items as a function of β.
@@ -76,22 +75,35 @@ impl Objective {
         (slope, curvature)
     }
 
-    /// The minimising β, how the search ended, and how often the derivatives were evaluated.
-    pub(super) fn minimise(&self) -> Result<(f64, TemperatureOutcome, usize)> {
-        if self.logits.iter().flatten().all(|&z| z == 0.0) {
-            return Ok((1.0, TemperatureOutcome::Undetermined, 0));
+    /// The minimising β, or the end at which the search for it stopped.
+    pub(super) fn minimise(&self) -> Result<Outcome> {
+        // the largest and the smallest gap to the logit on top
+        let gaps = self.logits.iter().flatten().map(|z| -z).filter(|gap| *gap > 0.0);
+        let (widest, narrowest) = gaps.fold((0.0f64, f64::INFINITY), |(w, n), gap| (w.max(gap), n.min(gap)));
+        if widest == 0.0 {
+            return Ok(Outcome { beta: 1.0, bounds: (1.0, 1.0), end: SearchEnd::Undetermined, iterations: 0 });
         }
-        // When all targets are on top the slope is negative for every β, but underflows to 0 long before 1e3.
-        let always_right = self.target.iter().all(|&t| t == 0.0);
-        if always_right || self.derivatives(BETA_MAX).0 < 0.0 {
-            return Ok((BETA_MAX, TemperatureOutcome::Unbounded, 1));
+        let bounded = |beta: f64| beta.clamp(f64::MIN_POSITIVE, f64::MAX);
+        let mut bounds = (bounded(NEARLY_UNIFORM / widest), bounded(NEARLY_CERTAIN / narrowest));
+        let at = |beta, bounds, end, iterations| Ok(Outcome { beta, bounds, end, iterations });
+        // all targets are on top: the slope is negative for every β, but underflows to 0
+        if self.target.iter().all(|&t| t == 0.0) {
+            return at(bounds.1, bounds, SearchEnd::AtUpper, 0);
         }
-        if self.derivatives(BETA_MIN).0 >= 0.0 {
-            return Ok((BETA_MIN, TemperatureOutcome::WorseThanUniform, 2));
+        if self.derivatives(bounds.0).0 >= 0.0 {
+            return at(bounds.0, bounds, SearchEnd::AtLower, 1);
         }
-
-        let (mut low, mut high) = (BETA_MIN, BETA_MAX);
-        let (mut beta, mut last_slope) = (1.0, f64::INFINITY);
+        let mut iterations = 1;
+        // a target off the top makes the slope positive in the end, however little there is of it
+        while self.derivatives(bounds.1).0 < 0.0 {
+            if bounds.1 == f64::MAX {
+                return at(bounds.1, bounds, SearchEnd::AtUpper, iterations);
+            }
+            bounds.1 = bounded(bounds.1 * 4.0);
+            iterations += 1;
+        }
+        let (mut low, mut high) = bounds;
+        let (mut beta, mut last_slope) = (1.0 / widest, f64::INFINITY);
         for iteration in 1..=MAX_ITERATIONS {
             let (slope, curvature) = self.derivatives(beta);
             if slope < 0.0 {
@@ -102,11 +114,11 @@ impl Objective {
             let newton = beta - slope / curvature;
             let gains = slope.abs() <= 0.5 * last_slope;
             // Written so that a NaN from zero curvature bisects as well.
-            let next = if gains && newton > low && newton < high { newton } else { (low * high).sqrt() };
+            let next = if gains && newton > low && newton < high { newton } else { low.sqrt() * high.sqrt() };
             last_slope = slope.abs();
             let done = slope == 0.0 || (newton - beta).abs() <= TOLERANCE * beta || high - low <= TOLERANCE * beta;
             if done {
-                return Ok((beta, TemperatureOutcome::Optimal, iteration + 2));
+                return at(beta, bounds, SearchEnd::Inside, iteration + iterations);
             }
             beta = next;
         }
@@ -123,33 +135,48 @@ mod tests {
     use crate::calibrate::held_out::one_hot;
     use ndarray::{Array2, arr2};
 
-    fn search(logits: &Array2<f64>, labels: &[usize]) -> (f64, TemperatureOutcome) {
+    fn search(logits: &Array2<f64>, labels: &[usize]) -> Outcome {
         let targets = one_hot(labels, logits.nrows(), logits.ncols()).unwrap();
-        let (beta, outcome, _) = Objective::new(logits.view(), targets.view()).minimise().unwrap();
-        (beta, outcome)
+        Objective::new(logits.view(), targets.view()).minimise().unwrap()
     }
 
     #[test]
-    fn degenerate_sets_are_reported() {
+    fn degenerate_sets_are_reported_and_going_further_would_change_nothing() {
         let logits = arr2(&[[2.0, 0.0], [0.0, 1.0]]);
         let right = search(&logits, &[0, 1]);
-        assert_eq!(right, (1e3, TemperatureOutcome::Unbounded));
+        assert_eq!((right.end, right.beta), (SearchEnd::AtUpper, 40.0));
         let wrong = search(&logits, &[1, 0]);
-        assert_eq!(wrong, (1e-3, TemperatureOutcome::WorseThanUniform));
+        assert_eq!((wrong.end, wrong.beta), (SearchEnd::AtLower, 5e-7));
         let flat = search(&Array2::zeros((3, 2)), &[0, 1, 0]);
-        assert_eq!(flat, (1.0, TemperatureOutcome::Undetermined));
-        // Tiny logits, mostly right: the minimum lies beyond 1e3.
-        let tiny = arr2(&[[1e-5, 0.0], [1e-5, 0.0], [1e-5, 0.0]]);
-        let beyond = search(&tiny, &[0, 0, 1]);
-        assert_eq!(beyond, (1e3, TemperatureOutcome::Unbounded));
+        assert_eq!((flat.end, flat.beta), (SearchEnd::Undetermined, 1.0));
+    }
+
+    #[test]
+    fn three_of_four_right_has_a_minimum_at_any_scale_of_the_logits() {
+        for scale in [1e-9, 1e-5, 1.0, 5e3, 1e6, 1e100] {
+            let logits = Array2::from_shape_fn((4, 2), |(_, c)| if c == 0 { scale } else { 0.0 });
+            let found = search(&logits, &[0, 0, 0, 1]);
+            assert_eq!(found.end, SearchEnd::Inside, "{scale}");
+            // the odds are three to one
+            assert!((found.beta * scale / 3f64.ln() - 1.0).abs() < 1e-12, "{scale}: {found:?}");
+            assert!(found.bounds.0 < found.beta && found.beta < found.bounds.1);
+        }
+    }
+
+    #[test]
+    fn a_gap_of_rounding_beside_one_of_thousands_still_converges() {
+        let logits = arr2(&[[5000.0, 0.0], [5000.0, 0.0], [5000.0, 0.0], [1e-12, 0.0]]);
+        let found = search(&logits, &[0, 0, 1, 1]);
+        assert_eq!(found.end, SearchEnd::Inside, "{found:?}");
+        assert!((found.beta * 5000.0 / 2f64.ln() - 1.0).abs() < 1e-9, "{found:?}");
     }
 
     #[test]
     fn huge_logits_with_one_error_converge() {
         let mut logits = Array2::from_shape_fn((200, 2), |(_, c)| if c == 0 { 700.0 } else { 0.0 });
         logits[[7, 0]] = -1e-3;
-        let (beta, outcome) = search(&logits, &[0; 200]);
-        assert_eq!(outcome, TemperatureOutcome::Optimal);
+        let Outcome { beta, end, .. } = search(&logits, &[0; 200]);
+        assert_eq!(end, SearchEnd::Inside);
         // Slope: 199 · 700 e^(−700β) = 1e-3 · ½ (the small margin stays near even odds).
         let expected = f64::ln(199.0 * 700.0 / 0.5e-3) / 700.0;
         // What the equation neglects is of order β · 1e-3 in the odds and e^(−700β).

@@ -1,9 +1,10 @@
 //! What one method answered on one task under one seed: all that a report needs, as JSON.
 
-use crate::belief::{LinkApprox, LogitBelief, entropy};
+use crate::belief::{LinkApprox, LogitBelief, entropy, log_sum_exp};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use crate::search::Search;
+use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -155,6 +156,9 @@ pub struct Answered {
     pub machine: Option<String>,
     /// Numbers that the method found, by name: a prior precision, a scale, an evidence.
     pub found: BTreeMap<String, f64>,
+    /// How its searches ended; empty where it made none, or where that was not kept.
+    #[serde(default)]
+    pub searches: Vec<Search>,
 }
 
 /// What a method says about one set of items.
@@ -198,15 +202,11 @@ impl Answers {
     pub fn new(belief: &LogitBelief, link: LinkApprox) -> Result<Self> {
         let probabilities = belief.probabilities(link)?;
         let mean = belief.moments().0;
-        let log_sum_exp = |row: ArrayView1<f64>| {
-            let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            top + row.iter().map(|f| (f - top).exp()).sum::<f64>().ln()
-        };
         let expected = belief.decompose(link)?.expected;
         Ok(Self {
             probabilities: probabilities.outer_iter().map(|row| row.iter().copied().map(rounded).collect()).collect(),
             expected_entropy: expected.into_iter().map(rounded).collect(),
-            log_sum_exp: mean.axis_iter(Axis(0)).map(log_sum_exp).map(rounded).collect(),
+            log_sum_exp: mean.outer_iter().map(|row| rounded(log_sum_exp(row.iter().copied()))).collect(),
         })
     }
 

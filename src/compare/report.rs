@@ -18,7 +18,7 @@
 //!     let logits = Array2::from_shape_fn((20, 2), |(i, c)| if right(i, c) { margin + i as f64 / 9.0 } else { 0.0 });
 //!     let test = Answers::new(&LogitBelief::Point { logits }, LinkApprox::default())?;
 //!     let cost = Cost::default();
-//!     let answered = Answered { held_out: None, test, shifted: vec![], cost, machine: None, found: Default::default() };
+//!     let answered = Answered { held_out: None, test, shifted: vec![], cost, machine: None, found: Default::default(), searches: vec![] };
 //!     Ok(Cell {
 //!         format_version: CELL_FORMAT,
 //!         method: method.into(),

@@ -86,6 +86,7 @@ fn cell(setting: &Setting, method: &str, index: usize) -> Cell {
             },
             machine: None,
             found: BTreeMap::from([("prior precision".to_string(), 20.0)]),
+            searches: Vec::new(),
         })),
     }
 }

@@ -12,6 +12,7 @@ use crate::methods::{FitContext, Fitted, Method, Spent, Start};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::Laplace;
 use crate::predict::predict_linearized_for_all;
+use crate::search::Search;
 use std::time::Instant;
 
 /// The methods of one run that are still to do.
@@ -161,7 +162,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     fn cell(&self, k: usize, method: &TimedFit<M, D>, mut answers: Vec<Answers>, predict_seconds: f64) -> Cell {
         let held_out = self.splits.held_out.map(|_| answers.remove(0));
         let test = answers.remove(0);
-        let Fitted { belief, spent, found } = &method.fitted;
+        let Fitted { belief, spent, found, searches } = &method.fitted;
         let needs = belief.needs(self.splits.test, self.start.model.n_classes());
         let cost = Cost {
             fit_seconds: rounded(method.seconds),
@@ -174,7 +175,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         };
         let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
         let machine = Some(self.machine.clone());
-        let answered = Answered { held_out, test, shifted: answers, cost, machine, found };
+        let exact = |search: &Search| {
+            let [value, low, high] = [search.value, search.low, search.high].map(rounded);
+            Search { value, low, high, ..search.clone() }
+        };
+        let searches = searches.iter().map(exact).collect();
+        let answered = Answered { held_out, test, shifted: answers, cost, machine, found, searches };
         let method = self.comparison.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }

@@ -92,13 +92,9 @@ impl Likelihood for Categorical {
 
     fn log_predictive(&self, belief: &LogitBelief, targets: &[Target], link: LinkApprox) -> Result<Vec<f64>> {
         check_one_each(belief, targets)?;
-        let p = belief.probabilities(link)?;
-        let class = |target: &Target| target.class();
-        Ok(targets
-            .iter()
-            .enumerate()
-            .map(|(item, target)| class(target).and_then(|c| p.get([item, c])).map_or(f64::NAN, |p| p.ln()))
-            .collect())
+        let log_p = belief.log_probabilities(link)?;
+        let of = |(item, target): (usize, &Target)| target.class().and_then(|c| log_p.get([item, c]).copied());
+        Ok(targets.iter().enumerate().map(|target| of(target).unwrap_or(f64::NAN)).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     LoraConfig, TargetModules, TrainedBiases,
-    linear::{LoraAdapter, LoraLinear, Replaced},
+    linear::{LoraAdapter, LoraLinear, Replaced, at_least_f32},
 };
 use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
@@ -78,14 +78,6 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
 /// Adapters are kept in f32 even on a half-precision base (in f64 on an f64 base).
 pub(super) fn adapter_dtype(linear: &LoraLinear) -> DType {
     at_least_f32(linear.weight.val().dtype())
-}
-
-/// The element type of what must not be rounded to half precision: adapters, class logits, losses.
-pub(crate) fn at_least_f32(dtype: DType) -> DType {
-    match dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    }
 }
 
 pub(super) fn new_adapter(

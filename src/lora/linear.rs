@@ -2,7 +2,15 @@
 
 use crate::tape::{LoraMatrix, Tape};
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
+
+/// The element type of what must not be rounded to half precision: adapters, class logits, losses.
+pub(crate) fn at_least_f32(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
 
 /// A linear layer that may carry a low-rank adapter.
 #[derive(Module, Debug)]
@@ -94,7 +102,9 @@ impl LoraLinear {
         self.forward_with(self.weight.val(), x, None, tape).reshape(shape)
     }
 
-    /// The same with a weight held elsewhere (a tied head), on the output rows `columns` only where given.
+    /// The same with a weight held elsewhere (a tied head), on the output rows `columns` only where given. These few are multiplied in f32
+    /// at least, however the weight is held: in half precision two classes whose logits differ would tie. The rest of the weight is
+    /// not cast.
     ///
     /// # Shapes
     /// - weight: `[d_in, d_out]`, x: `[tokens, d_in]`; output `[tokens, columns or d_out]`
@@ -109,9 +119,13 @@ impl LoraLinear {
             Some(index) => w.select(1, index.clone()),
             None => w,
         };
-        let mut y = x.clone().matmul(pick(weight));
+        let wide = |t: Tensor<2>| match columns {
+            Some(_) => t.clone().cast(at_least_f32(t.dtype())),
+            None => t,
+        };
+        let mut y = wide(x.clone()).matmul(wide(pick(weight)));
         if let Some(bias) = &self.bias {
-            y = y + pick(bias.val().unsqueeze());
+            y = y + wide(pick(bias.val().unsqueeze()));
         }
         let Some(adapter) = &self.adapter else {
             return y;
@@ -135,6 +149,35 @@ impl LoraLinear {
                 let update = adapter.a.val().transpose().matmul(adapter.b.val().transpose());
                 self.weight.val().cast(update.dtype()) + update.mul_scalar(adapter.scale)
             }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::lora::to_array;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn classes_that_tie_in_half_precision_differ_where_their_rows_are_multiplied_in_f32() {
+        let device = Device::flex();
+        for dtype in [DType::BF16, DType::F16].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
+            let tensor = |values: [f32; 6]| {
+                let data = TensorData::new(values.to_vec(), [2, 3]);
+                Tensor::<2>::from_data(data, (&device, DType::F32)).cast(dtype)
+            };
+            // x = (1, 2⁻⁶): logits 1 and 1 + 2⁻¹², which neither half holds apart
+            let linear = LoraLinear::new("head", tensor([1.0, 1.0, 0.0, 0.0, 0.015625, 0.0]), None);
+            let x = Tensor::<2>::from_data(TensorData::new(vec![1.0f32, 0.015625], [1, 2]), (&device, DType::F32));
+            let x = x.cast(dtype);
+            let tied = to_array(linear.forward(x.clone(), &mut Tape::off())).unwrap();
+            assert_eq!(tied[[0, 0]], tied[[0, 1]], "{dtype:?}");
+            let columns = Tensor::<1, Int>::from_data(TensorData::new(vec![0i64, 1], [2]), &device);
+            let classes = linear.forward_with(linear.weight.val(), x, Some(&columns), &mut Tape::off());
+            assert_eq!(classes.dtype(), DType::F32);
+            let classes = to_array(classes).unwrap();
+            assert_eq!(classes[[0, 1]] - classes[[0, 0]], 2f64.powi(-12), "{dtype:?}");
         }
     }
 }

@@ -22,12 +22,12 @@ mod sampler;
 mod targets;
 mod weights;
 
-pub(crate) use attach::at_least_f32;
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;
 pub use config::{LoraConfig, TrainedBiases};
 pub(crate) use fingerprint::{ModelFingerprint, check_same_adapter, model_fingerprint};
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
+pub(crate) use linear::at_least_f32;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;

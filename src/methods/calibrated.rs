@@ -14,8 +14,8 @@ use ndarray::{Array1, Axis, CowArray};
 ///
 /// f = ln g(p̄),  p̄ = E[softmax f] of the belief within
 ///
-/// What was known about the weights ends there: the answer is a [`LogitBelief::Point`], without mutual information. A probability
-/// of 0, that of a class that the item lacks, becomes a logit of −∞. Averages are taken with the link of the belief within.
+/// What was known about the weights ends there: the answer is a [`LogitBelief::Point`], without mutual information. All is done in
+/// logarithms, in which only a class that the item lacks is −∞. Averages are taken with the link of the belief within.
 ///
 /// It is saved if the belief is, and the calibrator is one of [`Calibration`]; one that was calibrated twice is not.
 ///
@@ -66,17 +66,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> CalibratedBelief<M, D> {
         control: &Control,
     ) -> Result<Self> {
         let labels = known_labels(held_out, model.n_classes())?;
-        let averaged = belief.believe(model, held_out, limits, control)?.probabilities(belief.link())?;
-        let calibrator = calibration.fit(averaged.view(), &labels)?;
+        let averaged = belief.believe(model, held_out, limits, control)?.log_probabilities(belief.link())?;
+        let calibrator = calibration.fit_logs(averaged.view(), &labels)?;
         Ok(Self { belief, calibrator })
     }
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for CalibratedBelief<M, D> {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
-        let averaged = self.belief.believe(model, data, limits, control)?.probabilities(self.belief.link())?;
-        let calibrated = self.calibrator.apply_to_probabilities(averaged.view())?;
-        Ok(LogitBelief::Point { logits: calibrated.mapv_into(f64::ln) })
+        let averaged = self.belief.believe(model, data, limits, control)?.log_probabilities(self.belief.link())?;
+        Ok(LogitBelief::Point { logits: self.calibrator.apply_to_log_probabilities(averaged.view())? })
     }
 
     fn needs(&self, data: &D, n_classes: usize) -> Needs {
@@ -90,12 +89,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for CalibratedBel
 pub(super) const CALIBRATED: &str = "calibrated answers";
 const CALIBRATION: &str = "calibration";
 const PARAMETERS: &str = "parameters of the calibrator";
+const END: &str = "end of the calibrator's search";
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Keep for CalibratedBelief<M, D> {
     fn keep(&self) -> Option<Kept<'_>> {
         let calibration = self.calibrator.calibration()?;
         let kept = self.belief.keep().filter(|kept| !kept.kind.starts_with(CALIBRATED))?;
-        let mut kept = kept.within(CALIBRATED).with_setting(CALIBRATION, calibration);
+        let kept = kept.within(CALIBRATED).with_setting(CALIBRATION, calibration);
+        let mut kept = kept.with_setting(END, self.calibrator.search_end());
         let parameters: Array1<f64> = self.calibrator.parameters().into_iter().map(|(_, value)| value).collect();
         kept.matrices.insert(PARAMETERS.into(), CowArray::from(parameters.insert_axis(Axis(0))));
         Some(kept)
@@ -107,6 +108,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Keep for CalibratedBelief<M, D
 /// # Errors
 /// If it is missing or out of range.
 pub(super) fn take_calibrator(kept: &mut Kept) -> Result<Box<dyn Calibrator>> {
-    let calibration: Calibration = kept.take_setting(CALIBRATION)?;
-    calibration.with_parameters(&kept.take_matrix(PARAMETERS)?.into_flat().to_vec())
+    let (calibration, end): (Calibration, _) = (kept.take_setting(CALIBRATION)?, kept.take_setting(END)?);
+    calibration.with_parameters(&kept.take_matrix(PARAMETERS)?.into_flat().to_vec(), end)
 }

@@ -10,10 +10,11 @@ use crate::identity::Identity;
 use crate::likelihood::categorical_fisher;
 use crate::linalg::{Eigen, eigh, matmul};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::Spectrum;
+use crate::posterior::{EvidenceOptimum, Spectrum};
 use crate::predict::{HeadRows, predict_head};
 use crate::prior::PriorPrecision;
 use crate::progress::Control;
+use crate::search::Search;
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 
 /// Logits are linear in the rows w_c of the output layer, `f_c = w_cᵀh + b_c`, so that their GGN is their Hessian:
@@ -67,8 +68,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
         let precision = posterior.precision.value();
         let dimension = posterior.spectrum().effective_dimension(posterior.precision);
         let spent = Spent { forwards: context.train.n_items(), ..Spent::default() };
+        let search = posterior.search.clone();
         let fitted = Fitted::new(HeadBelief { posterior, link: self.link }).with_spent(spent);
-        Ok(fitted.with_found("prior precision", precision).with_found("effective dimension", dimension))
+        Ok(fitted
+            .with_found("prior precision", precision)
+            .with_found("effective dimension", dimension)
+            .with_searches(search))
     }
 }
 
@@ -80,6 +85,8 @@ struct HeadPosterior {
     /// `e: [k]`, positive
     eigenvalues: Array1<f64>,
     precision: PriorPrecision,
+    /// How that was found; none where it was given.
+    search: Option<Search>,
     n_classes: usize,
 }
 
@@ -97,11 +104,14 @@ impl HeadPosterior {
         } else {
             by_weights(features, probabilities)?
         };
-        let precision = match precision {
-            Some(precision) => precision,
-            None => best_precision(&roots, &eigenvalues, weights)?,
+        let (precision, search) = match precision {
+            Some(precision) => (precision, None),
+            None => {
+                let found = best_precision(&roots, &eigenvalues, weights)?;
+                (found.precision, Some(found.search))
+            }
         };
-        Ok(Self { roots, eigenvalues, precision, n_classes: probabilities.ncols() })
+        Ok(Self { roots, eigenvalues, precision, search, n_classes: probabilities.ncols() })
     }
 
     fn spectrum(&self) -> Spectrum {
@@ -189,9 +199,9 @@ fn positive(eigen: Eigen) -> (Array2<f64>, Array1<f64>) {
 }
 
 /// The λ with the most evidence, counting of the rows what has curvature.
-fn best_precision(roots: &Array2<f64>, eigenvalues: &Array1<f64>, weights: &Array2<f64>) -> Result<PriorPrecision> {
+fn best_precision(roots: &Array2<f64>, eigenvalues: &Array1<f64>, weights: &Array2<f64>) -> Result<EvidenceOptimum> {
     let seen = roots.t().dot(&weights.flatten()) / eigenvalues.mapv(f64::sqrt);
-    Ok(spectrum_of(eigenvalues).maximize(seen.dot(&seen))?.precision)
+    spectrum_of(eigenvalues).maximize(seen.dot(&seen))
 }
 
 fn spectrum_of(eigenvalues: &Array1<f64>) -> Spectrum {
@@ -223,14 +233,14 @@ impl HeadBelief {
             let what = "eigenvectors of the output layer's posterior".into();
             return Err(Error::Count { what, expected: eigenvalues.len(), found: roots.ncols() });
         }
-        let posterior = HeadPosterior { roots, eigenvalues, precision, n_classes };
+        let posterior = HeadPosterior { roots, eigenvalues, precision, search: None, n_classes };
         Ok(Self { posterior, link: kept.take_setting("link")? })
     }
 }
 
 impl Keep for HeadBelief {
     fn keep(&self) -> Option<Kept<'_>> {
-        let HeadPosterior { roots, eigenvalues, precision, n_classes } = &self.posterior;
+        let HeadPosterior { roots, eigenvalues, precision, n_classes, .. } = &self.posterior;
         let kept = Kept::new(Self::KIND).with_matrix("roots", roots.view());
         let kept = kept.with_matrix("eigenvalues", eigenvalues.view().insert_axis(Axis(0)));
         let kept = kept.with_number("prior precision", precision.value()).with_setting("n_classes", n_classes);

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::likelihood::{Likelihood, TargetSpace};
 use crate::models::{Classifier, Dataset};
+use crate::number::significant;
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
@@ -23,7 +24,8 @@ pub enum PriorChoice {
     /// the data say nothing are back at the prior's centre. Exact structures alone; one more pass over the training items. Refused
     /// where the expansion makes labels more than certain: there it does not hold as far from the adapter as its mode is.
     EvidenceAtMode,
-    /// The least negative log-likelihood of the held-out items: their labels are spent.
+    /// The least negative log-likelihood of the held-out items: their labels are spent. It is that of the linearised predictive, also
+    /// where predictions are sampled.
     HeldOut,
 }
 
@@ -190,7 +192,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
                 let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
                 let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
                 let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
-                laplace = laplace.with_prior_precisions(tuned.precisions)?;
+                laplace = laplace.with_tuned_prior(tuned)?;
                 spent.labelled = data.n_items();
                 data.n_items() * repetitions_in(laplace.gauge(self.predictive.tuning_link()), data, n_classes)
             }
@@ -198,7 +200,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         spent.forwards += more_passes;
         spent.backwards += more_passes;
         let precision = laplace.prior_precisions().of(0).value();
-        let dimension = laplace.effective_dimension();
+        let (dimension, searches) = (laplace.effective_dimension(), laplace.prior_searches().to_vec());
         let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone());
         let evidence = if at_mode { Some(at_most_certain(evidence?, &**likelihood)?) } else { evidence.ok() };
         let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
@@ -211,7 +213,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             Predictive::Linearized(link) => Fitted::new(LinearizedBelief { laplace, link }),
         };
         let fitted = fitted.with_spent(spent).with_found("prior precision", precision);
-        let fitted = fitted.with_found("effective dimension", dimension);
+        let fitted = fitted.with_found("effective dimension", dimension).with_searches(searches);
         Ok(match evidence {
             Some(evidence) => fitted.with_found("log evidence", evidence),
             None => fitted,
@@ -225,8 +227,9 @@ fn at_most_certain(log_evidence: f64, likelihood: &dyn Likelihood) -> Result<f64
         return Err(Error::numerical(
             "evidence at the mode",
             format!(
-                "it is exp({log_evidence:.3}), more than certainty: the quadratic expansion does not hold as far from the adapter as \
-                 its mode is; take the evidence at the adapter, or held-out items"
+                "it is exp({}), more than certainty: the quadratic expansion does not hold as far from the adapter as \
+                 its mode is; take the evidence at the adapter, or held-out items",
+                significant(log_evidence)
             ),
         ));
     }
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn labels_that_are_more_than_certain_are_refused_and_densities_are_not() {
         let error = at_most_certain(25.67, &Categorical).unwrap_err().to_string();
-        assert!(error.contains("exp(25.670)") && error.contains("held-out"), "{error}");
+        assert!(error.contains("exp(25.67)") && error.contains("held-out"), "{error}");
         assert!(at_most_certain(-3.0, &Categorical).is_ok());
         assert!(at_most_certain(25.67, &Gaussian { noise_variance: 1e-6 }).is_ok());
     }

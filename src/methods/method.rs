@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
+use crate::search::Search;
 use crate::train::{Snapshot, Snapshots, TrainOutcome, Trainer, TrainerConfig, TrainingMode, UpdateRule};
 use std::collections::BTreeMap;
 
@@ -154,6 +155,8 @@ pub struct Fitted<M: Classifier, D: Dataset<Input = M::Input>> {
     pub spent: Spent,
     /// Numbers that were found, by name.
     pub found: BTreeMap<String, f64>,
+    /// How the searches for those that were sought between bounds ended.
+    pub searches: Vec<Search>,
 }
 
 /// Passes of one item through the network that fitting took, and items that it read besides the training data.
@@ -180,7 +183,8 @@ impl Spent {
 impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     /// A belief that took no pass.
     pub fn new(belief: impl Belief<M, D> + 'static) -> Self {
-        Self { belief: Box::new(belief), spent: Spent::default(), found: BTreeMap::new() }
+        let (spent, found, searches) = (Spent::default(), BTreeMap::new(), Vec::new());
+        Self { belief: Box::new(belief), spent, found, searches }
     }
 
     /// Sets what it took.
@@ -192,6 +196,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     /// Adds a number that was found.
     pub fn with_found(mut self, name: impl Into<String>, value: f64) -> Self {
         self.found.insert(name.into(), value);
+        self
+    }
+
+    /// Adds how searches ended.
+    pub fn with_searches(mut self, searches: impl IntoIterator<Item = Search>) -> Self {
+        self.searches.extend(searches);
         self
     }
 }

@@ -9,6 +9,7 @@ use crate::file_header::{Exact, parse_header};
 use crate::lora::{Adaptable, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, POSTERIOR_FILE};
+use crate::search::{ExactSearch, Search};
 use crate::tensor_file::{TensorFile, write_checked};
 use ndarray::CowArray;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,7 @@ struct Header {
     model: ModelFingerprint,
     spent: Spent,
     found: BTreeMap<String, Exact>,
+    searches: Vec<ExactSearch>,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
@@ -68,6 +70,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             model: ModelFingerprint::of(model, &read_adapter(model)?)?,
             spent: self.spent,
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
+            searches: self.searches.iter().map(ExactSearch::new).collect::<Result<_>>()?,
         };
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         if let Some(posterior) = &kept.posterior {
@@ -124,7 +127,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
         };
         let belief = kinds.restore(&mut kept, map)?;
         kept.finish()?;
-        Ok(Self { belief, spent: header.spent, found: numbers(header.found) })
+        let searches = header.searches.into_iter().map(Search::from).collect();
+        Ok(Self { belief, spent: header.spent, found: numbers(header.found), searches })
     }
 }
 

@@ -5,7 +5,7 @@ use super::bounds::check_some;
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
-use crate::belief::{LogitBelief, log_softmax, top_class};
+use crate::belief::{LogitBelief, item_losses, log_softmax, top_class};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -13,6 +13,7 @@ use crate::linalg::eigh;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset, Subset};
 use crate::predict::{predict_map, predict_sampled};
+use crate::search::{Search, SearchEnd};
 use crate::tape::{LoraMatrix, Site};
 use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::BTreeMap;
@@ -82,25 +83,25 @@ impl Tfb {
     }
 
     /// The largest σ that passed, and how many were tried. `passes` must be true below some σ and false above; where it fails
-    /// at the lowest, that one is refused.
-    fn search(&self, mut passes: impl FnMut(f64) -> Result<bool>) -> Result<(f64, usize)> {
+    /// at the lowest, that one is refused. The range is a setting, which no search leaves: its end may be that of the search.
+    fn search(&self, mut passes: impl FnMut(f64) -> Result<bool>) -> Result<(Search, usize)> {
         let (mut low, mut high) = self.range;
+        let search = |sigma, end| Search::new("sigma", sigma, self.range, end);
         let mut tried = 2;
         if passes(high)? {
-            return Ok((high, 1));
+            let meaning = "no noise of the range that was set raises the loss too far";
+            return Ok((search(high, SearchEnd::AtUpper).with_meaning(meaning), 1));
         }
         if !passes(low)? {
-            return Err(Error::numerical(
-                "search of TFB's noise",
-                format!("σ = {low} raises the loss by more than {}", self.tolerance),
-            ));
+            let meaning = format!("it raises the loss by more than {} already", self.tolerance);
+            search(low, SearchEnd::AtLower).with_meaning(meaning).inside()?;
         }
         while high / low > 1.0 + self.width {
             let middle = (low * high).sqrt();
             tried += 1;
             if passes(middle)? { low = middle } else { high = middle }
         }
-        Ok((low, tried))
+        Ok((search(low, SearchEnd::Inside), tried))
     }
 }
 
@@ -139,11 +140,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
         let logits = predict_map(context.map, &anchors, limits, control)?.moments().0;
         let answers: Vec<usize> = logits.outer_iter().map(top_class).collect();
         let still = mean_nll(logits.view(), &answers);
-        let (sigma, tried) = self.search(|sigma| {
+        let (search, tried) = self.search(|sigma| {
             let draw = |index| unit.at(sigma, seed, index);
             let belief = predict_sampled(context.map, &anchors, draw, self.n_samples, limits, control)?;
             Ok(expected_nll(&belief, &answers)? - still <= self.tolerance * still)
         })?;
+        let sigma = search.value;
         let spent = Spent { forwards: n_anchors * (1 + tried * self.n_samples), ..Spent::default() };
         let sampler = ColumnSpaceNoise { sigma, ..unit };
         let (n_samples, bytes) = (self.n_samples, size_of::<f32>());
@@ -154,13 +156,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
                 Fitted::new(NoisyBelief { noise, adapter: None, n_samples, seed, bytes })
             }
         };
-        Ok(fitted.with_spent(spent).with_found("sigma", sigma))
+        Ok(fitted.with_spent(spent).with_found("sigma", sigma).with_searches([search]))
     }
 }
 
 fn mean_nll(logits: ArrayView2<f64>, answers: &[usize]) -> f64 {
-    let log_p = log_softmax(logits);
-    -answers.iter().enumerate().map(|(item, class)| log_p[[item, *class]]).sum::<f64>() / answers.len() as f64
+    item_losses(log_softmax(logits).view(), answers).iter().sum::<f64>() / answers.len() as f64
 }
 
 /// Mean over the draws.
@@ -331,13 +332,16 @@ mod tests {
         // E ℓ(σ) − ℓ(0) = ½ c σ², ℓ(0) = 0.4, a rise of 0.3 %
         let (c, still) = (25.0, 0.4);
         let tfb = Tfb::default();
-        let (sigma, tried) = tfb.search(|sigma| Ok(0.5 * c * sigma * sigma <= tfb.tolerance * still)).unwrap();
+        let (search, tried) = tfb.search(|sigma| Ok(0.5 * c * sigma * sigma <= tfb.tolerance * still)).unwrap();
+        let sigma = search.value;
+        assert!(search.is_inside());
         let expected = (2.0f64 * tfb.tolerance * still / c).sqrt();
         assert!(sigma <= expected && sigma > expected / (1.0 + tfb.width) - 1e-12, "{sigma} {expected}");
         // ln(10⁴)/ln(1.01) halved until 1, and both ends
         assert_eq!(tried, 12);
-        assert_eq!(tfb.search(|_| Ok(true)).unwrap(), (1.0, 1));
-        assert!(tfb.search(|_| Ok(false)).unwrap_err().to_string().contains("0.0001"));
+        let (all, tried) = tfb.search(|_| Ok(true)).unwrap();
+        assert_eq!((all.value, all.end, tried), (1.0, SearchEnd::AtUpper, 1));
+        assert!(tfb.search(|_| Ok(false)).unwrap_err().to_string().contains("sigma 1.00e-4 is at the lower end"));
         for (wrong, name) in [
             (Tfb { range: (0.1, 0.1), ..tfb }, "range"),
             (Tfb { tolerance: 0.0, ..tfb }, "tolerance"),

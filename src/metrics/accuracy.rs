@@ -8,7 +8,7 @@ use ndarray::ArrayView2;
 ///
 /// acc = (1/n) Σ_i 1{argmax_c p_ic = y_i}
 ///
-/// An exact tie between classes goes to the first of them. For an interval see
+/// An exact tie between classes goes to the first of them ([`top_class`](crate::belief::top_class)), here as in training. For an interval see
 /// [`beta_interval`](crate::metrics::beta_interval) or [`Scores`](crate::metrics::Scores).
 ///
 /// # Shapes

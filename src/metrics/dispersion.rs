@@ -1,16 +1,16 @@
 //! Says whether a posterior is too wide or too narrow, by what held-out labels make of its covariance.
 
 use crate::belief::{LinkApprox, LogitBelief};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::bootstrap::BayesianBootstrap;
 use crate::metrics::interval::Estimate;
-use ndarray::Array2;
+use crate::number::significant;
+use crate::search::{Line, Search, SearchEnd};
 use serde::{Deserialize, Serialize};
 
-/// Multipliers run over `2^±OCTAVES`.
+/// Multipliers run over `2^±OCTAVES` at least, a quarter of an octave apart; variances 1e18 times as large or small are the most.
 const OCTAVES: f64 = 10.0;
-/// Multipliers an octave.
-const PER_OCTAVE: f64 = 4.0;
+const LINE: Line = Line { step: 0.25, width: 0.25, level: 1e-7, limit: 60.0 };
 
 /// Held-out negative log-likelihood as a function of a multiplier on the logit covariance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Dispersion {
     pub best_log2: Estimate,
     /// Mean NLL of the means alone, κ → 0.
     pub point_nll: f64,
+    /// How the search for the multiplier with the least mean NLL ended.
+    pub search: Search,
     /// What follows.
     pub verdict: DispersionVerdict,
 }
@@ -40,50 +42,29 @@ pub enum DispersionVerdict {
 }
 
 impl Dispersion {
-    /// Scores `belief` (a Gaussian) at 81 multipliers from 2⁻¹⁰ to 2¹⁰ on the same labels.
+    /// Scores `belief` (a Gaussian) at 81 multipliers from 2⁻¹⁰ to 2¹⁰ on the same labels, and at further ones, up to 2^±60, while the
+    /// best is the last and the mean NLL still changes.
     ///
     /// # Errors
-    /// If the belief is not a Gaussian, labels and items differ in number, or a label is out of range.
+    /// If the belief is not a Gaussian, labels and items differ in number, or a label is no class of its item.
     pub fn diagnose(
         belief: &LogitBelief,
         labels: &[usize],
         link: LinkApprox,
         bootstrap: &BayesianBootstrap,
     ) -> Result<Self> {
-        let (n, n_classes) = (belief.n_items(), belief.n_classes());
-        if labels.len() != n {
-            return Err(Error::Count { what: "labels".into(), expected: n, found: labels.len() });
-        }
-        if let Some((item, &label)) = labels.iter().enumerate().find(|(_, label)| **label >= n_classes) {
-            return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
-        }
-        let means = belief.moments().0;
-        if let Some((item, &label)) =
-            labels.iter().enumerate().find(|(item, label)| !means[[*item, **label]].is_finite())
-        {
-            let n_classes = means.row(item).iter().filter(|v| v.is_finite()).count();
-            return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
-        }
-        let count = (2.0 * OCTAVES * PER_OCTAVE) as usize + 1;
-        let log2: Vec<f64> = (0..count).map(|i| i as f64 / PER_OCTAVE - OCTAVES).collect();
-        let losses = |belief: &LogitBelief| -> Result<Vec<f64>> {
-            let p = belief.probabilities(link)?;
-            Ok(labels.iter().enumerate().map(|(item, &label)| -p[[item, label]].ln()).collect())
-        };
-        let mut all = Array2::zeros((count, n));
-        for (log2, mut row) in log2.iter().zip(all.outer_iter_mut()) {
-            row.assign(&ndarray::Array1::from(losses(&belief.widened(log2.exp2())?)?));
-        }
-        let point = losses(&LogitBelief::Point { logits: means })?;
-        let least = |weights: &[f64]| {
-            let means = all.dot(&ndarray::ArrayView1::from(weights));
-            // of equals, the one that changes least
-            let order =
-                |&a: &usize, &b: &usize| means[a].total_cmp(&means[b]).then(log2[a].abs().total_cmp(&log2[b].abs()));
-            let best = (0..count).min_by(order).unwrap_or(0);
-            log2[best]
-        };
-        let best_log2 = bootstrap.estimate(n, least)?;
+        let n = belief.n_items();
+        let point = LogitBelief::Point { logits: belief.moments().0 }.losses(labels, link)?;
+        let mut losses: Vec<(f64, Vec<f64>)> = Vec::new();
+        let grid = LINE.grid((-OCTAVES, OCTAVES), |log2| {
+            let found = belief.widened(log2.exp2())?.losses(labels, link)?;
+            let mean = mean(&found);
+            losses.push((log2, found));
+            Ok(mean)
+        })?;
+        losses.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let weighted = |weights: &[f64], losses: &[f64]| weights.iter().zip(losses).map(|(w, l)| w * l).sum::<f64>();
+        let best_log2 = bootstrap.estimate(n, |weights| least(&losses, |losses| weighted(weights, losses)))?;
         let verdict = if best_log2.high < 0.0 {
             DispersionVerdict::TooWide
         } else if best_log2.low > 0.0 {
@@ -91,20 +72,46 @@ impl Dispersion {
         } else {
             DispersionVerdict::Matched
         };
+        let (low, high) = grid.bounds();
+        let value = match grid.end {
+            SearchEnd::AtLower | SearchEnd::AtUpper => grid.points[grid.best].0,
+            SearchEnd::Inside | SearchEnd::Undetermined => best_log2.value,
+        };
+        let bounds = (low.exp2(), high.exp2());
+        let search = Search::new("multiplier of the covariance", value.exp2(), bounds, grid.end);
         Ok(Self {
-            multipliers: log2.iter().map(|v| v.exp2()).collect(),
-            mean_nll: all.mean_axis(ndarray::Axis(1)).map(|m| m.to_vec()).unwrap_or_default(),
+            multipliers: grid.points.iter().map(|(log2, _)| log2.exp2()).collect(),
+            mean_nll: grid.points.iter().map(|(_, mean)| *mean).collect(),
             best_log2,
-            point_nll: point.iter().sum::<f64>() / n as f64,
+            point_nll: mean(&point),
+            search: search.with_meaning(match grid.end {
+                SearchEnd::Inside => "",
+                SearchEnd::AtLower => "the labels ask for the means alone",
+                SearchEnd::AtUpper => "the labels ask for no trust in the means",
+                SearchEnd::Undetermined => "no multiplier changes the answers",
+            }),
             verdict,
         })
     }
 }
 
+fn mean(losses: &[f64]) -> f64 {
+    losses.iter().sum::<f64>() / losses.len() as f64
+}
+
+/// log₂ of the multiplier with the least loss; of equals, of the one that changes least.
+fn least(all: &[(f64, Vec<f64>)], loss: impl Fn(&[f64]) -> f64) -> f64 {
+    let values = all.iter().map(|(log2, losses)| (loss(losses), *log2));
+    let order = |a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0).then(a.1.abs().total_cmp(&b.1.abs()));
+    values.min_by(order).map_or(0.0, |(_, log2)| log2)
+}
+
 impl std::fmt::Display for Dispersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Estimate { value, low, high } = self.best_log2;
-        let range = format!("best multiplier {:.3} [{:.3}, {:.3}]", value.exp2(), low.exp2(), high.exp2());
+        let [value, low, high] = [value, low, high].map(|log2| significant(log2.exp2()));
+        let end = self.search.remark().map_or(String::new(), |remark| format!("; {remark}"));
+        let range = format!("best multiplier {value} [{low}, {high}]{end}");
         match self.verdict {
             DispersionVerdict::Matched => write!(f, "the posterior is about as wide as the labels say ({range})"),
             DispersionVerdict::TooWide => {
@@ -121,7 +128,7 @@ impl std::fmt::Display for Dispersion {
 mod tests {
     use super::*;
     use crate::belief::LogitGauge;
-    use ndarray::Array3;
+    use ndarray::{Array2, Array3};
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
     use rand_distr::{Distribution, StandardNormal};
 
@@ -153,6 +160,48 @@ mod tests {
                 assert!((low..high).contains(&f64::log2(kappa)), "{found}");
             }
         }
+    }
+
+    #[test]
+    fn one_item_800_nats_off_does_not_turn_the_verdict() {
+        let (belief, mut labels) = world(0.02);
+        let LogitBelief::Gaussian { mut mean, covariance, gauge } = belief else { panic!("a Gaussian") };
+        // wrong by 800 nats, with a covariance that no multiplier of the rest would repair
+        mean.row_mut(0).assign(&ndarray::arr1(&[800.0, 0.0]));
+        labels[0] = 1;
+        let belief = LogitBelief::Gaussian { mean, covariance, gauge };
+        let link = LinkApprox::PairwiseProbit;
+        let bootstrap = BayesianBootstrap { n_draws: 20, ..BayesianBootstrap::default() };
+        let found = Dispersion::diagnose(&belief, &labels, link, &bootstrap).unwrap();
+        assert!(found.mean_nll.iter().all(|v| v.is_finite()) && found.point_nll.is_finite());
+        // the item costs 800/3000 nats at κ → 0, not an infinity or 708
+        let others: Vec<usize> = (1..3000).collect();
+        let without = Dispersion::diagnose(&belief.select(&others), &labels[1..], link, &bootstrap).unwrap();
+        assert!((found.point_nll * 3000.0 - without.point_nll * 2999.0 - 800.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn multipliers_go_on_until_the_best_is_inside_or_nothing_changes() {
+        let diagnose = |mean: f64, variance: f64, labels: &[usize]| {
+            let n = labels.len();
+            let belief = LogitBelief::Gaussian {
+                mean: Array2::from_shape_fn((n, 2), |(_, c)| if c == 0 { mean } else { 0.0 }),
+                covariance: Array3::from_shape_fn((n, 2, 2), |(_, a, b)| if a == b { variance } else { 0.0 }),
+                gauge: LogitGauge::Raw,
+            };
+            let bootstrap = BayesianBootstrap { n_draws: 20, ..BayesianBootstrap::default() };
+            Dispersion::diagnose(&belief, labels, LinkApprox::PairwiseProbit, &bootstrap).unwrap()
+        };
+        // three of four right at a margin of 40 with variances of 1e-6: far more than 2¹⁰ times as wide
+        let found = diagnose(40.0, 1e-6, &[0, 0, 0, 1]);
+        assert!(found.search.is_inside() && found.best_log2.value > 20.0, "{found}");
+        let right = diagnose(4.0, 2.0, &[0, 0, 0, 0]);
+        assert_eq!(right.search.end, SearchEnd::AtLower);
+        assert!((right.mean_nll[0] - right.point_nll).abs() < LINE.level, "{right}");
+        let wrong = diagnose(4.0, 2.0, &[1, 1, 1, 1]);
+        assert_eq!(wrong.search.end, SearchEnd::AtUpper);
+        assert!(wrong.to_string().contains("upper end of its search"), "{wrong}");
+        assert!((wrong.mean_nll.last().unwrap() - 2f64.ln()).abs() < 1e-3, "{wrong}");
     }
 
     #[test]

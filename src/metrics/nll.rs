@@ -1,5 +1,6 @@
 //! Measures the surprise at the labels: the negative log-likelihood.
 
+use crate::belief::item_loss;
 use crate::error::Result;
 use crate::metrics::bootstrap::BayesianBootstrap;
 use crate::metrics::interval::Estimate;
@@ -11,8 +12,8 @@ use ndarray::ArrayView2;
 /// NLL = −(1/n) Σ_i ln p_i,y_i
 ///
 /// The probabilities are those of the whole method, averaged over its draws: `−ln mean_s p_s`, not `mean_s −ln p_s`.
-/// A probability of exactly 0 is read as 2.2e-308, the smallest that a double holds with full precision, and so costs
-/// 708.4 nats: one softmax that underflowed shows plainly in the mean without making it infinite.
+/// A probability of exactly 0 costs 708.4 nats, see [`item_loss`]; of a belief,
+/// [`LogitBelief::losses`](crate::belief::LogitBelief::losses) tells larger losses apart.
 ///
 /// # Shapes
 /// - probabilities: `[n_items, n_classes]`; labels: `[n_items]`; output: nats per item, lower is better.
@@ -48,7 +49,7 @@ pub fn nll_estimate(
 /// −ln p_y of each item, in nats.
 pub(super) fn item_losses(predictions: &Predictions) -> Vec<f64> {
     let rows = predictions.probabilities.rows();
-    rows.into_iter().zip(predictions.labels).map(|(row, &label)| -row[label].max(f64::MIN_POSITIVE).ln()).collect()
+    rows.into_iter().zip(predictions.labels).map(|(row, &label)| item_loss(row[label])).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Checks one set of predictions once and finds what every metric needs: top class, confidence, right or wrong.
 
+use crate::belief::top_class;
 use crate::error::{Error, Result, check_finite};
 use ndarray::ArrayView2;
 
@@ -8,7 +9,7 @@ const SUM_TOLERANCE: f64 = 1e-6;
 
 /// Checked probabilities and labels, with the top class of each item.
 ///
-/// The top class is the first of the largest probabilities, so that an exact tie between classes has one answer.
+/// The top class is that of [`top_class`].
 ///
 /// # Shapes
 /// - probabilities: `[n_items, n_classes]`; labels, confidence, correct: `[n_items]`.
@@ -48,15 +49,12 @@ impl<'a> Predictions<'a> {
         let mut confidence = Vec::with_capacity(n_items);
         let mut correct = Vec::with_capacity(n_items);
         for (item, (row, &label)) in probabilities.rows().into_iter().zip(labels).enumerate() {
-            let (mut top, mut sum) = (0, 0.0);
+            let mut sum = 0.0;
             for (class, &p) in row.iter().enumerate() {
                 if !(0.0..=1.0 + SUM_TOLERANCE).contains(&p) {
                     return Err(Error::config(format!("probabilities[{item}, {class}]"), "in [0, 1]", p));
                 }
                 sum += p;
-                if p > row[top] {
-                    top = class;
-                }
             }
             if (sum - 1.0).abs() > SUM_TOLERANCE {
                 return Err(Error::config(
@@ -68,6 +66,7 @@ impl<'a> Predictions<'a> {
             if label >= n_classes {
                 return Err(Error::LabelOutOfRange { item: item.to_string(), label, n_classes });
             }
+            let top = top_class(row);
             confidence.push(row[top]);
             correct.push(top == label);
         }

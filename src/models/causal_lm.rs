@@ -52,7 +52,7 @@ impl CausalLm {
         rms_norm(&self.norm, x)
     }
 
-    /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given.
+    /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given: these in f32 at least.
     ///
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`

@@ -42,14 +42,13 @@ impl PromptClassifier {
         Ok(Self { lm, class_ids, n_classes: dataset.n_classes })
     }
 
-    /// Logits of the classes' tokens.
+    /// Logits of the classes' tokens, of f32 at least.
     ///
     /// # Shapes
     /// - last: `[n_items, hidden]`, the hidden states of the last positions; output `[n_items, n_classes]`
     fn class_logits(&self, last: Tensor<2>, ids: &[u32], tape: &mut Tape) -> Tensor<2> {
         let columns = class_columns(ids, &last.device().without_autodiff());
-        let dtype = at_least_f32(last.dtype());
-        self.lm.head(last, Some(&columns), tape).cast(dtype)
+        self.lm.head(last, Some(&columns), tape)
     }
 
     /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.

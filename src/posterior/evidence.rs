@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::prior::PriorPrecision;
+use crate::search::{Search, SearchEnd};
 
 /// Eigenvalues `e ≥ 0` of the curvature `H` (a sum over the data), with multiplicities.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -11,7 +12,7 @@ pub struct Spectrum {
 }
 
 /// Where the evidence is largest.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EvidenceOptimum {
     /// The prior precision λ.
     pub precision: PriorPrecision,
@@ -19,6 +20,8 @@ pub struct EvidenceOptimum {
     pub log_sd: f64,
     /// Iterations used.
     pub iterations: usize,
+    /// The search for it.
+    pub search: Search,
 }
 
 impl Spectrum {
@@ -34,8 +37,9 @@ impl Spectrum {
 
     /// Maximises `−½ λ·scatter − ½ log det(H/λ + I)` over λ, where scatter is `‖θ* − μ‖²`.
     ///
-    /// The derivative in log λ, `½ (Σ e/(λ + e) − λ·scatter)`, falls monotonically, so there is one optimum; it is found
-    /// by Newton steps on log λ inside a bracket, to a relative 1e-12.
+    /// The derivative in log λ, `½ (Σ e/(λ + e) − λ·scatter)`, falls monotonically, so there is one optimum: above the smaller of the
+    /// largest eigenvalue and half its multiplicity over the scatter, below `√(Σ e / scatter)`. It is found between these by Newton
+    /// steps on log λ, to a relative 1e-12.
     ///
     /// # Errors
     /// If the curvature is zero (any λ is as good as a larger one) or the scatter is zero (any smaller one is better).
@@ -61,12 +65,9 @@ impl Spectrum {
             }
             (0.5 * g, 0.5 * h)
         };
-        // the derivative is positive far below the optimum and negative far above
-        let (low, high) = (-60.0f64, 60.0f64);
-        if slope(low).0 <= 0.0 || slope(high).0 >= 0.0 {
-            return Err(Error::numerical(WHAT, "no optimum for λ between e⁻⁶⁰ and e⁶⁰"));
-        }
-        rise_to_top(slope, (total / scatter).sqrt().ln().clamp(low, high), (low, high))
+        let (largest, multiplicity) = self.values.iter().fold((0.0, 0.0), |top, v| if v.0 > top.0 { *v } else { top });
+        let bounds = (largest.min(0.5 * multiplicity / scatter).ln(), (total / scatter).sqrt().ln());
+        rise_to_top(slope, bounds.1, bounds)
     }
 
     /// The largest and the smallest positive eigenvalue.
@@ -85,13 +86,16 @@ impl Spectrum {
 
 pub(super) const WHAT: &str = "evidence maximisation";
 
+/// What the searches of this module are over.
+pub(super) const PRIOR_PRECISION: &str = "prior precision";
+
 /// Newton steps on log λ inside a bracket, to a relative 1e-12; `slope` gives the first and second derivative of the evidence.
 pub(super) fn rise_to_top(
     slope: impl Fn(f64) -> (f64, f64),
     start: f64,
-    (mut low, mut high): (f64, f64),
+    bounds: (f64, f64),
 ) -> Result<EvidenceOptimum> {
-    let mut log = start;
+    let ((mut low, mut high), mut log) = (bounds, start);
     for iteration in 1..=200 {
         let (g, h) = slope(log);
         if g > 0.0 {
@@ -102,8 +106,11 @@ pub(super) fn rise_to_top(
         let newton = log - g / h;
         let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
         if (next - log).abs() <= 1e-12 * (1.0 + log.abs()) {
+            let precision = PriorPrecision::new(next.exp())?;
+            let bounds = (bounds.0.exp(), bounds.1.exp());
             return Ok(EvidenceOptimum {
-                precision: PriorPrecision::new(next.exp())?,
+                precision,
+                search: Search::new(PRIOR_PRECISION, precision.value(), bounds, SearchEnd::Inside),
                 log_sd: (-slope(next).1).sqrt().recip(),
                 iterations: iteration,
             });
@@ -146,6 +153,19 @@ mod tests {
             let h = 1e-4;
             let slope = (objective(&spectrum, scatter, log + h) - objective(&spectrum, scatter, log - h)) / (2.0 * h);
             prop_assert!(slope.abs() < 1e-5); // central difference error h²·f''' plus rounding/h
+        }
+    }
+
+    #[test]
+    fn an_optimum_at_any_scale_lies_inside_its_search() {
+        for (eigenvalue, scatter) in [(1e-40, 1.0), (1e40, 1e-40), (3.0, 1e60), (1e-300, 1e-3), (2.0, 2.0)] {
+            let spectrum = Spectrum { values: vec![(eigenvalue, 5.0), (0.0, 7.0)] };
+            let found = spectrum.maximize(scatter).unwrap();
+            // 5e/(λ + e) = λ·scatter
+            let lambda = found.precision.value();
+            let ratio = lambda * scatter * (lambda + eigenvalue) / (5.0 * eigenvalue);
+            assert!((ratio - 1.0).abs() < 1e-9, "{eigenvalue} {scatter}: {found:?}");
+            assert!(found.search.is_inside() && found.search.low <= lambda && lambda <= found.search.high);
         }
     }
 

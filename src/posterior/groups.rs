@@ -1,7 +1,7 @@
 //! Gathers the blocks of a posterior whose weights share a prior precision.
 
 use super::block::Block;
-use super::evidence::{EvidenceOptimum, Spectrum};
+use super::evidence::{EvidenceOptimum, PRIOR_PRECISION, Spectrum};
 use super::quadratic::QuadraticModel;
 use crate::curvature::{Coordinates, CurvatureStructure, SiteSpace};
 use crate::error::{Error, Result};
@@ -30,6 +30,11 @@ impl Group {
             None => -0.5 * precision.value() * self.scatter,
         };
         log_joint - 0.5 * self.spectrum.log_det_ratio(precision)
+    }
+
+    /// What a search for its precision is over, where there are `n_groups`.
+    pub(super) fn sought(&self, n_groups: usize) -> String {
+        if n_groups == 1 { PRIOR_PRECISION.into() } else { format!("{PRIOR_PRECISION} of `{}`", self.name) }
     }
 
     /// The precision with the most evidence.

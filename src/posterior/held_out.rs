@@ -1,6 +1,7 @@
 //! Tunes prior precisions on labelled held-out items, without a second pass through the network.
 
 use super::block::Block;
+use super::groups::Group;
 use super::jacobians::{LogitJacobians, repetitions_in};
 use super::laplace::Laplace;
 use crate::batches::for_each_batch;
@@ -12,6 +13,7 @@ use crate::likelihood::{SharedLikelihood, Target};
 use crate::models::{Classifier, Dataset, known_targets};
 use crate::prior::{PriorPrecision, PriorPrecisions};
 use crate::progress::Control;
+use crate::search::{Line, Search, SearchEnd};
 use ndarray::{Array2, Array3, Array4, Axis, s};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,12 +22,13 @@ use std::sync::Arc;
 /// this, and to its square where eigenvalues spread evenly within a level.
 const LEVEL_WIDTH: f64 = 0.02;
 
-/// The search spans `e^±SPAN` around its start.
-const SPAN: f64 = 14.0;
-/// Steps of the grid on which the search begins, in log λ.
-const STEP: f64 = 0.5;
-/// Width in log λ at which it ends.
-const TOLERANCE: f64 = 1e-4;
+/// The search of log λ: a grid that spans the curvature's eigenvalues and `e^±NEAR` around its start, which grows until the mean NLL is
+/// level to 1e-7 nats over a factor e⁴. Beyond the eigenvalues every part of a variance is in proportion to 1/λ or constant, so that
+/// what is level there stays so.
+const LINE: Line = Line { step: 0.5, width: 1e-4, level: 1e-7, limit: 300.0 };
+const NEAR: f64 = 4.0;
+/// Eigenvalues below this share of the largest are rounding.
+const ROUNDING: f64 = 1e-12;
 /// Most rounds over the groups.
 const MAX_ROUNDS: usize = 20;
 /// A round that improves the mean NLL by less than this, in nats, is the last.
@@ -43,7 +46,14 @@ pub struct HeldOut {
     gauge: LogitGauge,
     n_classes: usize,
     temperature: f64,
-    n_groups: usize,
+    groups: Vec<GroupRange>,
+}
+
+/// What a prior group is called in searches, and the range of its eigenvalues in logarithms; none without curvature.
+#[derive(Debug, Clone)]
+struct GroupRange {
+    sought: String,
+    range: Option<(f64, f64)>,
 }
 
 /// Energies of one group's directions by level.
@@ -64,6 +74,8 @@ pub struct TunedPrior {
     pub mean_nll: f64,
     /// How often the likelihood was evaluated.
     pub evaluations: usize,
+    /// How the search ended, one a group.
+    pub searches: Vec<Search>,
 }
 
 /// Which level each direction of each block belongs to, group by group.
@@ -126,6 +138,22 @@ impl Levels {
             }
         }
         groups
+    }
+}
+
+impl GroupRange {
+    fn new(group: &Group, n_groups: usize) -> Self {
+        let range = group.spectrum.range().ok().map(|(largest, _)| {
+            let held = group.spectrum.values.iter().map(|(e, _)| *e).filter(|e| *e > ROUNDING * largest);
+            (held.fold(largest, f64::min).ln(), largest.ln())
+        });
+        Self { sought: group.sought(n_groups), range }
+    }
+
+    /// What a search of shifts of log λ from `centre` must span.
+    fn span(&self, centre: f64) -> (f64, f64) {
+        let (low, high) = self.range.unwrap_or((centre, centre));
+        ((low - centre).min(-NEAR), (high - centre).max(NEAR))
     }
 }
 
@@ -192,7 +220,7 @@ impl HeldOut {
             gauge,
             n_classes,
             temperature: laplace.temperature(),
-            n_groups: laplace.groups().len(),
+            groups: laplace.groups().iter().map(|group| GroupRange::new(group, laplace.groups().len())).collect(),
         };
         let mut all: Vec<Self> = laplaces.iter().map(of).collect();
         for_each_batch("held-out items", &plan, control, work, |indices, (batch, energies)| {
@@ -224,7 +252,7 @@ impl HeldOut {
     /// # Errors
     /// If there is neither one precision nor one for each group.
     pub fn belief(&self, precisions: &PriorPrecisions) -> Result<LogitBelief> {
-        precisions.check_count(self.n_groups)?;
+        precisions.check_count(self.groups.len())?;
         let n = self.targets.len();
         let mut mean = Array2::zeros((n, self.n_classes));
         let mut covariance = Array3::zeros((n, self.n_classes, self.n_classes));
@@ -264,95 +292,75 @@ impl HeldOut {
     /// The prior precisions with the least mean NLL: a grid in log λ, then golden sections, group after group until a round
     /// gains nothing.
     ///
-    /// A minimum at the edge of the search (`e^±14` around `start`) is returned as it is: the items then ask for the
-    /// trained adapter alone, or for a flat prior.
+    /// The grid grows from the range of the curvature's eigenvalues until the least NLL lies inside, or until λ changes it no more, by
+    /// 1e-7 nats over a factor e⁴. [`TunedPrior::searches`] says where a search ended: at the upper end the items ask for the
+    /// trained adapter alone, at the lower one for a flat prior.
     ///
     /// # Errors
     /// As [`HeldOut::mean_nll`].
     pub fn tune(&self, start: &PriorPrecisions, link: LinkApprox) -> Result<TunedPrior> {
-        start.check_count(self.n_groups)?;
+        start.check_count(self.groups.len())?;
         let precisions_at = |logs: &[f64]| {
             PriorPrecisions::new(logs.iter().map(|log| PriorPrecision::new(log.exp())).collect::<Result<_>>()?)
         };
-        let centre: Vec<f64> = (0..self.n_groups).map(|group| start.of(group).value().ln()).collect();
+        let centre: Vec<f64> = (0..self.groups.len()).map(|group| start.of(group).value().ln()).collect();
         let mut evaluations = 0;
         let mut nll = |logs: &[f64]| -> Result<f64> {
             evaluations += 1;
             self.mean_nll(&precisions_at(logs)?, link)
         };
         // all groups together first: that is the whole search where there is one group
-        let mut logs = centre.clone();
-        let shift = minimize(|shift| nll(&centre.iter().map(|c| c + shift).collect::<Vec<f64>>()))?;
-        logs.iter_mut().for_each(|log| *log += shift);
-        let mut best = nll(&logs)?;
-        for _ in 0..if self.n_groups > 1 { MAX_ROUNDS } else { 0 } {
+        let spans = self.groups.iter().zip(&centre).map(|(group, centre)| group.span(*centre));
+        let span = spans.fold((0.0f64, 0.0f64), |all, own| (all.0.min(own.0), all.1.max(own.1)));
+        let shifted = |shift: f64| centre.iter().map(|c| c + shift).collect::<Vec<f64>>();
+        let found = LINE.minimize(span, |shift| nll(&shifted(shift)))?;
+        let (mut logs, mut best) = (shifted(found.at), found.value);
+        // of each group, in log λ
+        let mut ends: Vec<((f64, f64), SearchEnd)> =
+            centre.iter().map(|c| ((c + found.bounds.0, c + found.bounds.1), found.end)).collect();
+        for _ in 0..if self.groups.len() > 1 { MAX_ROUNDS } else { 0 } {
             let before = best;
-            for group in 0..self.n_groups {
-                let mut moved = logs.clone();
-                let shift = minimize(|shift| {
-                    moved[group] = logs[group] + shift;
+            for (index, group) in self.groups.iter().enumerate() {
+                let (own, mut moved) = (logs[index], logs.clone());
+                let found = LINE.minimize(group.span(own), |shift| {
+                    moved[index] = own + shift;
                     nll(&moved)
                 })?;
-                moved[group] = logs[group] + shift;
-                let there = nll(&moved)?;
-                if there < best {
-                    (best, logs) = (there, moved);
+                ends[index] = ((own + found.bounds.0, own + found.bounds.1), found.end);
+                // an end that is level with the best is taken too, so that the value is where its search says it is
+                let at_end = matches!(found.end, SearchEnd::AtLower | SearchEnd::AtUpper);
+                if found.value < best || at_end && found.value <= best + LINE.level {
+                    (best, logs[index]) = (found.value, own + found.at);
                 }
             }
             if before - best < IMPROVEMENT {
                 break;
             }
         }
-        Ok(TunedPrior { precisions: precisions_at(&logs)?, mean_nll: best, evaluations })
+        let searches = self.groups.iter().zip(&logs).zip(ends).map(|((group, log), ((low, high), end))| {
+            let search = Search::new(&group.sought, log.exp(), (low.exp(), high.exp()), end);
+            search.with_meaning(match end {
+                SearchEnd::Inside => "",
+                SearchEnd::AtLower => {
+                    "the held-out items ask for a flat prior, the widest posterior that the curvature leaves"
+                }
+                SearchEnd::AtUpper => "the held-out items ask for the trained adapter alone",
+                SearchEnd::Undetermined => "no value of it changes the likelihood of the held-out items",
+            })
+        });
+        let searches = searches.collect();
+        Ok(TunedPrior { precisions: precisions_at(&logs)?, mean_nll: best, evaluations, searches })
     }
 }
 
-/// The shift in `[−SPAN, SPAN]` where `f` is least: the best of a grid, refined by golden sections between its neighbours.
-fn minimize(mut f: impl FnMut(f64) -> Result<f64>) -> Result<f64> {
-    let n = (2.0 * SPAN / STEP) as usize;
-    let grid: Vec<f64> = (0..=n).map(|i| -SPAN + STEP * i as f64).collect();
-    let mut best = (0, f64::INFINITY);
-    for (i, shift) in grid.iter().enumerate() {
-        let value = f(*shift)?;
-        if value < best.1 {
-            best = (i, value);
-        }
-    }
-    if !best.1.is_finite() {
-        return Err(Error::numerical("tuning of the prior", "the likelihood is zero at every prior precision"));
-    }
-    if best.0 == 0 || best.0 == n {
-        return Ok(grid[best.0]);
-    }
-    let golden = (5f64.sqrt() - 1.0) / 2.0;
-    let (mut low, mut high) = (grid[best.0 - 1], grid[best.0 + 1]);
-    let (mut a, mut b) = (high - golden * (high - low), low + golden * (high - low));
-    let (mut at_a, mut at_b) = (f(a)?, f(b)?);
-    while high - low > TOLERANCE {
-        if at_a <= at_b {
-            (high, b, at_b) = (b, a, at_a);
-            a = high - golden * (high - low);
-            at_a = f(a)?;
-        } else {
-            (low, a, at_a) = (a, b, at_b);
-            b = low + golden * (high - low);
-            at_b = f(b)?;
-        }
-    }
-    Ok(0.5 * (low + high))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_minimum_is_found_inside_and_at_the_edges() {
-        for target in [-3.3, 0.0, 7.9] {
-            let found = minimize(|x| Ok((x - target).powi(2))).unwrap();
-            assert!((found - target).abs() < 1e-4); // the width at which the search ends
-        }
-        assert_eq!(minimize(Ok).unwrap(), -SPAN);
-        assert_eq!(minimize(|x| Ok(-x)).unwrap(), SPAN);
+impl Laplace {
+    /// The same posterior under the prior precisions that suit held-out items best, with how they were found.
+    ///
+    /// # Errors
+    /// As [`Laplace::with_prior_precisions`].
+    pub fn with_tuned_prior(self, tuned: TunedPrior) -> Result<Self> {
+        let mut laplace = self.with_prior_precisions(tuned.precisions)?;
+        laplace.set_prior_searches(tuned.searches);
+        Ok(laplace)
     }
 }

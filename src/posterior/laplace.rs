@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
+use crate::search::Search;
 use crate::tape::Site;
 use ndarray::{Array3, Array4};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +72,8 @@ pub struct Laplace {
     map: AdapterWeights,
     centre: AdapterWeights,
     precisions: PriorPrecisions,
+    /// How they were found, one a group; empty where they were given.
+    searches: Vec<Search>,
     temperature: f64,
     likelihood: SharedLikelihood,
     log_likelihood: Option<f64>,
@@ -124,6 +127,7 @@ impl Laplace {
             map,
             centre,
             precisions,
+            searches: Vec::new(),
             temperature: 1.0,
             likelihood,
             log_likelihood,
@@ -136,6 +140,15 @@ impl Laplace {
         &self.precisions
     }
 
+    /// How the prior precisions were found, one search a group; empty where they were given.
+    pub fn prior_searches(&self) -> &[Search] {
+        &self.searches
+    }
+
+    pub(super) fn set_prior_searches(&mut self, searches: Vec<Search>) {
+        self.searches = searches;
+    }
+
     /// The same posterior under other prior precisions; nothing is fitted again.
     ///
     /// # Errors
@@ -143,7 +156,7 @@ impl Laplace {
     pub fn with_prior_precisions(mut self, precisions: impl Into<PriorPrecisions>) -> Result<Self> {
         let precisions = precisions.into();
         precisions.check_count(self.groups.len())?;
-        self.precisions = precisions;
+        (self.precisions, self.searches) = (precisions, Vec::new());
         Ok(self)
     }
 
@@ -153,8 +166,10 @@ impl Laplace {
     /// As [`Laplace::optimize_prior`].
     pub fn with_optimal_prior(self) -> Result<Self> {
         let optima = self.optimize_prior()?;
-        let precisions = PriorPrecisions::new(optima.into_iter().map(|o| o.precision).collect())?;
-        self.with_prior_precisions(precisions)
+        let precisions = PriorPrecisions::new(optima.iter().map(|o| o.precision).collect())?;
+        let mut laplace = self.with_prior_precisions(precisions)?;
+        laplace.searches = optima.into_iter().map(|o| o.search).collect();
+        Ok(laplace)
     }
 
     /// The same posterior with its covariance multiplied by `temperature`.
@@ -278,12 +293,14 @@ impl Laplace {
     /// always better.
     pub fn optimize_prior(&self) -> Result<Vec<EvidenceOptimum>> {
         let optimum = |group: &Group| {
-            group.optimize().map_err(|e| match e {
+            let mut optimum = group.optimize().map_err(|e| match e {
                 Error::Numerical { what, reason } if self.groups.len() > 1 => {
                     Error::Numerical { what, reason: format!("group `{}`: {reason}", group.name) }
                 }
                 other => other,
-            })
+            })?;
+            optimum.search.quantity = group.sought(self.groups.len());
+            Ok(optimum)
         };
         self.groups.iter().map(optimum).collect()
     }

@@ -1,12 +1,13 @@
 //! Expands the log-likelihood around the trained adapter to second order, gradient included, so that the evidence can be
 //! taken where that expansion has its mode.
 
-use super::evidence::{EvidenceOptimum, Spectrum, WHAT, rise_to_top};
+use super::evidence::{EvidenceOptimum, PRIOR_PRECISION, Spectrum, rise_to_top};
 use super::laplace::Laplace;
 use crate::curvature::SiteSpace;
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::prior::PriorPrecision;
+use crate::search::{Search, SearchEnd};
 use crate::tape::Site;
 use ndarray::{Array4, Axis, stack};
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ impl QuadraticModel {
             Ok(self.log_joint(spectrum, precision) - 0.5 * spectrum.log_det_ratio(precision))
         };
         let (largest, smallest) = spectrum.range()?;
-        // beyond both ends the evidence has no curvature left to weigh
+        // beyond both ends the evidence has no curvature left to weigh: no e/(λ + e) is farther from 0 or 1 than 5e-5
         let (from, to) = (smallest.ln() - 10.0, largest.ln() + 10.0);
         let mut best = (f64::NEG_INFINITY, from);
         for step in 0..=((to - from) / STEP) as usize {
@@ -71,13 +72,15 @@ impl QuadraticModel {
                 best = (found, log);
             }
         }
-        let refused =
-            |why: String| Err(Error::numerical(WHAT, format!("no optimum for λ {why}: fix the prior precision")));
+        let refused = |log: f64, end, why: &str| {
+            let search = Search::new(PRIOR_PRECISION, log.exp(), (from.exp(), to.exp()), end);
+            search.with_meaning(format!("{why}; fix it, or take the evidence at the adapter")).inside()
+        };
         if best.1 + STEP > to {
-            return refused(format!("below {:.3e}, the data keep no weight from the prior's centre", to.exp()));
+            refused(to, SearchEnd::AtUpper, "the data keep no weight from the prior's centre")?;
         }
         if best.1 == from {
-            return refused(format!("above {:.3e}, a gradient points where the curvature is flat", from.exp()));
+            refused(from, SearchEnd::AtLower, "a gradient points where the curvature is flat")?;
         }
         let slope = |log: f64| {
             let lambda = log.exp();
@@ -90,7 +93,9 @@ impl QuadraticModel {
             }
             (0.5 * g, 0.5 * h)
         };
-        rise_to_top(slope, best.1, (best.1 - STEP, best.1 + STEP))
+        let mut found = rise_to_top(slope, best.1, (best.1 - STEP, best.1 + STEP))?;
+        (found.search.low, found.search.high) = (from.exp(), to.exp());
+        Ok(found)
     }
 }
 
@@ -191,12 +196,12 @@ mod tests {
             QuadraticModel { pulls, ..QuadraticModel::default() }.maximize(&spectrum)
         };
         let error = at(0.1).unwrap_err().to_string();
-        assert!(error.contains("no optimum for λ below 4.405e4"), "{error}"); // 2 e¹⁰
+        assert!(error.contains("44053 is at the upper end of its search"), "{error}"); // 2 e¹⁰
         // a pull along what is flat: the expansion has no bound there
         let flat = Spectrum { values: vec![(2.0, 1.0), (1e-8, 1.0)] };
         let model = QuadraticModel { pulls: vec![0.0, 1.0], ..QuadraticModel::default() };
         let error = model.maximize(&flat).unwrap_err().to_string();
-        assert!(error.contains("above 4.540e-13") && error.contains("flat"), "{error}"); // 1e-8 e⁻¹⁰
+        assert!(error.contains("4.54e-13 is at the lower end") && error.contains("flat"), "{error}"); // 1e-8 e⁻¹⁰
         // far enough: the derivative Σ e/(λ + e) − λ Σ (eθ/(λ + e))² is zero
         let lambda = at(3.0).unwrap().precision.value();
         let terms = spectrum.values.iter().map(|(e, _)| e / (lambda + e) - lambda * (3.0 * e / (lambda + e)).powi(2));

@@ -14,6 +14,7 @@ use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterWeights, ModelFingerprint, adapter_fingerprint, read_adapter};
 use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
+use crate::search::{ExactSearch, Search};
 use crate::tape::Site;
 use crate::tensor_file::{TensorFile, write_checked};
 use ndarray::{Array1, Array2};
@@ -36,6 +37,8 @@ struct Header {
     structure: CurvatureStructure,
     prior_grouping: PriorGrouping,
     prior_precisions: Vec<Exact>,
+    /// How they were found, one a prior group; empty where they were given.
+    prior_searches: Vec<ExactSearch>,
     temperature: Exact,
     likelihood: SharedLikelihood,
     log_likelihood: Option<Exact>,
@@ -101,6 +104,7 @@ impl Laplace {
                 .iter()
                 .map(|precision| Exact::new("prior precision", precision.value()))
                 .collect::<Result<_>>()?,
+            prior_searches: self.prior_searches().iter().map(ExactSearch::new).collect::<Result<_>>()?,
             temperature: Exact::new("temperature", self.temperature())?,
             likelihood: self.likelihood().clone(),
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
@@ -159,13 +163,19 @@ impl Laplace {
         let precisions = header.prior_precisions.into_iter().map(|p| PriorPrecision::new(p.value()));
         let precisions = PriorPrecisions::new(precisions.collect::<Result<_>>()?)?;
         precisions.check_count(groups.len())?;
-        let laplace = Self::from_parts(
+        let searches: Vec<Search> = header.prior_searches.into_iter().map(Search::from).collect();
+        if !(searches.is_empty() || searches.len() == groups.len()) {
+            let what = "searches of prior precisions".into();
+            return Err(Error::Count { what, expected: groups.len(), found: searches.len() });
+        }
+        let mut laplace = Self::from_parts(
             (header.structure, header.prior_grouping),
             (blocks, group_of, groups),
             (map, centre),
             precisions,
             (header.likelihood, header.log_likelihood.map(Exact::value), header.fitted_on),
         );
+        laplace.set_prior_searches(searches);
         laplace.with_temperature(header.temperature.value())
     }
 }

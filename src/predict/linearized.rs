@@ -12,7 +12,8 @@ use ndarray::{Array2, Array3, Axis, s};
 
 /// Gaussian belief about every item's logits, in the data's order and in the wanted gauge.
 ///
-/// `limits` count the repetitions of a batch for its several Jacobians.
+/// `limits` count the repetitions of a batch for its several Jacobians. The answer of an item is C + C² numbers, and C + kC² under k
+/// posteriors: 8 MB an item at C = 1000.
 ///
 /// # Errors
 /// If the data are empty, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.

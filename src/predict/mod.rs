@@ -8,6 +8,7 @@ mod prediction;
 mod rows;
 mod sampled;
 mod targets;
+mod training_fit;
 
 pub use head::{HeadRows, predict_head};
 pub use linearized::{predict_linearized, predict_linearized_for_all};
@@ -16,3 +17,4 @@ pub use noisy::predict_noisy;
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;
 pub use targets::{TargetPrediction, predict_targets};
+pub use training_fit::TrainingFit;

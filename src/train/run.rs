@@ -15,6 +15,7 @@ use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset, known_targets};
+use crate::number::significant;
 use crate::progress::{Bar, Control};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -262,7 +263,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             skipped,
         });
         let unit = self.config.likelihood.unit();
-        Ok(format!("loss {mean_nll:.3} nats an {unit}, {tokens_per_second:.0} tokens/s"))
+        Ok(format!("loss {} nats an {unit}, {tokens_per_second:.0} tokens/s", significant(mean_nll)))
     }
 
     /// Counts a step that must not change anything.

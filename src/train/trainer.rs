@@ -8,6 +8,7 @@ use super::schedule::{Decay, Schedule};
 use super::snapshots::Snapshots;
 use super::update::{AdamW, UpdateRule};
 use crate::batches::in_order;
+use crate::belief::top_class;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -191,7 +192,8 @@ impl Trainer {
     }
 }
 
-/// Mean NLL in nats, and accuracy where all targets are classes.
+/// Mean NLL in nats, and accuracy where all targets are classes; of tied classes the first is the answer, as everywhere
+/// ([`top_class`]).
 pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
@@ -213,7 +215,7 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
             nll -= likelihood.log_density(row, &targets[item]);
             if let Some(label) = targets[item].class() {
                 labelled += 1;
-                right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
+                right += usize::from(top_class(row) == label);
             }
         }
         control.check("validation", index + 1, batches.len())

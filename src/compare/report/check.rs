@@ -133,7 +133,9 @@ fn answered(answered: &Answered, setting: &Setting, place: &str) -> Result<()> {
     for (what, value) in [("fit_seconds", cost.fit_seconds), ("predict_seconds", cost.predict_seconds)] {
         check_finite(format_args!("{what} of {place}"), [value.is_finite()])?;
     }
-    check_finite(format_args!("numbers found by {place}"), answered.found.values().map(|v| v.is_finite()))
+    let sought = answered.searches.iter().flat_map(|search| [search.value, search.low, search.high]);
+    let found = answered.found.values().copied().chain(sought);
+    check_finite(format_args!("numbers found by {place}"), found.map(f64::is_finite))
 }
 
 fn answers(answers: &Answers, n_items: usize, n_classes: usize, what: &str) -> Result<()> {

@@ -3,13 +3,15 @@
 use crate::calibrate::ConformalScore;
 use crate::compare::cell::ExtraData;
 use crate::metrics::Estimate;
+use crate::number::significant;
 
-/// Three decimals with a true minus; large values with fewer.
+/// Three decimals with a true minus, for scores that stand in columns; large values with fewer, small ones with an exponent: only zero is
+/// written as zero, and without a sign.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     let text = match size {
-        // without a sign
-        s if s < 5e-4 => "0.000".into(),
+        0.0 => "0.000".into(),
+        s if s < 5e-4 => format!("{value:.0e}"),
         s if s < 100.0 => format!("{value:.3}"),
         s if s < 1e6 => format!("{value:.1}"),
         _ => format!("{value:.3e}"),
@@ -19,16 +21,12 @@ pub(super) fn number(value: f64) -> String {
 
 /// The same with a sign, for differences.
 pub(super) fn signed(value: f64) -> String {
-    if value >= 5e-4 { format!("+{}", number(value)) } else { number(value) }
+    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
 }
 
 /// A number that a method found, of any size.
 pub(super) fn found(value: f64) -> String {
-    let size = value.abs();
-    if value == 0.0 || (0.1..1e6).contains(&size) {
-        return number(value);
-    }
-    format!("{value:.2e}").replace('-', "−")
+    significant(value).replace('-', "−")
 }
 
 pub(super) fn interval(low: f64, high: f64) -> String {
@@ -117,11 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_keep_three_decimals_where_they_say_something() {
+    fn numbers_keep_three_decimals_and_only_zero_is_written_as_zero() {
         let texts = [0.0, 0.12345, -0.5, 99.9996, 708.396, 1234567.0, -2.5e-5].map(number);
-        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "0.000"]);
-        assert_eq!([0.02, -0.02, 0.0, 1e-4].map(signed), ["+0.020", "−0.020", "0.000", "0.000"]);
-        assert_eq!([0.0, 21.5, -612.25, 2.5e-5, 3e7].map(found), ["0.000", "21.500", "−612.2", "2.50e−5", "3.00e7"]);
+        assert_eq!(texts, ["0.000", "0.123", "−0.500", "100.000", "708.4", "1.235e6", "−3e−5"]);
+        assert_eq!(number(-0.0), "0.000");
+        assert_eq!([0.02, -0.02, 0.0, 1e-4].map(signed), ["+0.020", "−0.020", "0.000", "+1e−4"]);
+        assert_eq!([0.0, 21.5, -612.25, 2.5e-5, 3e7].map(found), ["0", "21.5", "−612.2", "2.50e−5", "3.00e7"]);
         assert_eq!(bounds(&Estimate { value: 0.0, low: -0.25, high: 0.5 }), "[−0.250, 0.500]");
     }
 

@@ -8,6 +8,7 @@ use crate::compare::summary::Summary;
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::metrics::PairedMatrix;
+use crate::search::Search;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -83,7 +84,7 @@ pub struct ReportRow {
     pub machine: Option<String>,
     /// Numbers that the method and its calibrator found, by name.
     pub found: BTreeMap<String, f64>,
-    /// What a reader must know of the calibrator's fit.
+    /// What a reader must know of the fit: searches of the method, or of its calibrator, that ended at a bound.
     pub caveat: Option<String>,
     /// The scores, or why there are none.
     pub outcome: RowOutcome,
@@ -175,6 +176,12 @@ impl ReportRow {
                 RowOutcome::Answered(Box::new(Summary::new(answers, &run.setting, options)?))
             }
         };
+        let mut caveats = match (&cell.outcome, row.calibration) {
+            // the method's own stand in the row above
+            (Outcome::Answered(answered), None) => answered.searches.iter().filter_map(Search::remark).collect(),
+            _ => Vec::new(),
+        };
+        caveats.extend(row.answers.as_ref().ok().and_then(|answers| answers.caveat).map(String::from));
         Ok(Self {
             name: row.name(),
             method: cell.method.clone(),
@@ -186,7 +193,7 @@ impl ReportRow {
             cost,
             machine,
             found,
-            caveat: row.answers.as_ref().ok().and_then(|answers| answers.caveat).map(String::from),
+            caveat: (!caveats.is_empty()).then(|| caveats.join("; ")),
             outcome,
         })
     }

@@ -49,7 +49,7 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         let mut cells: Vec<TableCell> = with.iter().map(estimate).collect();
         cells.extend([s.selective.accuracy_at_coverage, s.selective.coverage_at_accuracy].iter().map(estimate));
         cells.push(s.oracle.map_or_else(TableCell::none, |oracle| {
-            let beta = if oracle.at_its_end { "at its end".into() } else { number(oracle.beta) };
+            let beta = if oracle.at_its_end { "at its end".into() } else { found(oracle.beta) };
             TableCell::with(number(oracle.nll.value), format!("{}, β {beta}", bounds(&oracle.nll)))
         }));
         cells

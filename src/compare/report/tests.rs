@@ -1,6 +1,7 @@
 use super::*;
 use crate::compare::cell::Outcome;
 use crate::compare::synthetic;
+use crate::search::{Search, SearchEnd};
 use serde_json::Value;
 
 fn quick() -> ReportOptions {
@@ -274,4 +275,25 @@ fn the_seeds_table_counts_seeds_orders_columns_and_names_failures() {
     assert_eq!((cell(0, 0), cell(0, at("mutual information"))), ("2 of 2", "—"));
     assert_eq!((table.rows[4].name.as_str(), cell(4, 0)), ("swag", "1 of 2"));
     assert!(table.note.ends_with("swag failed for seed 0: needs 3 | 4 <snapshots>."), "{}", table.note);
+}
+
+#[test]
+fn a_search_that_ended_at_a_bound_is_told_beside_what_it_found_and_in_the_row_of_the_method_alone() {
+    let mut run = synthetic::run("obqa", 0, &["map", "laplace"]);
+    let Outcome::Answered(answered) = &mut run.cells[1].outcome else { panic!("it answered") };
+    let search = Search::new("prior precision", 8.7e6, (1e-3, 8.7e6), SearchEnd::AtUpper);
+    answered.searches = vec![search.with_meaning("the held-out items ask for the trained adapter alone")];
+    // the cell is kept with its end
+    let cell = serde_json::to_string(&run.cells[1]).unwrap();
+    assert_eq!(serde_json::from_str::<crate::compare::Cell>(&cell).unwrap(), run.cells[1]);
+    let report = Report::new(vec![run], quick()).unwrap();
+    let told: Vec<(&str, bool)> = report.runs[0]
+        .rows
+        .iter()
+        .map(|row| {
+            (row.name.as_str(), row.caveat.as_ref().is_some_and(|text| text.contains("upper end of its search")))
+        })
+        .collect();
+    assert_eq!(told.iter().filter(|(_, told)| *told).collect::<Vec<_>>(), [&("laplace", true)], "{told:?}");
+    assert!(report.markdown().contains("prior precision 8.70e6 is at the upper end of its search"));
 }
