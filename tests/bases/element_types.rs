@@ -3,11 +3,12 @@
 use crate::support::{FIXTURES, Fixture, continuation_dataset, device, logits, relative_error};
 use crate::{Tensors, load, refused, reweigh, tiny};
 use bayes_lora::data::{BatchLimits, PaddingSide};
+use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, read_adapter};
 use bayes_lora::models::{Classifier, TokenBatch};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
-use bayes_lora::train::{Trainer, TrainerConfig, nll_sum};
+use bayes_lora::train::{Trainer, TrainerConfig, negative_log_likelihood};
 use burn::tensor::{DType, Tensor};
 use ndarray::{Array2, Axis, array};
 
@@ -107,7 +108,8 @@ fn a_class_that_an_item_lacks_costs_nothing_in_any_element_type() {
     for dtype in [DType::F32, DType::F16, DType::BF16].into_iter().filter(|dtype| device().supports_dtype(*dtype)) {
         let values = [[0.5f32, -0.25, 3.0], [1.0, 2.0, -1.0]];
         let logits = Tensor::<2>::from_data(values, (&device().autodiff(), dtype)).require_grad();
-        let loss = nll_sum(logits.clone(), &[1, 1], Some(&mask));
+        let targets = [Target::Class(1), Target::Class(1)];
+        let loss = negative_log_likelihood(logits.clone(), &Categorical, &targets, Some(&mask)).unwrap().differentiable;
         let gradient =
             logits.grad(&loss.backward()).unwrap().into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
         let gradient = Array2::from_shape_vec((2, 3), gradient).unwrap();
