@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 8] = [
         "hub",
         "likelihood",
         "linalg",
+        "outputs",
         "plain_name",
         "prior",
         "progress",

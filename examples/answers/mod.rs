@@ -11,9 +11,8 @@
 //! three in nats. `confidence` is the largest probability. `source` says that the numbers come from the posterior, and not from
 //! what the model says about itself.
 
-use crate::questions::QuestionArguments;
 use bayes_lora::data::jsonl::{for_each_line, for_each_line_of};
-use bayes_lora::data::{Item, Task, Tokenizer};
+use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};
@@ -35,11 +34,12 @@ const BLOCK: usize = 256;
 const STANDARD_INPUT: &str = "standard input";
 
 /// A language model with its adapter, the adapter's posterior, and how questions are put to them.
-pub struct Answerer<'a> {
+pub struct Answerer {
     pub lm: CausalLm,
     pub laplace: Laplace,
     pub tokenizer: Tokenizer,
-    pub questions: &'a QuestionArguments,
+    pub encoding: Encoding,
+    pub limits: BatchLimits,
     pub control: Control,
 }
 
@@ -71,7 +71,7 @@ pub struct Tally {
     labelled: Vec<(Vec<f64>, usize)>,
 }
 
-impl Answerer<'_> {
+impl Answerer {
     /// Answers into a file, which appears in one step when the last question is answered.
     pub fn answer_into_file(&self, questions: &Path, out: &Path) -> Result<Tally> {
         let io = |e| Error::io(out, e);
@@ -123,11 +123,10 @@ impl Answerer<'_> {
     }
 
     fn answer_task(&self, task: &Task, tally: &mut Tally, write: &mut impl FnMut(Answer) -> Result<()>) -> Result<()> {
-        let data = self.questions.encoding().encode(task, &self.tokenizer)?;
+        let data = self.encoding.encode(task, &self.tokenizer)?;
         // the number of choices may differ from block to block
         let model = PromptClassifier::new(self.lm.clone(), &data)?;
-        let (how, limits) = (Predictive::default(), self.questions.limits());
-        let prediction = predict(&model, &self.laplace, &data, how, &limits, &self.control)?;
+        let prediction = predict(&model, &self.laplace, &data, Predictive::default(), &self.limits, &self.control)?;
         let method =
             format!("laplace-{}-linearized", self.laplace.structure().to_string().to_lowercase().replace(' ', "-"));
         for (index, item) in task.items.iter().enumerate() {

@@ -130,7 +130,8 @@ impl HeldOut {
     /// Runs the network once over labelled items that the adapter was not trained on.
     ///
     /// # Errors
-    /// If a label is missing, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
+    /// If a label is missing, a logit is not finite, the posterior belongs to another adapter or was fitted on questions asked
+    /// in another way, or the caller cancels.
     pub fn new<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplace: &Laplace,
@@ -154,7 +155,9 @@ impl HeldOut {
         control: &Control,
     ) -> Result<Vec<Self>> {
         let model = model.valid();
-        laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
+        laplaces
+            .iter()
+            .try_for_each(|laplace| laplace.check_is_about(&model).and_then(|()| laplace.check_asked(data)))?;
         let n_classes = model.n_classes();
         let labels = known_labels(data, n_classes)?;
         let levels: Vec<Levels> = laplaces.iter().map(|laplace| Levels::new(laplace)).collect();

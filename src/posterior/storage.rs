@@ -22,7 +22,7 @@ use std::path::Path;
 /// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
 pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 3;
+const FORMAT_VERSION: u64 = 4;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 
@@ -101,7 +101,7 @@ impl Laplace {
                 .collect::<Result<_>>()?,
             temperature: Exact::new("temperature", self.temperature())?,
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
-            fitted_on: self.fitted_on(),
+            fitted_on: self.fitted_on().clone(),
             model: ModelFingerprint::of(model, self.map())?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,

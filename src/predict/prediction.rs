@@ -66,7 +66,8 @@ impl Prediction {
 /// Predicts all items of `data`, batch by batch in bounded memory.
 ///
 /// # Errors
-/// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`].
+/// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`]; if the data are known to be asked in another way than those
+/// that the posterior was fitted on.
 pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
@@ -75,6 +76,7 @@ pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<Prediction> {
+    laplace.check_asked(data)?;
     let (belief, link) = match how {
         Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {
