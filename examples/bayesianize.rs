@@ -23,7 +23,7 @@ mod offline;
 #[path = "experiment/questions.rs"]
 mod questions;
 
-use answers::Answerer;
+use answers::{Answerer, claim_answers};
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
@@ -101,8 +101,8 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         None => format!("{error}; `--posterior` takes the posterior elsewhere"),
         Some(_) => error.to_string(),
     })?;
-    if let Some(out) = &arguments.predictions {
-        claim_file(out, 0)?;
+    if let (Some(source), Some(out)) = (&arguments.predict, &arguments.predictions) {
+        claim_answers(source, out)?;
     }
     let unfinished = match unfinished {
         Some(dir) => dir.join("bayesianize"),

@@ -20,11 +20,10 @@ mod offline;
 #[path = "experiment/questions.rs"]
 mod questions;
 
-use answers::Answerer;
-use bayes_lora::data::{Encoding, Tokenizer};
+use answers::{Answerer, claim_answers};
+use bayes_lora::data::{Asked, Encoding, Tokenizer};
 use bayes_lora::lora::load_peft;
 use bayes_lora::models::Pretrained;
-use bayes_lora::outputs::claim_file;
 use bayes_lora::posterior::{Laplace, POSTERIOR_FILE};
 use bayes_lora::progress::Control;
 use burn::tensor::Device;
@@ -84,25 +83,43 @@ fn asked_over(flags: &QuestionArguments, posterior: &Encoding, matches: &ArgMatc
     encoding
 }
 
+/// What sets a way of asking apart from the posterior's, as far as it is known before the first question.
+fn differences(posterior: &Asked, encoding: &Encoding, tokenizer: &Tokenizer) -> Vec<String> {
+    let same_classes = encoding.answers == posterior.encoding.answers;
+    let tokens = if same_classes { posterior.class_tokens.clone() } else { Vec::new() };
+    posterior.differences(&Asked::new(encoding.clone(), tokens, tokenizer))
+}
+
 fn run(matches: &ArgMatches, control: Control) -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::from_arg_matches(matches)?;
     let Arguments { model, adapter, posterior, questions, form, insist, out } = &arguments;
     if let Some(out) = out {
-        claim_file(out, 0)?;
+        claim_answers(questions, out)?;
     }
     let control = control.with_workers(2)?;
     // The posterior is about the language model: the way of asking joins it with the questions, so that a file which does not
     // fit is refused before the first of them is read.
     let (lm, _) = load_peft(Pretrained::from_dir(model)?.load(&Device::flex())?, adapter)?;
     let mut laplace = Laplace::load(posterior.clone().unwrap_or_else(|| adapter.join(POSTERIOR_FILE)), &lm)?;
+    let tokenizer = Tokenizer::from_dir(model)?;
     let encoding = match &laplace.fitted_on().asked {
         None => form.encoding(),
-        Some(asked) => asked_over(form, &asked.encoding, matches),
+        Some(asked) => {
+            let encoding = asked_over(form, &asked.encoding, matches);
+            let differences = differences(asked, &encoding, &tokenizer);
+            if !(differences.is_empty() || *insist) {
+                let differences = differences.join("; ");
+                return Err(format!(
+                    "the posterior was fitted on questions asked in another way: {differences} (`--insist` asks so all the same)"
+                )
+                .into());
+            }
+            encoding
+        }
     };
     if *insist {
         laplace = laplace.with_any_way_of_asking();
     }
-    let tokenizer = Tokenizer::from_dir(model)?;
     let answerer = |control| Answerer { lm, laplace, tokenizer, encoding, limits: form.limits(), control };
     let tally = match out {
         // a signal must not leave the unfinished file behind; without one it may end the program at once

@@ -16,6 +16,7 @@ use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};
+use bayes_lora::outputs::claim_file;
 use bayes_lora::posterior::Laplace;
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use tempfile::PersistError;
 
 /// Questions that are read, encoded and predicted together, which bounds the memory whatever the file's length. Two programs
 /// that are to answer with the same bits must agree on it, as the network in f32 rounds differently in other batches.
@@ -71,6 +73,11 @@ pub struct Tally {
     labelled: Vec<(Vec<f64>, usize)>,
 }
 
+/// Asks for the place of the answers, before there is one: they take about the room of their questions.
+pub fn claim_answers(questions: &Path, out: &Path) -> Result<()> {
+    claim_file(out, std::fs::metadata(questions).map_or(0, |file| file.len()))
+}
+
 impl Answerer {
     /// Answers into a file, which appears in one step when the last question is answered.
     pub fn answer_into_file(&self, questions: &Path, out: &Path) -> Result<Tally> {
@@ -80,7 +87,10 @@ impl Answerer {
         let mut file = tempfile::Builder::new().make_in(dir, |path| File::create_new(path)).map_err(io)?;
         let tally = self.answer(questions, &mut std::io::BufWriter::new(file.as_file_mut()), out)?;
         file.as_file().sync_all().map_err(io)?;
-        file.persist(out).map_err(|e| io(e.error))?;
+        file.persist(out).map_err(|PersistError { error, file }| match file.keep() {
+            Ok((_, place)) => Error::Rescued { reason: Box::new(io(error)), place },
+            Err(_) => io(error),
+        })?;
         Ok(tally)
     }
 
