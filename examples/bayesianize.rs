@@ -1,12 +1,13 @@
-//! Makes an adapter that exists Bayesian, in place: a PEFT directory, its base model and labelled items in, the posterior beside
-//! the adapter out, as `posterior.safetensors`. The adapter's own files are only read.
+//! Makes an adapter that exists Bayesian: a PEFT directory, its base model and labelled items in, its posterior out, as
+//! `posterior.safetensors` beside the adapter or as `--posterior` says. The adapter's own files are only read.
 //!
 //! ```sh
 //! cargo run --release --example bayesianize -- --model SmolLM2-135M-Instruct --adapter my_adapter \
 //!   --train arc_easy/train.jsonl.gz --form continuation --prompt question --n-train 1000
 //! ```
 //!
-//! The items should be those that the adapter was trained on, asked in the same way: the posterior says what they leave open.
+//! The items should be those that the adapter was trained on, asked in the same way: the posterior says what they leave open, and
+//! remembers how they were asked.
 //! Without `--model` it works offline, in seconds: on stories260K and MMLU's areas, with an adapter that it first trains and
 //! leaves in `target/bayesianize/adapter`, as if somebody had made it.
 //!
@@ -22,7 +23,7 @@ mod offline;
 #[path = "experiment/questions.rs"]
 mod questions;
 
-use answers::Answerer;
+use answers::{Answerer, claim_answers};
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
@@ -30,12 +31,13 @@ use bayes_lora::data::{EncodedDataset, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use bayes_lora::models::{Pretrained, PromptClassifier};
 use bayes_lora::number::significant;
+use bayes_lora::outputs::{claim_dir, claim_file, save_or_rescue};
 use bayes_lora::posterior::POSTERIOR_FILE;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::Device;
 use clap::Parser;
-use ending::end;
+use ending::program;
 use items::ItemArguments;
 use offline::command_line;
 use questions::QuestionArguments;
@@ -52,9 +54,12 @@ struct Arguments {
     /// Hugging Face directory of the base: config.json, safetensors, tokenizer.json.
     #[arg(long)]
     model: PathBuf,
-    /// The adapter's directory, as PEFT writes it; the posterior goes there too.
+    /// The adapter's directory, as PEFT writes it.
     #[arg(long)]
     adapter: PathBuf,
+    /// The posterior's file, where it is not to lie beside the adapter.
+    #[arg(long)]
+    posterior: Option<PathBuf>,
     #[command(flatten)]
     items: ItemArguments,
     #[command(flatten)]
@@ -68,8 +73,8 @@ struct Arguments {
     /// How the curvature is held: "Kronecker", "EKFAC", "core space", "function space" …
     #[arg(long, default_value_t = CurvatureStructure::Kronecker)]
     structure: CurvatureStructure,
-    /// Keep unfinished work in the folder `bayesianize` of this directory, instead of in `unfinished` beside the adapter.
-    /// The folder is removed when all is done.
+    /// Keep unfinished work in the folder `bayesianize` of this directory, instead of in one beside the
+    /// posterior that is named after it, `posterior.unfinished`. The folder is removed when all is done.
     #[arg(long)]
     unfinished: Option<PathBuf>,
     /// Where there is no adapter, train one on the training items for six epochs.
@@ -84,25 +89,34 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let more = ["--n-train=256", "--train-missing"];
-    end(run(&Arguments::parse_from(command_line(("--train", "train.jsonl.gz"), &more))))
+    let more = ["--n-train=256", "--train-missing", "--prompt=area", "--classes=A,B,C,D", "--max-tokens=64"];
+    let arguments = Arguments::parse_from(command_line(("--train", "train.jsonl.gz"), &more));
+    program(|control| run(&arguments, control))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { adapter, unfinished, questions, .. } = arguments;
+fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
+    let Arguments { unfinished, questions, .. } = arguments;
+    let file = arguments.posterior_file();
+    // what is to be written is tried before the work, whatever its size
+    claim_file(&file, 0).map_err(|error| match arguments.posterior {
+        None => format!("{error}; `--posterior` takes the posterior elsewhere"),
+        Some(_) => error.to_string(),
+    })?;
+    if let (Some(source), Some(out)) = (&arguments.predict, &arguments.predictions) {
+        claim_answers(source, out)?;
+    }
     let unfinished = match unfinished {
         Some(dir) => dir.join("bayesianize"),
-        None => adapter.join("unfinished"),
+        None => file.with_extension("unfinished"),
     };
-    let control = Control::with_bars().with_workers(2)?.with_signals()?;
+    let control = control.with_workers(2)?.with_signals()?;
     let kept = control.clone().with_checkpoints(Checkpoints::new(&unfinished))?;
     let fitted = arguments.fit(&kept).map_err(|error| match kept.is_cancelled() {
         true => format!("{error}; the same command goes on from there").into(),
         false => error,
     })?;
     let laplace = &fitted.laplace;
-    let file = adapter.join(POSTERIOR_FILE);
-    laplace.save(&file, &fitted.model)?;
+    save_or_rescue(&file, |path| laplace.save(path, &fitted.model))?;
     let how = if arguments.held_out.is_some() { "held-out items" } else { "evidence" };
     println!("prior precision by {how}: {}", laplace.prior_precisions());
     match laplace.log_likelihood() {
@@ -122,13 +136,18 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     if let (Some(source), Some(out)) = (&arguments.predict, &arguments.predictions) {
         let tokenizer = Tokenizer::from_dir(&arguments.model)?;
-        let answerer = Answerer { lm: fitted.model.lm, laplace: fitted.laplace, tokenizer, questions, control };
+        let (encoding, limits) = (questions.encoding(), questions.limits());
+        let answerer = Answerer { lm: fitted.model.lm, laplace: fitted.laplace, tokenizer, encoding, limits, control };
         println!("{}: {}", out.display(), answerer.answer_into_file(source, out)?.summary()?);
     }
     Ok(())
 }
 
 impl Arguments {
+    fn posterior_file(&self) -> PathBuf {
+        self.posterior.clone().unwrap_or_else(|| self.adapter.join(POSTERIOR_FILE))
+    }
+
     /// The adapter with its posterior.
     fn fit(&self, control: &Control) -> Result<FittedBayesLora<PromptClassifier>, Box<dyn Error>> {
         let (train, held_out) = self.data()?;
@@ -138,13 +157,17 @@ impl Arguments {
         }
         let base = PromptClassifier::new(lm, &train)?;
         if self.train_missing && !self.adapter.join("adapter_config.json").try_exists()? {
+            claim_dir(&self.adapter, 0)?;
             self.train_adapter(base.clone(), &train, control)?;
         }
         let (model, lora) = load_peft(base, &self.adapter)?;
         println!("{}", summarize(&model));
         let limits = self.questions.limits();
         let curvature = CurvatureConfig { limits, ..CurvatureConfig::with_structure(self.structure) };
-        println!("{} items; {}", train.len(), estimate_cost(&model, &train, &curvature)?);
+        let cost = estimate_cost(&model, &train, &curvature)?;
+        println!("{} items; {cost}", train.len());
+        // a posterior takes about the room of its sums
+        claim_file(self.posterior_file(), cost.bytes)?;
         let bayes = BayesLoraConfig::new(lora).with_curvature(curvature).with_limits(limits).init()?;
         let fitted = bayes.fit_laplace_with(model, &train, control)?;
         match held_out {
@@ -181,7 +204,8 @@ impl Arguments {
         let (limits, seed) = (self.questions.limits(), self.items.seed);
         let trainer = TrainerConfig { epochs: 6, learning_rate: 2e-3, limits, seed, ..TrainerConfig::default() };
         let trained = Trainer::new(trainer)?.fit(attach(base, &lora, seed)?, train, None, control)?;
-        save_peft(&trained.model, &lora, &self.model.display().to_string(), &self.adapter)?;
+        let base_model = self.model.display().to_string();
+        save_or_rescue(&self.adapter, |dir| save_peft(&trained.model, &lora, &base_model, dir))?;
         println!("{} had no adapter: trained one in {:.1} s", self.adapter.display(), trained.report.seconds);
         Ok(())
     }

@@ -22,11 +22,12 @@ use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, 
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::outputs::claim_dir;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig};
 use burn::tensor::Device;
 use clap::Parser;
-use ending::end;
+use ending::program;
 use methods::{MethodArguments, POST_HOC, TRAINED};
 use report_arguments::ReportArguments;
 use scores::leave;
@@ -54,10 +55,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    end(run(Arguments::parse()))
+    program(|control| run(Arguments::parse(), control))
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
+    claim_dir(&arguments.out, 0)?;
+    let control = control.with_workers(2)?.with_signals()?;
     let start = Instant::now();
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
@@ -107,7 +110,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .with_methods(arguments.methods.methods(&all, limits)?)
             .with_limits(limits)
             .with_dir(&arguments.out)
-            .with_control(Control::with_bars().with_workers(2)?.with_signals()?);
+            .with_control(control.clone());
         runs.push(comparison.run(&base, &about, &splits, seed)?);
     }
     let report = Report::new(runs, arguments.report.options("MMLU areas, stories260K".into()))?;

@@ -29,6 +29,7 @@ use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::summarize;
 use bayes_lora::metrics::{BayesianBootstrap, Dispersion, Estimate, PairedScores, ScoreOptions, Scores};
 use bayes_lora::number::significant;
+use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use bayes_lora::plot::CurveChart;
 use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, Stationarity, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision, PriorPrecisions};
@@ -134,6 +135,7 @@ const LINK: LinkApprox = LinkApprox::MonteCarlo { n_samples: 1000, seed: 0 };
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let Arguments { task, out, .. } = &arguments;
+    claim_dir(out, 0)?;
     let control = Control::with_bars().with_workers(2)?;
     let splits = task.splits()?;
     let model = task.model(&splits.train)?;
@@ -239,8 +241,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         print_row(&row);
         rows.push(row);
     }
-    std::fs::create_dir_all(out)?;
-    evidence_chart(&candidates)?.figure()?.save(out, "evidence")?;
     let study = Study {
         task: splits.task.clone(),
         seed: task.items.seed,
@@ -262,7 +262,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         study.mle.2.value,
         out.join("study.json").display()
     );
-    write_atomic(out.join("study.json"), &serde_json::to_vec_pretty(&study)?)?;
+    let json = serde_json::to_vec_pretty(&study)?;
+    save_or_rescue(out.join("study.json"), |path| write_atomic(path, &json))?;
+    evidence_chart(&candidates)?.figure()?.save(out, "evidence")?;
     Ok(())
 }
 

@@ -14,10 +14,10 @@
 mod offline;
 
 use bayes_lora::BayesLoraConfig;
-use bayes_lora::FittedBayesLora;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::lora::LoraConfig;
+use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use bayes_lora::progress::Control;
 use bayes_lora::tensor_file::TensorFile;
 use bayes_lora::train::TrainerConfig;
@@ -63,6 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A child: the whole job, with everything unfinished kept after every step and batch.
 fn fit(work: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    claim_dir(out, 0)?;
     let data = questions("train.jsonl.gz", N_TRAIN, 0)?;
     let lora = LoraConfig::new(4).with_dropout(0.1).with_target_modules(["q_proj", "v_proj"]);
     let trainer = TrainerConfig {
@@ -80,10 +81,18 @@ fn fit(work: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
             ..CurvatureConfig::with_structure(CurvatureStructure::Ekfac)
         })
         .init()?;
-    let fitted: FittedBayesLora<_> = bayes.fit_with(bare_model(&data)?, &data, Some(&data), &control)?;
-    fitted.save(out, "stories260K")?;
+    let fitted = match bayes.fit_with(bare_model(&data)?, &data, Some(&data), &control) {
+        Ok(fitted) => fitted,
+        Err(error) => {
+            if let Some(trained) = &error.trained {
+                save_or_rescue(out, |dir| trained.save(dir, "stories260K"))?;
+            }
+            return Err(error.into());
+        }
+    };
+    save_or_rescue(out, |dir| fitted.save(dir, "stories260K"))?;
     let steps = fitted.report.map_or(0, |report| report.steps);
-    println!("{steps} steps, {} failed saves", control.save_failures().count);
+    println!("{steps} steps, {}", control.save_failures());
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use bayes_lora::lora::{LoraConfig, summarize};
 use bayes_lora::metrics::{accuracy, nll};
 use bayes_lora::models::{MlpConfig, Points};
 use bayes_lora::number::significant;
+use bayes_lora::outputs::claim_dir;
 use bayes_lora::plot::{Grid, LabelledPoint, RegionMaps};
 use bayes_lora::predict::{Prediction, Predictive};
 use bayes_lora::progress::Control;
@@ -51,6 +52,7 @@ const GRID: Grid = Grid { x: (-4.0, 4.0), y: (-4.0, 4.0), n_x: 80, n_y: 80 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { seed, out } = Arguments::parse();
+    claim_dir(&out, 0)?;
     let start = Instant::now();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let pretraining = moons(30, &mut rng)?;

@@ -21,9 +21,11 @@ mod task;
 
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
+use bayes_lora::outputs::claim_dir;
+use bayes_lora::progress::Control;
 use bayes_lora::train::TrainerConfig;
 use clap::Parser;
-use ending::end;
+use ending::program;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,18 +55,18 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    end(run(Arguments::parse()))
+    program(|control| run(Arguments::parse(), control))
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
     let Arguments { task, fisher_samples, structure, draws, out, trained } = arguments;
+    claim_dir(&out, 0)?;
     let splits = task.splits()?;
     let (limits, seed) = (task.questions.limits(), task.items.seed);
     let fisher = match fisher_samples {
         0 => FisherKind::Exact,
         n => FisherKind::Sampled { n, seed },
     };
-    std::fs::create_dir_all(&out)?;
     let config = BayesLoraConfig::new(task.lora())
         .with_trainer(TrainerConfig { log: Some(out.join("train.jsonl")), ..task.trainer() })
         .with_curvature(CurvatureConfig { fisher, limits, ..CurvatureConfig::with_structure(structure) })
@@ -72,5 +74,5 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .with_seed(seed);
     let model = task.model(&splits.train)?;
     let options = experiment::Options { config, n_draws: draws, trained: trained.as_deref(), out: &out };
-    experiment::run(model, &splits, options)
+    experiment::run(model, &splits, options, control)
 }

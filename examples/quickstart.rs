@@ -20,10 +20,12 @@ use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::{LoraConfig, attach, summarize};
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::outputs::claim_dir;
+use bayes_lora::progress::Control;
 use bayes_lora::train::TrainerConfig;
 use burn::tensor::Device;
 use clap::Parser;
-use ending::end;
+use ending::program;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,10 +42,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    end(run(Arguments::parse()))
+    program(|control| run(Arguments::parse(), control))
 }
 
-fn run(Arguments { seed, out }: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(Arguments { seed, out }: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
+    claim_dir(&out, 0)?;
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let tokenizer = Tokenizer::from_dir(assets.join("stories260K"))?;
     // "Question …\nArea:" and one letter an area; the tails of long questions are cut to 64 tokens
@@ -70,5 +73,6 @@ fn run(Arguments { seed, out }: Arguments) -> Result<(), Box<dyn Error>> {
     let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
     let model = PromptClassifier::new(lm, &splits.train)?;
     println!("{}", summarize(&attach(model.clone(), &bayes.lora, seed)?));
-    experiment::run(model, &splits, experiment::Options { config: bayes, n_draws: 10, trained: None, out: &out })
+    let options = experiment::Options { config: bayes, n_draws: 10, trained: None, out: &out };
+    experiment::run(model, &splits, options, control)
 }

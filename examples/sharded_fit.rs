@@ -17,6 +17,7 @@ use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, fit_
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft};
 use bayes_lora::models::PromptClassifier;
+use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
@@ -75,6 +76,7 @@ impl FromStr for Shard {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { seed, out, shard } = Arguments::parse();
+    claim_dir(&out, 0)?;
     let (train, test) = (questions("train.jsonl.gz", N_TRAIN, seed)?, questions("test.jsonl.gz", N_TEST, seed)?);
     match shard {
         Some(shard) => sum_shard(&train, shard, &out),
@@ -103,7 +105,7 @@ fn sum_shard(train: &EncodedDataset, shard: Shard, out: &Path) -> Result<(), Box
     part.items = train.items.iter().skip(shard.index).step_by(shard.of).cloned().collect();
     let model = adapted_model(train, out)?;
     for ((_, name), curvature) in STRUCTURES.iter().zip(curvatures(&model, &part)?) {
-        curvature.save(shard_file(out, shard.index, name))?;
+        save_or_rescue(shard_file(out, shard.index, name), |path| curvature.save(path))?;
     }
     println!("process {}: {} items", std::process::id(), part.len());
     Ok(())
@@ -114,7 +116,7 @@ fn parent(train: &EncodedDataset, test: &EncodedDataset, seed: u64, out: &Path) 
     let trainer = TrainerConfig { epochs: 1, learning_rate: 2e-3, limits: LIMITS, seed, ..TrainerConfig::default() };
     let trained =
         Trainer::new(trainer)?.fit(attach(bare_model(train)?, &lora, seed)?, train, None, &Control::silent())?;
-    save_peft(&trained.model, &lora, "stories260K", out.join("adapter"))?;
+    save_or_rescue(out.join("adapter"), |dir| save_peft(&trained.model, &lora, "stories260K", dir))?;
 
     let start = |index: usize| {
         let shard = format!("{index}/{N_SHARDS}");

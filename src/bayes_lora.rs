@@ -1,18 +1,22 @@
 //! The whole path in three calls: configure, fit, predict.
 
+mod trained;
+
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
-use crate::lora::{LoraConfig, attach, load_peft, save_peft};
+use crate::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
+use crate::outputs::{claim_dir, claim_file};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
 use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
 use crate::progress::Control;
 use crate::search::Search;
-use crate::train::{TrainReport, Trainer, TrainerConfig};
+use crate::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig};
 use std::path::Path;
 use std::time::Instant;
+pub use trained::{FitError, Trained};
 
 /// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +109,9 @@ impl BayesLoraConfig {
     }
 }
 
+/// The result of a fit: an adapter with its posterior, or the reason why there is none, with the adapter if it was trained by then.
+pub type FitResult<M> = std::result::Result<FittedBayesLora<M>, FitError<M>>;
+
 /// A checked configuration, ready to fit.
 #[derive(Debug, Clone)]
 pub struct BayesLora {
@@ -113,11 +120,13 @@ pub struct BayesLora {
 }
 
 impl BayesLora {
-    /// Attaches an adapter, trains it, and fits its posterior.
+    /// Attaches an adapter, trains it, and fits its posterior. Where the result is to be saved, ask for its place first
+    /// ([`claim_dir`]): a directory that refuses is better known before the work.
     ///
     /// # Errors
-    /// As [`attach`], [`Trainer::fit`] and [`BayesLora::fit_laplace`]; if training and curvature have different likelihoods.
-    pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> Result<FittedBayesLora<M>> {
+    /// As [`attach`], [`Trainer::fit`] and [`BayesLora::fit_laplace`]; if training and curvature have different likelihoods. Once the
+    /// adapter is trained, the error holds it.
+    pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> FitResult<M> {
         self.fit_with(model, data, None, &Control::silent())
     }
 
@@ -131,30 +140,26 @@ impl BayesLora {
         data: &D,
         validation: Option<&D>,
         control: &Control,
-    ) -> Result<FittedBayesLora<M>> {
+    ) -> FitResult<M> {
         let (trained, curved) = (&self.config.trainer.likelihood, &self.config.curvature.likelihood);
         if trained != curved {
             return Err(Error::Incompatible(format!(
-                "the posterior is about the optimum of one likelihood, but `{trained}` trains and `{curved}` gives the curvature:                  set both (`with_likelihood`)"
-            )));
+                "the posterior is about the optimum of one likelihood, but `{trained}` trains and `{curved}` gives the \
+                 curvature: set both (`with_likelihood`)"
+            ))
+            .into());
         }
         let model = attach(model, &self.config.lora, self.config.seed)?;
-        let outcome = self.trainer.fit(model, data, validation, control)?;
-        let mut fitted = self.fit_laplace_with(outcome.model, data, control)?;
-        fitted.best_validation = outcome.best;
-        fitted.report = Some(outcome.report);
-        Ok(fitted)
+        let TrainOutcome { model, best, report, .. } = self.trainer.fit(model, data, validation, control)?;
+        let lora = self.config.lora.clone();
+        self.with_posterior(Trained { model, best_validation: best, report: Some(report), lora }, data, control)
     }
 
     /// Fits the posterior of an adapter that is already trained (and leaves it as it is).
     ///
     /// # Errors
-    /// As [`fit_curvature`] and [`Laplace::new`].
-    pub fn fit_laplace<M: Classifier, D: Dataset<Input = M::Input>>(
-        &self,
-        model: M,
-        data: &D,
-    ) -> Result<FittedBayesLora<M>> {
+    /// As [`fit_curvature`] and [`Laplace::new`]; the error holds the model.
+    pub fn fit_laplace<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> FitResult<M> {
         self.fit_laplace_with(model, data, &Control::silent())
     }
 
@@ -167,28 +172,56 @@ impl BayesLora {
         model: M,
         data: &D,
         control: &Control,
-    ) -> Result<FittedBayesLora<M>> {
+    ) -> FitResult<M> {
+        let lora = self.config.lora.clone();
+        self.with_posterior(Trained { model, best_validation: None, report: None, lora }, data, control)
+    }
+
+    /// The adapter with its posterior, or with the reason why it has none.
+    fn with_posterior<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        trained: Trained<M>,
+        data: &D,
+        control: &Control,
+    ) -> FitResult<M> {
         let start = Instant::now();
-        let curvature = fit_curvature(&model, data, &self.config.curvature, control)?;
-        let laplace = Laplace::new(&model, &curvature, &self.config.laplace)?;
-        let training_fit = match self.config.laplace.prior_precision {
-            Some(_) => None,
-            None => {
-                let link = self.config.predictive.tuning_link();
-                TrainingFit::measure(&model, &laplace, data, link, &self.config.limits, control)?
-            }
+        let posterior = fit_curvature(&trained.model, data, &self.config.curvature, control).and_then(|curvature| {
+            let laplace = Laplace::new(&trained.model, &curvature, &self.config.laplace)?;
+            let training_fit = self.training_fit(&trained.model, &laplace, data, control)?;
+            Ok((laplace, training_fit))
+        });
+        let trained = Trained { model: trained.model.valid(), ..trained };
+        let (laplace, training_fit) = match posterior {
+            Ok(posterior) => posterior,
+            Err(reason) => return Err(FitError { reason, trained: Some(Box::new(trained)) }),
         };
+        let Trained { model, best_validation, report, lora } = trained;
         Ok(FittedBayesLora {
+            model,
+            best_validation,
             training_fit,
-            model: model.valid(),
-            best_validation: None,
             laplace,
             curvature_seconds: start.elapsed().as_secs_f64(),
-            report: None,
-            lora: self.config.lora.clone(),
+            report,
+            lora,
             predictive: self.config.predictive,
             limits: self.config.limits,
         })
+    }
+
+    /// What the posterior makes of its own training items; asked only where the evidence chose its width.
+    fn training_fit<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: &M,
+        laplace: &Laplace,
+        data: &D,
+        control: &Control,
+    ) -> Result<Option<TrainingFit>> {
+        let BayesLoraConfig { laplace: LaplaceConfig { prior_precision, .. }, predictive, limits, .. } = &self.config;
+        match prior_precision {
+            Some(_) => Ok(None),
+            None => TrainingFit::measure(model, laplace, data, predictive.tuning_link(), limits, control),
+        }
     }
 }
 
@@ -221,11 +254,27 @@ impl<M: Classifier> FittedBayesLora<M> {
     /// is the name under which PEFT finds the base.
     ///
     /// # Errors
-    /// As [`save_peft`] and [`Laplace::save`].
+    /// As [`save_peft`] and [`Laplace::save`]; nothing is written where `dir` refuses, or lacks the room for both.
     pub fn save(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
         let dir = dir.as_ref();
+        let adapter = 4 * summarize(&self.model).n_adapter as u64;
+        claim_dir(dir, adapter + self.posterior_bytes())?;
         save_peft(&self.model, &self.lora, base_model, dir)?;
         self.laplace.save(dir.join(POSTERIOR_FILE), &self.model)
+    }
+
+    /// Saves the posterior alone, to a file of any name: for an adapter whose directory belongs to somebody else.
+    ///
+    /// # Errors
+    /// As [`Laplace::save`].
+    pub fn save_posterior_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        claim_file(&path, self.posterior_bytes())?;
+        self.laplace.save(path, &self.model)
+    }
+
+    /// About the size of the posterior's file.
+    fn posterior_bytes(&self) -> u64 {
+        self.laplace.blocks().iter().map(|block| block.bytes() as u64).sum()
     }
 
     /// Loads an adapter and its posterior from `dir` onto a base model. It predicts bit by bit as what was saved, in the default
@@ -234,9 +283,22 @@ impl<M: Classifier> FittedBayesLora<M> {
     /// # Errors
     /// As [`load_peft`] and [`Laplace::load`].
     pub fn load(model: M, dir: impl AsRef<Path>, limits: BatchLimits) -> Result<Self> {
-        let dir = dir.as_ref();
-        let (model, lora) = load_peft(model, dir)?;
-        let laplace = Laplace::load(dir.join(POSTERIOR_FILE), &model)?;
+        let posterior = dir.as_ref().join(POSTERIOR_FILE);
+        Self::load_with_posterior(model, dir, posterior, limits)
+    }
+
+    /// The same with the posterior of a file elsewhere; the adapter's directory is only read.
+    ///
+    /// # Errors
+    /// As [`FittedBayesLora::load`].
+    pub fn load_with_posterior(
+        model: M,
+        adapter: impl AsRef<Path>,
+        posterior: impl AsRef<Path>,
+        limits: BatchLimits,
+    ) -> Result<Self> {
+        let (model, lora) = load_peft(model, adapter)?;
+        let laplace = Laplace::load(posterior, &model)?;
         Ok(Self {
             model: model.valid(),
             best_validation: None,

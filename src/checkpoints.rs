@@ -4,9 +4,12 @@
 //! use bayes_lora::{checkpoints::Checkpoints, progress::Control};
 //! use std::time::Duration;
 //!
-//! let checkpoints = Checkpoints::new("out/unfinished").with_every(Duration::from_secs(300));
+//! # let dir = std::env::temp_dir().join(format!("bayes-lora-checkpoints-{}", std::process::id()));
+//! # let out = || dir.join("unfinished");
+//! let checkpoints = Checkpoints::new(out()).with_every(Duration::from_secs(300));
 //! let control = Control::silent().with_checkpoints(checkpoints)?; // for Trainer::fit, fit_curvature, predict …
-//! assert_eq!(control.save_failures().count, 0);
+//! assert_eq!(control.save_failures().to_string(), "no save failed");
+//! # std::fs::remove_dir_all(&dir).ok();
 //! # Ok::<(), bayes_lora::Error>(())
 //! ```
 
@@ -29,7 +32,7 @@ const BACKOFF: u32 = 4;
 /// the directory can be removed once the results are kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoints {
-    /// The directory; made when it is first needed.
+    /// The directory; made by [`crate::progress::Control::with_checkpoints`].
     pub dir: PathBuf,
     /// Least time between two saves; zero saves after every step or batch.
     pub every: Duration,
@@ -79,6 +82,17 @@ pub struct SaveFailures {
     pub count: usize,
     /// What the last of them said.
     pub last: Option<String>,
+}
+
+impl std::fmt::Display for SaveFailures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let last = self.last.as_deref().unwrap_or("unknown");
+        match self.count {
+            0 => f.write_str("no save failed"),
+            1 => write!(f, "1 save of unfinished work or of a log failed: {last}"),
+            n => write!(f, "{n} saves of unfinished work or of a log failed, the last one: {last}"),
+        }
+    }
 }
 
 /// Counts failures of all calls that share it.

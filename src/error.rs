@@ -181,6 +181,14 @@ pub enum Error {
         /// What the server answered or the network did, and after how many attempts.
         reason: String,
     },
+    /// A result that could not be saved in its place, and was not lost.
+    #[error("{reason}; the result is in {} instead", place.display())]
+    Rescued {
+        /// Why its own place refused.
+        reason: Box<Error>,
+        /// Where it is.
+        place: PathBuf,
+    },
     /// The caller asked to stop.
     #[error("{what}: cancelled after {done} of {total}")]
     Cancelled {

@@ -27,7 +27,7 @@
 //! let answer = fitted.predict_calibrated(&test)?;
 //! println!("{:.2}\n{:.3}", answer.probabilities, answer.entropy.epistemic);
 //! # }
-//! # Ok::<(), bayes_lora::error::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! An adapter that is already trained skips the training: [`BayesLora::fit_laplace`].
@@ -67,6 +67,7 @@ pub mod methods;
 pub mod metrics;
 pub mod models;
 pub mod number;
+pub mod outputs;
 mod plain_name;
 #[cfg(feature = "plot")]
 pub mod plot;
@@ -79,6 +80,6 @@ pub mod tape;
 pub mod tensor_file;
 pub mod train;
 
-pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
+pub use crate::bayes_lora::{BayesLora, BayesLoraConfig, FitError, FittedBayesLora, Trained};
 pub use crate::error::{Error, Result};
 pub use crate::posterior::POSTERIOR_FILE;

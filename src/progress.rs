@@ -2,6 +2,7 @@
 
 use crate::checkpoints::{Checkpoints, FailureCount, SaveFailures, Saver};
 use crate::error::{Error, Result};
+use crate::outputs::claim_dir;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -67,12 +68,14 @@ impl Control {
         self.workers
     }
 
-    /// Keeps the unfinished work of training and of curvature passes in a directory, and takes it up from there.
+    /// Keeps the unfinished work of training and of curvature passes in a directory, which is made at once, and takes it up from
+    /// there.
     ///
     /// # Errors
-    /// As [`Checkpoints::validate`].
+    /// As [`Checkpoints::validate`], and if the directory cannot be made or written.
     pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
         checkpoints.validate()?;
+        claim_dir(&checkpoints.dir, 0)?;
         self.checkpoints = Some(Arc::new(checkpoints));
         Ok(self)
     }

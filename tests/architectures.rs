@@ -32,6 +32,7 @@ fn dataset() -> EncodedDataset {
         answers: ResolvedAnswers::ClassTokens((0..96).collect()),
         n_classes: 96,
         n_truncated: 0,
+        asked: None,
     }
 }
 

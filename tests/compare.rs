@@ -399,6 +399,45 @@ fn a_cancelled_comparison_stops_and_keeps_its_cells() {
     assert_eq!(run(&comparison().with_dir(dir.path()), &data, 0).unwrap().cells.len(), 10);
 }
 
+/// Takes the place of its own cell while it is fitted.
+struct Trespasser(PathBuf);
+
+impl Method<Mlp, Points> for Trespasser {
+    fn name(&self) -> String {
+        "trespasser".into()
+    }
+
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new())
+    }
+
+    fn fit(&self, context: &FitContext<Mlp, Points>) -> Result<Fitted<Mlp, Points>> {
+        std::fs::create_dir_all(self.0.join("two-blobs/seed-0/trespasser.json/inside")).unwrap();
+        MaximumLikelihood.fit(context)
+    }
+}
+
+#[test]
+fn a_cell_that_the_disk_refuses_is_counted_and_handed_to_the_caller() {
+    let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
+    let control = Control::silent();
+    let comparison = Comparison::new(recipe(0.0)).with_method(Trespasser(dir.path().into())).with_dir(dir.path());
+    let cells = run(&comparison.with_method(MaximumLikelihood).with_control(control.clone()), &data, 0).unwrap().cells;
+    assert_eq!(answered(&cells[0]).test, answered(&cells[1]).test);
+    let failures = control.save_failures();
+    assert!(failures.count == 1 && failures.to_string().contains("trespasser.json"), "{failures}");
+    // a directory that refuses from the start is named before anything is trained
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let blocked = Comparison::new(recipe(0.0)).with_method(Trespasser(dir.path().join("never"))).with_dir(&file);
+    let error = run(&blocked, &data, 0).unwrap_err().to_string();
+    assert!(error.contains(&file.display().to_string()) && !dir.path().join("never").exists(), "{error}");
+}
+
 #[test]
 fn shared_passes_give_what_each_method_gives_alone() {
     let data = Data::new();

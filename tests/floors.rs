@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 8] = [
         "likelihood",
         "linalg",
         "number",
+        "outputs",
         "plain_name",
         "prior",
         "progress",

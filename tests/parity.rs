@@ -225,6 +225,7 @@ fn host_algebra_on_given_factors_equals_that_of_pytorch_to_1e_9() {
                 log_likelihood: Some(-fixture.scalar("train_nll_sum")),
                 item_keys: BTreeSet::new(),
                 adapter_fingerprint: adapter_fingerprint(&read_adapter(&model).unwrap()),
+                asked: None,
             };
             let fixed =
                 LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };

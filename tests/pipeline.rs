@@ -2,8 +2,8 @@
 
 mod support;
 
-use bayes_lora::bayes_lora::{BayesLora, BayesLoraConfig, FittedBayesLora};
-use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
+use bayes_lora::bayes_lora::{BayesLora, BayesLoraConfig, FitError, FittedBayesLora};
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder, EncodedDataset};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
@@ -12,7 +12,7 @@ use bayes_lora::lora::{
 use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, PromptClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
-use bayes_lora::prior::PriorPrecision;
+use bayes_lora::prior::{PriorGrouping, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{Trainer, TrainerConfig};
@@ -95,6 +95,57 @@ fn fitted_objects_are_send_and_sync() {
     let here = fitted.predict_calibrated(&blobs(4, 2)).unwrap();
     let there = std::thread::scope(|s| s.spawn(|| fitted.predict_calibrated(&blobs(4, 2)).unwrap()).join().unwrap());
     assert_eq!(there, here);
+}
+
+// ---- a posterior that fails --------------------------------------------------------------------------------------
+
+/// Fits, and checks that the error has the adapter that training alone gives, and that it can be saved.
+fn check_handed_back(config: BayesLoraConfig, data: &EncodedDataset, fixture: &Fixture, words: &str) {
+    let bare = fixture.model_for(data, DType::F32);
+    let start = attach(bare.clone(), &config.lora, config.seed).unwrap();
+    let alone = train(config.trainer.clone(), start, data, Some(data));
+    let error = config.init().unwrap().fit_with(bare.clone(), data, Some(data), &Control::silent()).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("the adapter is trained") && text.contains(words), "{text}");
+    let trained = error.trained.expect("the adapter was trained by then");
+    assert_eq!(read_adapter(&trained.model).unwrap(), read_adapter(&alone.model).unwrap());
+    assert_eq!(trained.report.as_ref().unwrap().steps, alone.report.steps);
+    assert!(trained.best_validation.is_some());
+    let dir = tempfile::tempdir().unwrap();
+    trained.save(dir.path(), "tiny").unwrap();
+    let (loaded, lora) = load_peft(bare, dir.path()).unwrap();
+    assert_eq!((read_adapter(&loaded).unwrap(), lora), (read_adapter(&trained.model).unwrap(), trained.lora));
+}
+
+#[test]
+fn a_trained_adapter_is_handed_back_when_its_posterior_fails() {
+    let fixture = Fixture::load(NAME);
+    let lora = || LoraConfig::new(2).with_target_modules(["q_proj", "v_proj"]);
+    let config = || BayesLoraConfig::new(lora()).with_trainer(quick(2)).with_limits(LIMITS).with_seed(1);
+    // with one choice an item there is nothing to learn, and nothing that the curvature could say
+    let mut certain = fixture.train.clone();
+    certain.items.iter_mut().for_each(|item| (item.n_choices, item.label) = (1, Some(0)));
+    check_handed_back(config(), &certain, &fixture, "curvature");
+    let curvature = CurvatureConfig { memory_limit: Some(1), ..CurvatureConfig::default() };
+    check_handed_back(config().with_curvature(curvature), &fixture.train, &fixture, "memory_limit");
+    // the curvature is there, and no posterior can be made of it
+    let curvature = CurvatureConfig::with_structure(CurvatureStructure::Full);
+    let laplace = LaplaceConfig { prior_grouping: PriorGrouping::PerMatrix, ..LaplaceConfig::default() };
+    check_handed_back(
+        config().with_curvature(curvature).with_laplace(laplace),
+        &fixture.train,
+        &fixture,
+        "one prior precision",
+    );
+
+    // an adapter that is there already comes back, too, and one that is not trained does not
+    let tight = || config().with_curvature(CurvatureConfig { memory_limit: Some(1), ..CurvatureConfig::default() });
+    let model = fixture.model(DType::F32);
+    let error = tight().init().unwrap().fit_laplace(model.clone(), &fixture.train).err().unwrap();
+    assert_eq!(read_adapter(&error.trained.unwrap().model).unwrap(), read_adapter(&model).unwrap());
+    let unknown = BayesLoraConfig::new(LoraConfig::new(2).with_target_modules(["nothing"])).init().unwrap();
+    let error = unknown.fit(fixture.bare(DType::F32), &fixture.train).err().unwrap();
+    assert!(error.trained.is_none() && matches!(error.into_reason(), Error::NoModuleMatches { .. }));
 }
 
 // ---- merging and files -------------------------------------------------------------------------------------------
@@ -209,7 +260,8 @@ fn long_calls_stop_when_asked_to() {
         check("the whole path", 12 * 12, &|data, control| {
             let mut config = BayesLoraConfig::new(LoraConfig::new(2)).with_trainer(quick(12));
             config.trainer.limits = one;
-            config.init()?.fit_with(fixture.bare(DType::F32), data, None, control).map(|_| ())
+            let fitted = config.init()?.fit_with(fixture.bare(DType::F32), data, None, control);
+            fitted.map(|_| ()).map_err(FitError::into_reason)
         });
     }
 }

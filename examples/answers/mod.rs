@@ -11,12 +11,12 @@
 //! three in nats. `confidence` is the largest probability. `source` says that the numbers come from the posterior, and not from
 //! what the model says about itself.
 
-use crate::questions::QuestionArguments;
 use bayes_lora::data::jsonl::{for_each_line, for_each_line_of};
-use bayes_lora::data::{Item, Task, Tokenizer};
+use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};
+use bayes_lora::outputs::claim_file;
 use bayes_lora::posterior::Laplace;
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::progress::Control;
@@ -26,6 +26,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use tempfile::PersistError;
 
 /// Questions that are read, encoded and predicted together, which bounds the memory whatever the file's length. Two programs
 /// that are to answer with the same bits must agree on it, as the network in f32 rounds differently in other batches.
@@ -35,11 +36,12 @@ const BLOCK: usize = 256;
 const STANDARD_INPUT: &str = "standard input";
 
 /// A language model with its adapter, the adapter's posterior, and how questions are put to them.
-pub struct Answerer<'a> {
+pub struct Answerer {
     pub lm: CausalLm,
     pub laplace: Laplace,
     pub tokenizer: Tokenizer,
-    pub questions: &'a QuestionArguments,
+    pub encoding: Encoding,
+    pub limits: BatchLimits,
     pub control: Control,
 }
 
@@ -71,7 +73,12 @@ pub struct Tally {
     labelled: Vec<(Vec<f64>, usize)>,
 }
 
-impl Answerer<'_> {
+/// Asks for the place of the answers, before there is one: they take about the room of their questions.
+pub fn claim_answers(questions: &Path, out: &Path) -> Result<()> {
+    claim_file(out, std::fs::metadata(questions).map_or(0, |file| file.len()))
+}
+
+impl Answerer {
     /// Answers into a file, which appears in one step when the last question is answered.
     pub fn answer_into_file(&self, questions: &Path, out: &Path) -> Result<Tally> {
         let io = |e| Error::io(out, e);
@@ -80,7 +87,10 @@ impl Answerer<'_> {
         let mut file = tempfile::Builder::new().make_in(dir, |path| File::create_new(path)).map_err(io)?;
         let tally = self.answer(questions, &mut std::io::BufWriter::new(file.as_file_mut()), out)?;
         file.as_file().sync_all().map_err(io)?;
-        file.persist(out).map_err(|e| io(e.error))?;
+        file.persist(out).map_err(|PersistError { error, file }| match file.keep() {
+            Ok((_, place)) => Error::Rescued { reason: Box::new(io(error)), place },
+            Err(_) => io(error),
+        })?;
         Ok(tally)
     }
 
@@ -123,11 +133,10 @@ impl Answerer<'_> {
     }
 
     fn answer_task(&self, task: &Task, tally: &mut Tally, write: &mut impl FnMut(Answer) -> Result<()>) -> Result<()> {
-        let data = self.questions.encoding().encode(task, &self.tokenizer)?;
+        let data = self.encoding.encode(task, &self.tokenizer)?;
         // the number of choices may differ from block to block
         let model = PromptClassifier::new(self.lm.clone(), &data)?;
-        let (how, limits) = (Predictive::default(), self.questions.limits());
-        let prediction = predict(&model, &self.laplace, &data, how, &limits, &self.control)?;
+        let prediction = predict(&model, &self.laplace, &data, Predictive::default(), &self.limits, &self.control)?;
         let method =
             format!("laplace-{}-linearized", self.laplace.structure().to_string().to_lowercase().replace(' ', "-"));
         for (index, item) in task.items.iter().enumerate() {

@@ -3,6 +3,7 @@
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
 use bayes_lora::models::PromptClassifier;
+use bayes_lora::outputs::save_or_rescue;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig};
 use std::error::Error;
@@ -25,7 +26,7 @@ pub fn train_or_load(
     let start = attach(model.clone(), lora, trainer.seed)?;
     let Some(dir) = trained else {
         let outcome = Trainer::new(trainer.clone())?.fit(start, train, validation, control)?;
-        save_peft(&outcome.model, lora, &train.name, out.join(FOLDER))?;
+        save_or_rescue(out.join(FOLDER), |dir| save_peft(&outcome.model, lora, &train.name, dir))?;
         return Ok(outcome);
     };
     let weights = read_adapter(&load_peft(model, dir.join(FOLDER))?.0)?;

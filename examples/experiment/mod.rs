@@ -11,6 +11,7 @@ use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::metrics::{Estimate, PairedScores, Reliability, ScoreOptions, Scores};
 use bayes_lora::models::PromptClassifier;
 use bayes_lora::number::significant;
+use bayes_lora::outputs::save_or_rescue;
 use bayes_lora::plot::reliability_diagram;
 use bayes_lora::predict::{Predictive, predict_map};
 use bayes_lora::progress::Control;
@@ -67,16 +68,16 @@ pub struct Options<'a> {
     pub out: &'a Path,
 }
 
-/// Runs the experiment, and writes the adapter (as PEFT does), `report.json` and `reliability.{svg,png,json}` under `out`.
-pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(), Box<dyn Error>> {
+/// Runs the experiment, and writes the adapter (as PEFT does), `report.json` and `reliability.{svg,png,json}` under `out`, which the
+/// program has claimed before.
+pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Control) -> Result<(), Box<dyn Error>> {
     let Options { config, n_draws, trained, out } = run;
     let (limits, seed) = (config.limits, config.seed);
     let bayes = config.clone().init()?;
     let start = Instant::now();
     // a run that was interrupted goes on where it was
     let unfinished = out.join("unfinished");
-    let control =
-        Control::with_bars().with_workers(2)?.with_checkpoints(Checkpoints::new(&unfinished))?.with_signals()?;
+    let control = control.with_workers(2)?.with_checkpoints(Checkpoints::new(&unfinished))?.with_signals()?;
     let Splits { task, train, validation, test } = splits;
     let labels = labels(test)?;
     let majority = majority_share(&labels, test.n_classes);
@@ -156,13 +157,11 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
         paired.table.p_better_accuracy()
     );
 
-    std::fs::create_dir_all(out)?;
     let diagrams = [
         ("maximum likelihood", Reliability::new(mle.view(), &labels, options.n_bins)?),
         ("Laplace, linearised", Reliability::new(linearized.probabilities.view(), &labels, options.n_bins)?),
     ];
     let panels: Vec<(&str, &Reliability)> = diagrams.iter().map(|(t, r)| (*t, r)).collect();
-    reliability_diagram(&panels)?.save(out, "reliability")?;
     let (train_seconds, train_tokens) = (report.seconds, report.tokens);
     let report = Report {
         task: task.clone(),
@@ -187,7 +186,9 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options) -> Result<(),
         paired_linearized_vs_mle: paired,
         methods,
     };
-    write_atomic(out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
+    let json = serde_json::to_vec_pretty(&report)?;
+    save_or_rescue(out.join("report.json"), |path| write_atomic(path, &json))?;
+    reliability_diagram(&panels)?.save(out, "reliability")?;
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished)?;
     }

@@ -49,6 +49,7 @@ pub struct QuestionArguments {
 }
 
 impl QuestionArguments {
+    /// The way of asking that the flags say.
     pub fn encoding(&self) -> Encoding {
         let template = match self.prompt {
             Prompt::Choices => PromptTemplate::multiple_choice(),

@@ -6,8 +6,8 @@ use std::path::Path;
 /// Where the adapter is that `bayesianize` trains for the model that ships with the crate.
 const ADAPTER: &str = "target/bayesianize/adapter";
 
-/// This program's command line. Without `--model` it gets that of stories260K and the flags of the adapter that knows MMLU's
-/// areas, and `questions`, a flag and the shipped file that it names; a flag that is given stays as it is.
+/// This program's command line. Without `--model` it gets that of stories260K, the adapter that knows MMLU's areas, `flag` with the
+/// shipped file that it names, and `more` flags; a flag that is given stays as it is.
 pub fn command_line((flag, file): (&str, &str), more: &[&str]) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let given: Vec<String> = arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -21,9 +21,6 @@ pub fn command_line((flag, file): (&str, &str), more: &[&str]) -> Vec<OsString> 
         ("--model", assets.join("stories260K").into()),
         (flag, assets.join("mmlu_areas").join(file).into()),
         ("--adapter", ADAPTER.into()),
-        ("--prompt", "area".into()),
-        ("--classes", "A,B,C,D".into()),
-        ("--max-tokens", "64".into()),
     ];
     for (flag, value) in shipped.into_iter().filter(|(flag, _)| !has(flag)) {
         arguments.extend([OsString::from(flag), value]);

@@ -21,12 +21,13 @@ use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::outputs::claim_dir;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig};
 use burn::tensor::Device;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
-use ending::end;
+use ending::program;
 use methods::{MethodArguments, POST_HOC};
 use report_arguments::ReportArguments;
 use scores::leave;
@@ -118,10 +119,10 @@ impl FromStr for Shard {
 const RECIPE_FLAGS: [&str; 6] = ["epochs", "learning_rate", "rank", "alpha", "dropout", "targets"];
 
 fn main() -> ExitCode {
-    end(run(&Arguments::command().get_matches()))
+    program(|control| run(&Arguments::command().get_matches(), control))
 }
 
-fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+fn run(matches: &ArgMatches, control: Control) -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::from_arg_matches(matches)?;
     let given = |flag: &&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
     if let (Protocol::Blob2024, Some(flag)) = (arguments.protocol, RECIPE_FLAGS.into_iter().find(given)) {
@@ -140,7 +141,8 @@ fn run(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     // what is asked for wrongly is said before hours are spent
     chosen.iter().try_for_each(|spec| spec.check(arguments.protocol))?;
     let work = (0..arguments.seeds).flat_map(|seed| chosen.iter().map(move |spec| (*spec, seed)));
-    let control = Control::with_bars().with_workers(2)?.with_signals()?;
+    claim_dir(&arguments.out, 0)?;
+    let control = control.with_workers(2)?.with_signals()?;
     for (spec, seed) in work.skip(arguments.shard.index).step_by(arguments.shard.count) {
         println!("{}, seed {seed}", spec.name);
         one(&arguments, spec, seed, &control)?;

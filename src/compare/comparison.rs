@@ -74,14 +74,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         self
     }
 
-    /// Runs every method that has no cell yet. A method that fails is a cell that says why, and is tried again next time.
+    /// Runs every method that has no cell yet. A method that fails is a cell that says why, and is tried again next time; a cell
+    /// that the disk refuses is counted ([`Control::save_failures`]), returned, and run again next time.
     ///
     /// Post-hoc methods share one trained adapter, which is not trained where all methods that are left train their own; those
     /// that ask for curvature share its passes, and those that are linearised the Jacobians of their predictions.
     ///
     /// # Errors
     /// If two methods have one name, a label is missing, the training of the shared adapter fails, the directory holds a run
-    /// with other data, weights or settings, or the caller cancels.
+    /// with other data, weights or settings or cannot be written, or the caller cancels.
     pub fn run(&self, base: &M, about: &About, splits: &Splits<D>, seed: u64) -> Result<Run> {
         let names: Vec<String> = self.methods.iter().map(|method| method.name()).collect();
         if let Some(twice) = names.iter().enumerate().find(|(k, name)| names[..*k].contains(name)) {
@@ -97,19 +98,24 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
                 (Ok(()), None) => None,
             });
         }
+        if let Some(store) = &store {
+            // before the work: a directory that refuses is named now
+            setting.training = store.training()?;
+            store.keep_setting(&setting)?;
+        }
         let pending: Vec<usize> = (0..cells.len()).filter(|&k| cells[k].is_none()).collect();
         let needed = pending.iter().any(|&k| self.methods[k].requirements().map);
         let start = if needed { Some(self.train(base, splits.train, seed, store.as_ref())?) } else { None };
-        setting.training = match (&start, &store) {
-            (Some(start), _) => training_cost(start),
-            (None, Some(store)) => store.training()?,
-            (None, None) => TrainingCost::default(),
-        };
+        if let Some(start) = &start {
+            setting.training = training_cost(start);
+        }
         if let Some(store) = &store {
-            store.keep_setting(&setting)?;
+            if start.is_some() {
+                self.count_failure(store.keep_setting(&setting));
+            }
             // so far only a method that lacks something has failed
             let is_failure = |cell: &&Cell| matches!(cell.outcome, Outcome::Failed(_));
-            cells.iter().flatten().filter(is_failure).try_for_each(|cell| store.keep(cell))?;
+            cells.iter().flatten().filter(is_failure).for_each(|cell| self.count_failure(store.keep(cell)));
         }
         if !pending.is_empty() {
             let start = start.map_or_else(|| Start::untrained(base, &self.recipe, seed), Ok)?;
@@ -118,6 +124,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
+    }
+
+    /// Counts what a disk refused while there was work ([`Control::save_failures`]); the run goes on, and its cells are returned.
+    pub(super) fn count_failure(&self, kept: Result<()>) {
+        if let Err(reason) = kept {
+            self.control.count_save_failure(&reason);
+        }
     }
 
     /// Trains the adapter that post-hoc methods start from; a run in a directory is taken up there.

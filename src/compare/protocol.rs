@@ -174,6 +174,8 @@ impl Protocol {
     pub fn encode(self, kind: TaskKind, task: &Task, tokenizer: &Tokenizer) -> Result<EncodedDataset> {
         let mut data = self.encoding(kind)?.encode(task, tokenizer)?;
         if self == Self::Blob2024 {
+            // an encoding does not tell what is changed here
+            data.asked = None;
             let ends = match kind {
                 TaskKind::MultipleChoice(_) => None,
                 TaskKind::YesNo | TaskKind::Blank => Some(tokenizer.eos_id().ok_or_else(|| {

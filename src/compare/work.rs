@@ -31,7 +31,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// Fills the cells of the methods at `pending`.
     ///
     /// # Errors
-    /// If the caller cancels, or a cell cannot be kept.
+    /// If the caller cancels.
     pub(super) fn all(&self, pending: &[usize], cells: &mut [Option<Cell>]) -> Result<()> {
         let curvature_of = |k: usize| self.comparison.methods[k].requirements().curvature;
         let (with_curvature, others): (Vec<usize>, Vec<usize>) =
@@ -83,7 +83,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             return Err(reason);
         }
         for &k in methods {
-            cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?);
+            cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason)));
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
             Ok(answers) => {
                 let cell = self.cell(k, &method, answers, clock.elapsed().as_secs_f64());
-                cells[k] = Some(self.keep(cell)?);
+                cells[k] = Some(self.keep(cell));
                 Ok(())
             }
             Err(reason) => self.fail(&[k], reason, cells),
@@ -139,7 +139,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         };
         let share = clock.elapsed().as_secs_f64() / methods.len() as f64;
         for ((k, method), answers) in methods.iter().zip(answers) {
-            cells[*k] = Some(self.keep(self.cell(*k, method, answers, share))?);
+            cells[*k] = Some(self.keep(self.cell(*k, method, answers, share)));
         }
         Ok(())
     }
@@ -185,11 +185,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }
 
-    fn keep(&self, cell: Cell) -> Result<Cell> {
+    /// Keeps the cell on disk, where there is one that takes it.
+    fn keep(&self, cell: Cell) -> Cell {
         if let Some(store) = self.store {
-            store.keep(&cell)?;
+            self.comparison.count_failure(store.keep(&cell));
         }
-        Ok(cell)
+        cell
     }
 }
 

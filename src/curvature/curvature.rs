@@ -5,6 +5,7 @@ use super::diagonal::DiagonalSum;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::structure::CurvatureStructure;
+use crate::data::Asked;
 use crate::error::{Error, Result};
 use crate::lora::{AdapterWeights, adapter_fingerprint, check_same_adapter};
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ pub struct Curvature {
     pub item_keys: BTreeSet<u64>,
     /// The adapter θ* that it was fitted at, by [`adapter_fingerprint`].
     pub adapter_fingerprint: u64,
+    /// How the items were asked, where the data know it (see [`crate::models::Dataset::asked`]).
+    pub asked: Option<Asked>,
 }
 
 /// The sums of a structure.
@@ -47,7 +50,7 @@ impl Curvature {
             _ => CurvatureSums::Joint(Vec::new()),
         };
         let item_keys = BTreeSet::new();
-        Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_keys, adapter_fingerprint }
+        Self { config, sums, n_data: 0, log_likelihood: Some(0.0), item_keys, adapter_fingerprint, asked: None }
     }
 
     /// Checks that it was fitted at the adapter `weights`.
@@ -92,11 +95,24 @@ impl Curvature {
     /// the discarded trace. EKFAC sums merge where both are in the same basis (see [`super::correct_eigenvalues`]).
     ///
     /// # Errors
-    /// If the two were fitted with different settings, over different sites or at different adapters, or have seen the same
-    /// item; the difference is named.
+    /// If the two were fitted with different settings, over different sites, at different adapters or on questions asked in
+    /// different ways, or have seen the same item; the difference is named.
     pub fn merge(mut self, other: Self) -> Result<Self> {
         self.config.check_merges_with(&other.config)?;
         self.check_same_adapter_and_other_items(&other)?;
+        self.asked = match (self.asked, &other.asked) {
+            (Some(asked), Some(others)) => {
+                let differences = asked.differences(others);
+                if !differences.is_empty() {
+                    return Err(Error::Incompatible(format!(
+                        "the two curvature sums are about questions asked in two ways: {}",
+                        differences.join("; ")
+                    )));
+                }
+                Some(asked)
+            }
+            _ => None,
+        };
         match (&mut self.sums, other.sums) {
             (CurvatureSums::Kronecker(a), CurvatureSums::Kronecker(b)) => merge_sites(a, b, KroneckerFactors::merge)?,
             (CurvatureSums::Diagonal(a), CurvatureSums::Diagonal(b)) => merge_sites(a, b, DiagonalSum::merge)?,

@@ -196,6 +196,9 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     };
     let take_up = |saver| UnfinishedPass::take_up(saver, &model, data, &batches, &mut curvatures);
     let mut unfinished = control.saver().map(take_up).transpose()?;
+    for curvature in &mut curvatures {
+        curvature.asked = data.asked().cloned();
+    }
     let mut next = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
     for_each_batch("curvature", &batches[next..], control, work, |_, mut batch| {
         for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {

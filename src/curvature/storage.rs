@@ -69,6 +69,7 @@ impl Curvature {
             log_likelihood: header.log_likelihood.map(Exact::value),
             item_keys: item_keys.into_iter().collect(),
             adapter_fingerprint: header.adapter_fingerprint,
+            asked: header.asked,
         };
         let distinct = curvature.item_keys.len();
         if distinct != header.n_item_keys || distinct > curvature.n_data {

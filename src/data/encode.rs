@@ -1,7 +1,7 @@
 //! Turns a task into token ids: by class tokens or by continuations.
 //!
 //! ```
-//! use bayes_lora::data::encode::{AnswerForm, Encoding, Normalization};
+//! use bayes_lora::data::{AnswerForm, Encoding, Normalization};
 //! use bayes_lora::data::prompt::PromptTemplate;
 //! use bayes_lora::data::task::{Item, Task};
 //! use bayes_lora::data::tokens::Tokenizer;
@@ -28,91 +28,17 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
+use crate::data::asked::Asked;
 use crate::data::classes::common_prefix;
 use crate::data::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
-use crate::data::prompt::PromptTemplate;
+use crate::data::encoding::{AnswerForm, Encoding, Normalization};
 use crate::data::task::{Item, Task};
 use crate::data::tokens::{SpannedTokens, Tokenizer};
-use crate::data::truncate::{Truncation, cut, droppable};
+use crate::data::truncate::{cut, droppable};
 use crate::data::wording::{PromptWriter, Wording};
 use crate::error::{Error, Result};
 
-/// By what a continuation's log-likelihood is divided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalization {
-    /// By nothing: the log-likelihood of the whole text.
-    #[default]
-    Sum,
-    /// By the number of characters of the choice, so that long choices are not at a disadvantage.
-    PerCharacter,
-}
-
-/// How a class is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnswerForm {
-    /// By one token each at the prompt's last position; class `c` stands for choice `c`.
-    ClassTokens {
-        /// The classes as they are written right after the prompt, such as `" A"`, with the space if there is one.
-        classes: Vec<String>,
-    },
-    /// By the likelihood of each choice's text after the prompt.
-    Continuation {
-        /// By what the log-likelihood is divided.
-        normalization: Normalization,
-    },
-}
-
-impl AnswerForm {
-    /// Makes [`AnswerForm::ClassTokens`].
-    pub fn class_tokens<S: Into<String>>(classes: impl IntoIterator<Item = S>) -> Self {
-        Self::ClassTokens { classes: classes.into_iter().map(Into::into).collect() }
-    }
-}
-
-/// How a task becomes token ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Encoding {
-    /// The prompt's wording.
-    pub template: PromptTemplate,
-    /// How a class is asked for.
-    pub answers: AnswerForm,
-    /// The most tokens a row may have, a continuation included; `None` for no limit.
-    pub max_tokens: Option<usize>,
-    /// What to do with rows beyond the limit.
-    pub truncation: Truncation,
-    /// Whether the prompt is wrapped in the model's chat template: the body is the user's message and the cue opens
-    /// the assistant's answer.
-    pub chat: bool,
-}
-
 impl Encoding {
-    /// Makes an encoding without limit and without chat template, which refuses to truncate.
-    pub fn new(template: PromptTemplate, answers: AnswerForm) -> Self {
-        Self { template, answers, max_tokens: None, truncation: Truncation::Refuse, chat: false }
-    }
-
-    /// Sets the most tokens a row may have.
-    pub fn with_max_tokens(mut self, max_tokens: usize) -> Self {
-        self.max_tokens = Some(max_tokens);
-        self
-    }
-
-    /// Sets what to do with rows beyond the limit.
-    pub fn with_truncation(mut self, truncation: Truncation) -> Self {
-        self.truncation = truncation;
-        self
-    }
-
-    /// Sets whether the prompt is wrapped in the model's chat template.
-    pub fn with_chat(mut self, chat: bool) -> Self {
-        self.chat = chat;
-        self
-    }
-
     /// Encodes every item.
     ///
     /// A continuation is the prompt, one space (none after a prompt that is empty or ends in white space) and the
@@ -137,26 +63,16 @@ impl Encoding {
             n_truncated: 0,
         };
         let items = task.items.iter().map(|item| encoder.item(item)).collect::<Result<Vec<EncodedItem>>>()?;
-        let (answers, n_classes) = match encoder.classes {
+        let (answers, class_tokens, n_classes) = match encoder.classes {
             Some(resolved) => {
                 let n_classes = resolved.ids.len();
-                (ResolvedAnswers::ClassTokens(resolved.ids), n_classes)
+                (ResolvedAnswers::ClassTokens(resolved.ids.clone()), resolved.ids, n_classes)
             }
-            None => (ResolvedAnswers::Continuation, task.n_classes()),
+            None => (ResolvedAnswers::Continuation, Vec::new(), task.n_classes()),
         };
-        Ok(EncodedDataset { name: task.name.clone(), items, answers, n_classes, n_truncated: encoder.n_truncated })
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.max_tokens == Some(0) {
-            return Err(Error::config("max_tokens", "at least 1", 0));
-        }
-        match &self.answers {
-            AnswerForm::ClassTokens { classes } if classes.len() < 2 => {
-                Err(Error::config("classes", "at least 2 class tokens", classes.len()))
-            }
-            _ => Ok(()),
-        }
+        let asked = Some(Asked::new(self.clone(), class_tokens, tokenizer));
+        let (name, n_truncated) = (task.name.clone(), encoder.n_truncated);
+        Ok(EncodedDataset { name, items, answers, n_classes, n_truncated, asked })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tests of the encoding: boundaries, truncation, class tokens, chat.
 
 use super::*;
+use crate::data::prompt::PromptTemplate;
 use crate::data::tiny;
 use crate::data::tokens::TokenizerFiles;
+use crate::data::truncate::Truncation;
 
 /// Prompts are the body's letters and `a:`; one piece for each letter, `▁` for a space.
 fn letters() -> PromptTemplate {

@@ -9,7 +9,7 @@
 //! let row = |ids: Vec<u32>| EncodedRow { scored: 2..ids.len(), ids, weight: 1.0 };
 //! let item = EncodedItem { id: "q".into(), rows: vec![row(vec![1, 2, 3]), row(vec![1, 2, 4, 5])], label: Some(0), n_choices: 2 };
 //! let answers = ResolvedAnswers::Continuation;
-//! let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0 };
+//! let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0, asked: None };
 //! assert_eq!((data.n_tokens(), data.longest()), (7, 4));
 //! assert!(data.check_vocab(6).is_ok() && data.check_vocab(5).is_err());
 //! ```
@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::asked::Asked;
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
@@ -76,6 +77,8 @@ pub struct EncodedDataset {
     pub n_classes: usize,
     /// How many items were shortened.
     pub n_truncated: usize,
+    /// How the questions were put, where that is known: what is fitted on the data remembers it.
+    pub asked: Option<Asked>,
 }
 
 impl EncodedDataset {
@@ -200,6 +203,7 @@ mod tests {
             answers,
             n_classes: 2,
             n_truncated: 0,
+            asked: None,
         }
     }
 

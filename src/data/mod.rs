@@ -16,9 +16,11 @@
 //! | [`tokens`] | text ↔ ids |
 //! | [`classes`] | the one token that each class is |
 //! | [`chat`] | the chat template of an instruct model |
+//! | [`encoding`] | how to ask: wording, form of the answers, limit, chat or not |
 //! | [`encode`] | task → ids, by class tokens or continuations |
 //! | [`truncate`] | shortens a prompt's body, when asked to |
 //! | [`encoded`] | the result: items, rows, scored positions |
+//! | [`asked`] | the way of asking, as a posterior remembers it |
 //! | [`batch`] | batches of similar length |
 //! | [`padding`] | rectangles of ids and masks |
 //!
@@ -47,11 +49,13 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
+pub mod asked;
 pub mod batch;
 pub mod chat;
 pub mod classes;
 pub mod encode;
 pub mod encoded;
+pub mod encoding;
 pub mod jsonl;
 pub mod padding;
 pub mod prompt;
@@ -66,9 +70,10 @@ pub mod tokens;
 pub mod truncate;
 mod wording;
 
+pub use self::asked::Asked;
 pub use self::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
-pub use self::encode::{AnswerForm, Encoding, Normalization};
 pub use self::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
+pub use self::encoding::{AnswerForm, Encoding, Normalization};
 pub use self::padding::{PaddedRows, PaddingSide};
 pub use self::prompt::{Prompt, PromptTemplate};
 pub use self::routing::read_areas;

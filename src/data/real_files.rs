@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::encode::{AnswerForm, Encoding, Normalization};
 use crate::data::encoded::ResolvedAnswers;
+use crate::data::encoding::{AnswerForm, Encoding, Normalization};
 use crate::data::prompt::PromptTemplate;
 use crate::data::routing::read_areas;
 use crate::data::task::Task;

@@ -25,6 +25,7 @@ use crate::data::jsonl::read_capped;
 use crate::data::special::SpecialTokens;
 use crate::error::{Error, Result};
 use crate::file_kind::mistaken;
+use crate::hash::fnv1a;
 
 /// The most bytes that one tokenizer file may hold (256 MiB).
 pub const MAX_TOKENIZER_BYTES: u64 = 1 << 28;
@@ -53,6 +54,8 @@ pub struct Tokenizer {
     eos: Option<u32>,
     pad: Option<u32>,
     add_bos: Option<bool>,
+    fingerprint: u64,
+    chat_fingerprint: Option<u64>,
     /// Templates of which none can be taken, or one that does not compile, are an error only for who asks for chat prompts.
     pub(crate) chat: Option<std::result::Result<ChatFormat, String>>,
 }
@@ -155,6 +158,8 @@ impl Tokenizer {
             eos,
             pad,
             add_bos: special.add_bos,
+            fingerprint: fingerprint(location, files.tokenizer, (special.add_bos, bos))?,
+            chat_fingerprint: special.chat_template.as_ref().map(|source| fnv1a(source.bytes())),
             chat: ChatFormat::from_special(&special).map(|c| c.map_err(|e| e.to_string())),
             inner,
         })
@@ -236,10 +241,29 @@ impl Tokenizer {
         self.pad.or(self.eos).or(self.bos).unwrap_or(0)
     }
 
+    /// A hash of all that ids depend on: `tokenizer.json` whatever its white space, and the token that begins a text.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// A hash of the chat template's source, where the model has one.
+    pub fn chat_fingerprint(&self) -> Option<u64> {
+        self.chat_fingerprint
+    }
+
     /// The file, or "in memory".
     pub fn location(&self) -> &str {
         &self.location
     }
+}
+
+/// Truncation and padding that a file asks for are switched off, and enter no hash.
+fn fingerprint(location: &str, json: &[u8], begin: (Option<bool>, Option<u32>)) -> Result<u64> {
+    let mut file: serde_json::Value = serde_json::from_slice(json).map_err(|e| Error::format(location, e))?;
+    if let Some(fields) = file.as_object_mut() {
+        fields.retain(|name, _| name != "truncation" && name != "padding");
+    }
+    Ok(fnv1a(format!("{file}{begin:?}").bytes()))
 }
 
 /// Calls into the tokenizers library and turns both its errors and its panics into [`Error::Tokenizer`].

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
 use crate::lora::{Adaptable, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
+use crate::outputs::claim_dir;
 use crate::posterior::{Laplace, POSTERIOR_FILE};
 use crate::search::{ExactSearch, Search};
 use crate::tensor_file::{TensorFile, write_checked};
@@ -72,7 +73,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
             searches: self.searches.iter().map(ExactSearch::new).collect::<Result<_>>()?,
         };
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        // so that no posterior stands there without its belief
+        claim_dir(dir, 0)?;
         if let Some(posterior) = &kept.posterior {
             posterior.save(dir.join(POSTERIOR_FILE), model)?;
         }

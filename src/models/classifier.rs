@@ -1,6 +1,6 @@
 //! The traits by which a model and its data join: inputs in, class logits (or other outputs) out, linears called with the tape.
 
-use crate::data::{BatchLimits, BatchOrder};
+use crate::data::{Asked, BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::Target;
@@ -139,6 +139,14 @@ pub trait Dataset: Send + Sync {
     /// default, says that they are unknown.
     fn content_hash(&self, item: usize) -> Option<u64> {
         let _ = item;
+        None
+    }
+
+    /// How the questions were put to a language model; `None`, the default, says that this is unknown, or that there is nothing
+    /// to ask.
+    ///
+    /// A posterior remembers it, and refuses questions that are known to be asked in another way.
+    fn asked(&self) -> Option<&Asked> {
         None
     }
 

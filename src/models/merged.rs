@@ -6,8 +6,10 @@ use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result, check_finite};
 use crate::file_kind::parse_json;
 use crate::lora::{Adaptable, LoraLinear, to_vec};
+use crate::outputs::claim_dir;
 use crate::tape::Tape;
 use crate::tensor_file::{StoredArray, stream_arrays};
+use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -107,6 +109,7 @@ impl Pretrained {
         }
         check_rows(model, rows)?;
         let new = NewDir::beside(dir)?;
+        claim_dir(new.path(), 4 * model.num_params() as u64)?;
         self.write_config(model, new.path())?;
         for name in COPIED.iter().filter(|name| self.dir().join(name).is_file()) {
             let from = self.dir().join(name);

@@ -1,7 +1,7 @@
 //! Some of the items of a data set, as a data set.
 
 use super::classifier::Dataset;
-use crate::data::{BatchLimits, BatchOrder};
+use crate::data::{Asked, BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::Target;
 use burn::tensor::{DType, Device};
@@ -65,6 +65,10 @@ impl<D: Dataset> Dataset for Subset<'_, D> {
 
     fn content_hash(&self, item: usize) -> Option<u64> {
         self.data.content_hash(self.indices[item])
+    }
+
+    fn asked(&self) -> Option<&Asked> {
+        self.data.asked()
     }
 
     /// The whole's batches without the items that were not chosen, joined while they hold no more items than any of them did:

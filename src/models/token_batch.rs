@@ -2,7 +2,7 @@
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
 use crate::data::{
-    BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
+    Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
 };
 use crate::error::{Error, Result};
 use crate::float_type::{absent, check_float};
@@ -259,6 +259,10 @@ impl Dataset for EncodedDataset {
     fn content_hash(&self, item: usize) -> Option<u64> {
         let text = serde_json::to_vec(&(&self.items[item], &self.answers, self.n_classes)).ok()?;
         Some(fnv1a(text))
+    }
+
+    fn asked(&self) -> Option<&Asked> {
+        self.asked.as_ref()
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

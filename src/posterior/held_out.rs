@@ -161,7 +161,8 @@ impl HeldOut {
     /// Runs the network once over labelled items that the adapter was not trained on.
     ///
     /// # Errors
-    /// If a target is missing or is none for its item, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
+    /// If a target is missing or is none for its item, a logit is not finite, the posterior belongs to another adapter or was fitted
+    /// on questions asked in another way, or the caller cancels.
     pub fn new<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplace: &Laplace,
@@ -185,7 +186,9 @@ impl HeldOut {
         control: &Control,
     ) -> Result<Vec<Self>> {
         let model = model.valid();
-        laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
+        laplaces
+            .iter()
+            .try_for_each(|laplace| laplace.check_is_about(&model).and_then(|()| laplace.check_asked(data)))?;
         let n_classes = model.n_classes();
         let first = laplaces.first().ok_or_else(|| Error::empty("list of posteriors"))?;
         let likelihood = first.likelihood();

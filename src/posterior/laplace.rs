@@ -11,6 +11,7 @@ use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
+use crate::models::Dataset;
 use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use crate::search::Search;
 use crate::tape::Site;
@@ -78,6 +79,7 @@ pub struct Laplace {
     likelihood: SharedLikelihood,
     log_likelihood: Option<f64>,
     fitted_on: FittedOn,
+    any_way_of_asking: bool,
 }
 
 impl Laplace {
@@ -132,6 +134,7 @@ impl Laplace {
             likelihood,
             log_likelihood,
             fitted_on,
+            any_way_of_asking: false,
         }
     }
 
@@ -208,8 +211,23 @@ impl Laplace {
     }
 
     /// The data whose curvature it holds.
-    pub fn fitted_on(&self) -> FittedOn {
-        self.fitted_on
+    pub fn fitted_on(&self) -> &FittedOn {
+        &self.fitted_on
+    }
+
+    /// The same posterior, which answers questions that are asked in another way than those that it was fitted on, too: its
+    /// uncertainty is then about other prompts than it has seen. Not a part of its file.
+    pub fn with_any_way_of_asking(mut self) -> Self {
+        self.any_way_of_asking = true;
+        self
+    }
+
+    /// Checks that it may answer `data`.
+    ///
+    /// # Errors
+    /// As [`FittedOn::check_asked`], unless the caller insists.
+    pub(crate) fn check_asked<D: Dataset>(&self, data: &D) -> Result<()> {
+        if self.any_way_of_asking { Ok(()) } else { self.fitted_on.check_asked(data) }
     }
 
     /// The trained adapter θ*.

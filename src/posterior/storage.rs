@@ -108,7 +108,7 @@ impl Laplace {
             temperature: Exact::new("temperature", self.temperature())?,
             likelihood: self.likelihood().clone(),
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
-            fitted_on: self.fitted_on(),
+            fitted_on: self.fitted_on().clone(),
             model: ModelFingerprint::of(model, self.map())?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,

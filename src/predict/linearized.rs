@@ -16,7 +16,8 @@ use ndarray::{Array2, Array3, Axis, s};
 /// posteriors: 8 MB an item at C = 1000.
 ///
 /// # Errors
-/// If the data are empty, a logit is not finite, the posterior belongs to another adapter, or the caller cancels.
+/// If the data are empty, a logit is not finite, the posterior belongs to another adapter or was fitted on questions asked in
+/// another way ([`Laplace::with_any_way_of_asking`]), or the caller cancels.
 pub fn predict_linearized<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
@@ -45,7 +46,7 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
         return Err(Error::empty("list of posteriors"));
     }
     let model = model.valid();
-    laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
+    laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model).and_then(|()| laplace.check_asked(data)))?;
     let (n, c) = (data.n_items(), model.n_classes());
     let batches = data.plan(limits.shared_by(repetitions_in(gauge, data, c)), BatchOrder::ByLength)?;
     let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();

@@ -68,7 +68,8 @@ impl Prediction {
 ///
 /// # Errors
 /// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`]; if the posterior's likelihood is not about classes, whose
-/// targets [`super::predict_targets`] predicts.
+/// targets [`super::predict_targets`] predicts; if the data are known to be asked in another way than those that the posterior was
+/// fitted on.
 pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
@@ -95,6 +96,7 @@ pub(super) fn believe<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<(LogitBelief, LinkApprox)> {
+    laplace.check_asked(data)?;
     Ok(match how {
         Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {

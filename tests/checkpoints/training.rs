@@ -216,6 +216,20 @@ fn a_damaged_checkpoint_is_refused_by_name() {
     assert!(error.contains("truncated"), "{error}");
 }
 
+#[test]
+fn a_place_for_unfinished_work_that_cannot_be_made_is_refused_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for place in [file.join("unfinished"), file.clone()] {
+        let error = Control::silent().with_checkpoints(Checkpoints::new(&place)).unwrap_err().to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+    }
+    let made = dir.path().join("new/unfinished");
+    Control::silent().with_checkpoints(Checkpoints::new(&made)).unwrap();
+    assert!(files(&made).is_empty());
+}
+
 #[cfg(unix)]
 #[test]
 fn saves_that_fail_are_counted_and_stop_nothing() {
@@ -235,6 +249,8 @@ fn saves_that_fail_are_counted_and_stop_nothing() {
     let failures = control.save_failures();
     assert_eq!(failures.count, 2);
     assert!(failures.last.as_ref().unwrap().contains("curvature"), "{failures:?}");
+    let said = failures.to_string();
+    assert!(said.starts_with("2 saves") && said.contains("curvature"), "{said}");
 
     // a log on a full disk
     let config = TrainerConfig { log: Some("/dev/full".into()), ..quick(1) };

@@ -90,6 +90,7 @@ impl Fixture {
                 answers: ResolvedAnswers::ClassTokens(class_ids.clone()),
                 n_classes: 4,
                 n_truncated: 0,
+                asked: None,
             }
         };
         Self {
@@ -180,6 +181,7 @@ pub fn continuation_dataset() -> EncodedDataset {
         answers: ResolvedAnswers::Continuation,
         n_classes: 4,
         n_truncated: 0,
+        asked: None,
     }
 }
 

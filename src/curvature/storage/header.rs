@@ -1,6 +1,7 @@
 //! Describes what a file of curvature sums holds: all but the arrays themselves, as JSON in the file's metadata.
 
 use crate::curvature::{Curvature, CurvatureConfig};
+use crate::data::Asked;
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
 use crate::tape::Site;
@@ -22,6 +23,7 @@ pub(super) struct Header {
     pub(super) n_data: usize,
     pub(super) n_item_keys: usize,
     pub(super) adapter_fingerprint: u64,
+    pub(super) asked: Option<Asked>,
     pub(super) log_likelihood: Option<Exact>,
     pub(super) sums: SumsForm,
 }
@@ -120,6 +122,7 @@ impl Header {
             n_data: curvature.n_data,
             n_item_keys: curvature.item_keys.len(),
             adapter_fingerprint: curvature.adapter_fingerprint,
+            asked: curvature.asked.clone(),
             log_likelihood: curvature.log_likelihood.map(|l| Exact::new("log-likelihood", l)).transpose()?,
             sums,
         })

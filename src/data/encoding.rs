@@ -1,0 +1,98 @@
+//! Says how a task becomes token ids: the wording, the form of the answers, the limit, chat or not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::prompt::PromptTemplate;
+use crate::data::truncate::Truncation;
+use crate::error::{Error, Result};
+
+/// By what a continuation's log-likelihood is divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalization {
+    /// By nothing: the log-likelihood of the whole text.
+    #[default]
+    Sum,
+    /// By the number of characters of the choice, so that long choices are not at a disadvantage.
+    PerCharacter,
+}
+
+/// How a class is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerForm {
+    /// By one token each at the prompt's last position; class `c` stands for choice `c`.
+    ClassTokens {
+        /// The classes as they are written right after the prompt, such as `" A"`, with the space if there is one.
+        classes: Vec<String>,
+    },
+    /// By the likelihood of each choice's text after the prompt.
+    Continuation {
+        /// By what the log-likelihood is divided.
+        normalization: Normalization,
+    },
+}
+
+impl AnswerForm {
+    /// Makes [`AnswerForm::ClassTokens`].
+    pub fn class_tokens<S: Into<String>>(classes: impl IntoIterator<Item = S>) -> Self {
+        Self::ClassTokens { classes: classes.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// How a task becomes token ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encoding {
+    /// The prompt's wording.
+    pub template: PromptTemplate,
+    /// How a class is asked for.
+    pub answers: AnswerForm,
+    /// The most tokens a row may have, a continuation included; `None` for no limit.
+    pub max_tokens: Option<usize>,
+    /// What to do with rows beyond the limit.
+    pub truncation: Truncation,
+    /// Whether the prompt is wrapped in the model's chat template: the body is the user's message and the cue opens
+    /// the assistant's answer.
+    pub chat: bool,
+}
+
+impl Encoding {
+    /// Makes an encoding without limit and without chat template, which refuses to truncate.
+    pub fn new(template: PromptTemplate, answers: AnswerForm) -> Self {
+        Self { template, answers, max_tokens: None, truncation: Truncation::Refuse, chat: false }
+    }
+
+    /// Sets the most tokens a row may have.
+    pub fn with_max_tokens(mut self, max_tokens: usize) -> Self {
+        self.max_tokens = Some(max_tokens);
+        self
+    }
+
+    /// Sets what to do with rows beyond the limit.
+    pub fn with_truncation(mut self, truncation: Truncation) -> Self {
+        self.truncation = truncation;
+        self
+    }
+
+    /// Sets whether the prompt is wrapped in the model's chat template.
+    pub fn with_chat(mut self, chat: bool) -> Self {
+        self.chat = chat;
+        self
+    }
+
+    /// Checks every field but the template, which is checked where it is compiled.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a limit of 0 or fewer than two classes.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.max_tokens == Some(0) {
+            return Err(Error::config("max_tokens", "at least 1", 0));
+        }
+        match &self.answers {
+            AnswerForm::ClassTokens { classes } if classes.len() < 2 => {
+                Err(Error::config("classes", "at least 2 class tokens", classes.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
