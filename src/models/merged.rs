@@ -1,10 +1,10 @@
 //! Writes a model with its adapter folded in as a plain Hugging Face directory, and proves that it computes the same.
 
-use super::{causal_lm::CausalLm, pretrained::Pretrained, token_batch::TokenBatch};
+use super::{causal_lm::CausalLm, config::DecoderConfig, pretrained::Pretrained, token_batch::TokenBatch};
 use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result, check_finite};
-use crate::lora::{Adaptable, LoraLinear, to_vec};
+use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, to_vec};
 use crate::tape::Tape;
 use crate::tensor_file::{StoredArray, stream_arrays};
 use burn::tensor::{DType, Device, Tensor};
@@ -98,7 +98,9 @@ impl Pretrained {
         if n_modules == 0 {
             return Err(Error::empty("adapter"));
         }
-        if model.config() != self.config() {
+        // an adapter may have brought another vocabulary
+        let own = DecoderConfig { vocab_size: self.config().vocab_size, ..model.config().clone() };
+        if own != *self.config() {
             let reason = format!("the model was not loaded from {}: its shape is another", self.dir().display());
             return Err(Error::Incompatible(reason));
         }
@@ -146,6 +148,7 @@ impl Pretrained {
         let mut fields: Map<String, Value> =
             serde_json::from_str(&text).map_err(|e| Error::format(path.display(), e))?;
         fields.insert("tie_word_embeddings".into(), json!(is_tied(&model.head)));
+        fields.insert("vocab_size".into(), json!(model.config().vocab_size));
         // transformers 5 says `dtype`, the versions before it `torch_dtype`; both read the older word
         let names = ["dtype", "torch_dtype"].into_iter().filter(|name| fields.contains_key(*name));
         let mut names: Vec<&str> = names.collect();
@@ -185,14 +188,14 @@ fn check_rows(model: &CausalLm, rows: &[Vec<u32>]) -> Result<()> {
 
 /// Every tensor of the merged model under the names of Hugging Face, fetched from the device as it is written.
 fn tensors(model: &CausalLm) -> Vec<(String, StoredArray<'_>)> {
-    let blocks = model.blocks.iter().enumerate().flat_map(|(layer, block)| {
-        let norms = [("input_layernorm", &block.input_norm), ("post_attention_layernorm", &block.mlp_norm)];
-        norms.map(|(name, norm)| (format!("model.layers.{layer}.{name}.weight"), norm))
-    });
-    let norms = blocks.chain([("model.norm.weight".to_string(), &model.norm)]);
-    let mut all: Vec<_> = norms.map(|(name, norm)| (name, fetched(norm.gamma.dims(), || norm.gamma.val()))).collect();
-    let table = &model.embedding.weight;
-    all.push(("model.embed_tokens.weight".into(), fetched(table.dims(), || table.val())));
+    let mut all = Vec::new();
+    for BasePart { path, weight, .. } in model.parts() {
+        let stored = match weight {
+            PartWeight::Table(table) => fetched(table.dims(), move || table.clone()),
+            PartWeight::Vector(gains) => fetched(gains.dims(), move || gains.clone()),
+        };
+        all.push((format!("{path}.weight"), stored));
+    }
     for linear in model.linears() {
         if !(linear.is_head && is_tied(linear)) {
             let shape = [linear.d_out(), linear.d_in()];

@@ -107,7 +107,7 @@ impl Pretrained {
         head.is_tied = config.tied_head;
         let mut embedding: Embedding = EmbeddingConfig::new(1, hidden).init(&weights.device);
         embedding.weight = Param::from_tensor(table);
-        let model = CausalLm { embedding, blocks, norm, head, config: config.clone() };
+        let model = CausalLm { embedding, blocks, norm, head, config: config.clone(), replaced: Default::default() };
         Ok(model.no_grad())
     }
 }
