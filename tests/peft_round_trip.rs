@@ -130,9 +130,13 @@ fn difference(model: &CausalLm, rows: &[Vec<u32>], dir: &Path) -> f64 {
     largest
 }
 
+/// Largest difference of a logit that both vocabularies have.
 fn between(a: &CausalLm, b: &CausalLm, rows: &[Vec<u32>]) -> f64 {
-    let of_row =
-        |row: &Vec<u32>| logits(a, row).iter().zip(logits(b, row)).fold(0.0f64, |m, (x, y)| m.max((x - y).abs()));
+    let of_row = |row: &Vec<u32>| {
+        let (x, y) = (logits(a, row), logits(b, row));
+        let tokens = x.chunks(x.len() / row.len()).zip(y.chunks(y.len() / row.len()));
+        tokens.flat_map(|(x, y)| x.iter().zip(y)).fold(0.0f64, |most, (x, y)| most.max((x - y).abs()))
+    };
     rows.iter().map(of_row).fold(0.0, f64::max)
 }
 
