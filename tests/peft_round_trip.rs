@@ -6,7 +6,9 @@
 
 mod support;
 
-use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
+use bayes_lora::lora::{
+    Adaptable, LoraConfig, TargetModules, attach, load_peft, read_adapter, save_peft, write_adapter,
+};
 use bayes_lora::models::{CausalLm, Pretrained, TokenBatch};
 use bayes_lora::tape::{LoraMatrix, Tape};
 use burn::tensor::DType;
@@ -128,19 +130,24 @@ fn difference(model: &CausalLm, rows: &[Vec<u32>], dir: &Path) -> f64 {
     largest
 }
 
+/// Largest difference of a logit that both vocabularies have.
 fn between(a: &CausalLm, b: &CausalLm, rows: &[Vec<u32>]) -> f64 {
-    let of_row =
-        |row: &Vec<u32>| logits(a, row).iter().zip(logits(b, row)).fold(0.0f64, |m, (x, y)| m.max((x - y).abs()));
+    let of_row = |row: &Vec<u32>| {
+        let (x, y) = (logits(a, row), logits(b, row));
+        let tokens = x.chunks(x.len() / row.len()).zip(y.chunks(y.len() / row.len()));
+        tokens.flat_map(|(x, y)| x.iter().zip(y)).fold(0.0f64, |most, (x, y)| most.max((x - y).abs()))
+    };
     rows.iter().map(of_row).fold(0.0, f64::max)
 }
 
 // ---- files ------------------------------------------------------------------------------------------------------
 
-/// Tensors by name without the copies of frozen weights, which are not written here.
+/// Tensors by name without the copies of frozen and wrapped weights, which are not written here.
 fn tensors(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let bytes = std::fs::read(dir.join("adapter_model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let all = file.tensors().into_iter().filter(|(name, _)| !name.ends_with(".base_layer.weight"));
+    let copies = [".base_layer.weight", ".original_module.weight", ".modules_to_save.weight"];
+    let all = file.tensors().into_iter().filter(|(name, _)| !copies.iter().any(|copy| name.ends_with(copy)));
     all.map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec()))).collect()
 }
 
@@ -194,14 +201,15 @@ fn check_from_peft(base: &Base, cases: &Value) {
         let ours = out.path().join(format!("{name}-again"));
         save_peft(&model, &lora, base.dir(), &ours).unwrap();
         check_config(&theirs, &ours, name);
-        if case.get("dtype").is_none() && case.get("names").is_none() {
+        if ["dtype", "names", "copies"].iter().all(|key| case.get(key).is_none()) {
             assert_eq!(tensors(&ours), tensors(&theirs), "{name}");
         }
-        again.push((ours, model));
+        again.push((ours, model, case));
     }
-    let jobs: Vec<Value> = again.iter().map(|(dir, _)| json!({"kind": "adapter", "dir": dir})).collect();
+    let job = |dir: &PathBuf, case: &Value| json!({"kind": "adapter", "dir": dir, "resize": case["resize"], "auto": case["auto"]});
+    let jobs: Vec<Value> = again.iter().map(|(dir, _, case)| job(dir, case)).collect();
     base.python("logits", &[&json!(jobs).to_string()]);
-    for (dir, model) in &again {
+    for (dir, model, _) in &again {
         let found = difference(model, &base.rows, dir);
         println!("{}: written here, loaded by PEFT: {found:.1e}", dir.file_name().unwrap().to_string_lossy());
         assert!(found < TOLERANCE, "{}: {found:e}", dir.display());
@@ -312,6 +320,48 @@ fn adapters_of_peft_on_an_untied_llama_give_their_logits_here_and_back() {
     check_from_peft(&fixture("tiny_llama"), &cases);
 }
 
+/// Everything that may come with an adapter beside A and B, and everything that says where A and B are.
+#[test]
+fn whole_modules_and_embeddings_of_peft_on_an_untied_llama_give_their_logits_here_and_back() {
+    if !has_peft("whole modules") {
+        return;
+    }
+    let with = |more: Value| {
+        let mut config = json!({"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let not_first = r"^(?!.*layers\.0\.).*\.(q|v)_proj$";
+    let cases = json!([
+        {"name": "resized", "seed": 0, "resize": 104, "config": with(json!({}))},
+        {"name": "resized-trained", "seed": 1, "lr": 0.01, "resize": 101, "train": ["embed_tokens", "lm_head"],
+         "config": with(json!({}))},
+        {"name": "resized-and-listed", "seed": 2, "lr": 0.01, "resize": 104,
+         "config": with(json!({"modules_to_save": ["embed_tokens", "lm_head"]}))},
+        {"name": "saved-on-request", "seed": 3, "copies": true, "save": {"save_embedding_layers": true}, "config": with(json!({}))},
+        {"name": "trained-by-hand", "seed": 4, "lr": 0.01, "train": ["embed_tokens", "lm_head"],
+         "save": {"save_embedding_layers": true}, "config": with(json!({}))},
+        {"name": "saved-norms", "seed": 5, "lr": 0.05, "config": with(json!({"modules_to_save": ["norm"]}))},
+        {"name": "saved-some-norms", "seed": 6, "lr": 0.05,
+         "config": with(json!({"modules_to_save": ["model.norm", "0.input_layernorm", "embed_tokens"]}))},
+        {"name": "saved-by-a-part-of-a-word", "seed": 7, "lr": 0.01,
+         "config": with(json!({"modules_to_save": ["head", "gate_proj"]}))},
+        {"name": "auto-model", "seed": 8, "auto": true, "config": with(json!({"task_type": null}))},
+        {"name": "auto-model-regex", "seed": 9, "lr": 0.05, "auto": true,
+         "config": with(json!({"task_type": "FEATURE_EXTRACTION", "target_modules": r"layers\.[01]\.self_attn\.(q|o)_proj",
+                               "modules_to_save": ["norm", "embed_tokens"], "rank_pattern": {r"^layers\.1\..*": 2}}))},
+        {"name": "auto-model-all-linear", "seed": 10, "auto": true,
+         "config": with(json!({"task_type": null, "target_modules": "all-linear"}))},
+        {"name": "no-task", "seed": 11, "config": with(json!({"task_type": null}))},
+        {"name": "look-ahead", "seed": 12, "config": with(json!({"target_modules": not_first}))},
+        {"name": "look-behind", "seed": 13,
+         "config": with(json!({"target_modules": r".*(?<!k)(?<!o)_proj", "exclude_modules": r".*(l).*\1p\..*(?=up|gate).*"}))},
+        {"name": "look-ahead-ranks", "seed": 14,
+         "config": with(json!({"rank_pattern": {r"(?!.*layers\.0).*q_proj": 2}, "alpha_pattern": {"(v)_proj(?<=v_proj)": 5}}))},
+    ]);
+    check_from_peft(&fixture("tiny_llama"), &cases);
+}
+
 #[test]
 fn adapters_of_peft_with_trained_biases_give_their_logits_here_and_back() {
     if !has_peft("biases") {
@@ -337,6 +387,29 @@ fn adapters_of_peft_on_a_tied_llama_give_their_logits_here_and_back() {
         {"name": "head", "seed": 0, "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "lm_head"]}},
         {"name": "saved-head", "seed": 1, "lr": 0.01,
          "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]}},
+        {"name": "saved-embedding", "seed": 2, "lr": 0.01,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}},
+        {"name": "saved-both", "seed": 3, "lr": 0.01,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}},
+        {"name": "saved-as-one", "seed": 4, "lr": 0.01,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"],
+                    "ensure_weight_tying": true}},
+        {"name": "saved-head-as-one", "seed": 5, "lr": 0.01,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"],
+                    "ensure_weight_tying": true}},
+        {"name": "resized", "seed": 6, "resize": 520, "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj"]}},
+        {"name": "resized-and-listed", "seed": 7, "lr": 0.01, "resize": 520,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}},
+        {"name": "resized-and-saved-embedding", "seed": 8, "lr": 0.01, "resize": 520,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}},
+        {"name": "resized-and-saved-head", "seed": 9, "lr": 0.01, "resize": 520,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}},
+        {"name": "embedding-saved-head-adapted", "seed": 10, "lr": 0.01,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "lm_head"], "modules_to_save": ["embed_tokens"]}},
+        {"name": "trained-by-hand", "seed": 11, "lr": 0.01, "train": ["embed_tokens"], "save": {"save_embedding_layers": true},
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}},
+        {"name": "auto-model", "seed": 12, "auto": true,
+         "config": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": null}},
     ]);
     check_from_peft(&stories(), &cases);
 }
@@ -373,6 +446,35 @@ fn smollm2_takes_adapters_of_peft_and_gives_them_back() {
     ]);
     check_from_peft(&base, &cases);
     check_to_peft(&base, own_cases().into_iter().take(4).collect());
+}
+
+/// `re.fullmatch` of `BAYES_LORA_PATTERNS` random expressions, 5000 by default, on four texts each.
+#[test]
+fn patterns_mean_what_they_mean_in_python() {
+    if !has_peft("patterns") {
+        return;
+    }
+    let n = std::env::var("BAYES_LORA_PATTERNS").unwrap_or_else(|_| "5000".into());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    python(&["patterns", "0", &n, file.path().to_str().unwrap()]);
+    let cases: Vec<(String, Vec<(String, bool)>)> = serde_json::from_reader(file.reopen().unwrap()).unwrap();
+    let (mut answers, mut matches, mut unbounded) = (0, 0, 0);
+    for (pattern, texts) in &cases {
+        let targets = TargetModules::Pattern(pattern.clone());
+        for (text, expected) in texts {
+            match targets.matches(text, false) {
+                Ok(found) => assert_eq!(found, *expected, "`{pattern}` on `{text}`"),
+                Err(error) => {
+                    unbounded += 1;
+                    assert!(error.to_string().contains("steps"), "{error}");
+                }
+            }
+            answers += 1;
+            matches += usize::from(*expected);
+        }
+    }
+    println!("{} patterns of Python: {answers} answers, {matches} matches, {unbounded} given up", cases.len());
+    assert!(matches > answers / 20 && unbounded < answers / 1000);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{
     LoraConfig, TargetModules, TrainedBiases,
     linear::{LoraAdapter, LoraLinear, Replaced, at_least_f32},
+    parts::BasePart,
 };
 use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
@@ -16,6 +17,19 @@ pub trait Adaptable: Module + Sync {
     fn linears(&self) -> Vec<&LoraLinear>;
     /// The same, to be changed.
     fn linears_mut(&mut self) -> Vec<&mut LoraLinear>;
+
+    /// Every other parameter that an adapter's files may bring whole: embeddings, norms. None by default: files that bring one
+    /// are then refused.
+    fn parts(&self) -> Vec<BasePart> {
+        Vec::new()
+    }
+
+    /// Takes a part that [`Adaptable::parts`] lists in the place of its own, frozen; false (the default) if there is none at
+    /// its path.
+    fn set_part(&mut self, part: BasePart) -> bool {
+        let _ = part;
+        false
+    }
 }
 
 /// How many parameters train.
@@ -62,7 +76,7 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
         if linear.adapter.is_some() {
             return Err(Error::Incompatible(format!("module `{}` already has an adapter", linear.path)));
         }
-        let (rank, d_in, d_out) = (config.rank_at(&linear.path), linear.d_in(), linear.d_out());
+        let (rank, d_in, d_out) = (config.rank_at(&linear.path)?, linear.d_in(), linear.d_out());
         let bound = 1.0 / (d_in as f64).sqrt();
         let mut rng = generator(seed, Purpose::AdapterStart, place(&linear.path), 0);
         let start: Vec<f32> = (0..rank * d_in).map(|_| rng.random_range(-bound..bound) as f32).collect();
@@ -70,7 +84,7 @@ pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<
         let a = Tensor::from_data(TensorData::new(start, [rank, d_in]), (&device, dtype));
         let b = Tensor::zeros([d_out, rank], (&device, dtype));
         let initial = Some([a.clone(), b.clone()]);
-        linear.adapter = Some(new_adapter(a, b, config, &linear.path, initial));
+        linear.adapter = Some(new_adapter(a, b, config, &linear.path, initial)?);
     }
     Ok(model)
 }
@@ -86,14 +100,14 @@ pub(super) fn new_adapter(
     config: &LoraConfig,
     path: &str,
     initial: Option<[Tensor<2>; 2]>,
-) -> LoraAdapter {
-    LoraAdapter {
+) -> Result<LoraAdapter> {
+    Ok(LoraAdapter {
         a: Param::from_tensor(a),
         b: Param::from_tensor(b),
-        scale: config.scale(path),
+        scale: config.scale(path)?,
         dropout: config.dropout,
         initial,
-    }
+    })
 }
 
 /// Training moves A and B (or what the training mode names), so that nothing else belongs to a fresh adapter.
@@ -152,6 +166,9 @@ pub fn merge<M: Adaptable>(mut model: M) -> M {
         linear.is_tied &= linear.adapter.is_none();
         linear.adapter = None;
         linear.replaced = Replaced::default();
+    }
+    for part in model.parts() {
+        model.set_part(BasePart { replaced: false, ..part });
     }
     model
 }

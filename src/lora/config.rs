@@ -1,8 +1,9 @@
 //! Says which linears are adapted and how, in PEFT's words.
 
-use super::targets::{OneOrMany, TargetModules, in_layers, is_in_module, suffix_match, whole_match};
+use super::targets::{OneOrMany, TargetModules, in_layers, is_kept_from_adapters, is_saved_whole, key_pattern};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Rank, scale and targets of an adapter; serde reads and writes PEFT's field names.
@@ -44,10 +45,14 @@ pub struct LoraConfig {
     /// Which of the base's biases were trained with the adapter and are in its files.
     #[serde(default)]
     pub bias: TrainedBiases,
-    /// Modules, by path or dotted suffix, that were trained whole beside the adapter and are in its files, such as a head.
-    /// They carry no adapter.
+    /// Modules, by any end of their path, that were trained whole beside the adapter and are in its files, such as a head, the
+    /// embedding or norms. They carry no adapter.
     #[serde(default)]
     pub modules_to_save: Option<Vec<String>>,
+    /// True if a head that is tied to the embedding stays so where one of them is among `modules_to_save`; otherwise each is
+    /// trained for itself, and the other keeps the base's weight.
+    #[serde(default)]
+    pub ensure_weight_tying: bool,
     /// True if the base's weights are stored `[d_in, d_out]` in Python. A and B have the same shapes and meaning either way,
     /// so that it changes nothing here but is kept for the files.
     #[serde(default)]
@@ -55,6 +60,17 @@ pub struct LoraConfig {
     /// What PEFT wraps the model for: `CAUSAL_LM`, `SEQ_CLS` or another of its names.
     #[serde(default)]
     pub task_type: Option<String>,
+    /// The class that PEFT wrapped, which it notes where there is no task type. Kept for the files.
+    #[serde(default)]
+    pub auto_mapping: Option<Value>,
+    /// The module that PEFT wrapped: `model` for an adapter of transformers' `AutoModel`, whose paths begin inside it. Empty for
+    /// the whole model. It is in the names of the tensors, not in the configuration's file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub root: String,
+    /// True if the adapter's files have an embedding or a head that `modules_to_save` does not list: PEFT saves them by itself
+    /// where it resized them, or where `save_pretrained` is asked to. It is in the tensors, not in the configuration's file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub save_embedding_layers: bool,
 }
 
 /// Which biases of the base an adapter brings with it.
@@ -86,8 +102,12 @@ impl LoraConfig {
             layers_pattern: None,
             bias: TrainedBiases::None,
             modules_to_save: None,
+            ensure_weight_tying: false,
             fan_in_fan_out: false,
             task_type: Some("CAUSAL_LM".into()),
+            auto_mapping: None,
+            root: String::new(),
+            save_embedding_layers: false,
         }
     }
 
@@ -131,13 +151,13 @@ impl LoraConfig {
         }
         for (key, rank) in &self.rank_pattern {
             let field = format!("rank_pattern[{key}]");
-            suffix_match(&field, key)?;
+            key_pattern(&field, key)?;
             if *rank == 0 {
                 return Err(Error::config(field, "at least 1", rank));
             }
         }
         for key in self.alpha_pattern.keys() {
-            suffix_match(&format!("alpha_pattern[{key}]"), key)?;
+            key_pattern(&format!("alpha_pattern[{key}]"), key)?;
         }
         for (field, alpha) in std::iter::once(("alpha".to_string(), self.alpha))
             .chain(self.alpha_pattern.iter().map(|(k, v)| (format!("alpha_pattern[{k}]"), *v)))
@@ -152,8 +172,12 @@ impl LoraConfig {
         if self.target_modules.entries().is_empty() {
             return Err(Error::empty("target_modules"));
         }
-        if let Some(TargetModules::Pattern(pattern)) = &self.exclude_modules {
-            whole_match("exclude_modules", pattern)?;
+        self.target_modules.matches("", false)?;
+        if let Some(exclude) = &self.exclude_modules {
+            exclude.names("exclude_modules", "")?;
+        }
+        for name in self.modules_to_save.iter().flatten() {
+            is_kept_from_adapters("", name)?;
         }
         self.validate_layers()?;
         if self.fan_in_fan_out && self.modules_to_save.as_ref().is_some_and(|names| !names.is_empty()) {
@@ -191,17 +215,31 @@ impl LoraConfig {
         }
     }
 
+    /// The path as PEFT has it, from the module on that it wrapped; `None` outside.
+    pub(super) fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self.root.as_str() {
+            "" => Some(path),
+            root => path.strip_prefix(root)?.strip_prefix('.'),
+        }
+    }
+
     /// True if the module at `path` is adapted.
     ///
     /// # Errors
-    /// If a pattern is not a valid regular expression.
+    /// If a pattern is no regular expression of Python's, or takes too many steps.
     pub fn targets(&self, path: &str, is_head: bool) -> Result<bool> {
+        let Some(path) = self.inside(path) else { return Ok(false) };
         if let Some(exclude) = &self.exclude_modules
             && exclude.names("exclude_modules", path)?
         {
             return Ok(false);
         }
-        if self.saves_whole(path) || !self.target_modules.matches(path, is_head)? {
+        for name in self.modules_to_save.iter().flatten() {
+            if is_saved_whole(path, name) || is_kept_from_adapters(path, name)? {
+                return Ok(false);
+            }
+        }
+        if !self.target_modules.matches(path, is_head)? {
             return Ok(false);
         }
         match (&self.target_modules, &self.layers_to_transform) {
@@ -214,25 +252,38 @@ impl LoraConfig {
 
     /// True if the module at `path` is, or lies in, one of `modules_to_save`.
     pub fn saves_whole(&self, path: &str) -> bool {
-        self.modules_to_save.iter().flatten().any(|name| is_in_module(path, name))
+        let Some(path) = self.inside(path) else { return false };
+        self.modules_to_save.iter().flatten().any(|name| is_saved_whole(path, name))
     }
 
     /// Rank at `path`, by `rank_pattern` or the common rank.
-    pub fn rank_at(&self, path: &str) -> usize {
-        lookup(&self.rank_pattern, path).copied().unwrap_or(self.rank)
+    ///
+    /// # Errors
+    /// As [`LoraConfig::targets`].
+    pub fn rank_at(&self, path: &str) -> Result<usize> {
+        Ok(self.lookup("rank_pattern", &self.rank_pattern, path)?.copied().unwrap_or(self.rank))
     }
 
     /// The scale `s` at `path`: `α/r`, or `α/√r` with rsLoRA.
-    pub fn scale(&self, path: &str) -> f64 {
-        let alpha = lookup(&self.alpha_pattern, path).copied().unwrap_or(self.alpha);
-        let rank = self.rank_at(path) as f64;
-        if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
+    ///
+    /// # Errors
+    /// As [`LoraConfig::targets`].
+    pub fn scale(&self, path: &str) -> Result<f64> {
+        let alpha = self.lookup("alpha_pattern", &self.alpha_pattern, path)?.copied().unwrap_or(self.alpha);
+        let rank = self.rank_at(path)? as f64;
+        Ok(if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank })
     }
-}
 
-/// The value of the first key that matches; [`LoraConfig::validate`] has refused keys that are no expressions.
-fn lookup<'a, T>(patterns: &'a BTreeMap<String, T>, path: &str) -> Option<&'a T> {
-    patterns.iter().find_map(|(key, value)| suffix_match(key, key).ok()?.is_match(path).then_some(value))
+    /// The value of the first key that matches.
+    fn lookup<'a, T>(&self, field: &str, patterns: &'a BTreeMap<String, T>, path: &str) -> Result<Option<&'a T>> {
+        let path = self.inside(path).unwrap_or(path);
+        for (key, value) in patterns {
+            if key_pattern(&format!("{field}[{key}]"), key)?.matches_start(path)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The largest whole number below which every one is an f64.
@@ -265,11 +316,11 @@ mod tests {
         let mut config = LoraConfig::new(8).with_alpha(16.0);
         config.rank_pattern.insert("layers.1.self_attn.q_proj".into(), 4);
         config.alpha_pattern.insert("v_proj".into(), 32.0);
-        assert_eq!(config.scale("model.layers.0.self_attn.q_proj"), 2.0);
-        assert_eq!(config.scale("model.layers.1.self_attn.q_proj"), 4.0);
-        assert_eq!(config.scale("model.layers.0.self_attn.v_proj"), 4.0);
+        assert_eq!(config.scale("model.layers.0.self_attn.q_proj").unwrap(), 2.0);
+        assert_eq!(config.scale("model.layers.1.self_attn.q_proj").unwrap(), 4.0);
+        assert_eq!(config.scale("model.layers.0.self_attn.v_proj").unwrap(), 4.0);
         config.use_rslora = true;
-        assert_eq!(config.scale("model.layers.1.self_attn.q_proj"), 8.0);
+        assert_eq!(config.scale("model.layers.1.self_attn.q_proj").unwrap(), 8.0);
     }
 
     #[test]
@@ -297,6 +348,21 @@ mod tests {
         config.modules_to_save = Some(vec!["lm_head".into()]);
         assert!(config.saves_whole("lm_head") && !config.targets("lm_head", true).unwrap());
         assert!(config.targets("model.layers.0.self_attn.q_proj", false).unwrap());
+    }
+
+    #[test]
+    fn paths_begin_inside_the_module_that_was_wrapped() {
+        let mut config = LoraConfig { root: "model".into(), ..LoraConfig::new(2) };
+        config = config.with_target_pattern(r"layers\.0\..*q_proj|lm_head");
+        config.rank_pattern.insert("^layers.0.self_attn.q_proj".into(), 3);
+        let q = "model.layers.0.self_attn.q_proj";
+        assert!(config.targets(q, false).unwrap() && !config.targets("lm_head", true).unwrap());
+        assert!(!config.targets("models.layers.0.self_attn.q_proj", false).unwrap());
+        // PEFT puts `(.*\.)?` before a key, so that `^` is right for the first part of a path alone
+        assert_eq!(config.rank_at(q).unwrap(), 3);
+        let whole = LoraConfig { root: String::new(), ..config };
+        assert!(!whole.targets(q, false).unwrap());
+        assert_eq!(whole.rank_at(q).unwrap(), 2);
     }
 
     #[test]

@@ -3,20 +3,22 @@
 //! ```
 //! use bayes_lora::lora::LoraConfig;
 //! let config = LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]);
-//! assert_eq!(config.scale("model.layers.0.self_attn.q_proj"), 2.0); // alpha / rank, alpha = 2·rank by default
+//! assert_eq!(config.scale("model.layers.0.self_attn.q_proj")?, 2.0); // alpha / rank, alpha = 2·rank by default
 //! assert!(config.targets("model.layers.0.self_attn.q_proj", false)?);
 //! assert!(!config.targets("model.layers.0.self_attn.eq_proj", false)?);
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 //!
 //! [`load_peft`] and [`save_peft`] read and write what PEFT 0.21 does. A posterior is about A and B alone: biases and whole modules
-//! that an adapter's files bring (`bias`, `modules_to_save`) become part of the base below it.
+//! that an adapter's files bring (`bias`, `modules_to_save`, embeddings) become part of the base below it.
 
 mod attach;
 mod canonical;
 mod config;
 mod fingerprint;
 mod linear;
+mod parts;
+mod pattern;
 mod peft;
 mod sampler;
 mod targets;
@@ -29,6 +31,7 @@ pub(crate) use fingerprint::{ModelFingerprint, check_same_adapter, model_fingerp
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub(crate) use linear::at_least_f32;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
+pub use parts::{BasePart, PartWeight};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;
 pub use targets::{OneOrMany, TargetModules};

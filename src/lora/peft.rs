@@ -4,14 +4,21 @@
 //! |---|---|
 //! | `r`, `lora_alpha`, `use_rslora`, `rank_pattern`, `alpha_pattern`, `lora_dropout` | read and written |
 //! | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | PEFT's rules, read and written |
-//! | `bias`, `modules_to_save` | the tensors take the place of the base's linears' own, and are written again |
+//! | `bias`, `modules_to_save` | the tensors take the place of the model's own (linears, embeddings, norms), and are written again |
+//! | `ensure_weight_tying` | a tied head and its embedding are trained as one; otherwise each stands for itself |
 //! | `fan_in_fan_out` | kept: A and B mean the same either way; refused together with `modules_to_save` |
-//! | `task_type` | kept |
-//! | names, versions, modes, plain initialisations | no effect on a trained adapter: not read |
+//! | `task_type`, `auto_mapping` | kept |
+//! | `init_lora_weights` | starts that leave the base as it is are read, those that change it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) refused |
+//! | names, versions, modes, settings of starts | no effect on a trained adapter: not read |
 //! | DoRA, MonteCLoRA and every other feature, unknown fields | refused by name, unless unset |
+//!
+//! Embeddings and heads that PEFT saved by itself, because they were resized or adapted, are read whether the configuration mentions
+//! them or not. Patterns have the syntax of Python's `re`.
 
 mod config_file;
+mod find;
 mod read;
+mod rounding;
 mod tensors;
 mod write;
 

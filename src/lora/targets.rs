@@ -2,16 +2,12 @@
 //!
 //! `check_target_module_exists` of PEFT 0.21 (`peft/tuners/tuners_utils.py`) is the reference.
 
-use crate::error::{Error, Result};
-use regex::{Regex, RegexBuilder};
+use super::pattern::Pattern;
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
 /// Adapts every linear but the output head, whatever the letters' case.
 const ALL_LINEAR: &str = "all-linear";
-
-/// Largest compiled expression: about twenty of Unicode's `\w`. Each is compiled once for every module, and `(a{500}){500}` would
-/// take a tenth of a second every time.
-const MAX_EXPRESSION_BYTES: usize = 1 << 20;
 
 /// PEFT's two ways of naming modules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +23,7 @@ impl TargetModules {
     /// True if the module at `path` is named.
     ///
     /// # Errors
-    /// If the pattern is not a valid regular expression.
+    /// If the pattern is no regular expression of Python's, or takes too many steps.
     pub fn matches(&self, path: &str, is_head: bool) -> Result<bool> {
         match self {
             Self::Pattern(p) if p.eq_ignore_ascii_case(ALL_LINEAR) => Ok(!is_head),
@@ -39,7 +35,7 @@ impl TargetModules {
     pub(super) fn names(&self, field: &str, path: &str) -> Result<bool> {
         match self {
             Self::Names(names) => Ok(names.iter().any(|name| is_path_or_suffix(path, name))),
-            Self::Pattern(p) => Ok(whole_match(field, p)?.is_match(path)),
+            Self::Pattern(p) => Pattern::new(field, p)?.matches_whole(path),
         }
     }
 
@@ -83,37 +79,33 @@ pub(super) fn in_layers(path: &str, layers: &[i64], patterns: &[String]) -> Resu
     let of_any = [r".*?\.[^.]*\.(?P<idx>\d+)\.".to_string()];
     let of_named: Vec<String> = patterns.iter().map(|p| format!(r"(?:^|.*?\.){p}\.(?P<idx>\d+)\.")).collect();
     for pattern in if of_named.is_empty() { of_any.as_slice() } else { &of_named } {
-        if let Some(found) = expression("layers_pattern", &format!("^(?:{pattern})"))?.captures(path) {
-            let layer = found.name("idx").and_then(|digits| digits.as_str().parse().ok());
+        if let Some(found) = Pattern::new("layers_pattern", pattern)?.captured("idx", path)? {
+            let layer = found.and_then(|digits| digits.parse().ok());
             return Ok(layer.is_some_and(|layer: i64| layers.contains(&layer)));
         }
     }
     Ok(false)
 }
 
-/// True if `path` is the module `name` (a path or a dotted suffix) or lies inside it.
-pub(super) fn is_in_module(path: &str, name: &str) -> bool {
+/// True if the module at `path` is, or lies in, one that is saved whole as `name`: PEFT takes any end of a path for it, so that
+/// `norm` is every norm of a Llama.
+pub(super) fn is_saved_whole(path: &str, name: &str) -> bool {
     let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
-    ends.into_iter().any(|end| is_path_or_suffix(&path[..end], name))
+    ends.into_iter().any(|end| path[..end].ends_with(name))
+}
+
+/// True if no adapter lies at `path` because of `name` in `modules_to_save`, which PEFT reads as a regular expression here.
+pub(super) fn is_kept_from_adapters(path: &str, name: &str) -> Result<bool> {
+    Pattern::new("modules_to_save", &format!(r"(^|.*\.){name}($|\..*)"))?.matches_start(path)
+}
+
+/// A key of `rank_pattern` or `alpha_pattern`: it matches the path or a dotted suffix of it.
+pub(super) fn key_pattern(field: &str, key: &str) -> Result<Pattern> {
+    Pattern::new(field, &format!(r"(.*\.)?({key})$"))
 }
 
 fn is_path_or_suffix(path: &str, name: &str) -> bool {
     path == name || path.strip_suffix(name).is_some_and(|prefix| prefix.ends_with('.'))
-}
-
-/// Python's `re.fullmatch`.
-pub(super) fn whole_match(field: &str, pattern: &str) -> Result<Regex> {
-    expression(field, &format!("^(?:{pattern})$"))
-}
-
-/// A key of `rank_pattern` or `alpha_pattern`: it matches the path or a dotted suffix of it.
-pub(super) fn suffix_match(field: &str, key: &str) -> Result<Regex> {
-    expression(field, &format!(r"^(?:.*\.)?(?:{key})$"))
-}
-
-fn expression(field: &str, pattern: &str) -> Result<Regex> {
-    let compiled = RegexBuilder::new(pattern).size_limit(MAX_EXPRESSION_BYTES).build();
-    compiled.map_err(|e| Error::config(field, "a valid regular expression", e))
 }
 
 #[cfg(test)]
@@ -169,16 +161,41 @@ mod tests {
         assert!(in_layers("model.layers.1.q_proj", &[1], &["(".into()]).is_err());
     }
 
+    /// What PEFT 0.21.2's `_set_trainable` and `check_target_module_exists` do with these names.
     #[test]
-    fn a_module_holds_itself_and_what_lies_in_it() {
-        for (path, name, expected) in [
-            ("lm_head", "lm_head", true),
-            ("model.layers.0.mlp.up_proj", "mlp", true),
-            ("model.layers.0.mlp.up_proj", "layers.0", true),
-            ("model.layers.0.mlp.up_proj", "proj", false),
-            ("model.lm_header", "lm_head", false),
+    fn a_name_to_save_takes_any_end_of_a_path_and_keeps_adapters_from_whole_words() {
+        for (path, name, saved, kept) in [
+            ("lm_head", "lm_head", true, true),
+            ("lm_head", "head", true, false),
+            ("model.layers.0.mlp.up_proj", "mlp", true, true),
+            ("model.layers.0.mlp.up_proj", "layers.0", true, true),
+            ("model.layers.0.mlp.up_proj", "up", false, false),
+            ("model.layers.0.input_layernorm", "norm", true, false),
+            ("model.norm", "norm", true, true),
+            ("model.lm_header", "lm_head", false, false),
+            ("model.layers.1.x", "layers.[01]", false, true),
         ] {
-            assert_eq!(is_in_module(path, name), expected, "{path} {name}");
+            assert_eq!(is_saved_whole(path, name), saved, "{path} {name}");
+            assert_eq!(is_kept_from_adapters(path, name).unwrap(), kept, "{path} {name}");
         }
+    }
+
+    #[test]
+    fn modules_are_left_out_by_look_ahead_and_found_again_by_reference() {
+        let path = |layer: usize, name: &str| format!("model.layers.{layer}.self_attn.{name}");
+        let matches = |pattern: &str, path: &str| TargetModules::Pattern(pattern.into()).matches(path, false).unwrap();
+        let not_first = r"^(?!.*layers\.0\.).*\.(q|v)_proj$";
+        assert!(matches(not_first, &path(1, "q_proj")) && !matches(not_first, &path(0, "q_proj")));
+        assert!(!matches(not_first, &path(1, "k_proj")));
+        assert!(matches(r".*(?<!k)_proj", &path(1, "q_proj")) && !matches(r".*(?<!k)_proj", &path(1, "k_proj")));
+        assert!(matches(r".*(l).*\1f_attn.*", &path(1, "q_proj")) && !matches(r".*(m).*\1_proj", &path(1, "q_proj")));
+    }
+
+    /// The pattern of a key stands in group 2 behind group 1, both PEFT's.
+    #[test]
+    fn references_in_keys_count_the_groups_that_peft_adds() {
+        let matches = |key: &str, path: &str| key_pattern("rank_pattern", key).unwrap().matches_start(path).unwrap();
+        assert!(matches("q_proj", "a.q_proj") && !matches("q_proj", "a.q_proj.b") && !matches("q_proj", "eq_proj"));
+        assert!(matches(r"(b)\3", "a.bb") && !matches(r"(b)\1", "a.bb"));
     }
 }

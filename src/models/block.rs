@@ -31,6 +31,19 @@ impl Block {
         x + self.down_proj.forward(gate * up, tape)
     }
 
+    /// With their names in Hugging Face's checkpoints.
+    pub(super) fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
+        [("input_layernorm", &self.input_norm), ("post_attention_layernorm", &self.mlp_norm)]
+    }
+
+    pub(super) fn norm_mut(&mut self, name: &str) -> Option<&mut RmsNorm> {
+        match name {
+            "input_layernorm" => Some(&mut self.input_norm),
+            "post_attention_layernorm" => Some(&mut self.mlp_norm),
+            _ => None,
+        }
+    }
+
     pub(super) fn linears(&self) -> [&LoraLinear; 7] {
         let a = &self.attention;
         [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &self.gate_proj, &self.up_proj, &self.down_proj]

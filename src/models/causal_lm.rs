@@ -7,11 +7,16 @@ use super::{
     rope::Rotation,
     token_batch::TokenBatch,
 };
-use crate::lora::{Adaptable, LoraLinear};
+use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight};
 use crate::tape::Tape;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::{Int, Tensor};
+use std::collections::BTreeSet;
+
+const EMBEDDING: &str = "model.embed_tokens";
+const NORM: &str = "model.norm";
+const LAYERS: &str = "model.layers.";
 
 /// A pretrained decoder-only transformer of the Llama or Qwen2 family.
 #[derive(Module, Debug)]
@@ -23,6 +28,9 @@ pub struct CausalLm {
     pub(super) head: LoraLinear,
     #[module(skip)]
     pub(super) config: DecoderConfig,
+    /// Paths of the parts that came with an adapter.
+    #[module(skip)]
+    pub(super) replaced: BTreeSet<String>,
 }
 
 impl CausalLm {
@@ -72,6 +80,14 @@ impl CausalLm {
         }
     }
 
+    fn norm_mut(&mut self, path: &str) -> Option<&mut RmsNorm> {
+        if path == NORM {
+            return Some(&mut self.norm);
+        }
+        let (layer, name) = path.strip_prefix(LAYERS)?.split_once('.')?;
+        self.blocks.get_mut(layer.parse::<usize>().ok()?)?.norm_mut(name)
+    }
+
     /// `[hidden, vocab]`
     fn head_weight(&self) -> Tensor<2> {
         if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }
@@ -87,5 +103,37 @@ impl Adaptable for CausalLm {
     fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
         let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
         blocks.chain([&mut self.head]).collect()
+    }
+
+    fn parts(&self) -> Vec<BasePart> {
+        let of_block = |(layer, block): (usize, &Block)| {
+            block.norms().map(|(name, norm)| (format!("{LAYERS}{layer}.{name}"), norm.gamma.val()))
+        };
+        let norms = self.blocks.iter().enumerate().flat_map(of_block).chain([(NORM.into(), self.norm.gamma.val())]);
+        let table = (EMBEDDING.to_string(), PartWeight::Table(self.embedding.weight.val()));
+        let all = [table].into_iter().chain(norms.map(|(path, gains)| (path, PartWeight::Vector(gains))));
+        all.map(|(path, weight)| BasePart { replaced: self.replaced.contains(&path), path, weight }).collect()
+    }
+
+    /// With another number of rows in the embedding, the vocabulary has another size.
+    fn set_part(&mut self, part: BasePart) -> bool {
+        let BasePart { path, weight, replaced } = part;
+        match weight {
+            PartWeight::Table(table) if path == EMBEDDING => {
+                self.config.vocab_size = table.dims()[0];
+                self.embedding.weight = Param::from_tensor(table).set_require_grad(false);
+            }
+            PartWeight::Vector(gains) => match self.norm_mut(&path) {
+                Some(norm) => norm.gamma = Param::from_tensor(gains).set_require_grad(false),
+                None => return false,
+            },
+            PartWeight::Table(_) => return false,
+        }
+        if replaced {
+            self.replaced.insert(path)
+        } else {
+            self.replaced.remove(&path)
+        };
+        true
     }
 }

@@ -5,7 +5,7 @@ use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result, check_finite};
 use crate::file_kind::parse_json;
-use crate::lora::{Adaptable, LoraLinear, to_vec};
+use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, to_vec};
 use crate::outputs::claim_dir;
 use crate::tape::Tape;
 use crate::tensor_file::{StoredArray, stream_arrays};
@@ -101,8 +101,9 @@ impl Pretrained {
         if n_modules == 0 {
             return Err(Error::empty("adapter"));
         }
-        // a head of its own unties what the configuration ties
-        let declared = DecoderConfig { tied_head: self.config().tied_head, ..model.config().clone() };
+        // a head of its own unties what the configuration ties, and an adapter may have brought another vocabulary
+        let DecoderConfig { tied_head, vocab_size, .. } = *self.config();
+        let declared = DecoderConfig { tied_head, vocab_size, ..model.config().clone() };
         if declared != *self.config() {
             let reason = format!("the model was not loaded from {}: its shape is another", self.dir().display());
             return Err(Error::Incompatible(reason));
@@ -151,6 +152,7 @@ impl Pretrained {
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let mut fields: Map<String, Value> = parse_json(&bytes, path.display())?;
         fields.insert("tie_word_embeddings".into(), json!(is_tied(&model.head)));
+        fields.insert("vocab_size".into(), json!(model.config().vocab_size));
         // transformers 5 says `dtype`, the versions before it `torch_dtype`; both read the older word
         let names = ["dtype", "torch_dtype"].into_iter().filter(|name| fields.contains_key(*name));
         let mut names: Vec<&str> = names.collect();
@@ -191,14 +193,14 @@ fn check_rows(model: &CausalLm, rows: &[Vec<u32>]) -> Result<()> {
 
 /// Every tensor of the merged model under the names of Hugging Face, fetched from the device as it is written.
 fn tensors(model: &CausalLm) -> Vec<(String, StoredArray<'_>)> {
-    let blocks = model.blocks.iter().enumerate().flat_map(|(layer, block)| {
-        let norms = [("input_layernorm", &block.input_norm), ("post_attention_layernorm", &block.mlp_norm)];
-        norms.map(|(name, norm)| (format!("model.layers.{layer}.{name}.weight"), norm))
-    });
-    let norms = blocks.chain([("model.norm.weight".to_string(), &model.norm)]);
-    let mut all: Vec<_> = norms.map(|(name, norm)| (name, fetched(norm.gamma.dims(), || norm.gamma.val()))).collect();
-    let table = &model.embedding.weight;
-    all.push(("model.embed_tokens.weight".into(), fetched(table.dims(), || table.val())));
+    let mut all = Vec::new();
+    for BasePart { path, weight, .. } in model.parts() {
+        let stored = match weight {
+            PartWeight::Table(table) => fetched(table.dims(), move || table.clone()),
+            PartWeight::Vector(gains) => fetched(gains.dims(), move || gains.clone()),
+        };
+        all.push((format!("{path}.weight"), stored));
+    }
     for linear in model.linears() {
         if !(linear.is_head && is_tied(linear)) {
             let shape = [linear.d_out(), linear.d_in()];

@@ -134,7 +134,7 @@ impl Pretrained {
             report.repeated_tensors = shards.repeated();
             report.unread_files = shards.unread_files();
         }
-        let model = CausalLm { embedding, blocks, norm, head, config };
+        let model = CausalLm { embedding, blocks, norm, head, config, replaced: Default::default() };
         Ok((model.no_grad(), report))
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, LoraLinear, at_least_f32};
+use crate::lora::{Adaptable, BasePart, LoraLinear, at_least_f32};
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -81,6 +81,14 @@ impl Adaptable for PromptClassifier {
 
     fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
         self.lm.linears_mut()
+    }
+
+    fn parts(&self) -> Vec<BasePart> {
+        self.lm.parts()
+    }
+
+    fn set_part(&mut self, part: BasePart) -> bool {
+        self.lm.set_part(part)
     }
 }
 

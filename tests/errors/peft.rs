@@ -59,17 +59,12 @@ fn what_is_not_computed_is_refused_by_name() {
         ("trainable_token_indices", json!([1, 2]), "trainable tokens"),
         ("target_parameters", json!(["mlp.experts.gate_up_proj"]), "parameters"),
         ("alora_invocation_tokens", json!([5, 6]), "activated LoRA"),
-        ("eva_config", json!({"rho": 2.0}), "EVA"),
-        ("corda_config", json!({"corda_method": "ipm"}), "CorDA"),
-        ("lora_ga_config", json!({"direction": "ArB2r"}), "LoRA-GA"),
-        ("loftq_config", json!({"loftq_bits": 4}), "LoftQ"),
         ("velora_config", json!({"num_groups": 4}), "VeLoRA"),
         ("monteclora_config", json!({"num_samples": 8}), "MonteCLoRA"),
         ("use_bdlora", json!({"nblocks": 2}), "block-diagonal LoRA"),
         ("arrow_config", json!({"top_k": 3}), "Arrow"),
         ("kasa_config", json!({"beta": 0.1}), "KaSA"),
         ("megatron_config", json!({"tp": 2}), "Megatron"),
-        ("ensure_weight_tying", json!(true), "tied adapters"),
         ("a_field_of_next_year", json!("on"), "unknown"),
         ("a_field_of_next_year", json!(0), "unknown"),
         // names of this crate that PEFT would ignore
@@ -88,9 +83,11 @@ fn what_is_not_computed_is_refused_by_name() {
         let error = field("peft_type", json!(kind)).unwrap_err().to_string();
         assert!(error.contains("peft_type") && error.contains(kind) && error.contains("LORA"), "{error}");
     }
-    for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "eva", "mica", "of_next_year"] {
+    for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "of_next_year"] {
         let error = field("init_lora_weights", json!(start)).unwrap_err().to_string();
-        assert!(error.contains("init_lora_weights") && error.contains(start) && error.contains("gaussian"), "{error}");
+        for part in [CONFIG, "init_lora_weights", start, "gaussian", "path_initial_model_for_weight_conversion"] {
+            assert!(error.contains(part), "«{error}» lacks `{part}`");
+        }
     }
 }
 
@@ -103,8 +100,20 @@ fn what_says_nothing_about_a_trained_adapter_is_harmless() {
         ("inference_mode", json!(false)),
         ("peft_version", json!("0.7.0")),
         ("auto_mapping", json!({"base_model_class": "Mine"})),
+        ("auto_mapping", json!(null)),
         ("init_lora_weights", json!("gaussian")),
+        ("init_lora_weights", json!("Gaussian")),
+        ("init_lora_weights", json!("orthogonal")),
+        ("init_lora_weights", json!("eva")),
+        ("init_lora_weights", json!("mica")),
         ("init_lora_weights", json!(false)),
+        ("init_lora_weights", json!(null)),
+        // settings of a start that `init_lora_weights` does not name, or of one that leaves the base as it is
+        ("eva_config", json!({"rho": 2.0})),
+        ("corda_config", json!({"corda_method": "ipm"})),
+        ("lora_ga_config", json!({"direction": "ArB2r"})),
+        ("loftq_config", json!({"loftq_bits": 4})),
+        ("ensure_weight_tying", json!(true)),
         ("megatron_core", json!("megatron.core")),
         ("qalora_group_size", json!(32)),
         ("runtime_config", json!({"ephemeral_gpu_offload": false})),
@@ -128,7 +137,26 @@ fn a_configuration_that_contradicts_itself_is_refused_by_name() {
         ("targets that are no names", || field("target_modules", json!([1])), &["`target_modules`", "[1]"]),
         ("an empty list of targets", || field("target_modules", json!([])), &["target_modules", "empty"]),
         ("targets that the model lacks", || field("target_modules", json!(["query"])), &["query", "15 linear modules"]),
-        ("a target pattern that is none", || field("target_modules", json!("(")), &["target_modules", "regular"]),
+        (
+            "a target pattern that is none",
+            || field("target_modules", json!("(")),
+            &[CONFIG, "target_modules", "regular"],
+        ),
+        (
+            "a target pattern that takes for ever",
+            || field("target_modules", json!("(?!x)(.+)+!")),
+            &[CONFIG, "target_modules", "`(?!x)(.+)+!`", "model.layers.0.self_attn.q_proj", "steps"],
+        ),
+        (
+            "a rank pattern that takes for ever",
+            || field("rank_pattern", json!({"(.+)+!": 2})),
+            &[CONFIG, "rank_pattern[(.+)+!]", "steps"],
+        ),
+        (
+            "a name to save that is no pattern",
+            || field("modules_to_save", json!(["lm_head", "("])),
+            &[CONFIG, "modules_to_save", "regular"],
+        ),
         ("an exclusion that is none", || field("exclude_modules", json!("(")), &["exclude_modules", "regular"]),
         ("a rank pattern that is none", || field("rank_pattern", json!({"(": 2})), &["rank_pattern[(]", "regular"]),
         ("an alpha pattern that is none", || field("alpha_pattern", json!({"(": 2})), &["alpha_pattern[(]", "regular"]),
@@ -170,9 +198,9 @@ fn a_configuration_that_contradicts_itself_is_refused_by_name() {
             &["fan_in_fan_out", "modules_to_save"],
         ),
         (
-            "a saved module that is no linear",
-            || field("modules_to_save", json!(["lm_head", "embed_tokens"])),
-            &["modules_to_save", "embed_tokens", "lm_head"],
+            "a saved module that the model lacks",
+            || field("modules_to_save", json!(["lm_head", "wte"])),
+            &["modules_to_save", "wte", "lm_head", "model.embed_tokens"],
         ),
         (
             "a saved head that the model lacks",
@@ -244,14 +272,19 @@ fn tensors_that_do_not_fit_are_all_listed_with_their_shapes() {
             &["1 missing: base_model.model.lm_head.weight [96, 32]"],
         ),
         (
-            "a head that is there and not listed",
-            || weights(|t| drop(t.insert("base_model.model.lm_head.weight".into(), zeros(&[96, 32])))),
-            &["1 unexpected: base_model.model.lm_head.weight [96, 32]"],
+            "a norm that is there and not listed",
+            || weights(|t| drop(t.insert("base_model.model.model.norm.weight".into(), zeros(&[32])))),
+            &["1 unexpected: base_model.model.model.norm.weight [32]"],
         ),
         (
-            "a resized embedding",
+            "a norm that is listed and not there",
+            || field("modules_to_save", json!(["model.norm"])),
+            &["1 missing: base_model.model.model.norm.weight [32]"],
+        ),
+        (
+            "a resized embedding without its head",
             || weights(|t| drop(t.insert("base_model.model.model.embed_tokens.weight".into(), zeros(&[100, 32])))),
-            &["1 unexpected", "embed_tokens.weight [100, 32]"],
+            &["adapter_model.safetensors", "`model.embed_tokens` would have 100 rows", "`lm_head` 96"],
         ),
         (
             "a value that is not finite",

@@ -2,19 +2,39 @@
 
 use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
 use crate::mutate::Kind;
-use crate::support::{FIXTURES, Fixture};
+use crate::support::{FIXTURES, Fixture, root};
 use bayes_lora::lora::{LoraConfig, load_peft};
 use burn::tensor::DType;
+use serde_json::json;
+
+/// Embeddings that were resized, norms, patterns with look-ahead and references.
+fn whole_modules(dir: &std::path::Path) -> Vec<File> {
+    let file = |name, kind| File::read(dir.join(name), name, kind);
+    let mut config: serde_json::Value = serde_json::from_slice(&file("adapter_config.json", Kind::Json).bytes).unwrap();
+    config["target_modules"] = json!(r"^(?!.*layers\.7\.).*\.(q|v)_pro(?>j)$");
+    config["rank_pattern"] = json!({r"(self)_attn\.(?:\1|[qv])_proj(?<!k_proj)": 4});
+    config["ensure_weight_tying"] = json!(true);
+    config["exclude_modules"] = json!("(?i:LM_HEAD)|.*?(?=mlp)mlp.*");
+    vec![
+        File::new("adapter_config.json", Kind::Json, config.to_string()),
+        file("adapter_model.safetensors", Kind::Tensors),
+    ]
+}
 
 #[test]
 fn any_adapter_is_attached_or_refused() {
     let fixtures = FIXTURES.map(Fixture::load);
-    let bases = fixtures.each_ref().map(|fixture| fixture.bare(DType::F32));
-    let corpus = fixtures.each_ref().map(|fixture| {
-        let dir = fixture.dir().join("adapter");
-        let file = |name, kind| File::read(dir.join(name), name, kind);
-        vec![file("adapter_config.json", Kind::Json), file("adapter_model.safetensors", Kind::Tensors)]
-    });
+    let mut bases = fixtures.iter().map(|fixture| fixture.bare(DType::F32)).collect::<Vec<_>>();
+    let mut corpus: Vec<Vec<File>> = fixtures
+        .iter()
+        .map(|fixture| {
+            let dir = fixture.dir().join("adapter");
+            let file = |name, kind| File::read(dir.join(name), name, kind);
+            vec![file("adapter_config.json", Kind::Json), file("adapter_model.safetensors", Kind::Tensors)]
+        })
+        .collect();
+    bases.push(bases[0].clone());
+    corpus.push(whole_modules(&root().join("tests/fixtures/cases/embeddings_saved_by_peft/adapter")));
     let dir = scratch();
     fuzz("adapter", FIXED_BYTES, &corpus, |input| {
         input.write(dir.path());
@@ -26,7 +46,13 @@ fn any_adapter_is_attached_or_refused() {
 fn an_expression_that_is_large_when_compiled_is_refused() {
     let ordinary = LoraConfig::new(2).with_target_pattern(r"(\w+\.)*layers\.\d+\.\w+\.[qv]_proj");
     assert!(ordinary.validate().is_ok() && ordinary.targets("model.layers.10.self_attn.v_proj", false).unwrap());
-    let config = LoraConfig::new(2).with_target_pattern("(a{500}){500}");
-    let error = config.targets("model.layers.0.self_attn.q_proj", false).unwrap_err().to_string();
-    assert!(error.contains("target_modules") && error.contains("1048576"), "{error}");
+    for large in ["(a{500}){500}", "((((a{99}){99}){99}){99}){99}", "(?:(?:){65000}){65000}", "(|a{9999}){9}"] {
+        let config = LoraConfig::new(2).with_target_pattern(large);
+        let error = config.targets("model.layers.0.self_attn.q_proj", false).map(|_| ()).map_err(|e| e.to_string());
+        let refused = error.as_ref().is_err_and(|e| e.contains("target_modules") && e.contains("20000"));
+        assert!(refused || large.contains("(?:)"), "{large}: {error:?}");
+    }
+    let deep = format!("{}a{}", "(".repeat(100_000), ")".repeat(100_000));
+    let error = LoraConfig::new(2).with_target_pattern(deep).validate().unwrap_err().to_string();
+    assert!(error.contains("50 deep"), "{}", &error[error.len() - 99..]);
 }

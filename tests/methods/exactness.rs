@@ -182,7 +182,7 @@ fn linear_layer() -> (Mlp, Mlp, Points, f64, f64) {
     }
     let features = Array2::from_shape_fn((3, 4), |(i, j)| ((i * 5 + j * 3) % 8) as f64 / 2.0 - 1.5);
     let data = Points::new(features, Vec::new()).unwrap();
-    (base, write_adapter(model, &weights).unwrap(), data, lora.scale("layers.0"), 0.25)
+    (base, write_adapter(model, &weights).unwrap(), data, lora.scale("layers.0").unwrap(), 0.25)
 }
 
 #[test]

@@ -16,9 +16,11 @@ const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const LORA: &str = "LORA";
 
 /// What [`LoraConfig`] holds.
-const READ: [&str; 14] = [
+const READ: [&str; 16] = [
     "alpha_pattern",
+    "auto_mapping",
     "bias",
+    "ensure_weight_tying",
     "exclude_modules",
     "fan_in_fan_out",
     "layers_pattern",
@@ -34,12 +36,16 @@ const READ: [&str; 14] = [
 ];
 
 /// What says nothing about the function that a trained adapter computes. `megatron_core`, `qalora_group_size` and
-/// `runtime_config` belong to features that have a field of their own among [`FEATURES`] or to training.
-const INFORMATION: [&str; 10] = [
-    "auto_mapping",
+/// `runtime_config` belong to features that have a field of their own among [`features`] or to training; the four settings of
+/// starts mean nothing without their start, which `init_lora_weights` names.
+const INFORMATION: [&str; 13] = [
     "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
     "inference_mode",
     "init_lora_weights",
+    "loftq_config",
+    "lora_ga_config",
     "megatron_core",
     "peft_type",
     "peft_version",
@@ -49,18 +55,13 @@ const INFORMATION: [&str; 10] = [
 ];
 
 /// What would change that function and is not computed here, with its name and the value that PEFT writes where it is off.
-fn features() -> [(&'static str, &'static str, Value); 18] {
+fn features() -> [(&'static str, &'static str, Value); 13] {
     [
         ("alora_invocation_tokens", "activated LoRA", Value::Null),
         ("arrow_config", "Arrow routing", Value::Null),
-        ("corda_config", "CorDA", Value::Null),
-        ("ensure_weight_tying", "tied adapters", json!(false)),
-        ("eva_config", "EVA", Value::Null),
         ("kasa_config", "KaSA", Value::Null),
         ("layer_replication", "replicated layers", Value::Null),
-        ("loftq_config", "LoftQ", json!({})),
         ("lora_bias", "a bias of B", json!(false)),
-        ("lora_ga_config", "LoRA-GA", Value::Null),
         ("megatron_config", "Megatron", Value::Null),
         ("monteclora_config", "MonteCLoRA", Value::Null),
         ("target_parameters", "adapted parameters that are no modules", Value::Null),
@@ -72,13 +73,27 @@ fn features() -> [(&'static str, &'static str, Value); 18] {
     ]
 }
 
-/// Starts that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA …) are made from the base or change it,
-/// so that their A and B are not about the base on disk.
+/// Starts that leave the base as it is: `reset_lora_parameters`, `orthogonal_init`, `mica_init` and EVA's set A and B alone.
+const PLAIN_STARTS: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
+
+/// True unless A and B are about another base than the one on disk: `pissa_init`, `olora_init`, `corda_init`, `loftq_init` and
+/// `lora_ga_init` take their start out of the base's weight.
 fn is_plain_start(start: &Value) -> bool {
     match start {
         Value::Null | Value::Bool(_) => true,
-        start => *start == "gaussian" || *start == "orthogonal",
+        // PEFT reads this one in any case of letters
+        Value::String(start) => PLAIN_STARTS.contains(&start.as_str()) || start.eq_ignore_ascii_case("gaussian"),
+        _ => false,
     }
+}
+
+/// What to do about a start that changed the base.
+fn plain_starts() -> String {
+    format!(
+        "true, false, {}; PEFT makes such an adapter of one that changed its base, by save_pretrained with \
+         path_initial_model_for_weight_conversion",
+        PLAIN_STARTS.join(", ")
+    )
 }
 
 /// Null, false and what is empty.
@@ -111,8 +126,16 @@ pub(super) fn read_config(dir: &Path) -> Result<LoraConfig> {
     fields.retain(|field, value| READ.contains(&field.as_str()) && !value.is_null());
     let config: LoraConfig =
         serde_json::from_value(fields.clone().into()).map_err(|e| Error::format(wrong_field(&fields, &path), e))?;
-    config.validate()?;
+    config.validate().map_err(|error| in_config(dir, error))?;
     Ok(config)
+}
+
+/// Names the file that a wrong setting is in.
+pub(super) fn in_config(dir: &Path, error: Error) -> Error {
+    match error {
+        Error::Config { .. } => Error::format(dir.join(FILE).display(), error),
+        other => other,
+    }
 }
 
 fn check_fields(fields: &Map<String, Value>, path: &Path) -> Result<()> {
@@ -125,7 +148,7 @@ fn check_fields(fields: &Map<String, Value>, path: &Path) -> Result<()> {
         return Err(unsupported("`peft_type`".into(), kind, LORA));
     }
     if let Some(start) = fields.get("init_lora_weights").filter(|start| !is_plain_start(start)) {
-        return Err(unsupported("`init_lora_weights`".into(), start, "true, false, gaussian, orthogonal"));
+        return Err(unsupported("`init_lora_weights`".into(), start, &plain_starts()));
     }
     for (field, value) in fields {
         let known = READ.contains(&field.as_str()) || INFORMATION.contains(&field.as_str());
@@ -160,13 +183,17 @@ fn wrong_field(fields: &Map<String, Value>, path: &Path) -> String {
 pub(super) fn write_config(dir: &Path, config: &LoraConfig, base_model: &str) -> Result<()> {
     let path = dir.join(FILE);
     let malformed = |e: serde_json::Error| Error::format(path.display(), e);
-    let own: BTreeMap<String, Value> =
+    let mut own: BTreeMap<String, Value> =
         serde_json::to_value(config).and_then(serde_json::from_value).map_err(malformed)?;
+    own.retain(|field, _| READ.contains(&field.as_str()));
     let information = [
-        ("auto_mapping", Value::Null),
         ("base_model_name_or_path", json!(base_model)),
+        ("corda_config", Value::Null),
+        ("eva_config", Value::Null),
         ("inference_mode", json!(true)),
         ("init_lora_weights", json!(true)),
+        ("loftq_config", json!({})),
+        ("lora_ga_config", Value::Null),
         ("megatron_core", json!("megatron.core")),
         ("peft_type", json!(LORA)),
         ("peft_version", Value::Null),

@@ -1,35 +1,33 @@
 //! Puts an adapter's files onto a model, completely or not at all.
 
 use super::WEIGHTS_FILE;
-use super::config_file::read_config;
-use super::tensors::{Key, Part, Stored, parse, stored_tensors};
+use super::config_file::{in_config, read_config};
+use super::find::{Found, Names};
+use super::rounding::excess;
+use super::tensors::{Holder, Part, Stored, keeps_tie};
 use crate::error::{Error, Result};
 use crate::lora::attach::{adapter_dtype, check_any_target, new_adapter};
 use crate::lora::linear::at_least_f32;
-use crate::lora::weights::to_vec;
-use crate::lora::{Adaptable, LoraConfig, LoraLinear, Replaced};
+use crate::lora::{Adaptable, BasePart, LoraConfig, LoraLinear, PartWeight, Replaced};
 use crate::tensor_file::TensorFile;
 use burn::module::Param;
 use burn::tensor::Tensor;
-use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How many tensors of a kind an error lists; the rest are counted.
-const MAX_LISTED: usize = 16;
-/// Relative rounding of bf16, the coarsest element type that a frozen weight may have been saved in, twice over.
-const COPY_RELATIVE: f64 = 1.0 / 256.0;
-/// Absolute rounding of f16 where it is denormal.
-const COPY_ABSOLUTE: f64 = 1.0 / 16_777_216.0;
 
 /// Reads PEFT's configuration and attaches the saved A and B to `model`.
 ///
 /// Names may lack PEFT's prefix `base_model.model.` or carry the adapter's name (`lora_A.default.weight`); values may be f64,
-/// f32, f16 or bf16 and are held in f32 (in f64 on an f64 base).
+/// f32, f16 or bf16 and are held in f32 (in f64 on an f64 base). An adapter of transformers' `AutoModel`, whose paths begin inside
+/// `model`, is put there ([`LoraConfig::root`]).
 ///
-/// **Biases and modules trained whole** (`bias`, `modules_to_save`) take the place of the model's own, in its element type.
-/// They are weights of the network but not of the adapter: no posterior covers them, no training moves them, and [`save_peft`]
-/// writes them again. A head that is tied to the embedding is untied by a weight of its own, as in PEFT. Where the head is
-/// adapted, PEFT also saves a copy of its frozen weight: it is compared with the model's and left.
+/// **Biases and modules trained whole** (`bias`, `modules_to_save`: linears, embeddings, norms) take the place of the model's own,
+/// in its element type. They are weights of the network but not of the adapter: no posterior covers them, no training moves them,
+/// and [`save_peft`] writes them again. A head that is tied to the embedding is untied where one of the two is trained whole, as in
+/// PEFT: the other keeps the base's weight, unless the configuration says `ensure_weight_tying`.
+///
+/// **Embeddings and heads that PEFT saved by itself**, because they were resized or on request, are dropped where they are the
+/// model's own up to the rounding of either, and take its place otherwise, with as many rows as they have; a tied head stays tied.
+/// Where the head is adapted, PEFT saves a copy of its frozen weight: it must be the model's own and is left.
 ///
 /// **Several adapters on one base**: load each onto a clone of the base, whose tensors clones share.
 ///
@@ -41,19 +39,37 @@ const COPY_ABSOLUTE: f64 = 1.0 / 16_777_216.0;
 /// shape (listed with their shapes).
 pub fn load_peft<M: Adaptable>(model: M, dir: impl AsRef<Path>) -> Result<(M, LoraConfig)> {
     let dir = dir.as_ref();
-    let config = read_config(dir)?;
+    let mut config = read_config(dir)?;
     check_bare(&model)?;
-    check_any_target(&model, &config)?;
     let mut file = TensorFile::open(dir.join(WEIGHTS_FILE))?;
-    let found = find(&file, stored_tensors(&model, &config)?, dir)?;
+    let names = Names::of(&file, dir)?;
+    config.root = names.root(&model);
+    let found = check_any_target(&model, &config).and_then(|()| names.find(&model, &config));
+    let Found { tensors, frozen } = found.map_err(|error| in_config(dir, error))?;
+
     let mut model = model.no_grad();
-    let mut linears = model.linears_mut();
-    for (linear, name) in &found.frozen {
+    let linears = model.linears();
+    for (linear, name) in &frozen {
         check_frozen(&mut file, name, linears[*linear])?;
     }
+    let (of_parts, of_linears): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(tensor, _)| matches!(tensor.holder, Holder::Part(_)));
+    let keeps_tie = keeps_tie(&model, &config);
+    let table = replace_parts(&mut model, &mut file, &of_parts)?;
+    config.save_embedding_layers = table.is_some() && of_parts.iter().any(|(tensor, _)| tensor.unlisted);
+    let mut linears = model.linears_mut();
+    for head in linears.iter_mut().filter(|linear| linear.is_tied) {
+        match &table {
+            Some(table) if keeps_tie => head.weight = frozen_param(table.clone().transpose()),
+            _ if keeps_tie => {}
+            // the base's weight is the head's own from here on
+            _ => (head.weight, head.is_tied) = (frozen_param(laid_out(head.weight.val())), false),
+        }
+    }
     let mut a_matrix = None;
-    for (tensor, name) in found.tensors {
-        let linear = &mut *linears[tensor.linear];
+    for (tensor, name) in of_linears {
+        let Holder::Linear(index) = tensor.holder else { continue };
+        let linear = &mut *linears[index];
         let (device, dtype) = (linear.weight.val().device(), linear.weight.val().dtype());
         match (tensor.part, tensor.shape.as_slice()) {
             (Part::A, &[rank, d_in]) => {
@@ -62,20 +78,16 @@ pub fn load_peft<M: Adaptable>(model: M, dir: impl AsRef<Path>) -> Result<(M, Lo
             (Part::B, &[d_out, rank]) => {
                 let b = file.read(&name, [d_out, rank], adapter_dtype(linear), &device)?;
                 let adapter = a_matrix.take().map(|a| new_adapter(a, b, &config, &linear.path, None));
-                linear.adapter = adapter;
+                linear.adapter = adapter.transpose()?;
             }
             (Part::Bias, &[d_out]) => {
-                linear.bias =
-                    Some(Param::from_tensor(file.read(&name, [d_out], dtype, &device)?).set_require_grad(false));
+                linear.bias = Some(frozen_param(file.read(&name, [d_out], dtype, &device)?));
                 linear.replaced.bias = true;
             }
             (_, shape) => {
-                // laid out anew, because products of transposed views are slower
-                let weight: Tensor<2> = file.read(&name, [shape[0], shape[1]], dtype, &device)?;
-                let weight = Tensor::from_data(weight.transpose().into_data(), (&device, dtype));
-                linear.weight = Param::from_tensor(weight).set_require_grad(false);
-                linear.replaced.weight = true;
-                linear.is_tied = false;
+                let weight = file.read(&name, [shape[0], shape[1]], at_least_f32(dtype), &device)?;
+                replace_weight(linear, weight, &tensor, &name, table.is_some())?;
+                config.save_embedding_layers |= tensor.unlisted && linear.replaced.weight;
             }
         }
     }
@@ -85,89 +97,97 @@ pub fn load_peft<M: Adaptable>(model: M, dir: impl AsRef<Path>) -> Result<(M, Lo
 /// An adapter may replace parts of the base, so that what was below the one before is gone.
 fn check_bare<M: Adaptable>(model: &M) -> Result<()> {
     let occupied = |l: &&LoraLinear| l.adapter.is_some() || l.replaced != Replaced::default();
-    match model.linears().into_iter().find(occupied) {
+    let linear = model.linears().into_iter().find(occupied).map(|linear| linear.path.clone());
+    match linear.or_else(|| model.parts().into_iter().find(|part| part.replaced).map(|part| part.path)) {
         None => Ok(()),
-        Some(linear) => Err(Error::Incompatible(format!(
-            "module `{}` already has an adapter: load every adapter onto a clone of the base",
-            linear.path
+        Some(path) => Err(Error::Incompatible(format!(
+            "module `{path}` already has an adapter: load every adapter onto a clone of the base"
         ))),
     }
 }
 
-/// Which tensor of the file is which.
-struct Found {
-    /// With the name in this file.
-    tensors: Vec<(Stored, String)>,
-    /// Linear and name of copies of frozen weights.
-    frozen: Vec<(usize, String)>,
+fn frozen_param<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
+    Param::from_tensor(tensor).set_require_grad(false)
 }
 
-/// Pairs the tensors that belong to the adapter with those in the file.
-///
-/// # Errors
-/// Lists what is missing, unexpected or of another shape; names two tensors that are the same.
-fn find(file: &TensorFile, expected: Vec<Stored>, dir: &Path) -> Result<Found> {
-    let location = dir.join(WEIGHTS_FILE);
-    let shape = |name: &str| file.shape(name).unwrap_or_default();
-    let (mut in_file, mut unexpected) = (BTreeMap::<Key, String>::new(), Vec::new());
-    for name in file.names() {
-        let Some(key) = parse(&name) else {
-            unexpected.push(format!("{name} {:?}", shape(&name)));
-            continue;
-        };
-        if let Some(first) = in_file.insert(key, name.clone()) {
-            let reason = format!("`{first}` and `{name}` are the same tensor: one adapter a file");
-            return Err(Error::format(location.display(), reason));
-        }
-    }
-    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
-    let mut found = Found { tensors: Vec::new(), frozen: Vec::new() };
-    for tensor in expected {
-        if tensor.part == Part::A
-            && let Some(name) = in_file.remove(&(tensor.path.clone(), Part::FrozenWeight))
-        {
-            found.frozen.push((tensor.linear, name));
-        }
-        match in_file.remove(&(tensor.path.clone(), tensor.part)) {
-            None => missing.push(format!("{} {:?}", tensor.name, tensor.shape)),
-            Some(name) if shape(&name) != tensor.shape => {
-                misshapen.push(format!("{name} expected {:?}, found {:?}", tensor.shape, shape(&name)));
+/// Laid out anew, because products of transposed views are slower.
+fn laid_out(view: Tensor<2>) -> Tensor<2> {
+    let (device, dtype) = (view.device(), view.dtype());
+    Tensor::from_data(view.into_data(), (&device, dtype))
+}
+
+/// Puts embeddings and norms in the place of the model's own; returns the new table, if there is one.
+fn replace_parts<M: Adaptable>(
+    model: &mut M,
+    file: &mut TensorFile,
+    tensors: &[(Stored, String)],
+) -> Result<Option<Tensor<2>>> {
+    let (own_parts, mut new_table) = (model.parts(), None);
+    for (tensor, name) in tensors {
+        let Holder::Part(index) = tensor.holder else { continue };
+        let BasePart { path, weight: own, .. } = &own_parts[index];
+        let weight = match (own, tensor.shape.as_slice()) {
+            (PartWeight::Table(own), &[rows, width]) => {
+                let table = file.read(name, [rows, width], at_least_f32(own.dtype()), &own.device())?;
+                if tensor.unlisted && own.dims() == table.dims() && excess(table.clone(), own.clone())? <= 0.0 {
+                    continue;
+                }
+                let table = table.cast(own.dtype());
+                new_table = Some(table.clone());
+                PartWeight::Table(table)
             }
-            Some(name) => found.tensors.push((tensor, name)),
+            (PartWeight::Vector(own), &[width]) => {
+                PartWeight::Vector(file.read(name, [width], own.dtype(), &own.device())?)
+            }
+            (own, shape) => {
+                return Err(Error::Shape { what: name.clone(), expected: own.shape(), found: shape.to_vec() });
+            }
+        };
+        if !model.set_part(BasePart { path: path.clone(), weight, replaced: true }) {
+            let reason = format!("the model lists `{path}` among its parts and does not take `{name}` in its place");
+            return Err(Error::Incompatible(reason));
         }
     }
-    unexpected.extend(in_file.values().map(|name| format!("{name} {:?}", shape(name))));
-    let kinds = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)];
-    let listed: Vec<String> = kinds.iter().filter(|(_, names)| !names.is_empty()).map(list).collect();
-    if listed.is_empty() {
-        return Ok(found);
-    }
-    let reason = format!("the tensors are not those of the configuration on this model; {}", listed.join("; "));
-    Err(Error::format(location.display(), reason))
+    Ok(new_table)
 }
 
-fn list((kind, names): &(&str, Vec<String>)) -> String {
-    let shown = names[..names.len().min(MAX_LISTED)].join(", ");
-    match names.len().saturating_sub(MAX_LISTED) {
-        0 => format!("{} {kind}: {shown}", names.len()),
-        rest => format!("{} {kind}: {shown} and {rest} more", names.len()),
+/// Puts a weight that was trained whole, `[d_out, d_in]`, in the place of a linear's own.
+fn replace_weight(
+    linear: &mut LoraLinear,
+    weight: Tensor<2>,
+    tensor: &Stored,
+    name: &str,
+    has_table: bool,
+) -> Result<()> {
+    let (own, dtype) = (linear.weight.val().transpose(), linear.weight.val().dtype());
+    if linear.is_tied {
+        let excess = excess(weight, own)?;
+        if excess > 0.0 {
+            return Err(Error::Incompatible(format!(
+                "`{name}` differs by {excess:e} more than rounding explains from the embedding that it is tied to"
+            )));
+        }
+        linear.replaced.weight = has_table;
+        return Ok(());
     }
+    if tensor.unlisted && own.dims() == weight.dims() && excess(weight.clone(), own)? <= 0.0 {
+        return Ok(());
+    }
+    linear.weight = frozen_param(laid_out(weight.cast(dtype).transpose()));
+    linear.replaced.weight = true;
+    Ok(())
 }
 
-/// Compares a saved copy of a frozen weight with the model's, up to the rounding of half precision.
+/// Compares a saved copy of a frozen weight with the model's, up to the rounding of either.
 fn check_frozen(file: &mut TensorFile, name: &str, linear: &LoraLinear) -> Result<()> {
-    let own = linear.weight.val();
-    let dtype = at_least_f32(own.dtype());
-    let own = own.cast(dtype).transpose();
-    let copy = file.read(name, own.dims(), dtype, &own.device())?;
-    let allowed = own.clone().abs().mul_scalar(COPY_RELATIVE).add_scalar(COPY_ABSOLUTE);
-    let excess = (copy - own).abs() - allowed;
-    match to_vec(excess.max())?.first() {
-        Some(excess) if *excess <= 0.0 => Ok(()),
-        excess => Err(Error::Incompatible(format!(
-            "`{name}` differs from this model's weight by {:e} more than half precision rounds: the adapter was trained on \
-             another base",
-            excess.copied().unwrap_or(f64::NAN)
-        ))),
+    let own = linear.weight.val().transpose();
+    let copy = file.read(name, own.dims(), at_least_f32(own.dtype()), &own.device())?;
+    let excess = excess(copy, own)?;
+    if excess <= 0.0 {
+        return Ok(());
     }
+    Err(Error::Incompatible(format!(
+        "`{name}` differs from this model's weight by {excess:e} more than rounding explains: the adapter was trained on another \
+         base"
+    )))
 }

@@ -1,14 +1,18 @@
 //! Says which tensors an adapter's file holds for a model and a configuration, and under which names.
 
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, LoraConfig, TrainedBiases};
+use crate::lora::{Adaptable, LoraConfig, PartWeight, TrainedBiases};
+use std::collections::BTreeMap;
 
 /// What PEFT puts before a module's path.
 const PREFIX: &str = "base_model.model.";
 /// What PEFT calls the linear inside an adapted one.
 const INNER: &str = ".base_layer";
+/// What PEFT calls a module that is saved whole, and the one of the base below it.
+const SAVED: &str = ".modules_to_save";
+const ORIGINAL: &str = ".original_module";
 /// The two heads that PEFT lists for every sequence classifier, which has one of them.
-const SEQUENCE_HEADS: [&str; 2] = ["classifier", "score"];
+pub(super) const SEQUENCE_HEADS: [&str; 2] = ["classifier", "score"];
 
 /// What a tensor is to its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,44 +27,108 @@ pub(super) enum Part {
     Bias,
     /// A copy of the frozen weight under an adapter, `[d_out, d_in]`, which PEFT adds for an adapted head.
     FrozenWeight,
+    /// A parameter of the base below a module that is saved whole, which PEFT adds for embeddings that it resized.
+    Original,
 }
 
-/// A module's path and the part; what a name means whatever it begins with.
+/// A module's path inside what PEFT wrapped, and the part; what a name means whatever it begins with.
 pub(super) type Key = (String, Part);
+
+/// Which of the model's lists has a tensor, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// Of [`Adaptable::linears`].
+    Linear(usize),
+    /// Of [`Adaptable::parts`].
+    Part(usize),
+}
 
 /// A tensor that belongs to a model with an adapter.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
-    /// Which of the model's linears.
-    pub(super) linear: usize,
+    pub(super) holder: Holder,
     pub(super) path: String,
     pub(super) part: Part,
     pub(super) shape: Vec<usize>,
     /// PEFT's name.
     pub(super) name: String,
+    /// True of an embedding or a head that the configuration does not mention: PEFT saved it by itself.
+    pub(super) unlisted: bool,
 }
 
-/// Every tensor of the adapter that `config` describes on `model`, in the model's order.
+/// A weight with a row for every token: the embedding, the head.
+#[derive(Debug, Clone)]
+pub(super) struct VocabularyWeight {
+    pub(super) holder: Holder,
+    /// Path in the model.
+    pub(super) path: String,
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    /// True if an adapter may bring another number of rows.
+    pub(super) resizable: bool,
+    /// True if it came with an adapter.
+    pub(super) replaced: bool,
+}
+
+/// The embedding and the head of a model. PEFT saves both by itself where their number of rows is not that of the base.
+pub(super) fn vocabulary_weights<M: Adaptable>(model: &M) -> Vec<VocabularyWeight> {
+    let mut all: Vec<VocabularyWeight> = Vec::new();
+    for (index, part) in model.parts().into_iter().enumerate() {
+        if let PartWeight::Table(table) = &part.weight {
+            let ([rows, width], holder) = (table.dims(), Holder::Part(index));
+            let replaced = part.replaced;
+            all.push(VocabularyWeight { holder, path: part.path, rows, width, resizable: true, replaced });
+        }
+    }
+    for (index, linear) in model.linears().into_iter().enumerate().filter(|(_, linear)| linear.is_head) {
+        let (rows, holder) = (linear.d_out(), Holder::Linear(index));
+        let (path, width, replaced) = (linear.path.clone(), linear.d_in(), linear.replaced.weight);
+        let resizable = all.iter().any(|table| table.rows == rows);
+        all.push(VocabularyWeight { holder, path, rows, width, resizable, replaced });
+    }
+    all
+}
+
+/// True if a head that is tied to the embedding stays so: PEFT trains either for itself where one of them is saved whole.
+pub(super) fn keeps_tie<M: Adaptable>(model: &M, config: &LoraConfig) -> bool {
+    config.ensure_weight_tying || !saves_vocabulary(model, config)
+}
+
+fn saves_vocabulary<M: Adaptable>(model: &M, config: &LoraConfig) -> bool {
+    vocabulary_weights(model).iter().any(|weight| config.saves_whole(&weight.path))
+}
+
+/// Every tensor of the adapter that `config` describes on `model`, in the model's order; `brought` has the numbers of rows of
+/// embeddings and heads that come whole though `config` may not mention them, by their paths in the model.
 ///
 /// # Errors
-/// If a pattern is invalid or `modules_to_save` names what is no linear of the model.
-pub(super) fn stored_tensors<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<Vec<Stored>> {
+/// If a pattern is invalid or `modules_to_save` names what the model has not.
+pub(super) fn stored_tensors<M: Adaptable>(
+    model: &M,
+    config: &LoraConfig,
+    brought: &BTreeMap<String, usize>,
+) -> Result<Vec<Stored>> {
     check_modules_to_save(model, config)?;
     let mut all = Vec::new();
-    for (linear, module) in model.linears().into_iter().enumerate() {
-        let path = &module.path;
-        let mut add = |part, shape: Vec<usize>, suffix: &str| {
-            let name = format!("{PREFIX}{path}{suffix}");
-            all.push(Stored { linear, path: path.clone(), part, shape, name });
-        };
-        let (d_in, d_out, rank) = (module.d_in(), module.d_out(), config.rank_at(path));
-        let (whole, adapted) = (config.saves_whole(path), config.targets(path, module.is_head)?);
+    let mut add = |holder, path: &str, part, shape: Vec<usize>, suffix: &str, unlisted| {
+        let Some(path) = config.inside(path) else { return };
+        all.push(Stored { holder, path: path.into(), part, shape, name: format!("{PREFIX}{path}{suffix}"), unlisted });
+    };
+    let ties = config.ensure_weight_tying && saves_vocabulary(model, config);
+    for (index, module) in model.linears().into_iter().enumerate() {
+        let (path, holder) = (&module.path, Holder::Linear(index));
+        let rank = config.rank_at(path)?;
+        let (d_in, rows) = (module.d_in(), brought.get(path).copied());
+        let d_out = rows.unwrap_or(module.d_out());
+        let listed = config.saves_whole(path) || (ties && module.is_tied);
+        let adapted = config.targets(path, module.is_head)?;
+        let whole = listed || (rows.is_some() && !adapted);
         if whole {
-            add(Part::Weight, vec![d_out, d_in], ".weight");
+            add(holder, path, Part::Weight, vec![d_out, d_in], ".weight", !listed);
         }
         if adapted {
-            add(Part::A, vec![rank, d_in], ".lora_A.weight");
-            add(Part::B, vec![d_out, rank], ".lora_B.weight");
+            add(holder, path, Part::A, vec![rank, d_in], ".lora_A.weight", false);
+            add(holder, path, Part::B, vec![module.d_out(), rank], ".lora_B.weight", false);
         }
         let has_bias = match config.bias {
             TrainedBiases::None => whole,
@@ -68,17 +136,27 @@ pub(super) fn stored_tensors<M: Adaptable>(model: &M, config: &LoraConfig) -> Re
             TrainedBiases::All => true,
         };
         if has_bias && module.bias.is_some() {
-            add(Part::Bias, vec![d_out], &format!("{}.bias", if adapted { INNER } else { "" }));
+            let suffix = format!("{}.bias", if adapted { INNER } else { "" });
+            add(holder, path, Part::Bias, vec![d_out], &suffix, false);
+        }
+    }
+    for (index, part) in model.parts().into_iter().enumerate() {
+        let (rows, mut shape) = (brought.get(&part.path).copied(), part.weight.shape());
+        let listed = config.saves_whole(&part.path) || (ties && matches!(part.weight, PartWeight::Table(_)));
+        if listed || rows.is_some() {
+            shape[0] = rows.unwrap_or(shape[0]);
+            add(Holder::Part(index), &part.path, Part::Weight, shape, ".weight", !listed);
         }
     }
     Ok(all)
 }
 
 fn check_modules_to_save<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
-    let linears = model.linears();
+    let linears = model.linears().into_iter().map(|linear| linear.path.clone());
+    let paths: Vec<String> = model.parts().into_iter().map(|part| part.path).chain(linears).collect();
     let is_known = |name: &str| {
         let alone = LoraConfig { modules_to_save: Some(vec![name.to_string()]), ..config.clone() };
-        linears.iter().any(|linear| alone.saves_whole(&linear.path))
+        paths.iter().any(|path| alone.saves_whole(path))
     };
     let is_either_head = |name: &str| SEQUENCE_HEADS.contains(&name) && SEQUENCE_HEADS.into_iter().any(is_known);
     match config.modules_to_save.iter().flatten().find(|name| !is_known(name) && !is_either_head(name)) {
@@ -87,8 +165,8 @@ fn check_modules_to_save<M: Adaptable>(model: &M, config: &LoraConfig) -> Result
             what: "modules_to_save with the module".into(),
             found: name.clone(),
             supported: format!(
-                "linears of this model, such as {}",
-                linears.iter().rev().take(3).map(|l| l.path.as_str()).collect::<Vec<_>>().join(", ")
+                "modules of this model, such as {}",
+                paths.iter().take(2).chain(paths.last()).map(String::as_str).collect::<Vec<_>>().join(", ")
             ),
         }),
     }
@@ -112,12 +190,20 @@ pub(super) fn parse(name: &str) -> Option<Key> {
     if let Some(path) = module.strip_suffix(INNER) {
         return Some((path.into(), inner));
     }
-    let path = match module.rsplit_once(".modules_to_save") {
+    if let Some(path) = module.strip_suffix(ORIGINAL) {
+        return Some((format!("{path}.{parameter}"), Part::Original));
+    }
+    let path = match module.rsplit_once(SAVED) {
         Some((path, "")) => path,
         Some((path, adapter)) if adapter.starts_with('.') && !adapter[1..].contains('.') => path,
         _ => module,
     };
     Some((path.into(), own))
+}
+
+/// True of a name by which PEFT has a module's own weights a second time, where it resized the embeddings.
+pub(super) fn is_wrapped(name: &str) -> bool {
+    name.contains(&format!("{SAVED}."))
 }
 
 /// Nothing, or one word with the dot behind it.
@@ -147,6 +233,7 @@ mod tests {
             ("base_model.model.lm_head.weight".into(), Some(("lm_head", Part::Weight))),
             ("base_model.model.lm_head.modules_to_save.weight".into(), Some(("lm_head", Part::Weight))),
             ("lm_head.modules_to_save.default.bias".into(), Some(("lm_head", Part::Bias))),
+            ("base_model.model.lm_head.original_module.weight".into(), Some(("lm_head.weight", Part::Original))),
             ("weight".into(), None),
         ] {
             let expected = expected.map(|(path, part)| (path.to_string(), part));

@@ -1,7 +1,9 @@
 //! Adapters in PEFT's files on tiny models: what is read, what it replaces, and that nothing of it is lost. Needs no Python;
 //! `tests/peft_round_trip.rs` asks the real PEFT.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod whole;
 
 use bayes_lora::lora::{
     Adaptable, LoraConfig, OneOrMany, Replaced, TrainedBiases, attach, base_fingerprint, load_peft, merge,
