@@ -20,13 +20,16 @@ use crate::batches::for_each_batch;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
-use crate::models::{Classifier, Dataset, batch_for};
+use crate::likelihood::Likelihood;
+use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::{LoraMatrix, Site};
 use burn::tensor::DType;
-use ndarray::Axis;
+use ndarray::{Array2, Axis};
 use std::collections::BTreeMap;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 /// Sums the curvature of the adapter on `data` in the structure of `config`; dropout is off, pads count for nothing.
 ///
 /// With [`Control::with_checkpoints`] the sums are saved as they grow, and the same call goes on from there to the same bits.
@@ -185,8 +188,10 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
         in_f64: model.dtype() == DType::F64,
     };
     let fingerprint = adapter_fingerprint(&adapter);
+    let without_choice = AtomicBool::new(shared.likelihood == Likelihood::Categorical);
     let mut curvatures: Vec<Curvature> =
         configs.iter().map(|config| Curvature::empty(config.clone(), fingerprint)).collect();
+        without_choice.fetch_and(!has_choice(&input, model.n_classes()), Ordering::Relaxed);
     let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
@@ -196,7 +201,8 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     };
     let take_up = |saver| UnfinishedPass::take_up(saver, &model, data, &batches, &mut curvatures);
     let mut unfinished = control.saver().map(take_up).transpose()?;
-    let mut next = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
+    let begin = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
+    let mut next = begin;
     for_each_batch("curvature", &batches[next..], control, work, |_, mut batch| {
         for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {
             if !unfinished.as_ref().is_some_and(|pass| pass.has(index, next)) {
@@ -207,9 +213,22 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
         next += 1;
         if let Some(pass) = &mut unfinished {
             pass.keep(&curvatures, next, control.is_cancelled());
+    if begin == 0 && without_choice.into_inner() {
+        return Err(Error::Incompatible(format!(
+            "none of the {} items has two choices or more: its only choice has probability 1 whatever the weights are, so \
+             there is no curvature",
+            data.n_items()
+        )));
+    }
         }
         Ok(())
     })?;
+/// True if some item has more than one class.
+fn has_choice<I: ClassifierInput>(input: &I, n_classes: usize) -> bool {
+    let several = |mask: &Array2<bool>| mask.outer_iter().any(|item| item.iter().filter(|has| **has).count() > 1);
+    input.class_mask().map_or(n_classes > 1, several)
+}
+
     Ok(curvatures)
 }
 
