@@ -38,6 +38,7 @@ fn prompts() -> EncodedDataset {
         answers: ResolvedAnswers::ClassTokens((0..96).collect()),
         n_classes: 96,
         n_truncated: 0,
+        asked: None,
     }
 }
 

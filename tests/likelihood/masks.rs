@@ -4,7 +4,7 @@ use super::LIMITS;
 use crate::support::{FIXTURES, Fixture, device, f64_or_skip, relative_error};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, CurvatureSums, FisherKind, fit_curvature};
 use bayes_lora::data::{EncodedDataset, ResolvedAnswers};
-use bayes_lora::likelihood::{Categorical, Gaussian, Likelihood, SharedLikelihood, Target};
+use bayes_lora::likelihood::{Categorical, Gaussian, SharedLikelihood, Target};
 use bayes_lora::lora::load_peft;
 use bayes_lora::models::{PromptClassifier, mask_absent};
 use bayes_lora::posterior::log_likelihood_gradient;

@@ -6,6 +6,7 @@ use bayes_lora::bayes_lora::BayesLoraConfig;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, FisherKind, fit_curvature};
 use bayes_lora::error::Result;
+use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::{Gaussian, Likelihood, Target};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter};
@@ -33,8 +34,8 @@ const EPOCHS: usize = 800;
 struct Descent(ModuleOptimizer);
 
 impl UpdateRule<Mlp> for Descent {
-    fn describe(&self) -> String {
-        "gradient descent".into()
+    fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new().with("rule", "gradient descent"))
     }
 
     fn point(&mut self, model: &Mlp, _position: StepPosition) -> Result<Mlp> {
