@@ -6,9 +6,9 @@ use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
 use super::structure::CurvatureStructure;
 use crate::belief::{log_softmax, softmax};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::likelihood::Likelihood;
-use crate::linalg::semidefinite_cholesky;
+use crate::linalg::{matmul, semidefinite_cholesky};
 use crate::lora::to_array;
 use crate::models::{Classifier, ClassifierInput, RowMeaning, check_labels};
 use crate::tape::Site;
@@ -45,12 +45,21 @@ pub(super) enum Increment {
 }
 
 impl Increment {
-    fn new(rows: Tensor<2>, is_dense: bool) -> Result<Self> {
-        if is_dense {
-            Ok(Self::Outer(to_array(rows.clone().transpose().matmul(rows))?))
-        } else {
-            Ok(Self::Rows(to_array(rows)?))
-        }
+    /// `what` names the rows. One row an item is multiplied in f64: items that are fewer than the width then leave a null space
+    /// that is zero to the rounding of f64, not of the network, and can be told from small eigenvalues.
+    fn new(rows: Tensor<2>, is_dense: bool, treatment: TokenTreatment, what: impl std::fmt::Display) -> Result<Self> {
+        let checked = |array: Array2<f64>| {
+            check_finite(what, array.iter().map(|v| v.is_finite()))?;
+            Ok(array)
+        };
+        Ok(match (is_dense, treatment) {
+            (false, _) => Self::Rows(checked(to_array(rows)?)?),
+            (true, TokenTreatment::Expand) => Self::Outer(checked(to_array(rows.clone().transpose().matmul(rows))?)?),
+            (true, _) => {
+                let rows = checked(to_array(rows)?)?;
+                Self::Outer(matmul(rows.t(), rows.view()))
+            }
+        })
     }
 }
 
@@ -106,12 +115,15 @@ fn increments(pass: &Probe, curvatures: Option<&Array3<f64>>, config: &Curvature
     let sites = pass.sites.iter().map(|site| {
         let (inputs, gradients) = factor_rows(site, mixing.as_ref(), config.treatment);
         let (d_in, d_out) = (inputs.dims()[1], gradients.dims()[1]);
+        let name = &site.site;
+        let increment =
+            |rows, is_dense, what| Increment::new(rows, is_dense, config.treatment, format_args!("{what} at `{name}`"));
         Ok(SiteIncrement {
             site: site.site.clone(),
             output_rows: site.output_rows.clone(),
             n_vectors: site.mask.iter().filter(|real| **real).count(),
-            activation: Increment::new(inputs, config.is_dense(d_in, d_out))?,
-            gradient: Increment::new(gradients, config.is_dense(d_out, d_in))?,
+            activation: increment(inputs, config.is_dense(d_in, d_out), "inputs")?,
+            gradient: increment(gradients, config.is_dense(d_out, d_in), "gradients")?,
         })
     });
     sites.collect()

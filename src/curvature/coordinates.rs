@@ -39,8 +39,8 @@ pub struct SiteSpace {
 pub struct Projection {
     /// `[n_items, K, width]`
     pub(crate) coefficients: Array3<f64>,
-    /// Inner products of what the coordinates leave out, `[n_items, parts, K, K]`, one part for each narrow direction of
-    /// a Kronecker basis; `None` for complete coordinates.
+    /// Inner products of what the coordinates leave out, `[n_items, parts, K, K]` (see [`KroneckerBasis::missing_parts`]);
+    /// `None` for complete coordinates.
     pub(crate) outside: Option<Array4<f64>>,
 }
 
@@ -71,19 +71,11 @@ impl SiteSpace {
         }
     }
 
-    /// Number of directions that the coordinates leave out.
-    pub(crate) fn n_missing(&self) -> usize {
+    /// Number of directions of every part that the coordinates leave out; empty for complete ones.
+    pub(crate) fn missing_parts(&self) -> Vec<usize> {
         match &self.coordinates {
-            Coordinates::Kronecker(basis) => basis.n_missing(),
-            _ => 0,
-        }
-    }
-
-    /// Number of parts of [`Projection`]'s rest, one a narrow direction of an incomplete Kronecker basis.
-    pub(crate) fn n_parts_missing(&self) -> usize {
-        match &self.coordinates {
-            Coordinates::Kronecker(basis) if basis.n_missing() > 0 => basis.narrow.values.len(),
-            _ => 0,
+            Coordinates::Kronecker(basis) => basis.missing_parts(),
+            _ => Vec::new(),
         }
     }
 
@@ -168,6 +160,30 @@ impl SiteSpace {
         }
     }
 
+    /// How far the trained weights are from those of `centre`, as a weight of the site's shape; of a core, as the Jacobian of
+    /// A whose coordinates are the core's displacement.
+    ///
+    /// # Errors
+    /// If a matrix of the site's module is missing.
+    pub(crate) fn displacement(&self, map: &AdapterWeights, centre: &AdapterWeights) -> Result<Array2<f64>> {
+        match &self.coordinates {
+            Coordinates::Core(core) => core.as_jacobian(&core.displacement(centre)?, map),
+            _ => Ok(self.used_rows(&(matrix_of(map, &self.site)? - matrix_of(centre, &self.site)?))),
+        }
+    }
+
+    /// `‖θ* − μ‖²` of what the site's weights or its core are from those of `centre`.
+    ///
+    /// # Errors
+    /// As [`SiteSpace::displacement`].
+    pub(crate) fn scatter(&self, map: &AdapterWeights, centre: &AdapterWeights) -> Result<f64> {
+        let displacement = match &self.coordinates {
+            Coordinates::Core(core) => core.displacement(centre)?,
+            _ => self.displacement(map, centre)?,
+        };
+        Ok(displacement.iter().map(|v| v * v).sum())
+    }
+
     /// The rows of a matrix of the site's whole shape that the model uses.
     pub(crate) fn used_rows(&self, whole: &Array2<f64>) -> Array2<f64> {
         match &self.output_rows {
@@ -189,6 +205,14 @@ impl SiteSpace {
             }
         }
     }
+}
+
+/// The matrix of a site.
+///
+/// # Errors
+/// If it is missing.
+pub(super) fn matrix_of<'a>(weights: &'a AdapterWeights, site: &Site) -> Result<&'a Array2<f64>> {
+    weights.get(site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))
 }
 
 /// Projects every Jacobian by itself.

@@ -1,5 +1,6 @@
 //! Restricts an adapted module to the small core between its own column and row spaces.
 
+use super::coordinates::matrix_of;
 use crate::error::{Error, Result};
 use crate::linalg::{eigh, matmul};
 use crate::lora::AdapterWeights;
@@ -45,11 +46,8 @@ impl CoreSpace {
     /// # Errors
     /// If the module is not adapted, or its A or B is zero (an adapter at its start has no core).
     pub fn new(weights: &AdapterWeights, module: &str) -> Result<Self> {
-        let matrix = |matrix| {
-            let site = Site { module: module.into(), matrix };
-            weights.get(&site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))
-        };
-        let (a, b) = (matrix(LoraMatrix::A)?, matrix(LoraMatrix::B)?);
+        let [a, b] = [LoraMatrix::A, LoraMatrix::B].map(|matrix| Site { module: module.into(), matrix });
+        let (a, b) = (matrix_of(weights, &a)?, matrix_of(weights, &b)?);
         let (b_right, b_values) = right_singular(b.view())?;
         let (a_left, a_values) = right_singular(a.t())?;
         for (name, values) in [("A", &a_values), ("B", &b_values)] {
@@ -82,15 +80,37 @@ impl CoreSpace {
         self.from_a.dot(&jacobian.dot(&self.row_basis))
     }
 
+    /// How far the trained core is from that of an adapter (A₀, B₀) at the centre of a prior: `R − R₀`, `R₀ = UᵀB₀A₀V`.
+    ///
+    /// Among all products `U R Vᵀ` that a core can reach, that of R₀ is nearest to B₀A₀:
+    /// `‖U R Vᵀ − B₀A₀‖² = ‖R − UᵀB₀A₀V‖² + ‖B₀A₀‖² − ‖UᵀB₀A₀V‖²`, as U and V are orthonormal, so that `N(R₀, λ⁻¹I)` on the
+    /// core is `exp(−½λ‖BA − B₀A₀‖²)` on the product within reach. An adapter that starts at B₀ = 0 has R₀ = 0.
+    ///
+    /// # Errors
+    /// If `centre` lacks the module.
+    pub fn displacement(&self, centre: &AdapterWeights) -> Result<Array2<f64>> {
+        let (a, b) = (matrix_of(centre, &self.site(LoraMatrix::A))?, matrix_of(centre, &self.site(LoraMatrix::B))?);
+        Ok(&self.map - &self.column_basis.t().dot(b).dot(&a.dot(&self.row_basis)))
+    }
+
+    /// The Jacobian of A whose projection ([`CoreSpace::project`]) is `core`: `Bᵀ U core Vᵀ`.
+    pub(super) fn as_jacobian(&self, core: &Array2<f64>, weights: &AdapterWeights) -> Result<Array2<f64>> {
+        let b = matrix_of(weights, &self.site(LoraMatrix::B))?;
+        Ok(b.t().dot(&self.column_basis).dot(core).dot(&self.row_basis.t()))
+    }
+
+    fn site(&self, matrix: LoraMatrix) -> Site {
+        Site { module: self.module.clone(), matrix }
+    }
+
     /// Writes the adapter with core `R + δ`: `B = U (R + δ)`, `A = Vᵀ`, with empty directions up to the rank.
     pub(crate) fn write(&self, deviation: &Array2<f64>, weights: &mut AdapterWeights) {
         let core = &self.map + deviation;
-        let site = |matrix| Site { module: self.module.clone(), matrix };
-        if let Some(b) = weights.get_mut(&site(LoraMatrix::B)) {
+        if let Some(b) = weights.get_mut(&self.site(LoraMatrix::B)) {
             b.fill(0.0);
             b.slice_mut(s![.., ..core.ncols()]).assign(&self.column_basis.dot(&core));
         }
-        if let Some(a) = weights.get_mut(&site(LoraMatrix::A)) {
+        if let Some(a) = weights.get_mut(&self.site(LoraMatrix::A)) {
             a.fill(0.0);
             a.slice_mut(s![..core.ncols(), ..]).assign(&self.row_basis.t());
         }

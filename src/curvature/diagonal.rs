@@ -19,14 +19,13 @@ pub struct DiagonalSum {
     pub space: SiteSpace,
     /// `[width]`, one a coordinate.
     pub kept: Array1<f64>,
-    /// `[narrow]`: what the coordinates leave out, for each narrow direction, summed over the wide ones; empty for
-    /// complete coordinates.
+    /// `[parts]`: of every part that the coordinates leave out, summed over its directions; empty for complete ones.
     pub missing: Array1<f64>,
 }
 
 impl DiagonalSum {
     pub(super) fn new(space: SiteSpace) -> Self {
-        Self { kept: Array1::zeros(space.width()), missing: Array1::zeros(space.n_parts_missing()), space }
+        Self { kept: Array1::zeros(space.width()), missing: Array1::zeros(space.missing_parts().len()), space }
     }
 
     /// Adds weighted Jacobians.

@@ -1,7 +1,7 @@
 //! Weighs every item's Jacobians so that their plain outer products sum to the curvature.
 
 use super::probe::Probe;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::linalg::semidefinite_cholesky;
 use crate::tape::Site;
 use ndarray::{Array2, Array3, Axis, concatenate};
@@ -25,6 +25,7 @@ pub(super) fn site_rows(pass: &Probe, curvatures: Option<&Array3<f64>>) -> Resul
     let layout = |e| Error::numerical("layout of Jacobians", e);
     let sites = pass.sites.iter().map(|probed| {
         let jacobians = probed.jacobians()?;
+        check_finite(format_args!("Jacobians at `{}`", probed.site), jacobians.iter().map(|v| v.is_finite()))?;
         let (b, k, d_out, d_in) = jacobians.dim();
         let flat = jacobians.into_shape_with_order((b, k, d_out * d_in)).map_err(layout)?;
         let rows = match &factors {

@@ -7,12 +7,12 @@ use crate::curvature::{
     Coordinates, Curvature, DiagonalSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors, Projection, RowBlock,
     SiteSpace,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::linalg::{eigh, matmul};
 use crate::lora::AdapterWeights;
 use crate::prior::PriorPrecision;
 use crate::tape::Site;
-use ndarray::{Array1, Array2, Array3, Array4, ArrayView4, Axis, s};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView2, ArrayView4, Axis, s};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
@@ -32,8 +32,6 @@ pub struct Block {
     kept: Array1<f64>,
     /// Eigenvalues e' of the directions left out, one a part of [`Projection::gram`]'s rest; empty for complete bases.
     missing: Array1<f64>,
-    /// Directions left out for each entry of `missing`.
-    n_missing: usize,
 }
 
 /// Turns the joined coordinates of the sites into directions.
@@ -46,8 +44,8 @@ pub(super) enum Rotation {
 }
 
 impl Block {
-    /// The blocks of a curvature, one a site or one for all; `with_residual` keeps what low rank left out as an isotropic
-    /// rest.
+    /// The blocks of a curvature, one a site or one for all; `with_residual` keeps what a site's basis left out as an
+    /// isotropic rest.
     ///
     /// # Errors
     /// If a sum is not finite or a basis is missing.
@@ -68,52 +66,52 @@ impl Block {
 
     fn kronecker(factors: &KroneckerFactors, normalizer: f64) -> Result<Self> {
         let basis = KroneckerBasis::new(factors, normalizer)?;
-        let (kept, rest) = basis.eigenvalues();
+        let (kept, missing) = basis.eigenvalues();
         let space = SiteSpace {
             site: factors.site.clone(),
             output_rows: factors.output_rows.clone(),
             shape: [factors.gradient.width(), factors.activation.width()],
             coordinates: Coordinates::Kronecker(basis),
         };
-        let n_missing = space.n_missing();
-        let missing = if n_missing > 0 { rest } else { Array1::zeros(0) };
-        Ok(Self { spaces: vec![space], rotation: None, kept, missing, n_missing })
+        Ok(Self { spaces: vec![space], rotation: None, kept, missing })
     }
 
     fn diagonal(sum: &DiagonalSum) -> Self {
-        let n_missing = sum.space.n_missing();
+        let parts = sum.missing.iter().zip(sum.space.missing_parts());
         Self {
             spaces: vec![sum.space.clone()],
             rotation: None,
             kept: sum.kept.clone(),
-            missing: sum.missing.mapv(|v| v.max(0.0)) / n_missing.max(1) as f64,
-            n_missing,
+            missing: parts.map(|(sum, directions)| sum.max(0.0) / directions as f64).collect(),
         }
     }
 
     fn joint(sum: &JointSum) -> Result<Self> {
         let spaces = sum.spaces.clone();
+        let decompose = |matrix: ArrayView2<f64>| {
+            let names: Vec<String> = spaces.iter().map(|space| format!("`{}`", space.site)).collect();
+            let name = match names.as_slice() {
+                [first, _, .., last] => format!("{first} to {last}"),
+                few => few.join(" and "),
+            };
+            check_finite(format_args!("curvature of {name}"), matrix.iter().map(|v| v.is_finite()))?;
+            eigh(matrix)
+        };
         match &sum.sum {
             GramSum::Matrix(matrix) => {
-                let eigen = eigh(matrix.view())?;
-                Ok(Self {
-                    spaces,
-                    rotation: Some(Rotation::Vectors(eigen.vectors)),
-                    kept: eigen.values.mapv(|v| v.max(0.0)),
-                    missing: Array1::zeros(0),
-                    n_missing: 0,
-                })
+                let eigen = decompose(matrix.view())?;
+                let kept = eigen.values.mapv(|v| v.max(0.0));
+                let rotation = Some(Rotation::Vectors(eigen.vectors));
+                Ok(Self { spaces, rotation, kept, missing: Array1::zeros(0) })
             }
             GramSum::Rows(rows) => {
-                let eigen = eigh(GramSum::row_gram(rows).view())?;
+                let eigen = decompose(GramSum::row_gram(rows).view())?;
                 let noise = NOISE * eigen.values.last().copied().unwrap_or(0.0);
                 let held: Vec<usize> = (0..eigen.values.len()).filter(|&i| eigen.values[i] > noise).collect();
                 let kept = eigen.values.select(Axis(0), &held);
                 let from_rows = eigen.vectors.select(Axis(1), &held) / kept.mapv(f64::sqrt);
-                let width: usize = spaces.iter().map(SiteSpace::width).sum();
-                let n_missing = width.saturating_sub(held.len());
                 let rotation = Some(Rotation::Rows { rows: rows.clone(), from_rows });
-                Ok(Self { spaces, rotation, kept, missing: Array1::zeros(1), n_missing })
+                Ok(Self { spaces, rotation, kept, missing: Array1::zeros(1) })
             }
         }
     }
@@ -124,9 +122,20 @@ impl Block {
         rotation: Option<Rotation>,
         kept: Array1<f64>,
         missing: Array1<f64>,
-        n_missing: usize,
     ) -> Self {
-        Self { spaces, rotation, kept, missing, n_missing }
+        Self { spaces, rotation, kept, missing }
+    }
+
+    /// Number of directions that each eigenvalue of those left out stands for.
+    fn missing_parts(&self) -> Vec<usize> {
+        match &self.rotation {
+            None => self.spaces.iter().flat_map(SiteSpace::missing_parts).collect(),
+            Some(Rotation::Vectors(_)) => Vec::new(),
+            Some(Rotation::Rows { .. }) => {
+                let width: usize = self.spaces.iter().map(SiteSpace::width).sum();
+                vec![width.saturating_sub(self.kept.len())]
+            }
+        }
     }
 
     pub(super) fn rotation(&self) -> Option<&Rotation> {
@@ -141,7 +150,8 @@ impl Block {
     /// Adds this block's eigenvalues.
     pub fn extend(&self, spectrum: &mut Spectrum) {
         spectrum.values.extend(self.kept.iter().map(|e| (*e, 1.0)));
-        spectrum.values.extend(self.missing.iter().map(|e| (*e, self.n_missing as f64)));
+        let missing = self.missing.iter().zip(self.missing_parts());
+        spectrum.values.extend(missing.map(|(e, directions)| (*e, directions as f64)));
     }
 
     /// Adds this block's part of a quadratic model, in the order of [`Block::extend`], from the projections of the gradient and
@@ -244,7 +254,8 @@ impl Block {
         let z: Array1<f64> =
             self.spaces.iter().enumerate().flat_map(|(offset, space)| normals(offset, space.width())).collect();
         let deviation = match rotation {
-            Rotation::Vectors(vectors) => vectors.dot(&(z * kept)),
+            // the symmetric root QσQᵀz: another basis of equal eigenvalues, or another sign of a vector, draws the same
+            Rotation::Vectors(vectors) => vectors.dot(&(vectors.t().dot(&z) * kept)),
             // σ'z + Q((σ − σ')∘Qᵀz), with Q = Φᵀ·from_rows
             Rotation::Rows { rows, from_rows } => {
                 let rest = missing.first().copied().unwrap_or(0.0);

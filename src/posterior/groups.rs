@@ -7,7 +7,6 @@ use crate::curvature::{Coordinates, CurvatureStructure, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::prior::{PriorGrouping, PriorPrecision};
-use ndarray::Array2;
 
 /// The weights that share one prior precision.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +15,7 @@ pub struct Group {
     pub name: String,
     /// Eigenvalues of their curvature.
     pub spectrum: Spectrum,
-    /// `‖θ* − μ‖²` of them.
+    /// `‖θ* − μ‖²` of them; `‖R − UᵀB₀A₀V‖²` of cores ([`crate::curvature::CoreSpace::displacement`]).
     pub scatter: f64,
     /// The log-likelihood to second order around θ*, where its gradient is known (see [`super::Laplace::with_gradient`]).
     pub quadratic: Option<QuadraticModel>,
@@ -70,7 +69,9 @@ pub(super) fn group_blocks(
             groups.len() - 1
         });
         block.extend(&mut groups[index].spectrum);
-        groups[index].scatter += block.spaces().iter().map(|space| scatter(space, map, centre)).sum::<f64>();
+        for space in block.spaces() {
+            groups[index].scatter += space.scatter(map, centre)?;
+        }
         group_of.push(index);
     }
     Ok((groups, group_of))
@@ -83,17 +84,5 @@ fn name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
             "a core has no separate A and B, so a prior {grouping:?} has no meaning there"
         ))),
         _ => Ok(grouping.name(&space.site)),
-    }
-}
-
-/// `‖θ* − μ‖²` of the rows of one site that the model uses, or `‖R‖²` of a core (whose value at the adapter's start is zero, as B is).
-fn scatter(space: &SiteSpace, map: &AdapterWeights, centre: &AdapterWeights) -> f64 {
-    let square = |w: &Array2<f64>| w.iter().map(|v| v * v).sum::<f64>();
-    match &space.coordinates {
-        Coordinates::Core(core) => square(&core.map),
-        _ => match (map.get(&space.site), centre.get(&space.site)) {
-            (Some(map), Some(centre)) => square(&space.used_rows(&(map - centre))),
-            _ => 0.0,
-        },
     }
 }

@@ -3,12 +3,12 @@
 
 use super::evidence::{EvidenceOptimum, Spectrum, WHAT, rise_to_top};
 use super::laplace::Laplace;
-use crate::curvature::{Coordinates, SiteSpace};
+use crate::curvature::SiteSpace;
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::prior::PriorPrecision;
-use crate::tape::{LoraMatrix, Site};
-use ndarray::{Array2, Array4, Axis, stack};
+use crate::tape::Site;
+use ndarray::{Array4, Axis, stack};
 use std::collections::BTreeMap;
 
 /// `log p(y | x, θ) ≈ log p(y | x, θ*) + gᵀ(θ − θ*) − ½ (θ − θ*)ᵀH(θ − θ*)` over the weights of one prior group.
@@ -167,20 +167,12 @@ impl Laplace {
     fn gradient_and_displacement(&self, space: &SiteSpace, gradient: &AdapterWeights) -> Result<Array4<f64>> {
         let missing = || Error::Incompatible(format!("the gradient lacks `{}`", space.site));
         let whole = gradient.get(&space.site).ok_or_else(missing)?;
-        let (map, centre) = (&self.map()[&space.site], &self.centre()[&space.site]);
+        let map = &self.map()[&space.site];
         if whole.dim() != map.dim() {
             let (expected, found) = (map.shape().to_vec(), whole.shape().to_vec());
             return Err(Error::Shape { what: format!("gradient at `{}`", space.site), expected, found });
         }
-        let displacement: Array2<f64> = match &space.coordinates {
-            // the Jacobian of A whose projection on the core is R: Bᵀ U R Vᵀ
-            Coordinates::Core(core) => {
-                let b = Site { module: space.site.module.clone(), matrix: LoraMatrix::B };
-                self.map()[&b].t().dot(&core.column_basis).dot(&core.map).dot(&core.row_basis.t())
-            }
-            _ => map - centre,
-        };
-        let pair = [space.used_rows(whole), space.used_rows(&displacement)];
+        let pair = [space.used_rows(whole), space.displacement(self.map(), self.centre())?];
         let pair = stack(Axis(0), &[pair[0].view(), pair[1].view()]);
         Ok(pair.map_err(|e| Error::numerical("layout of a gradient", e))?.insert_axis(Axis(0)))
     }

@@ -22,7 +22,7 @@ use std::path::Path;
 /// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
 pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 3;
+const FORMAT_VERSION: u64 = 4;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 
@@ -188,23 +188,23 @@ fn put_block<'a>(writer: &mut Writer<'a>, name: &str, block: &'a Block) -> Resul
 fn take_block(reader: &mut Reader, name: &str, form: PartForm) -> Result<Block> {
     let spaces = reader.each(&format!("{name}."), form.spaces, Reader::space)?;
     let width = reader.width(&spaces)?;
-    let (rotation, n_kept, n_parts, n_missing) = match form.rotation {
+    let (rotation, n_kept, n_parts) = match form.rotation {
         RotationForm::None => {
             let [space] = spaces.as_slice() else {
                 return Err(reader.format(format!("block {name} joins {} sites without a rotation", spaces.len())));
             };
-            (None, width, space.n_parts_missing(), space.n_missing())
+            (None, width, space.missing_parts().len())
         }
         RotationForm::Vectors => {
             let vectors = reader.take(&format!("{name}.vectors"), [width, width])?;
-            (Some(Rotation::Vectors(vectors)), width, 0, 0)
+            (Some(Rotation::Vectors(vectors)), width, 0)
         }
         RotationForm::Rows { blocks, directions } => {
             let rows = reader.rows(name, blocks, width)?;
             let n_rows = rows.iter().map(|block| block.n_rows()).sum();
             reader.at_most(&format!("directions of block {name}"), directions, n_rows)?;
             let from_rows = reader.take(&format!("{name}.from_rows"), [n_rows, directions])?;
-            (Some(Rotation::Rows { rows, from_rows }), directions, 1, width.saturating_sub(directions))
+            (Some(Rotation::Rows { rows, from_rows }), directions, 1)
         }
     };
     let eigenvalues = |reader: &mut Reader, part: &str, n: usize| -> Result<Array1<f64>> {
@@ -215,7 +215,7 @@ fn take_block(reader: &mut Reader, name: &str, form: PartForm) -> Result<Block> 
         }
     };
     let (kept, missing) = (eigenvalues(reader, "kept", n_kept)?, eigenvalues(reader, "missing", n_parts)?);
-    Ok(Block::from_parts(spaces, rotation, kept, missing, n_missing))
+    Ok(Block::from_parts(spaces, rotation, kept, missing))
 }
 
 fn put_quadratic<'a>(writer: &mut Writer<'a>, groups: &'a [Group]) -> Result<Vec<QuadraticForm>> {

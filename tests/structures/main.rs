@@ -2,6 +2,7 @@
 //!
 //! In f64 on the CPU, where two ways of summing differ by rounding alone.
 
+mod determined;
 mod draws;
 mod exactness;
 mod gauge;

@@ -2,10 +2,10 @@
 
 use super::{ALGEBRA, LIMITS, cases, config, fit, fixed};
 use crate::support::{device, f64_or_skip};
-use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::curvature::{AdapterSubset, CoreSpace, CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::linalg::eigh;
-use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
+use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, start_at, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
@@ -94,6 +94,66 @@ fn a_linear_model_has_its_exact_evidence_around_any_adapter() {
         for factor in [0.5, 0.9, 1.1, 2.0] {
             assert!(at(factor) < at(1.0), "λ = {best}: {} at {factor} times it, {} at it", at(factor), at(1.0));
         }
+    }
+}
+
+/// `f(x) = W₀x + s·U·R·Vᵀx` is linear in the core R: its evidence is that of Bayesian regression around R₀ = UᵀB₀A₀V.
+#[test]
+fn a_core_whose_prior_is_centred_at_another_adapter_has_its_exact_evidence() {
+    if !f64_or_skip("evidence of a core") {
+        return;
+    }
+    let (n, d, c, noise_variance) = (20, 6, 4, 0.2);
+    let base = MlpConfig { seed: 3, dtype: DType::F64, ..MlpConfig::new([d, c]) }.init(&device()).unwrap();
+    let base = attach(base, &LoraConfig::new(2), 5).unwrap();
+    let scale = base.linears()[0].adapter.as_ref().unwrap().scale;
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    let features = Array2::from_shape_fn((n, d), |_| rng.random_range(-1.0..1.0));
+    let labels: Vec<usize> = (0..n).map(|_| rng.random_range(0..c)).collect();
+    let data = Points::new(features.clone(), labels.clone()).unwrap();
+    let mut random = || -> AdapterWeights {
+        let shapes = read_adapter(&base).unwrap();
+        shapes.into_iter().map(|(site, w)| (site, w.mapv(|_| rng.random_range(-1.0..1.0)))).collect()
+    };
+    let (centre, trained) = (random(), random());
+    let model = write_adapter(start_at(base.clone(), &centre).unwrap(), &trained).unwrap();
+    let core = CoreSpace::new(&trained, "layers.0").unwrap();
+    let a = Site { module: "layers.0".into(), matrix: LoraMatrix::A };
+    let product = centre[&B()].dot(&centre[&a]);
+    let start = core.column_basis.t().dot(&product).dot(&core.row_basis);
+    // as seen by the product: what of BA − B₀A₀ a core can reach
+    let (left, right) = (core.column_basis.dot(&core.column_basis.t()), core.row_basis.dot(&core.row_basis.t()));
+    let within = left.dot(&(trained[&B()].dot(&trained[&a]) - &product)).dot(&right);
+
+    let likelihood = Likelihood::Gaussian { noise_variance };
+    let config = CurvatureConfig { likelihood, ..config(CurvatureStructure::Core) };
+    let curvature = fit_curvature(&model, &data, &config, &Control::silent()).unwrap();
+    let gradient = log_likelihood_gradient(&model, &data, likelihood, &LIMITS, &Control::silent()).unwrap();
+    let initial = LaplaceConfig { prior_mean: PriorMean::Initial, ..fixed(1.0) };
+    let laplace = Laplace::new(&model, &curvature, &initial).unwrap();
+    let scatter = laplace.groups()[0].scatter;
+    assert!((scatter / within.mapv(|v| v * v).sum() - 1.0).abs() < ALGEBRA, "{scatter}");
+
+    // dense: residuals of all items and classes at R₀, whose covariance is σ²I + s²(XVVᵀXᵀ ⊗ UUᵀ)/λ
+    let mut at_start = trained.clone();
+    at_start.insert(a, core.row_basis.t().to_owned());
+    at_start.insert(B(), core.column_basis.dot(&start));
+    let logits = super::probed_logits(&write_adapter(base, &at_start).unwrap(), &data);
+    let residual = Array2::from_shape_fn((n, c), |(i, k)| f64::from(u8::from(labels[i] == k)) - logits[[i, k]]);
+    let residual: Array1<f64> = residual.into_iter().collect();
+    let inner = features.dot(&right).dot(&features.t());
+    let laplace = laplace.with_gradient(&gradient).unwrap();
+    for lambda in [0.1, 1.0, 30.0] {
+        let covariance = Array2::from_shape_fn((n * c, n * c), |(i, j)| {
+            let prior = scale * scale * inner[[i / c, j / c]] * left[[i % c, j % c]] / lambda;
+            prior + if i == j { noise_variance } else { 0.0 }
+        });
+        let eigen = eigh(covariance.view()).unwrap();
+        let rotated = eigen.vectors.t().dot(&residual);
+        let terms = rotated.iter().zip(&eigen.values).map(|(v, e)| v * v / e + e.ln() + TAU.ln());
+        let expected = -0.5 * terms.sum::<f64>();
+        let found = laplace.log_marginal_likelihood(PriorPrecision::new(lambda).unwrap()).unwrap();
+        assert!((found / expected - 1.0).abs() < ALGEBRA, "λ = {lambda}: {found} against {expected}");
     }
 }
 

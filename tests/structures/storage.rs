@@ -102,7 +102,7 @@ fn a_damaged_file_is_refused_with_the_name_of_the_damage() {
     let damages: [(&str, Damage, &[&str]); 13] = [
         ("no header", |p| _ = p.metadata.remove(KEY), &[KEY]),
         ("other JSON", |p| p.replace("\"n_data\"", "\"n\""), &["curvature header", "`n`"]),
-        ("version", |p| p.replace("\"format_version\":2", "\"format_version\":3"), &["`3`", "supported: 2"]),
+        ("version", |p| p.replace("\"format_version\":3", "\"format_version\":2"), &["`2`", "supported: 3"]),
         (
             "structure",
             |p| p.replace("\"structure\":\"Diagonal\"", "\"structure\":\"Ekfac\""),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-pub(super) const FORMAT_VERSION: u64 = 2;
+pub(super) const FORMAT_VERSION: u64 = 3;
 /// Where the header is among the metadata.
 pub(super) const KEY: &str = "bayes_lora_curvature";
 
@@ -70,10 +70,11 @@ pub(crate) struct SpaceForm {
 #[serde(deny_unknown_fields)]
 pub(crate) enum CoordinatesForm {
     Weights,
-    /// `N.basis.wide` `[wide, kept]` and `N.basis.narrow`, with `_values`.
+    /// `N.basis.wide` `[wide, kept_wide]` and `N.basis.narrow` `[narrow, kept_narrow]`, with `_values`.
     Kronecker {
         wide_is_input: bool,
-        kept: usize,
+        kept_wide: usize,
+        kept_narrow: usize,
         wide_residual: Exact,
         narrow_residual: Exact,
     },

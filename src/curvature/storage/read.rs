@@ -108,7 +108,7 @@ impl Reader {
 
     pub(crate) fn diagonal(&mut self, name: &str, form: SpaceForm) -> Result<DiagonalSum> {
         let space = self.space(name, form)?;
-        let missing = space.n_parts_missing();
+        let missing = space.missing_parts().len();
         let width = self.width(std::slice::from_ref(&space))?;
         let kept = self.take(&format!("{name}.kept"), width)?;
         Ok(DiagonalSum { kept, missing: self.take(&format!("{name}.missing"), missing)?, space })
@@ -165,12 +165,18 @@ impl Reader {
                 self.at_most(&format!("weights of the sketched `{site}`"), n, SKETCHED_WEIGHTS)?;
                 Coordinates::Sketch(Sketch::new(width, seed, &site, n))
             }
-            CoordinatesForm::Kronecker { wide_is_input, kept, wide_residual, narrow_residual } => {
+            CoordinatesForm::Kronecker { wide_is_input, kept_wide, kept_narrow, wide_residual, narrow_residual } => {
                 let (wide, narrow) = if wide_is_input { (d_in, d_out) } else { (d_out, d_in) };
-                self.at_most(&format!("directions of `{name}.basis.wide`"), kept, wide)?;
+                let mut side = |side: &str, shape: [usize; 2], residual: Exact| {
+                    let name = format!("{name}.basis.{side}");
+                    self.at_most(&format!("directions of `{name}`"), shape[1], shape[0])?;
+                    let basis = self.take(&name, shape)?;
+                    let values = self.take(&format!("{name}_values"), shape[1])?;
+                    Ok(FactorEigen { basis, values, residual: residual.value() })
+                };
                 Coordinates::Kronecker(KroneckerBasis {
-                    wide: self.eigen(&format!("{name}.basis.wide"), [wide, kept], wide_residual)?,
-                    narrow: self.eigen(&format!("{name}.basis.narrow"), [narrow, narrow], narrow_residual)?,
+                    wide: side("wide", [wide, kept_wide], wide_residual)?,
+                    narrow: side("narrow", [narrow, kept_narrow], narrow_residual)?,
                     wide_is_input,
                 })
             }
@@ -187,10 +193,5 @@ impl Reader {
             }
         };
         Ok(SiteSpace { site, output_rows, shape: [d_out, d_in], coordinates })
-    }
-
-    fn eigen(&mut self, name: &str, shape: [usize; 2], residual: Exact) -> Result<FactorEigen> {
-        let basis = self.take(name, shape)?;
-        Ok(FactorEigen { basis, values: self.take(&format!("{name}_values"), shape[1])?, residual: residual.value() })
     }
 }

@@ -102,7 +102,8 @@ impl<'a> Writer<'a> {
                 let residual = |value| Exact::new(format_args!("residual of `{name}`"), value);
                 CoordinatesForm::Kronecker {
                     wide_is_input: basis.wide_is_input,
-                    kept: basis.wide.basis.ncols(),
+                    kept_wide: basis.wide.basis.ncols(),
+                    kept_narrow: basis.narrow.basis.ncols(),
                     wide_residual: residual(basis.wide.residual)?,
                     narrow_residual: residual(basis.narrow.residual)?,
                 }
