@@ -6,6 +6,7 @@ use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
+use crate::likelihood::categorical_fisher;
 use crate::linalg::{Eigen, eigh, matmul};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::Spectrum;
@@ -133,8 +134,11 @@ impl HeadPosterior {
 /// items are fewer than the features.
 fn by_items(features: ArrayView2<f64>, probabilities: &Array2<f64>) -> Result<(Array2<f64>, Array1<f64>)> {
     let ((n, d), c) = (features.dim(), probabilities.ncols());
-    // L = diag √p − p √pᵀ: LLᵀ = diag p − ppᵀ
-    let root = |p: ArrayView1<f64>| Array2::from_shape_fn((c, c), |(a, i)| (f64::from(a == i) - p[a]) * p[i].sqrt());
+    // L = diag √p − p √pᵀ: LLᵀ = diag p − ppᵀ; 1 − p_a is the sum of the others, which keeps its digits where the answer is sure
+    let others = |p: ArrayView1<f64>, a: usize| (0..c).filter(|&k| k != a).map(|k| p[k]).sum::<f64>();
+    let root = |p: ArrayView1<f64>| {
+        Array2::from_shape_fn((c, c), |(a, i)| if a == i { others(p, a) } else { -p[a] } * p[i].sqrt())
+    };
     let factors: Vec<Array2<f64>> = probabilities.outer_iter().map(root).collect();
     let inner = matmul(features, features.t());
     let mut gram = Array2::zeros((n * c, n * c));
@@ -160,10 +164,10 @@ fn by_items(features: ArrayView2<f64>, probabilities: &Array2<f64>) -> Result<(A
 /// The same from H itself.
 fn by_weights(features: ArrayView2<f64>, probabilities: &Array2<f64>) -> Result<(Array2<f64>, Array1<f64>)> {
     let (d, c) = (features.ncols(), probabilities.ncols());
+    let curvatures: Vec<Array2<f64>> = probabilities.outer_iter().map(categorical_fisher).collect();
     let mut hessian = Array2::zeros((c * d, c * d));
     for (a, b) in (0..c).flat_map(|a| (0..c).map(move |b| (a, b))) {
-        let (of_a, of_b) = (probabilities.column(a), probabilities.column(b));
-        let weights = if a == b { &of_a - &of_a * &of_a } else { -(&of_a * &of_b) };
+        let weights: Array1<f64> = curvatures.iter().map(|curvature| curvature[[a, b]]).collect();
         let weighted = &features * &weights.insert_axis(Axis(1));
         let block = matmul(features.t(), weighted.view());
         hessian.slice_mut(s![a * d..(a + 1) * d, b * d..(b + 1) * d]).assign(&block);

@@ -127,6 +127,40 @@ fn the_curvature_is_the_hessian_of_the_log_likelihood() {
 }
 
 #[test]
+fn the_prior_precision_of_sure_answers_has_all_its_digits() {
+    let (features, weights) = example();
+    // a part common to all rows, of which answers say nothing, and answers with 1 − p from 1e-8 down to 1e-13
+    let features = features.mapv(|v| v + 1.5);
+    let weights = arr2(&[[4.0, 3.0, 5.0], [0.1, -0.4, 0.3], [-0.6, 0.2, -0.1]]) * 1.2 + weights.mapv(|w| 0.1 * w) + 7.0;
+    for features in [features.clone(), features.slice(s![..2, ..]).to_owned()] {
+        let p = softmax(features.dot(&weights.t()).view());
+        assert!(p.column(0).iter().all(|p| 1.0 - p < 2e-8 && 1.0 - p > 0.0), "{p}");
+        // Λ = Σ_{a<b} p_a p_b (e_a − e_b)(e_a − e_b)ᵀ subtracts nothing; orthonormal contrasts leave out the common direction
+        let (h, k) = (0.5f64.sqrt(), 6f64.sqrt().recip());
+        let contrasts = arr2(&[[h, k], [-h, k], [0.0, -2.0 * k]]);
+        let mut hessian = Array2::<f64>::zeros((6, 6));
+        for (n, (a, b)) in (0..features.nrows()).flat_map(|n| [(n, (0, 1)), (n, (0, 2)), (n, (1, 2))]) {
+            let difference = &contrasts.row(a) - &contrasts.row(b);
+            let x = Array1::from_shape_fn(6, |i| difference[i / 3] * features[[n, i % 3]]);
+            let x = x.insert_axis(Axis(1));
+            hessian.scaled_add(p[[n, a]] * p[[n, b]], &x.dot(&x.t()));
+        }
+        let eigen = eigh(hessian.view()).unwrap();
+        let largest = eigen.values[5];
+        let held: Vec<usize> = (0..6).filter(|&k| eigen.values[k] > 1e-12 * largest).collect();
+        let rows = contrasts.t().dot(&weights).flatten().to_owned();
+        let seen = held.iter().map(|&k| eigen.vectors.column(k).dot(&rows).powi(2)).sum();
+        let spectrum = Spectrum { values: held.iter().map(|&k| (eigen.values[k], 1.0)).collect() };
+        let expected = spectrum.maximize(seen).unwrap().precision.value();
+        let posterior = HeadPosterior::new(features.view(), &p, None, &weights).unwrap();
+        assert_eq!(posterior.eigenvalues.len(), held.len());
+        let found = posterior.precision.value();
+        // eigenvectors of the least of six values within three digits of each other: 1e-16 of the largest over the least
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+    }
+}
+
+#[test]
 fn the_answers_of_two_classes_are_the_integral_over_the_posterior() {
     // rows (w₀, w₁) of two features: only δ = w₁ − w₀ answers, p(1|x) = ∫ sigmoid(δᵀx) N(δ) dδ
     let features = arr2(&[[1.0, 0.5], [-0.3, 1.2], [0.8, -1.0], [-1.1, -0.4]]);
