@@ -3,7 +3,7 @@
 
 mod common;
 
-use bayes_lora::posterior::LogitGauge;
+use bayes_lora::belief::LogitGauge;
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::progress::Control;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

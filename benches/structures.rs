@@ -3,9 +3,10 @@
 
 mod common;
 
+use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::models::Dataset;
-use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, LogitJacobians};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitJacobians};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use burn::module::Module;

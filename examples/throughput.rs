@@ -5,11 +5,12 @@
 //! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
 //! ```
 
+use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
 use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::models::{Pretrained, PromptClassifier};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};

@@ -2,7 +2,7 @@
 
 mod support;
 
-use bayes_lora::belief::LinkApprox;
+use bayes_lora::belief::{LinkApprox, LogitGauge};
 use bayes_lora::compare::{
     About, Cell, ClassName, Comparison, ExtraData, Outcome, Report, ReportOptions, Run, Shifted, Splits, read_runs,
 };
@@ -17,7 +17,7 @@ use bayes_lora::methods::{
     McDropout, Method, Named, Recipe, Swag, Tfb,
 };
 use bayes_lora::models::{Dataset, Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, Trainer, TrainerConfig};

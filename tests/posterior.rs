@@ -3,7 +3,7 @@
 
 mod support;
 
-use bayes_lora::belief::{LinkApprox, softmax};
+use bayes_lora::belief::{LinkApprox, LogitGauge, softmax};
 use bayes_lora::curvature::{
     Cotangents, Curvature, CurvatureConfig, FactorSum, KroneckerFactors, TokenTreatment, fit_curvature, probe,
 };
@@ -12,7 +12,7 @@ use bayes_lora::likelihood::{Likelihood, categorical_fisher};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, Spectrum};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, Spectrum};
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;

@@ -3,12 +3,13 @@
 mod support;
 
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
+use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::lora::{LoraConfig, attach, base_fingerprint, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitGauge, POSTERIOR_FILE, log_likelihood_gradient};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, POSTERIOR_FILE, log_likelihood_gradient};
 use bayes_lora::predict::{Predictive, predict_linearized};
 use bayes_lora::prior::PriorGrouping;
 use bayes_lora::progress::Control;

@@ -21,12 +21,14 @@ impl LogitBelief {
     /// `link` is used by Gaussian beliefs only. Output `[n_items, n_classes]`.
     ///
     /// # Errors
-    /// If the covariance is not positive semi-definite, or Gauss–Hermite is asked of more than two classes.
+    /// If the covariance is not positive semi-definite, Gauss–Hermite is asked of more than two classes, or a link that reads
+    /// raw variances of a covariance in the centred gauge.
     pub fn probabilities(&self, link: LinkApprox) -> Result<Array2<f64>> {
         match self {
             Self::Point { logits } => Ok(softmax(logits.view())),
             Self::Samples { .. } => Ok(self.map_items(|draws, w| w.dot(&draws), self.n_classes())),
-            Self::Gaussian { mean, covariance } => {
+            Self::Gaussian { mean, covariance, gauge } => {
+                gauge.check_serves(link)?;
                 let mut out = Array2::zeros(mean.dim());
                 for (i, mut row) in out.axis_iter_mut(Axis(0)).enumerate() {
                     row.assign(&link.probabilities(mean.row(i), covariance.index_axis(Axis(0), i))?);
@@ -56,7 +58,7 @@ impl LogitBelief {
             Self::Samples { .. } => {
                 self.map_items(|draws, w| Array1::from_vec(entropies(draws.view(), w.view()).into()), 2)
             }
-            Self::Gaussian { mean, covariance } => {
+            Self::Gaussian { mean, covariance, .. } => {
                 let mut out = Array2::zeros((mean.nrows(), 2));
                 for i in 0..mean.nrows() {
                     let (draws, w) = link.draws(mean.row(i), covariance.index_axis(Axis(0), i))?;

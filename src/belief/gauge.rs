@@ -1,6 +1,38 @@
 //! Moves covariances between the gauges of a softmax, which does not see a common shift of the logits.
 
+use super::link::LinkApprox;
+use crate::error::{Error, Result};
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayView3};
+
+/// Which covariance of an item's logits is meant: softmax does not see their common shift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum LogitGauge {
+    /// That of `f − mean_c f_c`, `PΣP` with `P = I − 11ᵀ/C`: C − 1 Jacobians give it, and softmax needs no more.
+    Centred,
+    /// That of the logits as they are, from all C Jacobians.
+    Raw,
+}
+
+impl LogitGauge {
+    /// The gauge that a link reads.
+    pub fn of(link: LinkApprox) -> Self {
+        if link.needs_raw_covariance() { Self::Raw } else { Self::Centred }
+    }
+
+    /// Checks that a covariance in this gauge serves a link. A raw one serves all.
+    ///
+    /// # Errors
+    /// If the link reads variances of single logits and the covariance is centred.
+    pub(super) fn check_serves(self, link: LinkApprox) -> Result<()> {
+        match (self, Self::of(link)) {
+            (Self::Centred, Self::Raw) => Err(Error::Incompatible(format!(
+                "{link:?} reads the variances of single logits, which a covariance in the centred gauge has lost: predict in \
+                 the raw gauge"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The covariance of `f − mean_c f_c` over the classes present (finite mean), zero elsewhere: `PΣP`, `P = I − 11ᵀ/C`.
 pub fn centre_covariance(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Array2<f64> {

@@ -10,7 +10,8 @@ use std::f64::consts::PI;
 
 /// How `E[softmax f]` under `f ~ N(m, Σ)` is computed.
 ///
-/// All forms but the two raw ones depend on differences of logits only, so they give the same answer in every gauge.
+/// All forms but the two raw ones depend on differences of logits only, so they give the same answer in every gauge; those two
+/// refuse a covariance in the centred one (see [`super::LogitGauge`]).
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum LinkApprox {
     /// Average of `softmax` over antithetic pairs of draws, the same standard normals for every item, so that the

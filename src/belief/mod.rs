@@ -3,12 +3,13 @@
 //! Every way of predicting answers with one value, [`LogitBelief`]; metrics, calibration and plots read only that.
 //!
 //! ```
-//! use bayes_lora::belief::{LinkApprox, LogitBelief};
+//! use bayes_lora::belief::{LinkApprox, LogitBelief, LogitGauge};
 //! use ndarray::{arr2, arr3};
 //!
 //! let belief = LogitBelief::Gaussian {
 //!     mean: arr2(&[[2.0, 0.0]]),
 //!     covariance: arr3(&[[[4.0, 0.0], [0.0, 4.0]]]),
+//!     gauge: LogitGauge::Raw,
 //! };
 //! let p = belief.probabilities(LinkApprox::GaussHermite { points: 32 })?;
 //! let confident = LogitBelief::Point { logits: arr2(&[[2.0, 0.0]]) };
@@ -25,7 +26,7 @@ mod softmax;
 pub use entropy::Decomposition;
 pub(crate) use entropy::entropy;
 pub(crate) use gauge::pad_classes;
-pub use gauge::{centre_covariance, contrasts_to_classes};
+pub use gauge::{LogitGauge, centre_covariance, contrasts_to_classes};
 pub use link::LinkApprox;
 pub(crate) use softmax::top_class;
 pub use softmax::{log_softmax, softmax};
@@ -50,14 +51,15 @@ pub enum LogitBelief {
         /// `[n_samples]`, unnormalised log weights.
         log_weights: Array1<f64>,
     },
-    /// A Gaussian over the logits of each item, in the **centred gauge**: a common shift of an item's logits does not
-    /// change its probabilities, and the covariance is that of `f − mean_c f_c` (`PΣP`, `P = I − 11ᵀ/C`), unless the
-    /// maker says that it is raw.
+    /// A Gaussian over the logits of each item. A common shift of an item's logits does not change its probabilities, so that
+    /// the covariance may be that of `f − mean_c f_c` alone: its gauge says so.
     Gaussian {
         /// `[n_items, n_classes]`
         mean: Array2<f64>,
         /// `[n_items, n_classes, n_classes]`
         covariance: Array3<f64>,
+        /// Which covariance it is.
+        gauge: LogitGauge,
     },
 }
 
@@ -90,7 +92,7 @@ impl LogitBelief {
                 let (n, c) = logits.dim();
                 (logits.clone(), Array3::zeros((n, c, c)))
             }
-            Self::Gaussian { mean, covariance } => (mean.clone(), covariance.clone()),
+            Self::Gaussian { mean, covariance, .. } => (mean.clone(), covariance.clone()),
             Self::Samples { logits, log_weights } => {
                 let weights = softmax(log_weights.view().insert_axis(Axis(0)));
                 let (n_samples, n, c) = logits.dim();
@@ -124,8 +126,8 @@ impl LogitBelief {
             Self::Samples { logits, log_weights } => {
                 Self::Samples { logits: logits * beta, log_weights: log_weights.clone() }
             }
-            Self::Gaussian { mean, covariance } => {
-                Self::Gaussian { mean: mean * beta, covariance: covariance * (beta * beta) }
+            Self::Gaussian { mean, covariance, gauge } => {
+                Self::Gaussian { mean: mean * beta, covariance: covariance * (beta * beta), gauge: *gauge }
             }
         }
     }
@@ -139,8 +141,8 @@ impl LogitBelief {
             return Err(Error::config("covariance factor", "positive and finite", factor));
         }
         match self {
-            Self::Gaussian { mean, covariance } => {
-                Ok(Self::Gaussian { mean: mean.clone(), covariance: covariance * factor })
+            Self::Gaussian { mean, covariance, gauge } => {
+                Ok(Self::Gaussian { mean: mean.clone(), covariance: covariance * factor, gauge: *gauge })
             }
             _ => Err(Error::Incompatible("only a Gaussian belief has a covariance to widen".into())),
         }
@@ -149,7 +151,7 @@ impl LogitBelief {
     /// Joins the beliefs of consecutive batches, in order.
     ///
     /// # Errors
-    /// If there is none, or if they differ in kind, classes or sample weights.
+    /// If there is none, or if they differ in kind, classes, sample weights or gauge.
     pub fn concatenate(parts: &[LogitBelief]) -> Result<Self> {
         let first = parts.first().ok_or_else(|| Error::empty("list of beliefs"))?;
         let differ = || Error::Incompatible("beliefs of different kinds or sizes cannot be joined".into());
@@ -177,11 +179,11 @@ impl LogitBelief {
                     log_weights: log_weights.clone(),
                 })
             }
-            Self::Gaussian { .. } => {
+            Self::Gaussian { gauge, .. } => {
                 let (mut means, mut covariances) = (Vec::new(), Vec::new());
                 for part in parts {
                     match part {
-                        Self::Gaussian { mean, covariance } => {
+                        Self::Gaussian { mean, covariance, gauge: other } if other == gauge => {
                             means.push(mean.view());
                             covariances.push(covariance.view());
                         }
@@ -191,6 +193,7 @@ impl LogitBelief {
                 Ok(Self::Gaussian {
                     mean: concatenate(Axis(0), &means).map_err(|_| differ())?,
                     covariance: concatenate(Axis(0), &covariances).map_err(|_| differ())?,
+                    gauge: *gauge,
                 })
             }
         }
@@ -203,9 +206,11 @@ impl LogitBelief {
             Self::Samples { logits, log_weights } => {
                 Self::Samples { logits: logits.select(Axis(1), indices), log_weights: log_weights.clone() }
             }
-            Self::Gaussian { mean, covariance } => {
-                Self::Gaussian { mean: mean.select(Axis(0), indices), covariance: covariance.select(Axis(0), indices) }
-            }
+            Self::Gaussian { mean, covariance, gauge } => Self::Gaussian {
+                mean: mean.select(Axis(0), indices),
+                covariance: covariance.select(Axis(0), indices),
+                gauge: *gauge,
+            },
         }
     }
 }

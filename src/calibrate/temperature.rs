@@ -164,7 +164,7 @@ impl Temperature {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::belief::LogitBelief;
+    use crate::belief::{LogitBelief, LogitGauge};
     use crate::calibrate::Calibrator;
     use ndarray::{Array1, Array3, arr2};
     use rand::rngs::ChaCha8Rng;
@@ -320,10 +320,12 @@ mod tests {
         let gaussian = LogitBelief::Gaussian {
             mean: arr2(&[[2.0, f64::NEG_INFINITY]]),
             covariance: Array3::from_elem((1, 2, 2), 4.0),
+            gauge: LogitGauge::Raw,
         };
         let expected = LogitBelief::Gaussian {
             mean: arr2(&[[1.0, f64::NEG_INFINITY]]),
             covariance: Array3::from_elem((1, 2, 2), 1.0),
+            gauge: LogitGauge::Raw,
         };
         assert_eq!(temperature.apply(&gaussian).unwrap(), expected);
         let samples = LogitBelief::Samples { logits: Array3::from_elem((3, 1, 2), 2.0), log_weights: Array1::zeros(3) };

@@ -1,6 +1,6 @@
 //! Gives every class its own weight and bias, fitted to held-out labels.
 
-use crate::belief::LogitBelief;
+use crate::belief::{LogitBelief, LogitGauge};
 use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
 use crate::calibrate::vector_newton::{Objective, identity};
 use crate::error::{Error, Result, check_finite};
@@ -122,7 +122,7 @@ impl VectorScaling {
                 }
                 LogitBelief::Samples { logits: scaled, log_weights: log_weights.clone() }
             }
-            LogitBelief::Gaussian { mean, covariance } => {
+            LogitBelief::Gaussian { mean, covariance, .. } => {
                 // M = P W P maps a logit vector in any gauge to the scaled one in the centred gauge.
                 let n = n_classes as f64;
                 let projector =
@@ -133,7 +133,8 @@ impl VectorScaling {
                 for (mut out, item) in scaled.outer_iter_mut().zip(covariance.outer_iter()) {
                     out.assign(&map.dot(&item).dot(&map.t()));
                 }
-                LogitBelief::Gaussian { mean: self.scaled(mean.view())?, covariance: scaled }
+                let mean = self.scaled(mean.view())?;
+                LogitBelief::Gaussian { mean, covariance: scaled, gauge: LogitGauge::Centred }
             }
         })
     }
@@ -272,7 +273,7 @@ mod tests {
         let samples =
             LogitBelief::Samples { logits: draws, log_weights: Array1::from_shape_fn(7, |s| s as f64 / 10.0) };
         let (mean, covariance) = samples.moments();
-        let gaussian = LogitBelief::Gaussian { mean, covariance };
+        let gaussian = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Raw };
         let (mean, covariance) = scaling.apply(&samples).unwrap().moments();
         let (gaussian_mean, gaussian_covariance) = scaling.apply(&gaussian).unwrap().moments();
         // An affine map of the logits: equal up to the rounding of seven terms of order 10.

@@ -2,12 +2,12 @@
 
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
-use crate::belief::{LinkApprox, LogitBelief};
+use crate::belief::{LinkApprox, LogitBelief, LogitGauge};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes, write_adapter};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge};
+use crate::posterior::{Laplace, repetitions_in};
 use crate::predict::{predict_linearized, predict_map, predict_sampled};
 use crate::progress::Control;
 
@@ -179,7 +179,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBel
 
     /// An item goes through the network once for each of its Jacobians, or once where rows are choices.
     fn needs(&self, data: &D, n_classes: usize) -> Needs {
-        let passes = LogitGauge::of(self.link).repetitions(data, n_classes);
+        let passes = repetitions_in(LogitGauge::of(self.link), data, n_classes);
         let bytes = self.laplace.blocks().iter().map(|block| block.bytes()).sum();
         Needs { forwards: passes, backwards: passes, bytes }
     }

@@ -3,7 +3,7 @@
 use super::belief::{Belief, Needs};
 use super::keep::{Keep, Kept};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
-use crate::belief::{LinkApprox, LogitBelief, centre_covariance, softmax};
+use crate::belief::{LinkApprox, LogitBelief, LogitGauge, centre_covariance, softmax};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::likelihood::categorical_fisher;
@@ -245,13 +245,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for HeadBelief {
             });
         }
         let mut covariance = self.posterior.covariance(&features);
-        if !self.link.needs_raw_covariance() {
+        let gauge = LogitGauge::of(self.link);
+        if gauge == LogitGauge::Centred {
             for (item, mut raw) in covariance.outer_iter_mut().enumerate() {
                 let centred = centre_covariance(mean.row(item), raw.view());
                 raw.assign(&centred);
             }
         }
-        Ok(LogitBelief::Gaussian { mean, covariance })
+        Ok(LogitBelief::Gaussian { mean, covariance, gauge })
     }
 
     fn needs(&self, _data: &D, _n_classes: usize) -> Needs {

@@ -177,7 +177,8 @@ fn the_answers_of_two_classes_are_the_integral_over_the_posterior() {
     let centre = &weights.row(1) - &weights.row(0);
 
     let tests = arr2(&[[1.5, -0.7], [0.2, 0.3], [-2.0, 1.0]]);
-    let belief = LogitBelief::Gaussian { mean: tests.dot(&weights.t()), covariance: posterior.covariance(&tests) };
+    let (mean, covariance) = (tests.dot(&weights.t()), posterior.covariance(&tests));
+    let belief = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Raw };
     let found = belief.probabilities(LinkApprox::GaussHermite { points: 64 }).unwrap();
     for (item, x) in tests.outer_iter().enumerate() {
         // trapezoids in both whitened directions: exact to rounding for an analytic integrand within ±9 standard deviations

@@ -3,11 +3,12 @@
 use super::belief::{LinearizedBelief, SampledBelief};
 use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
+use crate::belief::LogitGauge;
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::error::{Error, Result};
 use crate::likelihood::Likelihood;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, log_likelihood_gradient};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
 
@@ -181,7 +182,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
                 let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
                 laplace = laplace.with_prior_precisions(tuned.precisions)?;
                 spent.labelled = data.n_items();
-                data.n_items() * LogitGauge::Centred.repetitions(data, n_classes)
+                data.n_items() * repetitions_in(LogitGauge::Centred, data, n_classes)
             }
         };
         spent.forwards += more_passes;

@@ -120,6 +120,7 @@ impl std::fmt::Display for Dispersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::belief::LogitGauge;
     use ndarray::Array3;
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
     use rand_distr::{Distribution, StandardNormal};
@@ -131,7 +132,7 @@ mod tests {
         let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
         let mean = Array2::from_shape_fn((n, 2), |_| 3.0 * normal());
         let covariance = Array3::from_shape_fn((n, 2, 2), |(_, a, b)| if a == b { 2.0 } else { 0.0 });
-        let belief = LogitBelief::Gaussian { mean, covariance };
+        let belief = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Raw };
         let truth = belief.widened(kappa).unwrap().probabilities(LinkApprox::GaussHermite { points: 32 }).unwrap();
         let labels = truth.outer_iter().map(|p| usize::from(rng.random::<f64>() > p[0])).collect();
         (belief, labels)

@@ -1,10 +1,10 @@
 //! Tunes prior precisions on labelled held-out items, without a second pass through the network.
 
 use super::block::Block;
-use super::jacobians::{LogitGauge, LogitJacobians};
+use super::jacobians::{LogitJacobians, repetitions_in};
 use super::laplace::Laplace;
 use crate::batches::for_each_batch;
-use crate::belief::{LinkApprox, LogitBelief};
+use crate::belief::{LinkApprox, LogitBelief, LogitGauge};
 use crate::curvature::Projection;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
@@ -160,7 +160,7 @@ impl HeldOut {
         let levels: Vec<Levels> = laplaces.iter().map(|laplace| Levels::new(laplace)).collect();
         let gauge = LogitGauge::Centred;
         let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
-        let plan = data.plan(limits.shared_by(gauge.repetitions(data, n_classes)), BatchOrder::ByLength)?;
+        let plan = data.plan(limits.shared_by(repetitions_in(gauge, data, n_classes)), BatchOrder::ByLength)?;
         let work = |indices: &[usize]| {
             let mut batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
             for (row, &item) in indices.iter().enumerate() {
@@ -229,7 +229,7 @@ impl HeldOut {
                 covariance.index_axis_mut(Axis(0), item).assign(&of_classes.index_axis(Axis(0), row));
             }
         }
-        Ok(LogitBelief::Gaussian { mean, covariance })
+        Ok(LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Centred })
     }
 
     /// Mean negative log-likelihood of the labels, in nats.

@@ -1,6 +1,6 @@
 //! Runs the network on a batch and keeps the logits and their Jacobians on the host.
 
-use crate::belief::{LinkApprox, centre_covariance, contrasts_to_classes, pad_classes};
+use crate::belief::{LogitGauge, centre_covariance, contrasts_to_classes, pad_classes};
 use crate::curvature::{Cotangents, probe, repetitions};
 use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
@@ -8,32 +8,17 @@ use crate::tape::Site;
 use ndarray::{Array2, Array3, Array4, Axis};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Which covariance of an item's logits is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogitGauge {
-    /// That of `f − mean_c f_c`: the C − 1 contrasts suffice, and softmax needs no more.
-    Centred,
-    /// That of the logits as they are, from all C Jacobians.
-    Raw,
+/// The combinations of logits whose Jacobians give a covariance in a gauge.
+fn cotangents(gauge: LogitGauge) -> Cotangents<'static> {
+    match gauge {
+        LogitGauge::Centred => Cotangents::Contrasts,
+        LogitGauge::Raw => Cotangents::Classes,
+    }
 }
 
-impl LogitGauge {
-    /// The gauge that a link reads.
-    pub fn of(link: LinkApprox) -> Self {
-        if link.needs_raw_covariance() { Self::Raw } else { Self::Centred }
-    }
-
-    fn cotangents(self) -> Cotangents<'static> {
-        match self {
-            Self::Centred => Cotangents::Contrasts,
-            Self::Raw => Cotangents::Classes,
-        }
-    }
-
-    /// How often a batch of `data` is repeated for its several Jacobians.
-    pub(crate) fn repetitions<D: Dataset>(self, data: &D, n_classes: usize) -> usize {
-        repetitions(data, self.cotangents().count(n_classes))
-    }
+/// How often a batch of `data` is repeated for its several Jacobians in a gauge.
+pub(crate) fn repetitions_in<D: Dataset>(gauge: LogitGauge, data: &D, n_classes: usize) -> usize {
+    repetitions(data, cotangents(gauge).count(n_classes))
 }
 
 /// One batch's logits and the Jacobians of K combinations of them; no posterior has entered yet.
@@ -60,7 +45,7 @@ impl LogitJacobians {
         sites: &BTreeSet<Site>,
     ) -> Result<Self> {
         let input = batch_for(model, data, indices)?;
-        let pass = probe(model, &input, gauge.cotangents())?;
+        let pass = probe(model, &input, cotangents(gauge))?;
         let wanted = pass.sites.iter().filter(|probed| sites.contains(&probed.site));
         let sites = wanted.map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
         Ok(Self {

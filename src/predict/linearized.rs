@@ -1,12 +1,12 @@
 //! Predicts with the network linearised around the trained adapter: `f* ~ N(f_MAP, J Σ Jᵀ)`.
 
 use super::rows::rows;
-use crate::belief::LogitBelief;
+use crate::belief::{LogitBelief, LogitGauge};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge, LogitJacobians};
+use crate::posterior::{Laplace, LogitJacobians, repetitions_in};
 use crate::progress::Control;
 use ndarray::{Array2, Array3, Axis, s};
 
@@ -46,7 +46,7 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     let model = model.valid();
     laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model))?;
     let (n, c) = (data.n_items(), model.n_classes());
-    let batches = data.plan(limits.shared_by(gauge.repetitions(data, c)), BatchOrder::ByLength)?;
+    let batches = data.plan(limits.shared_by(repetitions_in(gauge, data, c)), BatchOrder::ByLength)?;
     let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
     // a row is an item's logits, then their covariance under each posterior
     let width = c + laplaces.len() * c * c;
@@ -74,6 +74,7 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     let of = |k: usize| LogitBelief::Gaussian {
         mean: mean.to_owned(),
         covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
+        gauge,
     };
     Ok((0..laplaces.len()).map(of).collect())
 }

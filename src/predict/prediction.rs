@@ -1,11 +1,11 @@
 //! One call for every way of predicting, and one value for what it says.
 
 use super::{linearized::predict_linearized, map::predict_map, sampled::predict_sampled};
-use crate::belief::{Decomposition, LinkApprox, LogitBelief};
+use crate::belief::{Decomposition, LinkApprox, LogitBelief, LogitGauge};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{Laplace, LogitGauge};
+use crate::posterior::Laplace;
 use crate::progress::Control;
 use ndarray::Array2;
 

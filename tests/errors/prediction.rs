@@ -1,7 +1,7 @@
 //! Predictions that come to nothing.
 
 use super::{LIMITS, adapted_mlp, check, mlp, points, silent};
-use bayes_lora::belief::{LinkApprox, LogitBelief};
+use bayes_lora::belief::{LinkApprox, LogitBelief, LogitGauge};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Error;
 use bayes_lora::lora::{read_adapter, write_adapter};
@@ -32,10 +32,20 @@ fn a_bad_prediction_is_refused_by_name_and_numbers() {
         (
             "quadrature over three classes",
             || {
-                let belief = LogitBelief::Gaussian { mean: Array2::zeros((1, 3)), covariance: Array3::ones((1, 3, 3)) };
+                let (mean, covariance) = (Array2::zeros((1, 3)), Array3::ones((1, 3, 3)));
+                let belief = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Centred };
                 belief.probabilities(LinkApprox::GaussHermite { points: 8 }).map(|_| ())
             },
             &["classes", "expected 2", "found 3"],
+        ),
+        (
+            "raw variances of a centred covariance",
+            || {
+                let (mean, covariance) = (Array2::zeros((1, 3)), Array3::zeros((1, 3, 3)));
+                let belief = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Centred };
+                belief.probabilities(LinkApprox::RawProbit).map(|_| ())
+            },
+            &["RawProbit", "centred gauge"],
         ),
     ]);
 }

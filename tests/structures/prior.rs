@@ -2,13 +2,13 @@
 
 use super::{LIMITS, adapted_for, cases, config, fit, fixed};
 use crate::support::{continuation_dataset, device, relative_error};
-use bayes_lora::belief::LinkApprox;
+use bayes_lora::belief::{LinkApprox, LogitGauge};
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::likelihood::Likelihood;
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{MlpConfig, Points};
-use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, LogitGauge, Spectrum};
+use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, Spectrum};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
 use bayes_lora::progress::Control;
