@@ -157,7 +157,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_mean, ..LaplaceConfig::default() })?;
         seconds.push(clock.elapsed().as_secs_f64());
         let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
-        let quadratic = curvature.config.structure.is_exact().then(|| at_mode(&laplace)).transpose()?;
+        let quadratic = curvature.config.structure.plan().is_exact().then(|| at_mode(&laplace)).transpose()?;
         // the sums go here: those of thirty structures would fill the memory
         let (config, sums_bytes) = (curvature.config.clone(), curvature.bytes());
         candidates.push(Candidate { name: name(&config), config, sums_bytes, laplace, quadratic });
@@ -205,7 +205,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
             // the prior of a core is in other units
-            match index.filter(|_| !config.structure.is_of_cores()) {
+            match index.filter(|_| !config.structure.plan().coordinates.is_of_modules()) {
                 Some(index) => Ok(Some(compare(&test[k].belief(&yardstick)?, &test[index].belief(&yardstick)?)?)),
                 None => Ok(None),
             }

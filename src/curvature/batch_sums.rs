@@ -2,9 +2,9 @@
 
 use super::config::CurvatureConfig;
 use super::fisher::{LabelledItem, TokenTreatment};
+use super::plan::Source;
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
-use super::structure::CurvatureStructure;
 use crate::belief::{log_softmax, softmax};
 use crate::error::{Error, Result, check_finite};
 use crate::likelihood::Likelihood;
@@ -91,11 +91,11 @@ pub(super) fn batch_sums<M: Classifier>(
         RowMeaning::Item => None,
         RowMeaning::Choice { choices } => Some(output_curvatures(&pass, choices, items, shared)?),
     };
-    let factors = |config: &CurvatureConfig| match config.structure {
-        CurvatureStructure::Kronecker => increments(&pass, curvatures.as_ref(), config),
-        _ => Ok(Vec::new()),
+    let factors = |config: &CurvatureConfig| match config.plan().source {
+        Source::Factors => increments(&pass, curvatures.as_ref(), config),
+        Source::Jacobians => Ok(Vec::new()),
     };
-    let reads_jacobians = configs.iter().any(|config| config.structure.reads_jacobians());
+    let reads_jacobians = configs.iter().any(|config| config.plan().source == Source::Jacobians);
     Ok(BatchSums {
         item_keys: items.iter().map(|item| item.key).collect(),
         log_likelihood: log_likelihood(&pass.logits, &labels, likelihood),

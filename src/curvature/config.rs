@@ -1,6 +1,7 @@
 //! Says how curvature is fitted.
 
 use super::fisher::{FisherKind, TokenTreatment};
+use super::plan::{CoordinateKind, Plan};
 use super::sketch::RandomProjection;
 use super::structure::{AdapterSubset, CurvatureStructure};
 use crate::data::BatchLimits;
@@ -27,7 +28,7 @@ pub struct CurvatureConfig {
     pub dense_limit: Option<usize>,
     /// Rank of factors wider than `dense_limit`.
     pub low_rank: usize,
-    /// Random projection of the Jacobians of function space; `None` keeps them whole.
+    /// Random projection of Jacobians that are held as rows, as those of function space; `None` keeps them whole.
     pub projection: Option<RandomProjection>,
     /// Most bytes that the sums may take; a larger plan is refused before anything runs.
     pub memory_limit: Option<u64>,
@@ -60,6 +61,20 @@ impl CurvatureConfig {
         Self { structure, ..Self::default() }
     }
 
+    /// The structure's plan, in random sums of the weights where a projection is asked for.
+    pub fn plan(&self) -> Plan {
+        match (self.structure.plan(), self.projection) {
+            (plan, Some(_)) if plan.takes_projection() => Plan { coordinates: CoordinateKind::Sketch, ..plan },
+            (plan, _) => plan,
+        }
+    }
+
+    /// The settings of the pass that must run first: that of the Kronecker factors where a structure needs their bases.
+    pub(super) fn first_pass(&self) -> Self {
+        let structure = if self.plan().needs_factors_first() { CurvatureStructure::Kronecker } else { self.structure };
+        Self { structure, ..self.clone() }
+    }
+
     /// True if a factor of this width is kept dense beside one of width `other`.
     pub(super) fn is_dense(&self, width: usize, other: usize) -> bool {
         self.dense_limit.is_none_or(|limit| width <= limit.max(other))
@@ -84,7 +99,7 @@ impl CurvatureConfig {
                 ("likelihood", format!("{:?}", c.likelihood)),
                 ("projection", format!("{:?}", c.projection)),
             ];
-            if self.structure.has_factors() {
+            if self.plan().coordinates == CoordinateKind::Kronecker {
                 settings.extend([
                     ("treatment", format!("{:?}", c.treatment)),
                     ("dense_limit", format!("{:?}", c.dense_limit)),
@@ -117,14 +132,22 @@ impl CurvatureConfig {
             if width == 0 {
                 return Err(Error::config("projection width", "at least 1", 0));
             }
-            if self.structure != CurvatureStructure::FunctionSpace {
+            if !self.structure.plan().takes_projection() {
                 return Err(Error::Incompatible(format!(
-                    "a random projection is for function space; {} holds no Jacobians of all weights",
+                    "a random projection is for rows of weights, as in function space; {} holds none",
                     self.structure
                 )));
             }
         }
-        if self.structure.is_of_cores() && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB) {
+        let plan = self.structure.plan();
+        plan.check()?;
+        if plan.coordinates == CoordinateKind::Sketch && self.projection.is_none() {
+            return Err(Error::Incompatible(format!(
+                "{} needs the width and seed of a random projection",
+                self.structure
+            )));
+        }
+        if plan.coordinates.is_of_modules() && matches!(self.subset, AdapterSubset::OnlyA | AdapterSubset::OnlyB) {
             return Err(Error::Incompatible(format!(
                 "a core has no separate A and B, so the subset {:?} has no meaning there",
                 self.subset

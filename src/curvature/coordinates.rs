@@ -1,6 +1,6 @@
 //! Describes the coordinates in which a structure holds the curvature of a site.
 
-use super::{core_space::CoreSpace, kron_basis::KroneckerBasis, sketch::Sketch};
+use super::{core_space::CoreSpace, kron_basis::KroneckerBasis, plan::CoordinateKind, sketch::Sketch};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::tape::Site;
@@ -18,6 +18,18 @@ pub enum Coordinates {
     Sketch(Sketch),
     /// The core between the adapter's own column and row spaces; the site is the module's A.
     Core(CoreSpace),
+}
+
+impl Coordinates {
+    /// Which kind they are of.
+    pub fn kind(&self) -> CoordinateKind {
+        match self {
+            Self::Weights => CoordinateKind::Weights,
+            Self::Kronecker(_) => CoordinateKind::Kronecker,
+            Self::Sketch(_) => CoordinateKind::Sketch,
+            Self::Core(_) => CoordinateKind::Core,
+        }
+    }
 }
 
 /// The part of the weights that one site's coordinates speak of.

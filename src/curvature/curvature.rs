@@ -4,7 +4,7 @@ use super::config::CurvatureConfig;
 use super::diagonal::DiagonalSum;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
-use super::structure::CurvatureStructure;
+use super::plan::{Coupling, Held, Plan, Source};
 use crate::error::{Error, Result};
 use crate::lora::{AdapterWeights, adapter_fingerprint, check_same_adapter};
 use std::collections::BTreeSet;
@@ -30,20 +30,20 @@ pub struct Curvature {
 /// The sums of a structure.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CurvatureSums {
-    /// [`CurvatureStructure::Kronecker`]: two factors a site, in forward order.
+    /// Of [`Source::Factors`]: two factors a site, in forward order.
     Kronecker(Vec<KroneckerFactors>),
-    /// [`CurvatureStructure::Diagonal`] and [`CurvatureStructure::Ekfac`]: one number a coordinate.
+    /// Of Jacobians, uncoupled: one number a coordinate.
     Diagonal(Vec<DiagonalSum>),
-    /// The others: blocks of sites with all their correlations.
+    /// Of Jacobians, coupled: blocks of sites with all their correlations.
     Joint(Vec<JointSum>),
 }
 
 impl Curvature {
     /// What is known of no item, at the adapter of a fingerprint.
     pub(super) fn empty(config: CurvatureConfig, adapter_fingerprint: u64) -> Self {
-        let sums = match config.structure {
-            CurvatureStructure::Kronecker => CurvatureSums::Kronecker(Vec::new()),
-            CurvatureStructure::Diagonal | CurvatureStructure::Ekfac => CurvatureSums::Diagonal(Vec::new()),
+        let sums = match config.plan() {
+            Plan { source: Source::Factors, .. } => CurvatureSums::Kronecker(Vec::new()),
+            Plan { coupling: Coupling::None, .. } => CurvatureSums::Diagonal(Vec::new()),
             _ => CurvatureSums::Joint(Vec::new()),
         };
         let item_keys = BTreeSet::new();
@@ -102,7 +102,7 @@ impl Curvature {
             (CurvatureSums::Diagonal(a), CurvatureSums::Diagonal(b)) => merge_sites(a, b, DiagonalSum::merge)?,
             (CurvatureSums::Joint(a), CurvatureSums::Joint(b)) => {
                 merge_sites(a, b, JointSum::merge)?;
-                if self.config.structure != CurvatureStructure::FunctionSpace {
+                if let Coupling::Site(Held::Smaller) | Coupling::All(Held::Smaller) = self.config.plan().coupling {
                     a.iter_mut().for_each(JointSum::shrink);
                 }
             }

@@ -3,6 +3,7 @@
 use super::config::CurvatureConfig;
 use super::core_space::CoreSpace;
 use super::fit::adapted_sites;
+use super::plan::{CoordinateKind, Coupling, Held, Source};
 use super::probe::{jacobians_per_item, repetitions};
 use super::structure::CurvatureStructure;
 use crate::data::BatchOrder;
@@ -10,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::linalg::LowRankSum;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
-use crate::tape::LoraMatrix;
 use burn::tensor::DType;
 use std::collections::BTreeMap;
 
@@ -63,7 +63,6 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     config: &CurvatureConfig,
 ) -> Result<CurvatureCost> {
     let config = &with_dense_limit(model, data, config)?;
-    let structure = config.structure;
     let adapter = read_adapter(model)?;
     let sites = config.subset.select(&adapted_sites(model))?;
     let columns = config.fisher.n_columns(config.likelihood, model.n_classes());
@@ -73,39 +72,43 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     let shapes: Vec<(u64, u64)> =
         sites.iter().filter_map(|s| adapter.get(s)).map(|w| (w.nrows() as u64, w.ncols() as u64)).collect();
     let n_weights: u64 = shapes.iter().map(|(rows, columns)| rows * columns).sum();
-    // a matrix, or the rows if they are fewer than the unknowns
-    let joint = |n: u64| if n_rows < n { element * n_rows * n } else { 8 * n * n };
     let factor = |width: u64, other: u64| {
         let dense = config.is_dense(width as usize, other as usize);
         8 * width * if dense { width } else { (config.low_rank as u64).min(width) }
     };
     let factors = || shapes.iter().map(|&(d_out, d_in)| factor(d_in, d_out) + factor(d_out, d_in)).sum::<u64>();
-    let (bytes, n_unknowns, passes) = match structure {
-        CurvatureStructure::Full => (8 * n_weights * n_weights, n_weights, 1),
-        CurvatureStructure::SiteBlock => (shapes.iter().map(|(r, c)| joint(r * c)).sum(), n_weights, 1),
-        CurvatureStructure::Diagonal => (8 * n_weights, n_weights, 1),
-        CurvatureStructure::Kronecker => (factors(), n_weights, 1),
-        CurvatureStructure::Ekfac => (factors() + 8 * n_weights, n_weights, 2),
-        CurvatureStructure::FunctionSpace => {
-            let share = |(rows, columns): &(u64, u64)| match config.projection {
-                Some(projection) => projection.share((rows * columns) as usize, n_weights as usize) as u64,
-                None => rows * columns,
-            };
-            let n: u64 = shapes.iter().map(share).sum();
-            (element * n_rows * n, n, 1)
+    let plan = config.plan();
+    let widths: Vec<u64> = match plan.coordinates {
+        CoordinateKind::Weights | CoordinateKind::Kronecker => shapes.iter().map(|(r, c)| r * c).collect(),
+        CoordinateKind::Sketch => {
+            let projection = config.projection.ok_or_else(|| Error::empty("random projection"))?;
+            let share = |(r, c): &(u64, u64)| projection.share((r * c) as usize, n_weights as usize) as u64;
+            shapes.iter().map(share).collect()
         }
-        CurvatureStructure::Core | CurvatureStructure::CoreBlock => {
-            let cores = sites.iter().filter(|site| site.matrix == LoraMatrix::A);
-            let unknowns = cores.map(|site| Ok(CoreSpace::new(&adapter, &site.module)?.n_unknowns() as u64));
-            let unknowns = unknowns.collect::<Result<Vec<u64>>>()?;
-            let n = unknowns.iter().sum();
-            let is_one_block = structure == CurvatureStructure::Core;
-            (if is_one_block { joint(n) } else { unknowns.into_iter().map(joint).sum() }, n, 1)
+        CoordinateKind::Core => {
+            let modules = sites.iter().filter(|site| plan.coordinates.speaks_of(site)).map(|site| &site.module);
+            let unknowns = modules.map(|module| Ok(CoreSpace::new(&adapter, module)?.n_unknowns() as u64));
+            unknowns.collect::<Result<_>>()?
         }
     };
+    let n_unknowns: u64 = widths.iter().sum();
+    let joint = |held: Held, n: u64| match held {
+        Held::Matrix => 8 * n * n,
+        Held::Rows => element * n_rows * n,
+        Held::Smaller if n_rows < n => element * n_rows * n,
+        Held::Smaller => 8 * n * n,
+    };
+    let mut bytes = if plan.coordinates == CoordinateKind::Kronecker { factors() } else { 0 };
+    if plan.source == Source::Jacobians {
+        bytes += match plan.coupling {
+            Coupling::None => 8 * n_unknowns,
+            Coupling::Site(held) => widths.into_iter().map(|n| joint(held, n)).sum(),
+            Coupling::All(held) => joint(held, n_unknowns),
+        };
+    }
     let rows_per_item = if data.rows_are_choices() { model.n_classes() } else { 1 };
-    let network_rows = (data.n_items() * rows_per_item * copies) as u64 * passes;
-    Ok(CurvatureCost { structure, bytes, n_unknowns, n_rows, network_rows })
+    let network_rows = (data.n_items() * rows_per_item * copies * plan.passes()) as u64;
+    Ok(CurvatureCost { structure: config.structure, bytes, n_unknowns, n_rows, network_rows })
 }
 
 /// Operations of a decomposition of width d are about this times d³: 0.04 s at 576, 0.5 s at 1,536 and 18 s at 4,096, where
@@ -141,7 +144,7 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
     data: &D,
     config: &CurvatureConfig,
 ) -> Result<CurvatureConfig> {
-    if config.dense_limit.is_some() || !config.structure.has_factors() {
+    if config.dense_limit.is_some() || config.plan().coordinates != CoordinateKind::Kronecker {
         return Ok(config.clone());
     }
     let adapter = read_adapter(model)?;

@@ -11,6 +11,7 @@ use super::fisher::LabelledItem;
 use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::kron_basis::KroneckerBasis;
+use super::plan::{CoordinateKind, Coupling, Held};
 use super::probe::{jacobians_per_item, repetitions};
 use super::site_rows::SiteRows;
 use super::sketch::Sketch;
@@ -19,13 +20,15 @@ use super::unfinished::UnfinishedPass;
 use crate::batches::for_each_batch;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
+use crate::likelihood::Likelihood;
 use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
-use crate::models::{Classifier, Dataset, batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
 use crate::tape::{LoraMatrix, Site};
 use burn::tensor::DType;
-use ndarray::Axis;
+use ndarray::{Array2, Axis};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sums the curvature of the adapter on `data` in the structure of `config`; dropout is off, pads count for nothing.
 ///
@@ -59,22 +62,18 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
     let configs = configs.iter().map(|config| with_dense_limit(model, data, config)).collect::<Result<Vec<_>>>()?;
     let costs = configs.iter().map(|config| estimate_cost(model, data, config)).collect::<Result<Vec<_>>>()?;
     check_memory(&costs, configs.iter().filter_map(|config| config.memory_limit).min())?;
-    // EKFAC starts from Kronecker factors
-    let first = |config: &CurvatureConfig| match config.structure {
-        CurvatureStructure::Ekfac => CurvatureConfig { structure: CurvatureStructure::Kronecker, ..config.clone() },
-        _ => config.clone(),
-    };
     let mut jobs: Vec<Job> = Vec::new();
-    for config in configs.iter().map(first) {
+    for config in configs.iter().map(CurvatureConfig::first_pass) {
         if jobs.iter().all(|job| job.config != config) {
             jobs.push(Job { config, bases: BTreeMap::new() });
         }
     }
     let mut fitted = passes(model, data, jobs, control)?;
     let mut corrections = Vec::new();
-    for config in configs.iter().filter(|config| config.structure == CurvatureStructure::Ekfac) {
-        let kronecker = fitted.iter().find(|c| c.config == first(config));
-        corrections.push(Job::correction(kronecker.ok_or_else(|| Error::empty("Kronecker curvature"))?)?);
+    for config in configs.iter().filter(|config| config.plan().needs_factors_first()) {
+        let first = fitted.iter().find(|c| c.config == config.first_pass());
+        let first = first.ok_or_else(|| Error::empty("Kronecker curvature"))?;
+        corrections.push(Job::in_bases_of(first, config.structure)?);
     }
     fitted.extend(passes(model, data, corrections, control)?);
     let mut fitted: Vec<Option<Curvature>> = fitted.into_iter().map(Some).collect();
@@ -102,7 +101,7 @@ pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<Curvature> {
     kronecker.check_fitted_at(&read_adapter(model)?)?;
-    let mut fitted = passes(model, data, vec![Job::correction(kronecker)?], control)?;
+    let mut fitted = passes(model, data, vec![Job::in_bases_of(kronecker, CurvatureStructure::Ekfac)?], control)?;
     Ok(fitted.swap_remove(0))
 }
 
@@ -135,17 +134,17 @@ fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {
 /// One curvature to be summed.
 struct Job {
     config: CurvatureConfig,
-    /// The eigenbases of EKFAC.
+    /// The eigenbases of Kronecker factors, where the structure's coordinates are these.
     bases: BTreeMap<Site, KroneckerBasis>,
 }
 
 impl Job {
-    fn correction(kronecker: &Curvature) -> Result<Self> {
+    fn in_bases_of(kronecker: &Curvature, structure: CurvatureStructure) -> Result<Self> {
         let basis = |factors: &KroneckerFactors| {
             Ok((factors.site.clone(), KroneckerBasis::new(factors, kronecker.normalizer(factors))?))
         };
         Ok(Self {
-            config: CurvatureConfig { structure: CurvatureStructure::Ekfac, ..kronecker.config.clone() },
+            config: CurvatureConfig { structure, ..kronecker.config.clone() },
             bases: kronecker.kronecker_factors()?.iter().map(basis).collect::<Result<_>>()?,
         })
     }
@@ -188,15 +187,18 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut curvatures: Vec<Curvature> =
         configs.iter().map(|config| Curvature::empty(config.clone(), fingerprint)).collect();
     let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
+    let without_choice = AtomicBool::new(shared.likelihood == Likelihood::Categorical);
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
+        without_choice.fetch_and(!has_choice(&input, model.n_classes()), Ordering::Relaxed);
         let item = |&i: &usize| LabelledItem { id: data.item_id(i), key: data.item_key(i), label: data.label(i) };
         let items: Vec<LabelledItem> = indices.iter().map(item).collect();
         batch_sums(&model, &input, &items, &configs, &sites)
     };
     let take_up = |saver| UnfinishedPass::take_up(saver, &model, data, &batches, &mut curvatures);
     let mut unfinished = control.saver().map(take_up).transpose()?;
-    let mut next = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
+    let begin = unfinished.as_ref().map_or(0, UnfinishedPass::begin);
+    let mut next = begin;
     for_each_batch("curvature", &batches[next..], control, work, |_, mut batch| {
         for (index, (curvature, job)) in curvatures.iter_mut().zip(&jobs).enumerate() {
             if !unfinished.as_ref().is_some_and(|pass| pass.has(index, next)) {
@@ -210,7 +212,20 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
         }
         Ok(())
     })?;
+    if begin == 0 && without_choice.into_inner() {
+        return Err(Error::Incompatible(format!(
+            "none of the {} items has two choices or more: its only choice has probability 1 whatever the weights are, so \
+             there is no curvature",
+            data.n_items()
+        )));
+    }
     Ok(curvatures)
+}
+
+/// True if some item has more than one class.
+fn has_choice<I: ClassifierInput>(input: &I, n_classes: usize) -> bool {
+    let several = |mask: &Array2<bool>| mask.outer_iter().any(|item| item.iter().filter(|has| **has).count() > 1);
+    input.class_mask().map_or(n_classes > 1, several)
 }
 
 /// Checks that every batch passes the same sites.
@@ -261,8 +276,10 @@ impl Spaces<'_> {
                     let spaces = self.of(&curvature.config, bases, &batch.rows)?;
                     *sums = spaces.into_iter().map(DiagonalSum::new).collect();
                 }
-                check_count(sums.len(), batch.rows.len())?;
-                sums.iter_mut().zip(&batch.rows).try_for_each(|(sum, rows)| sum.add(rows))?;
+                let kind = curvature.config.plan().coordinates;
+                let rows: Vec<&SiteRows> = batch.rows.iter().filter(|rows| kind.speaks_of(&rows.site)).collect();
+                check_count(sums.len(), rows.len())?;
+                sums.iter_mut().zip(rows).try_for_each(|(sum, rows)| sum.add(rows))?;
             }
             CurvatureSums::Joint(blocks) => {
                 if blocks.is_empty() {
@@ -291,45 +308,41 @@ impl Spaces<'_> {
                 coordinates,
             }
         };
-        let structure = config.structure;
+        let kind = config.plan().coordinates;
         let n_weights = |rows: &SiteRows| rows.rows.len() / rows.rows.len_of(Axis(0)).max(1);
         let n_total = rows.iter().map(n_weights).sum();
-        let coordinates = |rows: &SiteRows| match structure {
-            CurvatureStructure::Ekfac => {
-                let basis = bases.get(&rows.site);
-                let basis = basis.ok_or_else(|| Error::empty(format!("Kronecker basis of `{}`", rows.site)))?;
-                Ok(Coordinates::Kronecker(basis.clone()))
-            }
-            CurvatureStructure::Core | CurvatureStructure::CoreBlock => {
-                Ok(Coordinates::Core(CoreSpace::new(self.adapter, &rows.site.module)?))
-            }
-            _ => Ok(match config.projection {
-                Some(projection) => {
+        let coordinates = |rows: &SiteRows| -> Result<Coordinates> {
+            Ok(match kind {
+                CoordinateKind::Weights => Coordinates::Weights,
+                CoordinateKind::Sketch => {
+                    let projection = config.projection.ok_or_else(|| Error::empty("random projection"))?;
                     let n = n_weights(rows);
                     Coordinates::Sketch(Sketch::new(projection.share(n, n_total), projection.seed, &rows.site, n))
                 }
-                None => Coordinates::Weights,
-            }),
+                CoordinateKind::Kronecker => {
+                    let basis = bases.get(&rows.site);
+                    let basis = basis.ok_or_else(|| Error::empty(format!("Kronecker basis of `{}`", rows.site)))?;
+                    Coordinates::Kronecker(basis.clone())
+                }
+                CoordinateKind::Core => Coordinates::Core(CoreSpace::new(self.adapter, &rows.site.module)?),
+            })
         };
-        let speaks = |rows: &&SiteRows| !structure.is_of_cores() || rows.site.matrix == LoraMatrix::A;
-        rows.iter().filter(speaks).map(|rows| Ok(space(rows, coordinates(rows)?))).collect()
+        rows.iter().filter(|rows| kind.speaks_of(&rows.site)).map(|rows| Ok(space(rows, coordinates(rows)?))).collect()
     }
 
     fn blocks(&self, config: &CurvatureConfig, rows: &[SiteRows]) -> Result<Vec<JointSum>> {
         let spaces = self.of(config, &BTreeMap::new(), rows)?;
-        let structure = config.structure;
-        let groups: Vec<Vec<SiteSpace>> = match structure {
-            CurvatureStructure::SiteBlock | CurvatureStructure::CoreBlock => {
-                spaces.into_iter().map(|space| vec![space]).collect()
-            }
-            _ => vec![spaces],
+        let (groups, held): (Vec<Vec<SiteSpace>>, Held) = match config.plan().coupling {
+            Coupling::None => return Err(Error::empty("coupling of a joint sum")),
+            Coupling::Site(held) => (spaces.into_iter().map(|space| vec![space]).collect(), held),
+            Coupling::All(held) => (vec![spaces], held),
         };
         let sums = groups.into_iter().map(|spaces| {
             let width: usize = spaces.iter().map(SiteSpace::width).sum();
-            let as_rows = match structure {
-                CurvatureStructure::Full => false,
-                CurvatureStructure::FunctionSpace => true,
-                _ => self.n_rows < width,
+            let as_rows = match held {
+                Held::Matrix => false,
+                Held::Rows => true,
+                Held::Smaller => self.n_rows < width,
             };
             JointSum::new(spaces, as_rows)
         });

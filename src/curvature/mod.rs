@@ -2,7 +2,7 @@
 //!
 //! Everything that leaves this module is a **sum over the data**, never a mean. A structure is a choice of coordinates for
 //! each site (the weights' entries, the Kronecker eigenbasis, the module's core) times a coupling (none, within a site, all):
-//! see [`CurvatureStructure`].
+//! see [`CurvatureStructure`] and its [`Plan`].
 
 mod batch_sums;
 mod config;
@@ -18,6 +18,7 @@ mod gram;
 mod joint;
 mod kron;
 mod kron_basis;
+mod plan;
 mod probe;
 mod site_rows;
 mod sketch;
@@ -38,6 +39,7 @@ pub use gram::{GramSum, RowBlock};
 pub use joint::JointSum;
 pub use kron::{FactorSum, KroneckerFactors};
 pub use kron_basis::{FactorEigen, KroneckerBasis};
+pub use plan::{CoordinateKind, Coupling, Held, Plan, Source};
 pub use probe::{Cotangents, Probe, SiteProbe, probe};
 pub(crate) use probe::{host_logits, repetitions};
 pub use sketch::{RandomProjection, Sketch};

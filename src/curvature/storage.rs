@@ -7,9 +7,9 @@ mod header;
 mod read;
 mod write;
 
-use super::coordinates::{Coordinates, SiteSpace};
+use super::coordinates::SiteSpace;
 use super::curvature::{Curvature, CurvatureSums};
-use super::structure::CurvatureStructure;
+use super::plan::{Coupling, Plan, Source};
 use crate::error::{Error, Result};
 use crate::file_header::Exact;
 use crate::tensor_file::{TensorFile, write_checked};
@@ -85,26 +85,19 @@ impl Curvature {
 
 /// Checks that the sums are of the kind, and in the coordinates, of the structure that the settings name.
 fn check_structure(curvature: &Curvature, path: &Path) -> Result<()> {
-    use CurvatureStructure as Structure;
-    let structure = curvature.config.structure;
-    let holds = |space: &SiteSpace| match space.coordinates {
-        Coordinates::Weights => {
-            structure != Structure::Ekfac && !structure.is_of_cores() && curvature.config.projection.is_none()
+    let Plan { coordinates, coupling, source } = curvature.config.plan();
+    let holds = |space: &SiteSpace| space.coordinates.kind() == coordinates;
+    let fits = match &curvature.sums {
+        CurvatureSums::Kronecker(_) => source == Source::Factors,
+        CurvatureSums::Diagonal(sums) => {
+            source == Source::Jacobians && coupling == Coupling::None && sums.iter().all(|sum| holds(&sum.space))
         }
-        Coordinates::Sketch(_) => structure == Structure::FunctionSpace && curvature.config.projection.is_some(),
-        Coordinates::Kronecker(_) => structure == Structure::Ekfac,
-        Coordinates::Core(_) => structure.is_of_cores(),
-    };
-    let fits = match (&curvature.sums, structure) {
-        (CurvatureSums::Kronecker(_), Structure::Kronecker) => true,
-        (CurvatureSums::Diagonal(sums), Structure::Diagonal | Structure::Ekfac) => sums.iter().all(|s| holds(&s.space)),
-        (
-            CurvatureSums::Joint(blocks),
-            Structure::Full | Structure::SiteBlock | Structure::Core | Structure::CoreBlock | Structure::FunctionSpace,
-        ) => blocks.iter().flat_map(|block| &block.spaces).all(holds),
-        _ => false,
+        CurvatureSums::Joint(blocks) => {
+            coupling != Coupling::None && blocks.iter().flat_map(|block| &block.spaces).all(holds)
+        }
     };
     if !fits {
+        let structure = curvature.config.structure;
         return Err(Error::format(path.display(), format!("the sums are not of the structure {structure}")));
     }
     Ok(())

@@ -1,88 +1,86 @@
 //! Names how curvature is held, and over which weights.
 
+use super::plan::Coupling::{All, None as Uncoupled, Site as WithinSite};
+use super::plan::{
+    CoordinateKind,
+    CoordinateKind::Weights,
+    Held::{Matrix, Rows, Smaller},
+    Plan,
+};
 use crate::error::{Error, Result};
 use crate::tape::{LoraMatrix, Site};
 use regex::Regex;
 
-/// How the generalised Gauss–Newton matrix `H = Σ_n Σ_ce Λ_n[c,e] J^c (J^e)ᵀ` is approximated and held.
-///
-/// A structure is a choice of **coordinates** for each site times a **coupling** between them: that is all that the sums,
-/// the posterior, its draws and its predictions know about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum CurvatureStructure {
-    /// Weights' entries, all coupled: the exact H as a matrix, `8·P²` bytes. For small adapters and tests.
-    Full,
-    /// Weights' entries, coupled within a site: the exact diagonal blocks, as a matrix or as rows, whichever is smaller.
-    SiteBlock,
-    /// Weights' entries, uncoupled.
-    Diagonal,
-    /// Kronecker eigenbasis, uncoupled, with the products `β_i γ_j` as eigenvalues: K-FAC.
-    Kronecker,
-    /// Kronecker eigenbasis, uncoupled, with the true second moments as eigenvalues: EKFAC. Two passes over the data.
-    Ekfac,
-    /// The r×r cores between each module's own column and row space, all coupled: gauge-invariant, and no factor is as
-    /// wide as the model. It leaves out rotations of the two spaces. See [`super::CoreSpace`].
-    Core,
-    /// The same cores, coupled within a module only: for adapters of many modules or high rank.
-    CoreBlock,
-    /// Weights' entries, all coupled, held as the weighted Jacobians themselves: the exact H for any number of weights, in
-    /// `4·N·(C−1)·P` bytes.
-    FunctionSpace,
+/// Declares every named structure by one line: variant, name and plan.
+macro_rules! structures {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $name:literal, $plan:expr;)*) => {
+        /// How the generalised Gauss–Newton matrix `H = Σ_n Σ_ce Λ_n[c,e] J^c (J^e)ᵀ` is approximated and held.
+        ///
+        /// A structure is a choice of **coordinates** for each site times a **coupling** between them: its [`Plan`] is all that
+        /// the sums, the posterior, its draws and its predictions know about it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum CurvatureStructure {
+            $($(#[doc = $doc])+ $variant,)*
+            /// Any other plan.
+            Custom(Plan),
+        }
+
+        impl CurvatureStructure {
+            /// All that have a name.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// What it is made of.
+            pub const fn plan(self) -> Plan {
+                match self {
+                    $(Self::$variant => $plan,)*
+                    Self::Custom(plan) => plan,
+                }
+            }
+
+            fn name(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$variant => Some($name),)*
+                    Self::Custom(_) => None,
+                }
+            }
+        }
+    };
 }
 
-impl CurvatureStructure {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Full,
-        Self::SiteBlock,
-        Self::Diagonal,
-        Self::Kronecker,
-        Self::Ekfac,
-        Self::Core,
-        Self::CoreBlock,
-        Self::FunctionSpace,
-    ];
-
-    /// True if it holds H itself, with all correlations, over the weights or cores that it speaks of.
-    pub fn is_exact(self) -> bool {
-        matches!(self, Self::Full | Self::FunctionSpace | Self::Core)
-    }
-
-    /// True if it speaks of modules' cores, not of the weights of A and B.
-    pub fn is_of_cores(self) -> bool {
-        matches!(self, Self::Core | Self::CoreBlock)
-    }
-
-    /// True if it starts from Kronecker factors.
-    pub(super) fn has_factors(self) -> bool {
-        matches!(self, Self::Kronecker | Self::Ekfac)
-    }
-
-    /// True if it is summed from whole Jacobians of items, not from the inputs and gradients of tokens.
-    pub(super) fn reads_jacobians(self) -> bool {
-        self != Self::Kronecker
-    }
+structures! {
+    /// Weights' entries, all coupled: the exact H as a matrix, `8·P²` bytes. For small adapters and tests.
+    Full, "full", Plan::of_jacobians(Weights, All(Matrix));
+    /// Weights' entries, coupled within a site: the exact diagonal blocks, as a matrix or as rows, whichever is smaller.
+    SiteBlock, "site block", Plan::of_jacobians(Weights, WithinSite(Smaller));
+    /// Weights' entries, uncoupled.
+    Diagonal, "diagonal", Plan::of_jacobians(Weights, Uncoupled);
+    /// Kronecker eigenbasis, uncoupled, with the products `β_i γ_j` as eigenvalues: K-FAC.
+    Kronecker, "Kronecker", Plan::FACTORS;
+    /// Kronecker eigenbasis, uncoupled, with the true second moments as eigenvalues: EKFAC. Two passes over the data.
+    Ekfac, "EKFAC", Plan::of_jacobians(CoordinateKind::Kronecker, Uncoupled);
+    /// The r×r cores between each module's own column and row space, all coupled: gauge-invariant, and no factor is as
+    /// wide as the model. It leaves out rotations of the two spaces. See [`super::CoreSpace`].
+    Core, "core space", Plan::of_jacobians(CoordinateKind::Core, All(Smaller));
+    /// The same cores, coupled within a module only: for adapters of many modules or high rank.
+    CoreBlock, "core block", Plan::of_jacobians(CoordinateKind::Core, WithinSite(Smaller));
+    /// Weights' entries, all coupled, held as the weighted Jacobians themselves: the exact H for any number of weights, in
+    /// `4·N·(C−1)·P` bytes.
+    FunctionSpace, "function space", Plan::of_jacobians(Weights, All(Rows));
 }
 
 impl std::fmt::Display for CurvatureStructure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Full => "full",
-            Self::SiteBlock => "site block",
-            Self::Diagonal => "diagonal",
-            Self::Kronecker => "Kronecker",
-            Self::Ekfac => "EKFAC",
-            Self::Core => "core space",
-            Self::CoreBlock => "core block",
-            Self::FunctionSpace => "function space",
-        })
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "custom ({})", self.plan()),
+        }
     }
 }
 
 impl std::str::FromStr for CurvatureStructure {
     type Err = Error;
 
-    /// Reads a name as it is displayed, in any case.
+    /// Reads a name as it is displayed, in any case; a custom plan has none.
     fn from_str(name: &str) -> Result<Self> {
         let names = || Self::ALL.map(|structure| format!("`{structure}`")).join(", ");
         let found = Self::ALL.into_iter().find(|structure| structure.to_string().eq_ignore_ascii_case(name));
@@ -153,6 +151,8 @@ mod tests {
         for structure in CurvatureStructure::ALL {
             assert_eq!(structure.to_string().to_uppercase().parse::<CurvatureStructure>().unwrap(), structure);
         }
+        let plans: std::collections::HashSet<Plan> = CurvatureStructure::ALL.map(|structure| structure.plan()).into();
+        assert_eq!(plans.len(), CurvatureStructure::ALL.len());
         let error = "cor".parse::<CurvatureStructure>().unwrap_err().to_string();
         assert!(error.contains("`core space`") && error.contains("cor"), "{error}");
     }

@@ -151,7 +151,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         }
         let at_mode = self.prior == PriorChoice::EvidenceAtMode;
         let structure = self.curvature.structure;
-        if at_mode && !structure.is_exact() {
+        if at_mode && !structure.plan().is_exact() {
             return Err(Error::config(
                 "structure for the evidence at the mode",
                 "exact: full, function or core space",

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::evidence::{EvidenceOptimum, Spectrum};
 use super::quadratic::QuadraticModel;
-use crate::curvature::{Coordinates, CurvatureStructure, SiteSpace};
+use crate::curvature::{CurvatureStructure, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::prior::{PriorGrouping, PriorPrecision};
@@ -79,10 +79,11 @@ pub(super) fn group_blocks(
 
 /// Name of a site's group; a core belongs to its module's layer, but to neither A nor B.
 fn name(grouping: PriorGrouping, space: &SiteSpace) -> Result<String> {
-    match (&space.coordinates, grouping) {
-        (Coordinates::Core(_), PriorGrouping::PerMatrix | PriorGrouping::PerSite) => Err(Error::Incompatible(format!(
+    let of_matrices = matches!(grouping, PriorGrouping::PerMatrix | PriorGrouping::PerSite);
+    if of_matrices && space.coordinates.kind().is_of_modules() {
+        return Err(Error::Incompatible(format!(
             "a core has no separate A and B, so a prior {grouping:?} has no meaning there"
-        ))),
-        _ => Ok(grouping.name(&space.site)),
+        )));
     }
+    Ok(grouping.name(&space.site))
 }

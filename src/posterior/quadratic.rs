@@ -116,7 +116,7 @@ impl Laplace {
     /// points along directions that it takes for flat, and the evidence has no meaningful optimum.
     pub fn with_gradient(mut self, gradient: &AdapterWeights) -> Result<Self> {
         let structure = self.structure();
-        if !structure.is_exact() {
+        if !structure.plan().is_exact() {
             return Err(Error::Incompatible(format!(
                 "the evidence at the mode of the quadratic model needs the exact curvature (full, function space, core space), \
                  not {structure}"

@@ -1,6 +1,6 @@
 //! Draws from the exact Gaussian posterior by solving one linear system a draw: no matrix is decomposed.
 
-use crate::curvature::{Curvature, CurvatureStructure, CurvatureSums, GramSum, JointSum, RowBlock, SiteSpace};
+use crate::curvature::{Curvature, CurvatureSums, GramSum, JointSum, RowBlock, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterWeights, read_adapter};
 use crate::prior::PriorPrecision;
@@ -120,8 +120,7 @@ impl<'a> SampleThenOptimize<'a> {
 
 fn wrong(curvature: &Curvature) -> Error {
     Error::Incompatible(format!(
-        "sample-then-optimise needs the rows of a {} curvature, not a {} one",
-        CurvatureStructure::FunctionSpace,
+        "sample-then-optimise needs the rows of all weights, as of a function-space curvature, not a {} one",
         curvature.config.structure
     ))
 }

@@ -2,7 +2,10 @@
 
 use super::{LIMITS, NAME, adapted_mlp, check, mlp, points, silent};
 use crate::support::{Fixture, continuation_dataset, device};
-use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment, fit_curvature, probe};
+use bayes_lora::curvature::{
+    Cotangents, CurvatureConfig, CurvatureStructure, CurvatureSums, FactorSum, FisherKind, GramSum, TokenTreatment,
+    fit_curvature, probe,
+};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Result;
 use bayes_lora::likelihood::Likelihood;
@@ -43,6 +46,39 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
                 fit_curvature(&model, &data, &config, &silent()).map(|_| ())
             },
             &["last", "continuation"],
+        ),
+        (
+            "items with one choice",
+            || {
+                let model = attach(MlpConfig::new([2, 5, 1]).init(&device())?, &LoraConfig::new(2), 0)?;
+                let data = Points { labels: vec![0; 3], ..points() };
+                fit_curvature(&model, &data, &CurvatureConfig::default(), &silent()).map(|_| ())
+            },
+            &["none of the 3 items", "two choices"],
+        ),
+        (
+            "a sum that is not finite",
+            || {
+                let model = adapted_mlp(2);
+                let mut curvature = fit_curvature(&model, &points(), &CurvatureConfig::default(), &silent())?;
+                let CurvatureSums::Kronecker(factors) = &mut curvature.sums else { return Ok(()) };
+                factors[1].gradient = FactorSum::Dense(Array2::from_elem((5, 5), f64::NAN));
+                Laplace::new(&model, &curvature, &fixed_prior()).map(|_| ())
+            },
+            &["gradient factor of `layers.0", "25 of 25"],
+        ),
+        (
+            "a joint sum that is not finite",
+            || {
+                let model = adapted_mlp(2);
+                let config = CurvatureConfig::with_structure(CurvatureStructure::Full);
+                let mut curvature = fit_curvature(&model, &points(), &config, &silent())?;
+                let CurvatureSums::Joint(blocks) = &mut curvature.sums else { return Ok(()) };
+                let GramSum::Matrix(matrix) = &mut blocks[0].sum else { return Ok(()) };
+                matrix[[0, 0]] = f64::INFINITY;
+                Laplace::new(&model, &curvature, &fixed_prior()).map(|_| ())
+            },
+            &["`layers.0", "`layers.1", "1 of "],
         ),
         (
             "an empirical Fisher without labels",

@@ -51,7 +51,7 @@ fn draws_have_the_covariance_of_the_posterior_in_every_structure() {
             let variance = covariance(&laplace, &as_jacobians(&functional), 2.0)[[0, 0, 0]];
             let value = |index: usize| -> f64 {
                 let draw = laplace.sample(7, index as u64);
-                if structure.is_of_cores() {
+                if structure.plan().coordinates.is_of_modules() {
                     // a draw of a core is A and B in another gauge: read the core back, ⟨J_R, R' − R⟩
                     let modules = laplace.map().keys().filter(|site| site.matrix == LoraMatrix::A);
                     return modules
@@ -81,7 +81,7 @@ fn draws_have_the_covariance_of_the_posterior_in_every_structure() {
 fn weights_outside_the_subset_stay_at_their_trained_values() {
     let fixture = Fixture::load(FIXTURES[0]);
     let model = fixture.model(DType::F32);
-    for structure in CurvatureStructure::ALL.into_iter().filter(|s| !s.is_of_cores()) {
+    for structure in CurvatureStructure::ALL.into_iter().filter(|s| !s.plan().coordinates.is_of_modules()) {
         let config = CurvatureConfig { subset: AdapterSubset::OnlyB, ..config(structure) };
         let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
         let laplace = Laplace::new(&model, &curvature, &fixed(2.0)).unwrap();

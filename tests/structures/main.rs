@@ -8,6 +8,7 @@ mod exactness;
 mod gauge;
 mod kronecker;
 mod merging;
+mod plans;
 mod prior;
 mod quadratic;
 mod sketch;
