@@ -4,6 +4,7 @@ use super::classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures};
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::draws::{Purpose, generator, normals};
 use crate::error::{Error, Result, check_finite};
+use crate::float_type::check_float;
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, LoraLinear};
 use crate::tape::Tape;
@@ -49,6 +50,7 @@ impl MlpConfig {
         if self.widths.len() < 2 || self.widths.contains(&0) {
             return Err(Error::config("widths", "at least two, none of them zero", format!("{:?}", self.widths)));
         }
+        check_float("element type of the perceptron", self.dtype)?;
         let options = (&device.clone().without_autodiff(), self.dtype);
         let layers = self
             .widths
@@ -222,6 +224,7 @@ impl Dataset for Points {
     }
 
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+        check_float("element type of a batch", dtype)?;
         let d = self.features.ncols();
         let values: Vec<f64> = indices.iter().flat_map(|&i| self.features.row(i).to_vec()).collect();
         let data = TensorData::new(values, [indices.len(), d]);

@@ -130,10 +130,7 @@ impl Pretrained {
         let mut embedding: Embedding = EmbeddingConfig::new(1, config.hidden_size).init(&weights.device);
         embedding.weight = Param::from_tensor(table);
         report.unread_tensors = check_unread(&place, weights.unread(), config.n_layers)?;
-        if let Source::Shards(shards) = &weights.source {
-            report.repeated_tensors = shards.repeated();
-            report.unread_files = shards.unread_files();
-        }
+        weights.source.report(&mut report);
         let model = CausalLm { embedding, blocks, norm, head, config, replaced: Default::default() };
         Ok((model.no_grad(), report))
     }
@@ -170,6 +167,18 @@ impl Source {
             Self::Shards(shards) => shards.is_bare(),
             #[cfg(feature = "gguf")]
             Self::Gguf(_) => false,
+        }
+    }
+
+    /// Adds what several files of a directory say.
+    fn report(&self, report: &mut LoadReport) {
+        match self {
+            Self::Shards(shards) => {
+                report.repeated_tensors = shards.repeated();
+                report.unread_files = shards.unread_files();
+            }
+            #[cfg(feature = "gguf")]
+            Self::Gguf(_) => {}
         }
     }
 

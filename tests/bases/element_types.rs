@@ -5,7 +5,7 @@ use crate::{Tensors, load, refused, reweigh, tiny};
 use bayes_lora::data::{BatchLimits, PaddingSide};
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, read_adapter};
-use bayes_lora::models::{Classifier, TokenBatch};
+use bayes_lora::models::{Classifier, Dataset, MlpConfig, Points, TokenBatch};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{Trainer, TrainerConfig, negative_log_likelihood};
@@ -31,6 +31,10 @@ fn an_element_type_that_is_no_float_is_an_error() {
     let data = continuation_dataset();
     let batch = TokenBatch::new(&data, &[0], PaddingSide::Right, &device(), DType::I32);
     refused(batch, &["element type", "I32"]);
+    let points = Points::new(array![[0.0, 1.0]], vec![]).unwrap();
+    refused(points.batch(&[0], &device(), DType::I32), &["element type", "I32"]);
+    let perceptron = MlpConfig { dtype: DType::I32, ..MlpConfig::new([2, 3]) };
+    refused(perceptron.init(&device()), &["element type", "I32"]);
 }
 
 #[test]
