@@ -22,7 +22,6 @@ use std::time::Duration;
 use hf_chat_template::{ChatTemplate, FixedClock, Message, TokenField, TokenizerConfig};
 
 use crate::data::special::SpecialTokens;
-use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 /// The date that templates see, in seconds since 1970: 26 July 2024, which Llama 3.1's template has as its default.
@@ -111,30 +110,6 @@ impl ChatFormat {
     }
 }
 
-impl Tokenizer {
-    /// Whether the model brings a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat.is_some()
-    }
-
-    /// Renders one user message with the model's chat template, up to where the assistant's answer begins.
-    ///
-    /// The text holds the model's special tokens already: encode it with `add_special = false`.
-    ///
-    /// # Errors
-    /// [`Error::Incompatible`] for a model without a template, [`Error::Format`] for a template that fails.
-    pub fn chat_prompt(&self, user: &str) -> Result<String> {
-        match &self.chat {
-            Some(Ok(chat)) => chat.render(user),
-            Some(Err(reason)) => Err(chat_error(reason)),
-            None => Err(Error::Incompatible(format!(
-                "tokenizer {}: the model has no chat template; ask without `chat`",
-                self.location()
-            ))),
-        }
-    }
-}
-
 fn chat_error(reason: impl std::fmt::Display) -> Error {
     Error::format("chat template", reason)
 }
@@ -143,7 +118,7 @@ fn chat_error(reason: impl std::fmt::Display) -> Error {
 mod tests {
     use super::*;
     use crate::data::tiny;
-    use crate::data::tokens::TokenizerFiles;
+    use crate::data::tokens::{Tokenizer, TokenizerFiles};
 
     /// The chat template of HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0), word for word.
     const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";

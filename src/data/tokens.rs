@@ -53,7 +53,7 @@ pub struct Tokenizer {
     pad: Option<u32>,
     add_bos: Option<bool>,
     /// A template that does not compile is an error only for who asks for chat prompts.
-    pub(crate) chat: Option<std::result::Result<ChatFormat, String>>,
+    chat: Option<std::result::Result<ChatFormat, String>>,
 }
 
 /// Token ids with the bytes of the text that each came from; `None` for tokens that were added.
@@ -232,6 +232,28 @@ impl Tokenizer {
     /// The id that fills up batches: the pad token, else EOS, else BOS, else 0. Pads are masked, so any valid id does.
     pub fn pad_id(&self) -> u32 {
         self.pad.or(self.eos).or(self.bos).unwrap_or(0)
+    }
+
+    /// Whether the model brings a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat.is_some()
+    }
+
+    /// Renders one user message with the model's chat template, up to where the assistant's answer begins.
+    ///
+    /// The text holds the model's special tokens already: encode it with `add_special = false`.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] for a model without a template, [`Error::Format`] for a template that fails.
+    pub fn chat_prompt(&self, user: &str) -> Result<String> {
+        match &self.chat {
+            Some(Ok(chat)) => chat.render(user),
+            Some(Err(reason)) => Err(Error::format("chat template", reason)),
+            None => Err(Error::Incompatible(format!(
+                "tokenizer {}: the model has no chat template; ask without `chat`",
+                self.location()
+            ))),
+        }
     }
 
     /// The file, or "in memory".
