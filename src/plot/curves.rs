@@ -22,7 +22,6 @@
 
 mod draw;
 
-use super::Figure;
 use super::palette::CURVES;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -126,18 +125,6 @@ impl CurveChart {
         self
     }
 
-    /// Draws the curves.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond twelve curves or six marks,
-    /// for a curve of one point, for an x that is not finite, or not positive on a logarithmic axis, for a y that is not
-    /// finite, for a frame smaller than 100 units, and where the largest and the smallest y are further apart than a number
-    /// can say.
-    pub fn figure(&self) -> Result<Figure> {
-        self.check()?;
-        Figure::new(draw::figure(self)?, &Data { kind: "curves", chart: self })
-    }
-
     fn check(&self) -> Result<()> {
         if self.curves.is_empty() {
             return Err(Error::empty("list of curves"));
@@ -185,14 +172,6 @@ impl CurveChart {
 
 fn usual_size() -> (f64, f64) {
     (420.0, 280.0)
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    chart: &'a CurveChart,
 }
 
 #[cfg(test)]

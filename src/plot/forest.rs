@@ -17,8 +17,8 @@
 
 mod draw;
 
+use super::check_panels;
 use super::palette::CURVES;
-use super::{Figure, check_panels};
 use crate::error::{Error, Result};
 use crate::metrics::Estimate;
 use serde::{Deserialize, Serialize};
@@ -66,17 +66,6 @@ impl ForestPlot {
         self
     }
 
-    /// Draws the plot.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without rows, series or panels or for a panel without a number; [`Error::Config`] beyond 60 rows, twelve
-    /// series or four panels, or for a number that is not finite; [`Error::Count`] where a panel does not have an estimate for
-    /// each row and series.
-    pub fn figure(&self) -> Result<Figure> {
-        self.check()?;
-        Figure::new(draw::figure(self)?, &Data { kind: "forest plot", plot: self })
-    }
-
     fn check(&self) -> Result<()> {
         for (what, found, most) in [("rows", self.rows.len(), MAX_ROWS), ("series", self.series.len(), MAX_SERIES)] {
             if found == 0 {
@@ -113,14 +102,6 @@ impl ForestPlot {
             None => Err(Error::empty(format!("panel `{label}`"))),
         }
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    plot: &'a ForestPlot,
 }
 
 #[cfg(test)]

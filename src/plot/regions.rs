@@ -29,7 +29,7 @@ mod draw;
 
 use super::axes::range_of;
 use super::palette::CLASSES;
-use super::{Figure, check_panels, check_range};
+use super::{check_panels, check_range};
 use crate::error::{Error, Result, check_finite};
 use serde::{Deserialize, Serialize};
 
@@ -141,17 +141,6 @@ impl RegionMaps {
         self
     }
 
-    /// Draws the maps.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without maps or cells, [`Error::Config`] beyond four maps or eight classes or for a range that
-    /// does not ascend, [`Error::Count`] where a map's values do not match the grid, [`Error::NonFinite`], and
-    /// [`Error::LabelOutOfRange`] for a point whose class has no name.
-    pub fn figure(&self) -> Result<Figure> {
-        let scale = self.check()?;
-        Figure::new(draw::figure(self, scale), &Data { kind: "regions", maps: self })
-    }
-
     /// Checks everything and answers the range of the colours.
     fn check(&self) -> Result<(f64, f64)> {
         check_panels(self.maps.len())?;
@@ -187,14 +176,6 @@ impl RegionMaps {
         check_range("scale", scale)?;
         Ok(scale)
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    maps: &'a RegionMaps,
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ use super::key::{Entry, Key, Symbol};
 use super::{Figure, check_panels};
 use crate::error::Result;
 use crate::metrics::Reliability;
-use panel::{GAP, PLOT, Panel, Shared};
+use bin::PLOT;
+use panel::{GAP, Panel, PanelData, Shared};
 use serde::Serialize;
 
 /// The numbers written beside the picture.
@@ -47,16 +48,6 @@ use serde::Serialize;
 struct Data<'a> {
     kind: &'static str,
     panels: Vec<PanelData<'a>>,
-}
-
-#[derive(Serialize)]
-struct PanelData<'a> {
-    title: &'a str,
-    /// Mean over all items.
-    mean_confidence: f64,
-    /// Mean over all items.
-    accuracy: f64,
-    reliability: &'a Reliability,
 }
 
 /// Draws one panel for each `(title, reliability)`, one to four, left to right.

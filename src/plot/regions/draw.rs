@@ -1,7 +1,7 @@
 //! Lays out the maps, the colour bar and the key of classes.
 
 use super::{RegionMap, RegionMaps};
-use crate::plot::PNG_SCALE;
+use crate::error::Result;
 use crate::plot::axes::{
     Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, shortened, ticks, widest_label,
 };
@@ -9,6 +9,8 @@ use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, Symbol, draw_class_mark};
 use crate::plot::palette::{INK, Rgb, viridis};
 use crate::plot::text::{Anchor, TextStyle, fit};
+use crate::plot::{Figure, PNG_SCALE};
+use serde::Serialize;
 
 const WIDTH: f64 = 280.0;
 const TOP: f64 = 50.0;
@@ -19,8 +21,29 @@ const UNDERLAP: f64 = 0.5;
 /// Colours in the bar.
 const STEPS: usize = 128;
 
-/// Draws checked maps, `scale` being the values of the darkest and the lightest colour.
-pub(super) fn figure(maps: &RegionMaps, scale: (f64, f64)) -> Canvas {
+/// The numbers written beside the picture.
+#[derive(Serialize)]
+struct Data<'a> {
+    kind: &'static str,
+    #[serde(flatten)]
+    maps: &'a RegionMaps,
+}
+
+impl RegionMaps {
+    /// Draws the maps.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without maps or cells, [`Error::Config`] beyond four maps or eight classes or for a range that
+    /// does not ascend, [`Error::Count`] where a map's values do not match the grid, [`Error::NonFinite`], and
+    /// [`Error::LabelOutOfRange`] for a point whose class has no name.
+    pub fn figure(&self) -> Result<Figure> {
+        let scale = self.check()?;
+        Figure::new(layout(self, scale), &Data { kind: "regions", maps: self })
+    }
+}
+
+/// Lays out checked maps, `scale` being the values of the darkest and the lightest colour.
+fn layout(maps: &RegionMaps, scale: (f64, f64)) -> Canvas {
     let (x, y) = (maps.grid.x, maps.grid.y);
     let height = WIDTH * ((y.1 - y.0) / (x.1 - x.0)).clamp(0.5, 1.2);
     let left = room_beside(y, TICKS);
