@@ -32,11 +32,11 @@ use std::path::PathBuf;
 /// # }
 /// ```
 pub struct Comparison<M, D> {
-    pub(super) methods: Vec<Box<dyn Method<M, D>>>,
-    pub(super) recipe: Recipe,
-    pub(super) limits: BatchLimits,
+    methods: Vec<Box<dyn Method<M, D>>>,
+    recipe: Recipe,
+    limits: BatchLimits,
     dir: Option<PathBuf>,
-    pub(super) control: Control,
+    control: Control,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
@@ -115,7 +115,18 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         if !pending.is_empty() {
             let map = map.map_or_else(|| self.untrained(base, seed), Ok)?;
             let machine = machine(&base.device());
-            let work = Work { comparison: self, base, splits, seed, map: &map, store: store.as_ref(), machine };
+            let work = Work {
+                methods: &self.methods,
+                recipe: &self.recipe,
+                limits: self.limits,
+                control: &self.control,
+                base,
+                splits,
+                seed,
+                map: &map,
+                store: store.as_ref(),
+                machine,
+            };
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })

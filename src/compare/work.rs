@@ -1,16 +1,17 @@
 //! Does the methods of a run that are still to do, and lets them share what they can.
 
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, TrainingCost, rounded};
-use super::comparison::Comparison;
 use super::curvature_group::CurvatureGroup;
 use super::setting::Splits;
 use super::store::RunStore;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
+use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::methods::{FitContext, Fitted, Method, Spent};
+use crate::methods::{FitContext, Fitted, Method, Recipe, Spent};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::{Laplace, LogitGauge};
 use crate::predict::predict_linearized_for_all;
+use crate::progress::Control;
 use crate::train::Snapshot;
 use std::time::Instant;
 
@@ -23,7 +24,10 @@ pub(super) struct Map<M> {
 
 /// The methods of one run that are still to do.
 pub(super) struct Work<'a, M, D> {
-    pub(super) comparison: &'a Comparison<M, D>,
+    pub(super) methods: &'a [Box<dyn Method<M, D>>],
+    pub(super) recipe: &'a Recipe,
+    pub(super) limits: BatchLimits,
+    pub(super) control: &'a Control,
     pub(super) base: &'a M,
     pub(super) splits: &'a Splits<'a, D>,
     pub(super) seed: u64,
@@ -39,7 +43,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// # Errors
     /// If the caller cancels, or a cell cannot be kept.
     pub(super) fn all(&self, pending: &[usize], cells: &mut [Option<Cell>]) -> Result<()> {
-        let curvature_of = |k: usize| self.comparison.methods[k].requirements().curvature;
+        let curvature_of = |k: usize| self.methods[k].requirements().curvature;
         let (with_curvature, others): (Vec<usize>, Vec<usize>) =
             pending.iter().partition(|&&k| curvature_of(k).is_some());
         for k in others {
@@ -59,8 +63,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let mut fitted = Vec::new();
         for CurvatureGroup { configs, methods, .. } in groups {
             let clock = Instant::now();
-            let control = &self.comparison.control;
-            let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, control) {
+            let curvatures = match fit_curvatures(&self.map.model, self.splits.train, &configs, self.control) {
                 Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
                 Err(reason) => {
                     self.fail(&methods, reason, cells)?;
@@ -89,7 +92,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             return Err(reason);
         }
         for &k in methods {
-            cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason))?);
+            cells[k] = Some(self.keep(failed(self.methods[k].as_ref(), &reason))?);
         }
         Ok(())
     }
@@ -100,15 +103,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             base: self.base,
             map: &self.map.model,
             snapshots: &self.map.snapshots,
-            recipe: &self.comparison.recipe,
+            recipe: self.recipe,
             curvatures,
             train: self.splits.train,
             held_out: self.splits.held_out,
-            limits: self.comparison.limits,
+            limits: self.limits,
             seed: self.seed,
-            control: &self.comparison.control,
+            control: self.control,
         };
-        let fitted = self.comparison.methods[k].fit(&context)?;
+        let fitted = self.methods[k].fit(&context)?;
         Ok(TimedFit { fitted, seconds: shared + clock.elapsed().as_secs_f64() })
     }
 
@@ -120,7 +123,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
 
     fn answer(&self, k: usize, method: TimedFit<M, D>, cells: &mut [Option<Cell>]) -> Result<()> {
         let clock = Instant::now();
-        let Comparison { limits, control, .. } = self.comparison;
+        let Self { limits, control, .. } = self;
         let belief = &method.fitted.belief;
         let ask = |data: &&D| Answers::new(&belief.believe(&self.map.model, data, limits, control)?, belief.link());
         match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
@@ -153,7 +156,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// Of each method its answers about all data.
     fn linearized_answers(&self, methods: &[(usize, TimedFit<M, D>)]) -> Result<Vec<Vec<Answers>>> {
         let posteriors: Vec<&Laplace> = methods.iter().filter_map(|(_, m)| m.fitted.belief.linearized()).collect();
-        let Comparison { limits, control, .. } = self.comparison;
+        let Self { limits, control, .. } = self;
         let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
         for data in self.asked() {
             let gauge = LogitGauge::Centred;
@@ -182,7 +185,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
         let machine = Some(self.machine.clone());
         let answered = Answered { held_out, test, shifted: answers, cost, machine, found };
-        let method = self.comparison.methods[k].as_ref();
+        let method = self.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }
 

@@ -1,7 +1,7 @@
 //! Draws the pictures of a run.
 
-use super::Report;
-use super::page::{Picture, Pictures};
+use super::numbers::Report;
+use super::picture::{Picture, Pictures};
 use super::row::RunReport;
 use crate::compare::seeds::SeedGroup;
 use crate::compare::store::plain;
