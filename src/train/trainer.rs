@@ -1,85 +1,13 @@
 //! Runs the training loop.
 
-use super::freeze::TrainingMode;
-use super::objective::Objective;
+use super::config::TrainerConfig;
 use super::report::TrainOutcome;
 use super::run::run;
-use super::schedule::{Decay, Schedule};
-use super::snapshots::Snapshots;
+use super::schedule::Schedule;
 use super::update::{AdamW, UpdateRule};
-use crate::batches::in_order;
-use crate::belief::log_softmax;
-use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
-use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_labels, known_labels, mask_absent};
+use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use crate::tape::Tape;
-use std::path::PathBuf;
-
-/// How to train.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainerConfig {
-    /// Passes over the training data.
-    pub epochs: usize,
-    /// Most steps; the schedule then ends there. `None` takes all epochs whole.
-    pub max_steps: Option<usize>,
-    /// Takes the items in another order in every epoch; else as they come.
-    pub shuffle: bool,
-    /// Peak learning rate of AdamW.
-    pub learning_rate: f64,
-    /// AdamW's decoupled weight decay (not a prior).
-    pub weight_decay: f64,
-    /// Share of the steps that the learning rate rises.
-    pub warmup_fraction: f64,
-    /// What it does after.
-    pub decay: Decay,
-    /// Size of a batch (of a micro-batch, with accumulation).
-    pub limits: BatchLimits,
-    /// Micro-batches a step.
-    pub accumulation: usize,
-    /// Largest global norm of the gradient of the mean loss; `None` does not clip.
-    pub max_grad_norm: Option<f64>,
-    /// Stop after so many epochs without a better validation NLL.
-    pub patience: Option<usize>,
-    /// Which parameters train.
-    pub mode: TrainingMode,
-    /// Maximum likelihood or maximum a posteriori.
-    pub objective: Objective,
-    /// Steps with a loss or gradient that is not finite which are skipped; one more is an error.
-    pub max_skipped_steps: usize,
-    /// Seed of shuffles and dropout.
-    pub seed: u64,
-    /// At which steps the adapter is kept ([`TrainOutcome::snapshots`]).
-    pub snapshots: Snapshots,
-    /// Where a JSON line for every step goes; a resumed run goes on in it.
-    pub log: Option<PathBuf>,
-}
-
-impl Default for TrainerConfig {
-    /// Three epochs at 1e-4, no weight decay, 6 % warm-up then linear decay, batches of 8 items and 4,096 tokens, norm 1.
-    fn default() -> Self {
-        Self {
-            epochs: 3,
-            max_steps: None,
-            shuffle: true,
-            learning_rate: 1e-4,
-            weight_decay: 0.0,
-            warmup_fraction: 0.06,
-            decay: Decay::Linear,
-            limits: BatchLimits { max_items: 8, max_tokens: 4096 },
-            accumulation: 1,
-            max_grad_norm: Some(1.0),
-            patience: None,
-            mode: TrainingMode::Lora,
-            objective: Objective::MaximumLikelihood,
-            max_skipped_steps: 10,
-            seed: 0,
-            snapshots: Snapshots::default(),
-            log: None,
-        }
-    }
-}
 
 /// Trains with AdamW, or with an [`UpdateRule`].
 #[derive(Debug, Clone)]
@@ -150,31 +78,4 @@ impl Trainer {
     ) -> Result<TrainOutcome<M>> {
         run(&self.config, rule, model, (data, validation), control)
     }
-}
-
-/// Mean NLL in nats and accuracy.
-pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
-    model: &M,
-    data: &D,
-    limits: BatchLimits,
-    control: &Control,
-) -> Result<(f64, f64)> {
-    let model = model.valid();
-    let labels = known_labels(data, model.n_classes())?;
-    let (mut nll, mut right) = (0.0, 0usize);
-    let batches = data.plan(limits, BatchOrder::ByLength)?;
-    let work = |index: usize| {
-        let input = batch_for(&model, data, &batches[index])?;
-        batch_labels(data, &batches[index], &input, &labels, model.n_classes())?;
-        Ok(mask_absent(to_array(model.logits(&input, &mut Tape::off()))?, input.class_mask()))
-    };
-    in_order("validation", batches.len(), control.workers(), work, |index, logits| {
-        for (row, &item) in log_softmax(logits.view()).outer_iter().zip(&batches[index]) {
-            let label = labels[item];
-            nll -= row[label];
-            right += usize::from(row.iter().enumerate().all(|(c, v)| c == label || *v < row[label]));
-        }
-        control.check("validation", index + 1, batches.len())
-    })?;
-    Ok((nll / labels.len() as f64, right as f64 / labels.len() as f64))
 }
