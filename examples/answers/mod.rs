@@ -12,8 +12,8 @@
 //! what the model says about itself.
 
 use crate::questions::QuestionArguments;
-use bayes_lora::data::jsonl::{for_each_line, for_each_line_of};
 use bayes_lora::data::{Item, Task, Tokenizer};
+use bayes_lora::data::{for_each_line, for_each_line_of};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};

@@ -1,20 +1,4 @@
 //! Wraps a question in the chat template of an instruct model.
-//!
-//! Templates come with the model and are not trusted: they run in minijinja (no files, no network), with a cap on
-//! the size of source and output and a time limit. `strftime_now` always answers [`CHAT_DATE`], so that a prompt does
-//! not change with the day it is written on.
-//!
-//! ```
-//! use bayes_lora::data::chat::ChatFormat;
-//! use bayes_lora::data::special::SpecialTokens;
-//!
-//! let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}\
-//!               {% if add_generation_prompt %}<|assistant|>{% endif %}";
-//! let special = SpecialTokens { eos: Some("</s>".into()), ..SpecialTokens::default() };
-//! let chat = ChatFormat::new(source, &special)?;
-//! assert_eq!(chat.render("Is it?")?, "<|user|>Is it?</s><|assistant|>");
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -37,6 +21,22 @@ pub const MAX_CHAT_PROMPT_BYTES: usize = 1 << 24;
 pub const MAX_CHAT_SECONDS: u64 = 10;
 
 /// A chat template ready to render.
+///
+/// Templates come with the model and are not trusted: they run in minijinja (no files, no network), with a cap on
+/// the size of source and output and a time limit. `strftime_now` always answers [`CHAT_DATE`], so that a prompt does
+/// not change with the day it is written on.
+///
+/// ```
+/// use bayes_lora::data::ChatFormat;
+/// use bayes_lora::data::SpecialTokens;
+///
+/// let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}\
+///               {% if add_generation_prompt %}<|assistant|>{% endif %}";
+/// let special = SpecialTokens { eos: Some("</s>".into()), ..SpecialTokens::default() };
+/// let chat = ChatFormat::new(source, &special)?;
+/// assert_eq!(chat.render("Is it?")?, "<|user|>Is it?</s><|assistant|>");
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChatFormat {
     template: Arc<ChatTemplate>,

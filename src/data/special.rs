@@ -1,25 +1,25 @@
 //! Finds a tokenizer's special tokens and chat template in the files that lie beside `tokenizer.json`.
-//!
-//! Names come first from `tokenizer_config.json`, then from `special_tokens_map.json`; ids from the vocabulary, then
-//! from `config.json`. A chat template comes from `chat_template.jinja`, else from `tokenizer_config.json`.
-//!
-//! ```
-//! use bayes_lora::data::special::SpecialTokens;
-//!
-//! let config = br#"{"bos_token": {"content": "<s>"}, "pad_token": null, "add_bos_token": true}"#;
-//! let map = br#"{"pad_token": "<pad>"}"#;
-//! let special = SpecialTokens::from_json(Some(config), Some(map), None)?;
-//! assert_eq!(special.bos.as_deref(), Some("<s>"));
-//! assert_eq!(special.pad.as_deref(), Some("<pad>"));
-//! assert_eq!(special.add_bos, Some(true));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
 /// Names and ids of special tokens, as far as the files give them.
+///
+/// Names come first from `tokenizer_config.json`, then from `special_tokens_map.json`; ids from the vocabulary, then
+/// from `config.json`. A chat template comes from `chat_template.jinja`, else from `tokenizer_config.json`.
+///
+/// ```
+/// use bayes_lora::data::SpecialTokens;
+///
+/// let config = br#"{"bos_token": {"content": "<s>"}, "pad_token": null, "add_bos_token": true}"#;
+/// let map = br#"{"pad_token": "<pad>"}"#;
+/// let special = SpecialTokens::from_json(Some(config), Some(map), None)?;
+/// assert_eq!(special.bos.as_deref(), Some("<s>"));
+/// assert_eq!(special.pad.as_deref(), Some("<pad>"));
+/// assert_eq!(special.add_bos, Some(true));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// The token that begins a sequence.

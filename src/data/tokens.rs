@@ -1,21 +1,4 @@
 //! Turns text into token ids and back with a Hugging Face `tokenizer.json`.
-//!
-//! Panics of the tokenizers library on odd files are caught and become [`Error::Tokenizer`] (a program built with
-//! `panic = "abort"` loses this net). Truncation and padding that a file asks for are switched off: here they are
-//! [encoding](crate::data::encode)'s and [padding](crate::data::padding)'s business.
-//!
-//! ```
-//! use bayes_lora::data::tokens::Tokenizer;
-//!
-//! let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-//!     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-//!     "model": {"type": "WordLevel", "vocab": {"?": 0, "is": 1, "it": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
-//! let tokenizer = Tokenizer::from_bytes(json)?;
-//! assert_eq!(tokenizer.encode("is it?", true)?, [1, 2, 0]);
-//! assert_eq!(tokenizer.decode(&[2, 1])?, "it is");
-//! assert_eq!(tokenizer.class_tokens("is it?", &["yes".into(), "no".into()])?, [3, 4]);
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -44,6 +27,23 @@ pub struct TokenizerFiles<'a> {
 }
 
 /// A tokenizer with its special tokens and, where the model has one, its chat template.
+///
+/// Panics of the tokenizers library on odd files are caught and become [`Error::Tokenizer`] (a program built with
+/// `panic = "abort"` loses this net). Truncation and padding that a file asks for are switched off: here they are
+/// [`Encoding`](super::Encoding)'s and [`PaddedRows`](super::PaddedRows)' business.
+///
+/// ```
+/// use bayes_lora::data::Tokenizer;
+///
+/// let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+///     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+///     "model": {"type": "WordLevel", "vocab": {"?": 0, "is": 1, "it": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
+/// let tokenizer = Tokenizer::from_bytes(json)?;
+/// assert_eq!(tokenizer.encode("is it?", true)?, [1, 2, 0]);
+/// assert_eq!(tokenizer.decode(&[2, 1])?, "it is");
+/// assert_eq!(tokenizer.class_tokens("is it?", &["yes".into(), "no".into()])?, [3, 4]);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
