@@ -1,24 +1,4 @@
 //! Draws curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one, such as risk
-//! over coverage.
-//!
-//! A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
-//! chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
-//!
-//! ```
-//! use bayes_lora::plot::CurveChart;
-//!
-//! let precisions = (-8..=8).map(|i| 10f64.powf(f64::from(i) / 2.0));
-//! let evidence = precisions.map(|p| (p, -410.0 - 12.0 * (p / 20.0).ln().powi(2) / (1.0 + p.sqrt()))).collect();
-//! let figure = CurveChart::new("prior precision λ", "log evidence in nats")
-//!     .with_curve("Kronecker-factored Laplace", evidence)
-//!     .with_mark(20.0, "chosen λ = 20")
-//!     .figure()?;
-//!
-//! let dir = std::env::temp_dir().join(format!("bayes-lora-curves-{}", std::process::id()));
-//! figure.save(&dir, "evidence")?;
-//! # std::fs::remove_dir_all(&dir).ok();
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 mod draw;
 
@@ -67,6 +47,26 @@ impl AxisScale {
 }
 
 /// Draws one to twelve curves of the same quantity over the same axis, and up to six marks.
+///
+///
+/// A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
+/// chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
+///
+/// ```
+/// use bayes_lora::plot::CurveChart;
+///
+/// let precisions = (-8..=8).map(|i| 10f64.powf(f64::from(i) / 2.0));
+/// let evidence = precisions.map(|p| (p, -410.0 - 12.0 * (p / 20.0).ln().powi(2) / (1.0 + p.sqrt()))).collect();
+/// let figure = CurveChart::new("prior precision λ", "log evidence in nats")
+///     .with_curve("Kronecker-factored Laplace", evidence)
+///     .with_mark(20.0, "chosen λ = 20")
+///     .figure()?;
+///
+/// let dir = std::env::temp_dir().join(format!("bayes-lora-curves-{}", std::process::id()));
+/// figure.save(&dir, "evidence")?;
+/// # std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// The vertical axis is linear. Both axes span all curves, the horizontal one also the marks. A curve of at most twenty
 /// points has a dot at each, so that it shows where it was evaluated.

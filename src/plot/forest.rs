@@ -1,19 +1,4 @@
 //! Draws forest plots: numbers with their intervals, a row for each method, a panel for each metric.
-//!
-//! A table of figures hides which differences are larger than their intervals; rows of points with intervals show it. Several
-//! seeds of the same method lie under each other in its row.
-//!
-//! ```
-//! use bayes_lora::metrics::Estimate;
-//! use bayes_lora::plot::ForestPlot;
-//!
-//! let e = |value| Some(Estimate { value, low: value - 0.1, high: value + 0.1 });
-//! let figure = ForestPlot::new(["maximum likelihood", "Laplace"], ["seed 0", "seed 1"])
-//!     .with_panel("NLL", vec![vec![e(1.1), e(1.0)], vec![e(0.9), None]])
-//!     .figure()?;
-//! assert!(figure.svg_without_font().contains("maximum likelihood"));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 mod draw;
 
@@ -38,6 +23,21 @@ pub struct ForestPanel {
 }
 
 /// One to four panels that share up to 60 named rows, each with up to twelve marks.
+///
+/// A table of figures hides which differences are larger than their intervals; rows of points with intervals show it. Several
+/// seeds of the same method lie under each other in its row.
+///
+/// ```
+/// use bayes_lora::metrics::Estimate;
+/// use bayes_lora::plot::ForestPlot;
+///
+/// let e = |value| Some(Estimate { value, low: value - 0.1, high: value + 0.1 });
+/// let figure = ForestPlot::new(["maximum likelihood", "Laplace"], ["seed 0", "seed 1"])
+///     .with_panel("NLL", vec![vec![e(1.1), e(1.0)], vec![e(0.9), None]])
+///     .figure()?;
+/// assert!(figure.svg_without_font().contains("maximum likelihood"));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// Each panel's axis is linear and spans its values and intervals. Rows are drawn in the order given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

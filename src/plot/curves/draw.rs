@@ -8,7 +8,6 @@ use crate::plot::key::{Entry, Key, Symbol, curve_stroke};
 use crate::plot::palette::{GREY, WHITE};
 use crate::plot::text::{TextStyle, fit, width};
 use crate::plot::{Figure, check_range};
-use serde::Serialize;
 
 const TOP: f64 = 36.0;
 const RIGHT: f64 = 26.0;
@@ -23,14 +22,6 @@ const LABEL_ROW: f64 = 14.0;
 /// Room between a label and a line.
 const SPACE: f64 = 4.0;
 
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    chart: &'a CurveChart,
-}
-
 impl CurveChart {
     /// Draws the curves.
     ///
@@ -41,7 +32,7 @@ impl CurveChart {
     /// can say.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
-        Figure::new(layout(self)?, &Data { kind: "curves", chart: self })
+        Figure::of("curves", layout(self)?, self)
     }
 }
 

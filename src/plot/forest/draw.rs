@@ -9,7 +9,6 @@ use crate::plot::key::{Entry, Key, Symbol, draw_estimate};
 use crate::plot::palette::FAINT;
 use crate::plot::text::{Anchor, TextStyle, fit, width};
 use crate::plot::{Figure, check_range};
-use serde::Serialize;
 
 /// Most room for the name of a row.
 const NAME_ROOM: f64 = 280.0;
@@ -23,14 +22,6 @@ const MARK: f64 = 8.0;
 const TICKS: usize = 5;
 const SPACE: f64 = 6.0;
 
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    plot: &'a ForestPlot,
-}
-
 impl ForestPlot {
     /// Draws the plot.
     ///
@@ -40,7 +31,7 @@ impl ForestPlot {
     /// each row and series.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
-        Figure::new(layout(self)?, &Data { kind: "forest plot", plot: self })
+        Figure::of("forest plot", layout(self)?, self)
     }
 }
 
