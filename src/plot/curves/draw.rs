@@ -26,7 +26,7 @@ impl CurveChart {
     /// Draws the curves.
     ///
     /// # Errors
-    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond twelve curves or six marks,
+    /// [`Error`](crate::error::Error)`::Empty` without curves or for a curve without points; `Config` beyond twelve curves or six marks,
     /// for a curve of one point, for an x that is not finite, or not positive on a logarithmic axis, for a y that is not
     /// finite, for a frame smaller than 100 units, and where the largest and the smallest y are further apart than a number
     /// can say.

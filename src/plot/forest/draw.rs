@@ -26,8 +26,8 @@ impl ForestPlot {
     /// Draws the plot.
     ///
     /// # Errors
-    /// [`Error::Empty`] without rows, series or panels or for a panel without a number; [`Error::Config`] beyond 60 rows, twelve
-    /// series or four panels, or for a number that is not finite; [`Error::Count`] where a panel does not have an estimate for
+    /// [`Error`](crate::error::Error)`::Empty` without rows, series or panels or for a panel without a number; `Config` beyond 60 rows, twelve
+    /// series or four panels, or for a number that is not finite; `Count` where a panel does not have an estimate for
     /// each row and series.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;

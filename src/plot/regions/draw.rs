@@ -24,9 +24,9 @@ impl Regions {
     /// Draws the regions.
     ///
     /// # Errors
-    /// [`Error::Empty`] without panels or cells, [`Error::Config`] beyond four panels or eight classes or for a range that
-    /// does not ascend, [`Error::Count`] where a panel's values do not match the grid, [`Error::NonFinite`], and
-    /// [`Error::LabelOutOfRange`] for a point whose class has no name.
+    /// [`Error`](crate::error::Error)`::Empty` without panels or cells, `Config` beyond four panels or eight classes or for a range that
+    /// does not ascend, `Count` where a panel's values do not match the grid, `NonFinite`, and
+    /// `LabelOutOfRange` for a point whose class has no name.
     pub fn figure(&self) -> Result<Figure> {
         let scale = self.check()?;
         Figure::of("regions", layout(self, scale), self)
