@@ -17,7 +17,7 @@ use bayes_lora::metrics::{accuracy, nll};
 use bayes_lora::models::{MlpConfig, Points};
 use bayes_lora::number::significant;
 use bayes_lora::outputs::claim_dir;
-use bayes_lora::plot::{Grid, LabelledPoint, RegionMaps};
+use bayes_lora::plot::{Grid, LabelledPoint, Regions};
 use bayes_lora::predict::{Prediction, Predictive};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Decay, Trainer, TrainerConfig, TrainingMode};
@@ -111,17 +111,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|(p, &class)| LabelledPoint { x: p[0], y: p[1], class })
         .collect();
     let maps = |quantity: &str, low, high| {
-        RegionMaps::new(GRID, quantity).with_scale(low, high).with_points(&points, &["upper moon", "lower moon"])
+        Regions::new(GRID, quantity).with_scale(low, high).with_points(&points, &["upper moon", "lower moon"])
     };
     let confidences = maps("confidence", 0.5, 1.0)
-        .with_map("maximum likelihood", confidence(&mle).to_vec())
-        .with_map("Laplace, linearised", confidence(&laplace).to_vec())
+        .with_panel("maximum likelihood", confidence(&mle).to_vec())
+        .with_panel("Laplace, linearised", confidence(&laplace).to_vec())
         .figure()?
         .save(&out, "confidence")?;
     let entropies = maps("nats", 0.0, LN_2)
-        .with_map("entropy, maximum likelihood", mle.entropy.total.to_vec())
-        .with_map("entropy, Laplace", laplace.entropy.total.to_vec())
-        .with_map("of which epistemic", laplace.entropy.epistemic.to_vec())
+        .with_panel("entropy, maximum likelihood", mle.entropy.total.to_vec())
+        .with_panel("entropy, Laplace", laplace.entropy.total.to_vec())
+        .with_panel("of which epistemic", laplace.entropy.epistemic.to_vec())
         .figure()?
         .save(&out, "entropy")?;
     println!(

@@ -17,8 +17,7 @@ use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{
     Decay, Objective, Snapshots, StepPosition, TrainReport, Trainer, TrainerConfig, TrainingMode, UpdateRule,
-    negative_log_likelihood,
-    set_trainable,
+    negative_log_likelihood, set_trainable,
 };
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -200,8 +199,7 @@ fn check_epoch<M: Classifier, D: Dataset<Input = M::Input>>(
         .collect();
     assert!(sizes.iter().any(|n| *n != sizes[0]), "even steps: {sizes:?}");
     let (steps, n) = (sizes.len() as f64, data.n_items() as f64);
-    let of_likelihood =
-        log_likelihood_gradient(model, data, &Categorical, &limits, &Control::silent()).unwrap();
+    let of_likelihood = log_likelihood_gradient(model, data, &Categorical, &limits, &Control::silent()).unwrap();
     let weights = read_adapter(model).unwrap();
     for lambda in [0.0, 30.0] {
         let objective = match PriorPrecision::new(lambda) {

@@ -11,8 +11,7 @@
 //! three in nats. `confidence` is the largest probability. `source` says that the numbers come from the posterior, and not from
 //! what the model says about itself.
 
-use bayes_lora::data::jsonl::{for_each_line, for_each_line_of};
-use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer};
+use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer, for_each_line, for_each_line_of};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};

@@ -56,7 +56,8 @@ mod tests {
         let mean = arr2(&[[800.0, 0.0]]);
         let samples =
             LogitBelief::Samples { logits: arr3(&[[[800.0, 0.0]], [[800.0, 0.0]]]), log_weights: arr1(&[0.0, 1.0]) };
-        let gaussian = LogitBelief::Gaussian { mean: mean.clone(), covariance: Array3::zeros((1, 2, 2)), gauge: LogitGauge::Raw };
+        let gaussian =
+            LogitBelief::Gaussian { mean: mean.clone(), covariance: Array3::zeros((1, 2, 2)), gauge: LogitGauge::Raw };
         for belief in [LogitBelief::Point { logits: mean }, samples, gaussian] {
             for link in [LinkApprox::default(), LinkApprox::GaussHermite { points: 16 }, LinkApprox::PairwiseProbit] {
                 let loss = belief.losses(&[1], link).unwrap()[0];

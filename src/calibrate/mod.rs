@@ -30,6 +30,7 @@ mod abstention;
 mod calibrator;
 mod conformal;
 mod held_out;
+mod log_probabilities;
 mod set_predictor;
 mod temperature;
 mod temperature_search;

@@ -31,11 +31,11 @@ use std::path::PathBuf;
 /// # }
 /// ```
 pub struct Comparison<M, D> {
-    pub(super) methods: Vec<Box<dyn Method<M, D>>>,
-    pub(super) recipe: Recipe,
-    pub(super) limits: BatchLimits,
+    methods: Vec<Box<dyn Method<M, D>>>,
+    recipe: Recipe,
+    limits: BatchLimits,
     dir: Option<PathBuf>,
-    pub(super) control: Control,
+    control: Control,
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
@@ -120,14 +120,25 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         if !pending.is_empty() {
             let start = start.map_or_else(|| Start::untrained(base, &self.recipe, seed), Ok)?;
             let machine = machine(&base.device());
-            let work = Work { comparison: self, base, splits, seed, start: &start, store: store.as_ref(), machine };
+            let work = Work {
+                methods: &self.methods,
+                recipe: &self.recipe,
+                limits: self.limits,
+                control: &self.control,
+                base,
+                splits,
+                seed,
+                start: &start,
+                store: store.as_ref(),
+                machine,
+            };
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
     }
 
     /// Counts what a disk refused while there was work ([`Control::save_failures`]); the run goes on, and its cells are returned.
-    pub(super) fn count_failure(&self, kept: Result<()>) {
+    fn count_failure(&self, kept: Result<()>) {
         if let Err(reason) = kept {
             self.control.count_save_failure(&reason);
         }

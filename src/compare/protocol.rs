@@ -196,7 +196,7 @@ const BLOB_HEAD: &str =
 
 /// `A`, `B`, … as class tokens.
 fn letters(n: usize, before: &str) -> AnswerForm {
-    AnswerForm::class_tokens((0..n).map(|k| format!("{before}{}", crate::data::prompt::letter(k))))
+    AnswerForm::class_tokens((0..n).map(|k| format!("{before}{}", crate::data::letter(k))))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Makes rows of tables from a method's answers: the method as it answered, and what calibrators make of its answers at no
 //! further pass.
 
+use super::cell::{Answered, Answers, Cell, Outcome, Setting};
+use super::options::ReportOptions;
 use crate::belief::entropy;
 use crate::calibrate::{Calibration, halves};
-use crate::compare::cell::{Answered, Answers, Cell, Outcome, Setting};
-use crate::compare::options::ReportOptions;
 use crate::error::Result;
 use ndarray::Array2;
 use std::collections::BTreeMap;

@@ -3,10 +3,10 @@
 //! Seeds may share test items, so that their answers are never pooled as if they were independent; and no number here is a mean
 //! over tasks.
 
+use super::report::{ReportRow, RowOutcome, RunReport};
+use super::setting::TEST_DATA;
+use super::summary::{Detection, Summary};
 use crate::calibrate::Calibration;
-use crate::compare::report::{ReportRow, RowOutcome, RunReport};
-use crate::compare::setting::TEST_DATA;
-use crate::compare::summary::{Detection, Summary};
 use serde::{Deserialize, Serialize};
 
 /// The runs of one model on one task that differ in the seed alone.

@@ -1,10 +1,10 @@
 //! Says everything about one row of a report in numbers, each with its interval where it has one.
 
+use super::cell::Setting;
+use super::options::ReportOptions;
+use super::row::{RowAnswers, SplitAnswers};
 use crate::belief::top_class;
 use crate::calibrate::{Abstention, Calibrator, ConformalScore, ConformalSets, SetPredictor, Temperature};
-use crate::compare::cell::Setting;
-use crate::compare::options::ReportOptions;
-use crate::compare::row::{RowAnswers, SplitAnswers};
 use crate::error::Result;
 use crate::metrics::{
     BayesianBootstrap, Estimate, Reliability, RiskCoverage, Scores, SelectiveScores, auroc_estimate,

@@ -1,10 +1,10 @@
 //! Makes runs whose answers come from a generator, for tests.
 
-use crate::belief::{LinkApprox, LogitBelief};
-use crate::compare::cell::Run;
-use crate::compare::cell::{
+use super::cell::Run;
+use super::cell::{
     Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Setting, ShiftedSplit, TrainingCost,
 };
+use crate::belief::{LinkApprox, LogitBelief};
 use crate::draws::{Purpose, generator, place};
 use crate::identity::Identity;
 use ndarray::{Array1, Array2, Array3};

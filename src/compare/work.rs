@@ -1,23 +1,27 @@
 //! Does the methods of a run that are still to do, and lets them share what they can.
 
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, rounded};
-use super::comparison::Comparison;
 use super::curvature_group::CurvatureGroup;
 use super::setting::Splits;
 use super::store::RunStore;
 use crate::belief::LogitGauge;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
+use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::methods::{FitContext, Fitted, Method, Spent, Start};
+use crate::methods::{FitContext, Fitted, Method, Recipe, Spent, Start};
 use crate::models::{Classifier, Dataset};
 use crate::posterior::Laplace;
 use crate::predict::predict_linearized_for_all;
+use crate::progress::Control;
 use crate::search::Search;
 use std::time::Instant;
 
 /// The methods of one run that are still to do.
 pub(super) struct Work<'a, M, D> {
-    pub(super) comparison: &'a Comparison<M, D>,
+    pub(super) methods: &'a [Box<dyn Method<M, D>>],
+    pub(super) recipe: &'a Recipe,
+    pub(super) limits: BatchLimits,
+    pub(super) control: &'a Control,
     pub(super) base: &'a M,
     pub(super) splits: &'a Splits<'a, D>,
     pub(super) seed: u64,
@@ -33,7 +37,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// # Errors
     /// If the caller cancels.
     pub(super) fn all(&self, pending: &[usize], cells: &mut [Option<Cell>]) -> Result<()> {
-        let curvature_of = |k: usize| self.comparison.methods[k].requirements().curvature;
+        let curvature_of = |k: usize| self.methods[k].requirements().curvature;
         let (with_curvature, others): (Vec<usize>, Vec<usize>) =
             pending.iter().partition(|&&k| curvature_of(k).is_some());
         for k in others {
@@ -53,8 +57,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         let mut fitted = Vec::new();
         for CurvatureGroup { configs, methods, .. } in groups {
             let clock = Instant::now();
-            let control = &self.comparison.control;
-            let curvatures = match fit_curvatures(&self.start.model, self.splits.train, &configs, control) {
+            let curvatures = match fit_curvatures(&self.start.model, self.splits.train, &configs, self.control) {
                 Ok(curvatures) => configs.into_iter().zip(curvatures).collect::<Vec<_>>(),
                 Err(reason) => {
                     self.fail(&methods, reason, cells)?;
@@ -83,7 +86,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             return Err(reason);
         }
         for &k in methods {
-            cells[k] = Some(self.keep(failed(self.comparison.methods[k].as_ref(), &reason)));
+            cells[k] = Some(self.keep(failed(self.methods[k].as_ref(), &reason)));
         }
         Ok(())
     }
@@ -94,15 +97,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             base: self.base,
             map: &self.start.model,
             snapshots: &self.start.snapshots,
-            recipe: &self.comparison.recipe,
+            recipe: self.recipe,
             curvatures,
             train: self.splits.train,
             held_out: self.splits.held_out,
-            limits: self.comparison.limits,
+            limits: self.limits,
             seed: self.seed,
-            control: &self.comparison.control,
+            control: self.control,
         };
-        let fitted = self.comparison.methods[k].fit(&context)?;
+        let fitted = self.methods[k].fit(&context)?;
         Ok(TimedFit { fitted, seconds: shared + clock.elapsed().as_secs_f64() })
     }
 
@@ -114,7 +117,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
 
     fn answer(&self, k: usize, method: TimedFit<M, D>, cells: &mut [Option<Cell>]) -> Result<()> {
         let clock = Instant::now();
-        let Comparison { limits, control, .. } = self.comparison;
+        let Self { limits, control, .. } = self;
         let belief = &method.fitted.belief;
         let ask = |data: &&D| Answers::new(&belief.believe(&self.start.model, data, limits, control)?, belief.link());
         match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
@@ -147,7 +150,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// Of each method its answers about all data.
     fn linearized_answers(&self, methods: &[(usize, TimedFit<M, D>)]) -> Result<Vec<Vec<Answers>>> {
         let posteriors: Vec<&Laplace> = methods.iter().filter_map(|(_, m)| m.fitted.belief.linearized()).collect();
-        let Comparison { limits, control, .. } = self.comparison;
+        let Self { limits, control, .. } = self;
         let mut answers: Vec<Vec<Answers>> = vec![Vec::new(); methods.len()];
         for data in self.asked() {
             let gauge = LogitGauge::Centred;
@@ -181,14 +184,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         };
         let searches = searches.iter().map(exact).collect();
         let answered = Answered { held_out, test, shifted: answers, cost, machine, found, searches };
-        let method = self.comparison.methods[k].as_ref();
+        let method = self.methods[k].as_ref();
         cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
     }
 
     /// Keeps the cell on disk, where there is one that takes it.
     fn keep(&self, cell: Cell) -> Cell {
         if let Some(store) = self.store {
-            self.comparison.count_failure(store.keep(&cell));
+            if let Err(reason) = store.keep(&cell) {
+                self.control.count_save_failure(&reason);
+            }
         }
         cell
     }

@@ -1,13 +1,4 @@
 //! Plans batches: every item once, similar lengths together, an item's rows never apart.
-//!
-//! ```
-//! use bayes_lora::data::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
-//!
-//! let sizes: Vec<ItemSize> = [9, 2, 8, 3].map(|longest| ItemSize { n_rows: 1, longest, key: 0 }).to_vec();
-//! let limits = BatchLimits { max_items: 2, max_tokens: 100 };
-//! assert_eq!(plan_batches(&sizes, limits, BatchOrder::ByLength)?, [[0, 2], [3, 1]]);
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::collections::BTreeMap;
 
@@ -75,6 +66,15 @@ pub enum BatchOrder {
 }
 
 /// Cuts items into batches of indices; every item is in exactly one.
+///
+/// ```
+/// use bayes_lora::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
+///
+/// let sizes: Vec<ItemSize> = [9, 2, 8, 3].map(|longest| ItemSize { n_rows: 1, longest, key: 0 }).to_vec();
+/// let limits = BatchLimits { max_items: 2, max_tokens: 100 };
+/// assert_eq!(plan_batches(&sizes, limits, BatchOrder::ByLength)?, [[0, 2], [3, 1]]);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Config`] for a limit of 0.

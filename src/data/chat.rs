@@ -1,20 +1,4 @@
 //! Wraps a question in the chat template of an instruct model.
-//!
-//! Templates come with the model and are not trusted: they run in minijinja (no files, no network), with a cap on
-//! the size of source and output and a time limit. `strftime_now` always answers [`CHAT_DATE`], so that a prompt does
-//! not change with the day it is written on.
-//!
-//! ```
-//! use bayes_lora::data::chat::ChatFormat;
-//! use bayes_lora::data::special::SpecialTokens;
-//!
-//! let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}\
-//!               {% if add_generation_prompt %}<|assistant|>{% endif %}";
-//! let special = SpecialTokens { eos: Some("</s>".into()), ..SpecialTokens::default() };
-//! let chat = ChatFormat::new(source, &special)?;
-//! assert_eq!(chat.render("Is it?")?, "<|user|>Is it?</s><|assistant|>");
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -22,7 +6,6 @@ use std::time::Duration;
 use hf_chat_template::{ChatTemplate, FixedClock, Message, TokenField, TokenizerConfig};
 
 use crate::data::special::SpecialTokens;
-use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 /// The date that templates see, in seconds since 1970: 26 July 2024, which Llama 3.1's template has as its default.
@@ -38,6 +21,22 @@ pub const MAX_CHAT_PROMPT_BYTES: usize = 1 << 24;
 pub const MAX_CHAT_SECONDS: u64 = 10;
 
 /// A chat template ready to render.
+///
+/// Templates come with the model and are not trusted: they run in minijinja (no files, no network), with a cap on
+/// the size of source and output and a time limit. `strftime_now` always answers [`CHAT_DATE`], so that a prompt does
+/// not change with the day it is written on.
+///
+/// ```
+/// use bayes_lora::data::ChatFormat;
+/// use bayes_lora::data::SpecialTokens;
+///
+/// let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}\
+///               {% if add_generation_prompt %}<|assistant|>{% endif %}";
+/// let special = SpecialTokens { eos: Some("</s>".into()), ..SpecialTokens::default() };
+/// let chat = ChatFormat::new(source, &special)?;
+/// assert_eq!(chat.render("Is it?")?, "<|user|>Is it?</s><|assistant|>");
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChatFormat {
     template: Arc<ChatTemplate>,
@@ -114,30 +113,6 @@ impl ChatFormat {
     }
 }
 
-impl Tokenizer {
-    /// Whether the model brings a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat.is_some()
-    }
-
-    /// Renders one user message with the model's chat template, up to where the assistant's answer begins.
-    ///
-    /// The text holds the model's special tokens already: encode it with `add_special = false`.
-    ///
-    /// # Errors
-    /// [`Error::Incompatible`] for a model without a template, [`Error::Format`] for a template that fails.
-    pub fn chat_prompt(&self, user: &str) -> Result<String> {
-        match &self.chat {
-            Some(Ok(chat)) => chat.render(user),
-            Some(Err(reason)) => Err(chat_error(reason)),
-            None => Err(Error::Incompatible(format!(
-                "tokenizer {}: the model has no chat template; ask without `chat`",
-                self.location()
-            ))),
-        }
-    }
-}
-
 fn chat_error(reason: impl std::fmt::Display) -> Error {
     Error::format("chat template", reason)
 }
@@ -146,7 +121,7 @@ fn chat_error(reason: impl std::fmt::Display) -> Error {
 mod tests {
     use super::*;
     use crate::data::tiny;
-    use crate::data::tokens::TokenizerFiles;
+    use crate::data::tokens::{Tokenizer, TokenizerFiles};
 
     /// The chat template of HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0), word for word.
     const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";

@@ -1,27 +1,27 @@
 //! Finds the one token that each class adds after a prompt.
-//!
-//! Asking a causal language model for a class by one token means comparing the probabilities of those tokens at the
-//! prompt's last position. That is right only if the class's text, written after the prompt, is exactly one more
-//! token and leaves the prompt's own tokens as they are.
-//!
-//! ```
-//! use bayes_lora::data::tokens::Tokenizer;
-//!
-//! let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-//!     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-//!     "model": {"type": "WordLevel", "vocab": {"?": 0, "Answer": 1, ":": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
-//! let tokenizer = Tokenizer::from_bytes(json)?;
-//! assert_eq!(tokenizer.class_token("Answer:", " yes")?, 3);
-//! let error = tokenizer.class_token("Answer:", " no no").unwrap_err();
-//! assert!(error.to_string().contains("2 tokens"));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 impl Tokenizer {
     /// Finds the token `t` with `encode(context + class) = encode(context) ‖ t`.
+    ///
+    /// Asking a causal language model for a class by one token means comparing the probabilities of those tokens at the
+    /// prompt's last position. That is right only if the class's text, written after the prompt, is exactly one more
+    /// token and leaves the prompt's own tokens as they are.
+    ///
+    /// ```
+    /// use bayes_lora::data::Tokenizer;
+    ///
+    /// let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+    ///     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+    ///     "model": {"type": "WordLevel", "vocab": {"?": 0, "Answer": 1, ":": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
+    /// let tokenizer = Tokenizer::from_bytes(json)?;
+    /// assert_eq!(tokenizer.class_token("Answer:", " yes")?, 3);
+    /// let error = tokenizer.class_token("Answer:", " no no").unwrap_err();
+    /// assert!(error.to_string().contains("2 tokens"));
+    /// # Ok::<(), bayes_lora::error::Error>(())
+    /// ```
     ///
     /// `context` is the prompt (or its end, if the tokens there do not depend on what precedes them); it gets the
     /// BOS token as in [`encode`](Tokenizer::encode).

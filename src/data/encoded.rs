@@ -1,18 +1,4 @@
 //! Holds a task as token ids: what the models are given.
-//!
-//! An item is one row (class tokens: the prompt, whose last position is asked for the classes) or one row for each
-//! choice (continuation scoring: the prompt and the choice, whose tokens' log-probabilities are added).
-//!
-//! ```
-//! use bayes_lora::data::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
-//!
-//! let row = |ids: Vec<u32>| EncodedRow { scored: 2..ids.len(), ids, weight: 1.0 };
-//! let item = EncodedItem { id: "q".into(), rows: vec![row(vec![1, 2, 3]), row(vec![1, 2, 4, 5])], label: Some(0), n_choices: 2 };
-//! let answers = ResolvedAnswers::Continuation;
-//! let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0, asked: None };
-//! assert_eq!((data.n_tokens(), data.longest()), (7, 4));
-//! assert!(data.check_vocab(6).is_ok() && data.check_vocab(5).is_err());
-//! ```
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -65,6 +51,20 @@ pub enum ResolvedAnswers {
 }
 
 /// A task as token ids.
+///
+/// An item is one row (class tokens: the prompt, whose last position is asked for the classes) or one row for each
+/// choice (continuation scoring: the prompt and the choice, whose tokens' log-probabilities are added).
+///
+/// ```
+/// use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
+///
+/// let row = |ids: Vec<u32>| EncodedRow { scored: 2..ids.len(), ids, weight: 1.0 };
+/// let item = EncodedItem { id: "q".into(), rows: vec![row(vec![1, 2, 3]), row(vec![1, 2, 4, 5])], label: Some(0), n_choices: 2 };
+/// let answers = ResolvedAnswers::Continuation;
+/// let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0, asked: None };
+/// assert_eq!((data.n_tokens(), data.longest()), (7, 4));
+/// assert!(data.check_vocab(6).is_ok() && data.check_vocab(5).is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncodedDataset {
     /// The task's name.

@@ -41,6 +41,29 @@ impl AnswerForm {
 }
 
 /// How a task becomes token ids.
+///
+/// ```
+/// use bayes_lora::data::{AnswerForm, Encoding, Item, Normalization, PromptTemplate, Task, Tokenizer};
+///
+/// let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+///     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+///     "model": {"type": "WordLevel", "unk_token": "?",
+///               "vocab": {"?": 0, "Answer": 1, ":": 2, "yes": 3, "no": 4, "Question": 5}}}"#;
+/// let tokenizer = Tokenizer::from_bytes(json)?;
+/// let task = Task::new("t", vec![Item::new("q", "yes?", ["no", "yes yes"]).with_answer(1)])?;
+///
+/// // One row for each choice; the choice's tokens are scored.
+/// let form = AnswerForm::Continuation { normalization: Normalization::Sum };
+/// let data = Encoding::new(PromptTemplate::question_answer(), form).encode(&task, &tokenizer)?;
+/// assert_eq!(data.items[0].rows[1].ids, [5, 2, 3, 0, 1, 2, 3, 3]);
+/// assert_eq!(data.items[0].rows[1].scored, 6..8);
+///
+/// // One row; the classes are single tokens after the prompt.
+/// let form = AnswerForm::class_tokens([" no", " yes"]);
+/// let data = Encoding::new(PromptTemplate::question_answer(), form).encode(&task, &tokenizer)?;
+/// assert_eq!(data.items[0].rows[0].ids, [5, 2, 3, 0, 1, 2]);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encoding {
     /// The prompt's wording.

@@ -1,23 +1,4 @@
 //! Reads JSON Lines files, plain or gzipped, with caps on what a hostile file can make us allocate.
-//!
-//! Compression is recognised by its first two bytes and not by the file's name. Every error names the file and
-//! the line.
-//!
-//! ```
-//! use bayes_lora::data::jsonl::for_each_line;
-//!
-//! let dir = std::env::temp_dir().join("bayes_lora_doc_jsonl");
-//! std::fs::create_dir_all(&dir)?;
-//! let path = dir.join("numbers.jsonl");
-//! std::fs::write(&path, "1\n\n2\n")?;
-//! let mut seen = Vec::new();
-//! for_each_line(&path, |line, text| {
-//!     seen.push((line, text.to_owned()));
-//!     Ok(())
-//! })?;
-//! assert_eq!(seen, [(1, "1".to_owned()), (3, "2".to_owned())]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -36,6 +17,25 @@ pub const MAX_LINE_BYTES: u64 = 1 << 24;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Calls `visit` with the number (from 1) and the text of every line that is not blank.
+///
+/// Compression is recognised by its first two bytes and not by the file's name. Every error names the file and
+/// the line.
+///
+/// ```
+/// use bayes_lora::data::for_each_line;
+///
+/// let dir = std::env::temp_dir().join("bayes_lora_doc_jsonl");
+/// std::fs::create_dir_all(&dir)?;
+/// let path = dir.join("numbers.jsonl");
+/// std::fs::write(&path, "1\n\n2\n")?;
+/// let mut seen = Vec::new();
+/// for_each_line(&path, |line, text| {
+///     seen.push((line, text.to_owned()));
+///     Ok(())
+/// })?;
+/// assert_eq!(seen, [(1, "1".to_owned()), (3, "2".to_owned())]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Format`] for another kind of file, such as a pointer of Git LFS, and

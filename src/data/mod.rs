@@ -8,21 +8,21 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`jsonl`] | reads lines, plain or gzipped, within limits |
-//! | [`task`] | questions, choices, answers; samples and splits |
-//! | [`routing`] | questions by subject → questions about their area |
-//! | [`prompt`] | Jinja wording: a body and a cue |
-//! | [`special`] | special tokens and chat template of a Hugging Face directory |
-//! | [`tokens`] | text ↔ ids |
-//! | [`classes`] | the one token that each class is |
-//! | [`chat`] | the chat template of an instruct model |
-//! | [`encoding`] | how to ask: wording, form of the answers, limit, chat or not |
-//! | [`encode`] | task → ids, by class tokens or continuations |
-//! | [`truncate`] | shortens a prompt's body, when asked to |
-//! | [`encoded`] | the result: items, rows, scored positions |
-//! | [`asked`] | the way of asking, as a posterior remembers it |
-//! | [`batch`] | batches of similar length |
-//! | [`padding`] | rectangles of ids and masks |
+//! | `jsonl` | reads lines, plain or gzipped, within limits |
+//! | `task` | questions, choices, answers; samples and splits |
+//! | `routing` | questions by subject → questions about their area |
+//! | `prompt` | Jinja wording: a body and a cue |
+//! | `special` | special tokens and chat template of a Hugging Face directory |
+//! | `tokens` | text ↔ ids |
+//! | `classes` | the one token that each class is |
+//! | `chat` | the chat template of an instruct model |
+//! | `encoding` | how to ask: wording, form of the answers, limit, chat or not |
+//! | `encode` | task → ids, by class tokens or continuations |
+//! | `truncate` | shortens a prompt's body, when asked to |
+//! | `encoded` | the result: items, rows, scored positions |
+//! | `asked` | the way of asking, as a posterior remembers it |
+//! | `batch` | batches of similar length |
+//! | `padding` | rectangles of ids and masks |
 //!
 //! ```
 //! use bayes_lora::data::{
@@ -49,34 +49,37 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
-pub mod asked;
-pub mod batch;
-pub mod chat;
-pub mod classes;
-pub mod encode;
-pub mod encoded;
-pub mod encoding;
-pub mod jsonl;
-pub mod padding;
-pub mod prompt;
+mod asked;
+mod batch;
+mod chat;
+mod classes;
+mod encode;
+mod encoded;
+mod encoding;
+mod jsonl;
+mod padding;
+mod prompt;
 #[cfg(test)]
 mod real_files;
-pub mod routing;
-pub mod special;
-pub mod task;
+mod routing;
+mod special;
+mod task;
 #[cfg(test)]
 mod tiny;
-pub mod tokens;
-pub mod truncate;
+mod tokens;
+mod truncate;
 mod wording;
 
-pub use self::asked::Asked;
-pub use self::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
-pub use self::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
-pub use self::encoding::{AnswerForm, Encoding, Normalization};
-pub use self::padding::{PaddedRows, PaddingSide};
-pub use self::prompt::{Prompt, PromptTemplate};
-pub use self::routing::read_areas;
-pub use self::task::{Item, Task};
-pub use self::tokens::{Tokenizer, TokenizerFiles};
-pub use self::truncate::Truncation;
+pub use asked::Asked;
+pub use batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
+pub use chat::{CHAT_DATE, ChatFormat, MAX_CHAT_PROMPT_BYTES, MAX_CHAT_SECONDS, MAX_CHAT_TEMPLATE_BYTES};
+pub use encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
+pub use encoding::{AnswerForm, Encoding, Normalization};
+pub use jsonl::{MAX_FILE_BYTES, MAX_LINE_BYTES, for_each_line, for_each_line_of};
+pub use padding::{PaddedRows, PaddingSide};
+pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FUEL, Prompt, PromptTemplate, letter};
+pub use routing::{MAX_AREAS_BYTES, read_areas};
+pub use special::SpecialTokens;
+pub use task::{Item, Task};
+pub use tokens::{MAX_TOKENIZER_BYTES, Tokenizer, TokenizerFiles};
+pub use truncate::Truncation;

@@ -1,15 +1,4 @@
 //! Lays rows of different lengths into one rectangle of ids and a mask.
-//!
-//! ```
-//! use bayes_lora::data::padding::{PaddedRows, PaddingSide};
-//!
-//! let rows = PaddedRows::from_rows(&[&[5, 6, 7], &[8]], 0, PaddingSide::Left)?;
-//! assert_eq!(rows.ids, [5, 6, 7, 0, 0, 8]);
-//! assert_eq!(rows.mask, [true, true, true, false, false, true]);
-//! assert_eq!(rows.shifted(1, &(0..1)), 2..3);
-//! assert_eq!(rows.last_positions(), [Some(2), Some(2)]);
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::ops::Range;
 
@@ -30,6 +19,17 @@ pub enum PaddingSide {
 }
 
 /// Rows of one length, `[n_rows, n_tokens]`, row-major.
+///
+/// ```
+/// use bayes_lora::data::{PaddedRows, PaddingSide};
+///
+/// let rows = PaddedRows::from_rows(&[&[5, 6, 7], &[8]], 0, PaddingSide::Left)?;
+/// assert_eq!(rows.ids, [5, 6, 7, 0, 0, 8]);
+/// assert_eq!(rows.mask, [true, true, true, false, false, true]);
+/// assert_eq!(rows.shifted(1, &(0..1)), 2..3);
+/// assert_eq!(rows.last_positions(), [Some(2), Some(2)]);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaddedRows {
     /// The ids, pads included.

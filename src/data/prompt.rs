@@ -1,22 +1,4 @@
 //! Words a question as a prompt: a body that may be shortened and a cue that never is.
-//!
-//! Templates are Jinja (minijinja) and see `question`, `choices` (a list), `letters` (`A`, `B`, …, one per choice),
-//! and where the item has them `passage` and `subject`. Printing a variable that the item lacks is an error, not an
-//! empty text; `{% if passage %}` is allowed. A newline right after a block tag is dropped, as in chat templates.
-//!
-//! ```
-//! use bayes_lora::data::prompt::PromptTemplate;
-//! use bayes_lora::data::task::Item;
-//!
-//! let item = Item::new("q", "Which is warm?", ["ice", "fire"]);
-//! let prompt = PromptTemplate::multiple_choice().render(&item)?;
-//! assert!(prompt.body.ends_with("Choices:\nA) ice\nB) fire"));
-//! assert_eq!(prompt.cue, "\nAnswer:");
-//!
-//! let own = PromptTemplate::new("quiz", "{{ question | upper }} {{ choices | join('/') }}", " ->")?;
-//! assert_eq!(own.render(&item)?.text(), "WHICH IS WARM? ice/fire ->");
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
@@ -34,6 +16,24 @@ pub const MAX_TEMPLATE_BYTES: usize = 1 << 18;
 pub const MAX_PROMPT_BYTES: usize = 1 << 24;
 
 /// A prompt's wording: Jinja sources of its body and of its cue.
+///
+/// Templates are Jinja (minijinja) and see `question`, `choices` (a list), `letters` (`A`, `B`, …, one per choice),
+/// and where the item has them `passage` and `subject`. Printing a variable that the item lacks is an error, not an
+/// empty text; `{% if passage %}` is allowed. A newline right after a block tag is dropped, as in chat templates.
+///
+/// ```
+/// use bayes_lora::data::PromptTemplate;
+/// use bayes_lora::data::Item;
+///
+/// let item = Item::new("q", "Which is warm?", ["ice", "fire"]);
+/// let prompt = PromptTemplate::multiple_choice().render(&item)?;
+/// assert!(prompt.body.ends_with("Choices:\nA) ice\nB) fire"));
+/// assert_eq!(prompt.cue, "\nAnswer:");
+///
+/// let own = PromptTemplate::new("quiz", "{{ question | upper }} {{ choices | join('/') }}", " ->")?;
+/// assert_eq!(own.render(&item)?.text(), "WHICH IS WARM? ice/fire ->");
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptTemplate {
     /// The name that errors and reports show.

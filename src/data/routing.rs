@@ -1,19 +1,4 @@
 //! Turns questions with a subject into a routing task: which area does this question belong to?
-//!
-//! A table maps each subject to its area (for MMLU: 57 subjects, four areas). The areas become the choices and the
-//! area of the item's subject the answer.
-//!
-//! ```
-//! use std::collections::BTreeMap;
-//! use bayes_lora::data::task::{Item, Task};
-//!
-//! let areas = BTreeMap::from([("algebra".to_owned(), "STEM".to_owned()), ("law".to_owned(), "humanities".to_owned())]);
-//! let items = vec![Item::new("q", "What is 1 + 1?", ["1", "2"]).with_subject("algebra")];
-//! let routed = Task::new("mmlu", items)?.route_by_subject(&areas, &["humanities".into(), "STEM".into()])?;
-//! assert_eq!(routed.items[0].choices, ["humanities", "STEM"]);
-//! assert_eq!(routed.items[0].answer, Some(1));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,6 +27,21 @@ pub fn read_areas(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
 
 impl Task {
     /// Replaces every item's choices by `classes` (areas) and its answer by the area of its subject.
+    ///
+    /// A table maps each subject to its area (for MMLU: 57 subjects, four areas). The areas become the choices and the
+    /// area of the item's subject the answer.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use bayes_lora::data::{Item, Task};
+    ///
+    /// let areas = BTreeMap::from([("algebra".to_owned(), "STEM".to_owned()), ("law".to_owned(), "humanities".to_owned())]);
+    /// let items = vec![Item::new("q", "What is 1 + 1?", ["1", "2"]).with_subject("algebra")];
+    /// let routed = Task::new("mmlu", items)?.route_by_subject(&areas, &["humanities".into(), "STEM".into()])?;
+    /// assert_eq!(routed.items[0].choices, ["humanities", "STEM"]);
+    /// assert_eq!(routed.items[0].answer, Some(1));
+    /// # Ok::<(), bayes_lora::error::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Empty`] without classes; [`Error::Format`] naming the item when it has no subject, when its subject

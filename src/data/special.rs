@@ -1,20 +1,4 @@
 //! Finds a tokenizer's special tokens and chat template in the files that lie beside `tokenizer.json`.
-//!
-//! Names come from `tokenizer_config.json` and `special_tokens_map.json`; ids from the vocabulary, then from `config.json`. A
-//! chat template comes from `chat_template.jinja` or `tokenizer_config.json`. Where two files name different ones, nobody can
-//! tell which was meant: that is an error, for chat templates only to who asks for chat.
-//!
-//! ```
-//! use bayes_lora::data::special::SpecialTokens;
-//!
-//! let config = br#"{"bos_token": {"content": "<s>"}, "pad_token": null, "add_bos_token": true}"#;
-//! let map = br#"{"pad_token": "<pad>"}"#;
-//! let special = SpecialTokens::from_json(Some(config), Some(map), None)?;
-//! assert_eq!(special.bos.as_deref(), Some("<s>"));
-//! assert_eq!(special.pad.as_deref(), Some("<pad>"));
-//! assert_eq!(special.add_bos, Some(true));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use serde_json::Value;
 
@@ -26,6 +10,22 @@ const MAP: &str = "special_tokens_map.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
 /// Names and ids of special tokens, as far as the files give them.
+///
+/// Names come from `tokenizer_config.json` and `special_tokens_map.json`; ids from the vocabulary, then from `config.json`. A
+/// chat template comes from `chat_template.jinja` or `tokenizer_config.json`. Where two files name different ones, nobody can
+/// tell which was meant: that is an error, for chat templates only to who asks for chat.
+///
+/// ```
+/// use bayes_lora::data::SpecialTokens;
+///
+/// let config = br#"{"bos_token": {"content": "<s>"}, "pad_token": null, "add_bos_token": true}"#;
+/// let map = br#"{"pad_token": "<pad>"}"#;
+/// let special = SpecialTokens::from_json(Some(config), Some(map), None)?;
+/// assert_eq!(special.bos.as_deref(), Some("<s>"));
+/// assert_eq!(special.pad.as_deref(), Some("<pad>"));
+/// assert_eq!(special.add_bos, Some(true));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// The token that begins a sequence.

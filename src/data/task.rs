@@ -1,22 +1,4 @@
 //! Holds a task: named questions with choices, answers, and where there are any, passages and subjects.
-//!
-//! On disk a task is a JSON Lines file (plain or gzipped), one object a line:
-//! `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`, and no other fields: one that
-//! nobody reads may be the answer under another name.
-//!
-//! ```
-//! use bayes_lora::data::task::{Item, Task};
-//!
-//! let items = (0..10)
-//!     .map(|i| Item::new(i.to_string(), "Is it?", ["no", "yes"]).with_answer(i % 2))
-//!     .collect();
-//! let task = Task::new("yes or no", items)?;
-//! assert_eq!((task.len(), task.n_classes()), (10, 2));
-//! let (first, rest) = task.split(3, 7)?;
-//! assert_eq!((first.len(), rest.len()), (3, 7));
-//! assert_eq!(task.majority_share(), Some(0.5));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::path::Path;
 
@@ -137,6 +119,24 @@ impl Item {
 }
 
 /// A named list of questions.
+///
+/// On disk a task is a JSON Lines file (plain or gzipped), one object a line:
+/// `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`, and no other fields: one that
+/// nobody reads may be the answer under another name.
+///
+/// ```
+/// use bayes_lora::data::{Item, Task};
+///
+/// let items = (0..10)
+///     .map(|i| Item::new(i.to_string(), "Is it?", ["no", "yes"]).with_answer(i % 2))
+///     .collect();
+/// let task = Task::new("yes or no", items)?;
+/// assert_eq!((task.len(), task.n_classes()), (10, 2));
+/// let (first, rest) = task.split(3, 7)?;
+/// assert_eq!((first.len(), rest.len()), (3, 7));
+/// assert_eq!(task.majority_share(), Some(0.5));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The name that reports show.

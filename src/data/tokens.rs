@@ -1,21 +1,4 @@
 //! Turns text into token ids and back with a Hugging Face `tokenizer.json`.
-//!
-//! Panics of the tokenizers library on odd files are caught and become [`Error::Tokenizer`] (a program built with
-//! `panic = "abort"` loses this net). Truncation and padding that a file asks for are switched off: here they are
-//! [encoding](crate::data::encode)'s and [padding](crate::data::padding)'s business.
-//!
-//! ```
-//! use bayes_lora::data::tokens::Tokenizer;
-//!
-//! let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-//!     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-//!     "model": {"type": "WordLevel", "vocab": {"?": 0, "is": 1, "it": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
-//! let tokenizer = Tokenizer::from_bytes(json)?;
-//! assert_eq!(tokenizer.encode("is it?", true)?, [1, 2, 0]);
-//! assert_eq!(tokenizer.decode(&[2, 1])?, "it is");
-//! assert_eq!(tokenizer.class_tokens("is it?", &["yes".into(), "no".into()])?, [3, 4]);
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -46,6 +29,23 @@ pub struct TokenizerFiles<'a> {
 }
 
 /// A tokenizer with its special tokens and, where the model has one, its chat template.
+///
+/// Panics of the tokenizers library on odd files are caught and become [`Error::Tokenizer`] (a program built with
+/// `panic = "abort"` loses this net). Truncation and padding that a file asks for are switched off: here they are
+/// [`Encoding`](super::Encoding)'s and [`PaddedRows`](super::PaddedRows)' business.
+///
+/// ```
+/// use bayes_lora::data::Tokenizer;
+///
+/// let json = br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+///     "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+///     "model": {"type": "WordLevel", "vocab": {"?": 0, "is": 1, "it": 2, "yes": 3, "no": 4}, "unk_token": "?"}}"#;
+/// let tokenizer = Tokenizer::from_bytes(json)?;
+/// assert_eq!(tokenizer.encode("is it?", true)?, [1, 2, 0]);
+/// assert_eq!(tokenizer.decode(&[2, 1])?, "it is");
+/// assert_eq!(tokenizer.class_tokens("is it?", &["yes".into(), "no".into()])?, [3, 4]);
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -57,7 +57,7 @@ pub struct Tokenizer {
     fingerprint: u64,
     chat_fingerprint: Option<u64>,
     /// Templates of which none can be taken, or one that does not compile, are an error only for who asks for chat prompts.
-    pub(crate) chat: Option<std::result::Result<ChatFormat, String>>,
+    chat: Option<std::result::Result<ChatFormat, String>>,
 }
 
 /// Token ids with the bytes of the text that each came from; `None` for tokens that were added.
@@ -249,6 +249,28 @@ impl Tokenizer {
     /// A hash of the chat template's source, where the model has one.
     pub fn chat_fingerprint(&self) -> Option<u64> {
         self.chat_fingerprint
+    }
+
+    /// Whether the model brings a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat.is_some()
+    }
+
+    /// Renders one user message with the model's chat template, up to where the assistant's answer begins.
+    ///
+    /// The text holds the model's special tokens already: encode it with `add_special = false`.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] for a model without a template, [`Error::Format`] for a template that fails.
+    pub fn chat_prompt(&self, user: &str) -> Result<String> {
+        match &self.chat {
+            Some(Ok(chat)) => chat.render(user),
+            Some(Err(reason)) => Err(Error::format("chat template", reason)),
+            None => Err(Error::Incompatible(format!(
+                "tokenizer {}: the model has no chat template; ask without `chat`",
+                self.location()
+            ))),
+        }
     }
 
     /// The file, or "in memory".

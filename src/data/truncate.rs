@@ -1,17 +1,4 @@
 //! Shortens a prompt that does not fit the context, at the cost of its body alone.
-//!
-//! Nothing is dropped unless asked for. What may be dropped are whole tokens that lie inside the body; the tokens
-//! before it (BOS, a chat template's opening), the cue and a continuation stay.
-//!
-//! ```
-//! use bayes_lora::data::{AnswerForm, Encoding, PromptTemplate, Truncation};
-//!
-//! let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(["A", "B"]));
-//! assert_eq!(encoding.truncation, Truncation::Refuse);
-//! let encoding = encoding.with_max_tokens(512).with_truncation(Truncation::End);
-//! assert_eq!(serde_json::to_string(&encoding.truncation)?, "\"end\"");
-//! # Ok::<(), serde_json::Error>(())
-//! ```
 
 use std::ops::Range;
 
@@ -21,6 +8,19 @@ use crate::data::tokens::SpannedTokens;
 use crate::error::{Error, Result};
 
 /// What to do with a prompt that is longer than the context.
+///
+/// Nothing is dropped unless asked for. What may be dropped are whole tokens that lie inside the body; the tokens
+/// before it (BOS, a chat template's opening), the cue and a continuation stay.
+///
+/// ```
+/// use bayes_lora::data::{AnswerForm, Encoding, PromptTemplate, Truncation};
+///
+/// let encoding = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(["A", "B"]));
+/// assert_eq!(encoding.truncation, Truncation::Refuse);
+/// let encoding = encoding.with_max_tokens(512).with_truncation(Truncation::End);
+/// assert_eq!(serde_json::to_string(&encoding.truncation)?, "\"end\"");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {

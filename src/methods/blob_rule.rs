@@ -2,7 +2,7 @@
 
 use super::adam::Adam;
 use super::adapter_training::moved;
-use super::blob::{Blob, BlobObjective, cycle, cyclic_weight};
+use super::blob_settings::{Blob, BlobObjective, cycle, cyclic_weight};
 use super::gaussian_kl::GaussianKl;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{Purpose, generator, normals, place};

@@ -1,7 +1,7 @@
 //! MonteCLoRA's training noise as a rule of the trainer.
 
 use super::adam::Adam;
-use super::monte_clora::MonteClora;
+use super::monte_clora_settings::MonteClora;
 use super::rule_state::{RuleState, check_fits};
 use crate::draws::{Purpose, generator, normals, place};
 use crate::error::{Error, Result};

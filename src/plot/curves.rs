@@ -1,28 +1,7 @@
 //! Draws curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one, such as risk
-//! over coverage.
-//!
-//! A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
-//! chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
-//!
-//! ```
-//! use bayes_lora::plot::CurveChart;
-//!
-//! let precisions = (-8..=8).map(|i| 10f64.powf(f64::from(i) / 2.0));
-//! let evidence = precisions.map(|p| (p, -410.0 - 12.0 * (p / 20.0).ln().powi(2) / (1.0 + p.sqrt()))).collect();
-//! let figure = CurveChart::new("prior precision λ", "log evidence in nats")
-//!     .with_curve("Kronecker-factored Laplace", evidence)
-//!     .with_mark(20.0, "chosen λ = 20")
-//!     .figure()?;
-//!
-//! let dir = std::env::temp_dir().join(format!("bayes-lora-curves-{}", std::process::id()));
-//! figure.save(&dir, "evidence")?;
-//! # std::fs::remove_dir_all(&dir).ok();
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 mod draw;
 
-use super::Figure;
 use super::palette::CURVES;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -68,6 +47,26 @@ impl AxisScale {
 }
 
 /// Draws one to twelve curves of the same quantity over the same axis, and up to six marks.
+///
+///
+/// A prior precision, or a factor on a covariance, is searched over powers of ten. Drawn so, the curve tells whether the
+/// chosen value lies at a clear optimum, on a plateau, or at the end of what was searched.
+///
+/// ```
+/// use bayes_lora::plot::CurveChart;
+///
+/// let precisions = (-8..=8).map(|i| 10f64.powf(f64::from(i) / 2.0));
+/// let evidence = precisions.map(|p| (p, -410.0 - 12.0 * (p / 20.0).ln().powi(2) / (1.0 + p.sqrt()))).collect();
+/// let figure = CurveChart::new("prior precision λ", "log evidence in nats")
+///     .with_curve("Kronecker-factored Laplace", evidence)
+///     .with_mark(20.0, "chosen λ = 20")
+///     .figure()?;
+///
+/// let dir = std::env::temp_dir().join(format!("bayes-lora-curves-{}", std::process::id()));
+/// figure.save(&dir, "evidence")?;
+/// # std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// The vertical axis is linear. Both axes span all curves, the horizontal one also the marks. A curve of at most twenty
 /// points has a dot at each, so that it shows where it was evaluated.
@@ -126,18 +125,6 @@ impl CurveChart {
         self
     }
 
-    /// Draws the curves.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without curves or for a curve without points; [`Error::Config`] beyond twelve curves or six marks,
-    /// for a curve of one point, for an x that is not finite, or not positive on a logarithmic axis, for a y that is not
-    /// finite, for a frame smaller than 100 units, and where the largest and the smallest y are further apart than a number
-    /// can say.
-    pub fn figure(&self) -> Result<Figure> {
-        self.check()?;
-        Figure::new(draw::figure(self)?, &Data { kind: "curves", chart: self })
-    }
-
     fn check(&self) -> Result<()> {
         if self.curves.is_empty() {
             return Err(Error::empty("list of curves"));
@@ -185,14 +172,6 @@ impl CurveChart {
 
 fn usual_size() -> (f64, f64) {
     (420.0, 280.0)
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    chart: &'a CurveChart,
 }
 
 #[cfg(test)]

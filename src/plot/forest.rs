@@ -1,24 +1,9 @@
 //! Draws forest plots: numbers with their intervals, a row for each method, a panel for each metric.
-//!
-//! A table of figures hides which differences are larger than their intervals; rows of points with intervals show it. Several
-//! seeds of the same method lie under each other in its row.
-//!
-//! ```
-//! use bayes_lora::metrics::Estimate;
-//! use bayes_lora::plot::ForestPlot;
-//!
-//! let e = |value| Some(Estimate { value, low: value - 0.1, high: value + 0.1 });
-//! let figure = ForestPlot::new(["maximum likelihood", "Laplace"], ["seed 0", "seed 1"])
-//!     .with_panel("NLL", vec![vec![e(1.1), e(1.0)], vec![e(0.9), None]])
-//!     .figure()?;
-//! assert!(figure.svg_without_font().contains("maximum likelihood"));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 mod draw;
 
+use super::check_panels;
 use super::palette::CURVES;
-use super::{Figure, check_panels};
 use crate::error::{Error, Result};
 use crate::metrics::Estimate;
 use serde::{Deserialize, Serialize};
@@ -38,6 +23,21 @@ pub struct ForestPanel {
 }
 
 /// One to four panels that share up to 60 named rows, each with up to twelve marks.
+///
+/// A table of figures hides which differences are larger than their intervals; rows of points with intervals show it. Several
+/// seeds of the same method lie under each other in its row.
+///
+/// ```
+/// use bayes_lora::metrics::Estimate;
+/// use bayes_lora::plot::ForestPlot;
+///
+/// let e = |value| Some(Estimate { value, low: value - 0.1, high: value + 0.1 });
+/// let figure = ForestPlot::new(["maximum likelihood", "Laplace"], ["seed 0", "seed 1"])
+///     .with_panel("NLL", vec![vec![e(1.1), e(1.0)], vec![e(0.9), None]])
+///     .figure()?;
+/// assert!(figure.svg_without_font().contains("maximum likelihood"));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// Each panel's axis is linear and spans its values and intervals. Rows are drawn in the order given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,17 +64,6 @@ impl ForestPlot {
     pub fn with_panel(mut self, label: impl Into<String>, estimates: Vec<Vec<Option<Estimate>>>) -> Self {
         self.panels.push(ForestPanel { label: label.into(), estimates });
         self
-    }
-
-    /// Draws the plot.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without rows, series or panels or for a panel without a number; [`Error::Config`] beyond 60 rows, twelve
-    /// series or four panels, or for a number that is not finite; [`Error::Count`] where a panel does not have an estimate for
-    /// each row and series.
-    pub fn figure(&self) -> Result<Figure> {
-        self.check()?;
-        Figure::new(draw::figure(self)?, &Data { kind: "forest plot", plot: self })
     }
 
     fn check(&self) -> Result<()> {
@@ -113,14 +102,6 @@ impl ForestPlot {
             None => Err(Error::empty(format!("panel `{label}`"))),
         }
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    plot: &'a ForestPlot,
 }
 
 #[cfg(test)]

@@ -1,19 +1,4 @@
 //! Draws histograms of one number over groups of items, a panel for each method: the entropy where an answer is right, where
-//! it is wrong, and on foreign items.
-//!
-//! A method that knows what it does not know keeps the groups apart. Each group's shares sum to 1, so that groups of unequal
-//! size compare; all panels have the same axes.
-//!
-//! ```
-//! use bayes_lora::plot::Histograms;
-//!
-//! let figure = Histograms::new("entropy in nats", vec![0.0, 0.35, 0.7], ["right", "wrong", "foreign"])
-//!     .with_panel("maximum likelihood", vec![vec![90, 10], vec![15, 5], vec![30, 20]])
-//!     .with_panel("Laplace", vec![vec![80, 20], vec![5, 15], vec![5, 45]])
-//!     .figure()?;
-//! assert!(figure.svg_without_font().contains("foreign (n = 50)"));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use super::axes::{Axes, BELOW, MARGIN, NAME_SIZE, room_beside, shortened};
 use super::canvas::{Canvas, Rect};
@@ -49,6 +34,21 @@ pub struct HistogramPanel {
 }
 
 /// One to 24 panels of histograms with common bins, of one to six groups each.
+///
+///
+/// A method that knows what it does not know keeps the groups apart. Each group's shares sum to 1, so that groups of unequal
+/// size compare; all panels have the same axes.
+///
+/// ```
+/// use bayes_lora::plot::Histograms;
+///
+/// let figure = Histograms::new("entropy in nats", vec![0.0, 0.35, 0.7], ["right", "wrong", "foreign"])
+///     .with_panel("maximum likelihood", vec![vec![90, 10], vec![15, 5], vec![30, 20]])
+///     .with_panel("Laplace", vec![vec![80, 20], vec![5, 15], vec![5, 45]])
+///     .figure()?;
+/// assert!(figure.svg_without_font().contains("foreign (n = 50)"));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histograms {
     /// Name of the horizontal axis.
@@ -85,7 +85,7 @@ impl Histograms {
     /// groups and for edges that are not finite and ascending; [`Error::Count`] where groups or bins are missing.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
-        Figure::new(self.draw(), &Data { kind: "histograms", histograms: self })
+        Figure::of("histograms", self.draw(), self)
     }
 
     fn check(&self) -> Result<()> {
@@ -201,14 +201,6 @@ impl Histograms {
         }
         corners
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    histograms: &'a Histograms,
 }
 
 #[cfg(test)]

@@ -1,13 +1,4 @@
 //! Draws the matrix of P(better): how sure it is that the method of a row beats the method of a column.
-//!
-//! ```
-//! use bayes_lora::plot::BetterMatrix;
-//!
-//! let values = vec![vec![0.5, 0.03], vec![0.97, 0.5]];
-//! let figure = BetterMatrix::new("NLL", ["maximum likelihood", "Laplace"], values).figure()?;
-//! assert!(figure.svg_without_font().contains("0.97"));
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 use super::Figure;
 use super::axes::{MARGIN, NAME_SIZE, TICK_SIZE, shortened};
@@ -30,6 +21,15 @@ const SPACE: f64 = 6.0;
 const NARROWEST: f64 = 360.0;
 
 /// Posterior probabilities that the method of a row is better than the method of a column, on one metric.
+///
+/// ```
+/// use bayes_lora::plot::BetterMatrix;
+///
+/// let values = vec![vec![0.5, 0.03], vec![0.97, 0.5]];
+/// let figure = BetterMatrix::new("NLL", ["maximum likelihood", "Laplace"], values).figure()?;
+/// assert!(figure.svg_without_font().contains("0.97"));
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BetterMatrix {
     /// Name of the metric.
@@ -57,7 +57,7 @@ impl BetterMatrix {
     /// the matrix does not have a row and a column for each method.
     pub fn figure(&self) -> Result<Figure> {
         self.check()?;
-        Figure::new(self.draw(), &Data { kind: "better matrix", matrix: self })
+        Figure::of("better matrix", self.draw(), self)
     }
 
     fn check(&self) -> Result<()> {
@@ -132,14 +132,6 @@ fn written(value: f64) -> String {
         v if v > 0.995 => ">0.99".into(),
         v => format!("{v:.2}"),
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    matrix: &'a BetterMatrix,
 }
 
 #[cfg(test)]

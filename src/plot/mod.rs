@@ -1,7 +1,7 @@
 //! Draws what calibration and uncertainty look like, as SVG, PNG and the numbers behind them.
 //!
 //! - [`reliability_diagram`]: accuracy against confidence, up to four methods side by side;
-//! - [`RegionMaps`]: confidence or entropy over a two-dimensional input, with the training points;
+//! - [`Regions`]: confidence or entropy over a two-dimensional input, with the training points;
 //! - [`CurveChart`]: curves over a logarithmic axis, such as the log evidence over the prior precision, or over a linear one,
 //!   such as risk over coverage;
 //! - [`Histograms`]: how often a number has which size, in several groups of items, a panel for each method;
@@ -13,11 +13,11 @@
 //! is white, for print. No window, browser or installed font is needed.
 //!
 //! ```
-//! use bayes_lora::plot::{Grid, RegionMaps};
+//! use bayes_lora::plot::{Grid, Regions};
 //!
 //! let grid = Grid { x: (-2.0, 2.0), y: (-2.0, 2.0), n_x: 20, n_y: 20 };
 //! let distance: Vec<f64> = grid.centres().iter().map(|[x, y]| x.hypot(*y)).collect();
-//! let figure = RegionMaps::new(grid, "distance").with_map("from the origin", distance).figure()?;
+//! let figure = Regions::new(grid, "distance").with_panel("from the origin", distance).figure()?;
 //!
 //! let dir = std::env::temp_dir().join(format!("bayes-lora-plot-{}", std::process::id()));
 //! let files = figure.save(&dir, "distance")?;
@@ -28,21 +28,23 @@
 
 mod axes;
 mod canvas;
-pub mod curves;
-pub mod forest;
-pub mod histogram;
+mod curves;
+mod forest;
+mod histogram;
 mod key;
-pub mod matrix;
+mod matrix;
 mod palette;
-pub mod regions;
-pub mod reliability;
+mod regions;
+mod reliability;
 mod text;
 
 pub use curves::{AxisScale, Curve, CurveChart, Mark};
 pub use forest::{ForestPanel, ForestPlot};
+pub(crate) use forest::{MAX_ROWS, MAX_SERIES};
 pub use histogram::{HistogramPanel, Histograms};
 pub use matrix::BetterMatrix;
-pub use regions::{Grid, LabelledPoint, RegionMap, RegionMaps};
+pub(crate) use matrix::MAX_METHODS;
+pub use regions::{Grid, LabelledPoint, RegionPanel, Regions};
 pub use reliability::reliability_diagram;
 
 use crate::atomic_file::write_atomic;
@@ -83,6 +85,17 @@ impl Figure {
             scene: canvas.into_scene(),
             data: serde_json::to_value(data).map_err(|e| Error::format("figure data", e))?,
         })
+    }
+
+    /// The figure of a drawable value, whose fields are written beside it after the kind of figure.
+    fn of(kind: &'static str, canvas: Canvas, drawn: &impl Serialize) -> Result<Self> {
+        #[derive(Serialize)]
+        struct Data<'a, T> {
+            kind: &'static str,
+            #[serde(flatten)]
+            drawn: &'a T,
+        }
+        Self::new(canvas, &Data { kind, drawn })
     }
 
     /// Width and height in drawing units (CSS pixels); the PNG has three times as many pixels each way.

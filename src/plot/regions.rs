@@ -1,35 +1,10 @@
-//! Draws maps of a classifier's confidence or entropy over a two-dimensional input, with its training points.
-//!
-//! Maximum likelihood stays confident far away from the data; a Bayesian prediction does not. Side by side the two maps
-//! show it.
-//!
-//! ```
-//! use bayes_lora::plot::{Grid, LabelledPoint, RegionMaps};
-//!
-//! let grid = Grid { x: (-3.0, 3.0), y: (-3.0, 3.0), n_x: 30, n_y: 30 };
-//! let confidence = |logit: f64| 1.0 / (1.0 + (-logit.abs()).exp());
-//! let mle = grid.centres().iter().map(|[x, _]| confidence(3.0 * x)).collect();
-//! let laplace = grid.centres().iter().map(|[x, y]| confidence(3.0 * x / (1.0 + x * x + y * y).sqrt())).collect();
-//!
-//! let points = [LabelledPoint { x: -1.0, y: 0.2, class: 0 }, LabelledPoint { x: 1.1, y: -0.3, class: 1 }];
-//! let figure = RegionMaps::new(grid, "confidence of the top class")
-//!     .with_map("maximum likelihood", mle)
-//!     .with_map("Laplace", laplace)
-//!     .with_scale(0.5, 1.0)
-//!     .with_points(&points, &["left", "right"])
-//!     .figure()?;
-//!
-//! let dir = std::env::temp_dir().join(format!("bayes-lora-regions-{}", std::process::id()));
-//! figure.save(&dir, "regions")?;
-//! # std::fs::remove_dir_all(&dir).ok();
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
+//! Draws a classifier's confidence or entropy over a two-dimensional input, with its training points.
 
 mod draw;
 
 use super::axes::range_of;
 use super::palette::CLASSES;
-use super::{Figure, check_panels, check_range};
+use super::{check_panels, check_range};
 use crate::error::{Error, Result, check_finite};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +36,7 @@ impl Grid {
 
 /// A value at every cell of the grid, under a title.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RegionMap {
+pub struct RegionPanel {
     /// Written over the panel.
     pub title: String,
     /// `[n_y · n_x]`, in the order of [`Grid`].
@@ -79,21 +54,46 @@ pub struct LabelledPoint {
     pub class: usize,
 }
 
-/// One to four maps of the same quantity on the same grid, side by side.
+/// One to four panels of the same quantity on the same grid, side by side.
 ///
-/// A cell keeps the proportions of its inputs, unless the map would become more than twice as wide as high, or more
+/// Maximum likelihood stays confident far away from the data; a Bayesian prediction does not. Side by side the two panels
+/// show it.
+///
+/// ```
+/// use bayes_lora::plot::{Grid, LabelledPoint, Regions};
+///
+/// let grid = Grid { x: (-3.0, 3.0), y: (-3.0, 3.0), n_x: 30, n_y: 30 };
+/// let confidence = |logit: f64| 1.0 / (1.0 + (-logit.abs()).exp());
+/// let mle = grid.centres().iter().map(|[x, _]| confidence(3.0 * x)).collect();
+/// let laplace = grid.centres().iter().map(|[x, y]| confidence(3.0 * x / (1.0 + x * x + y * y).sqrt())).collect();
+///
+/// let points = [LabelledPoint { x: -1.0, y: 0.2, class: 0 }, LabelledPoint { x: 1.1, y: -0.3, class: 1 }];
+/// let figure = Regions::new(grid, "confidence of the top class")
+///     .with_panel("maximum likelihood", mle)
+///     .with_panel("Laplace", laplace)
+///     .with_scale(0.5, 1.0)
+///     .with_points(&points, &["left", "right"])
+///     .figure()?;
+///
+/// let dir = std::env::temp_dir().join(format!("bayes-lora-regions-{}", std::process::id()));
+/// figure.save(&dir, "regions")?;
+/// # std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
+///
+/// A cell keeps the proportions of its inputs, unless the panel would become more than twice as wide as high, or more
 /// than 1.2 times as high as wide. Points outside the grid are written with the data but not drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RegionMaps {
-    /// The cells of all maps.
+pub struct Regions {
+    /// The cells of all panels.
     pub grid: Grid,
     /// What the values are, written beside the colour bar.
     pub quantity: String,
     /// One panel each.
-    pub maps: Vec<RegionMap>,
-    /// Values of the darkest and the lightest colour; beyond them the colour stays. Without it, the range of all maps.
+    pub panels: Vec<RegionPanel>,
+    /// Values of the darkest and the lightest colour; beyond them the colour stays. Without it, the range of all panels.
     pub scale: Option<(f64, f64)>,
-    /// Drawn over every map.
+    /// Drawn over every panel.
     pub points: Vec<LabelledPoint>,
     /// A name for each class, at most eight.
     pub class_names: Vec<String>,
@@ -101,13 +101,13 @@ pub struct RegionMaps {
     pub axis_names: [String; 2],
 }
 
-impl RegionMaps {
-    /// Starts a figure without maps or points, its axes named x₁ and x₂.
+impl Regions {
+    /// Starts a figure without panels or points, its axes named x₁ and x₂.
     pub fn new(grid: Grid, quantity: impl Into<String>) -> Self {
         Self {
             grid,
             quantity: quantity.into(),
-            maps: Vec::new(),
+            panels: Vec::new(),
             scale: None,
             points: Vec::new(),
             class_names: Vec::new(),
@@ -116,9 +116,9 @@ impl RegionMaps {
     }
 
     /// Adds a panel to the right.
-    pub fn with_map(mut self, title: impl Into<String>, values: Vec<f64>) -> Self {
+    pub fn with_panel(mut self, title: impl Into<String>, values: Vec<f64>) -> Self {
         let title = title.into();
-        self.maps.push(RegionMap { title, values });
+        self.panels.push(RegionPanel { title, values });
         self
     }
 
@@ -141,32 +141,21 @@ impl RegionMaps {
         self
     }
 
-    /// Draws the maps.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] without maps or cells, [`Error::Config`] beyond four maps or eight classes or for a range that
-    /// does not ascend, [`Error::Count`] where a map's values do not match the grid, [`Error::NonFinite`], and
-    /// [`Error::LabelOutOfRange`] for a point whose class has no name.
-    pub fn figure(&self) -> Result<Figure> {
-        let scale = self.check()?;
-        Figure::new(draw::figure(self, scale), &Data { kind: "regions", maps: self })
-    }
-
     /// Checks everything and answers the range of the colours.
     fn check(&self) -> Result<(f64, f64)> {
-        check_panels(self.maps.len())?;
+        check_panels(self.panels.len())?;
         let cells = self.grid.n_x.saturating_mul(self.grid.n_y);
         if cells == 0 {
-            return Err(Error::empty("grid of the region maps"));
+            return Err(Error::empty("grid of the regions"));
         }
         check_range("grid.x", self.grid.x)?;
         check_range("grid.y", self.grid.y)?;
-        for map in &self.maps {
-            let values = || format!("values of map `{}`", map.title);
-            if map.values.len() != cells {
-                return Err(Error::Count { what: values(), expected: cells, found: map.values.len() });
+        for panel in &self.panels {
+            let values = || format!("values of panel `{}`", panel.title);
+            if panel.values.len() != cells {
+                return Err(Error::Count { what: values(), expected: cells, found: panel.values.len() });
             }
-            check_finite(values(), map.values.iter().map(|v| v.is_finite()))?;
+            check_finite(values(), panel.values.iter().map(|v| v.is_finite()))?;
         }
         if self.class_names.len() > CLASSES.len() {
             let bound = format!("at most {} (a colour each)", CLASSES.len());
@@ -182,19 +171,11 @@ impl RegionMaps {
                 });
             }
         }
-        let values = self.maps.iter().flat_map(|m| m.values.iter().copied());
+        let values = self.panels.iter().flat_map(|m| m.values.iter().copied());
         let scale = self.scale.unwrap_or_else(|| range_of(values));
         check_range("scale", scale)?;
         Ok(scale)
     }
-}
-
-/// The numbers written beside the picture.
-#[derive(Serialize)]
-struct Data<'a> {
-    kind: &'static str,
-    #[serde(flatten)]
-    maps: &'a RegionMaps,
 }
 
 #[cfg(test)]

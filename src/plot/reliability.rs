@@ -1,35 +1,4 @@
 //! Draws reliability diagrams: is a confidence of 80 % right eight times in ten?
-//!
-//! Each panel shows one method. Above, per confidence bin, the accuracy (bar), and at the bin's mean confidence the
-//! same accuracy with its 95 % Wilson interval; the dashed diagonal is perfect calibration, a point below it is
-//! overconfidence. Below, the share of items in each bin with their number, the accuracy and the mean confidence of all
-//! items. Empty bins stay empty.
-//!
-//! DeGroot and Fienberg (1983), The Statistician 32; Guo et al. (2017), arXiv 1706.04599, §2.
-//!
-//! ```
-//! use bayes_lora::metrics::Reliability;
-//! use bayes_lora::plot::reliability_diagram;
-//! use ndarray::Array2;
-//!
-//! // Two answers in three are right, whatever the confidence …
-//! let labels: Vec<usize> = (0..300).map(|i| usize::from(i % 3 == 0)).collect();
-//! let sure = Array2::from_shape_fn((300, 2), |(i, c)| {
-//!     let p = 0.5 + i as f64 / 600.0;
-//!     if c == 0 { p } else { 1.0 - p }
-//! });
-//! // … as this one says.
-//! let modest = Array2::from_shape_fn((300, 2), |(_, c)| if c == 0 { 2.0 / 3.0 } else { 1.0 / 3.0 });
-//!
-//! let before = Reliability::new(sure.view(), &labels, 15)?;
-//! let after = Reliability::new(modest.view(), &labels, 15)?;
-//! let figure = reliability_diagram(&[("maximum likelihood", &before), ("Laplace", &after)])?;
-//!
-//! let dir = std::env::temp_dir().join(format!("bayes-lora-reliability-{}", std::process::id()));
-//! figure.save(&dir, "reliability")?;
-//! # std::fs::remove_dir_all(&dir).ok();
-//! # Ok::<(), bayes_lora::error::Error>(())
-//! ```
 
 mod bin;
 mod panel;
@@ -39,7 +8,8 @@ use super::key::{Entry, Key, Symbol};
 use super::{Figure, check_panels};
 use crate::error::Result;
 use crate::metrics::Reliability;
-use panel::{GAP, PLOT, Panel, Shared};
+use bin::PLOT;
+use panel::{GAP, Panel, PanelData, Shared};
 use serde::Serialize;
 
 /// The numbers written beside the picture.
@@ -49,17 +19,38 @@ struct Data<'a> {
     panels: Vec<PanelData<'a>>,
 }
 
-#[derive(Serialize)]
-struct PanelData<'a> {
-    title: &'a str,
-    /// Mean over all items.
-    mean_confidence: f64,
-    /// Mean over all items.
-    accuracy: f64,
-    reliability: &'a Reliability,
-}
-
 /// Draws one panel for each `(title, reliability)`, one to four, left to right.
+///
+/// Each panel shows one method. Above, per confidence bin, the accuracy (bar), and at the bin's mean confidence the
+/// same accuracy with its 95 % Wilson interval; the dashed diagonal is perfect calibration, a point below it is
+/// overconfidence. Below, the share of items in each bin with their number, the accuracy and the mean confidence of all
+/// items. Empty bins stay empty.
+///
+/// DeGroot and Fienberg (1983), The Statistician 32; Guo et al. (2017), arXiv 1706.04599, §2.
+///
+/// ```
+/// use bayes_lora::metrics::Reliability;
+/// use bayes_lora::plot::reliability_diagram;
+/// use ndarray::Array2;
+///
+/// // Two answers in three are right, whatever the confidence …
+/// let labels: Vec<usize> = (0..300).map(|i| usize::from(i % 3 == 0)).collect();
+/// let sure = Array2::from_shape_fn((300, 2), |(i, c)| {
+///     let p = 0.5 + i as f64 / 600.0;
+///     if c == 0 { p } else { 1.0 - p }
+/// });
+/// // … as this one says.
+/// let modest = Array2::from_shape_fn((300, 2), |(_, c)| if c == 0 { 2.0 / 3.0 } else { 1.0 / 3.0 });
+///
+/// let before = Reliability::new(sure.view(), &labels, 15)?;
+/// let after = Reliability::new(modest.view(), &labels, 15)?;
+/// let figure = reliability_diagram(&[("maximum likelihood", &before), ("Laplace", &after)])?;
+///
+/// let dir = std::env::temp_dir().join(format!("bayes-lora-reliability-{}", std::process::id()));
+/// figure.save(&dir, "reliability")?;
+/// # std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), bayes_lora::error::Error>(())
+/// ```
 ///
 /// The panels share their axes, so that heights compare across methods.
 ///

@@ -1,10 +1,9 @@
-//! Checks that a posterior, its curvature and a model are about the same adapter.
+//! Checks that a curvature is about the matrices of an adapter.
 
 use super::block::Block;
-use super::laplace::Laplace;
 use crate::curvature::{Coordinates, Curvature, SiteSpace};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, AdapterWeights, read_adapter};
+use crate::lora::AdapterWeights;
 use crate::tape::{LoraMatrix, Site};
 
 /// Checks that the curvature was fitted at the adapter `map`.
@@ -53,33 +52,4 @@ fn check_shape(space: &SiteSpace, map: &AdapterWeights) -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl Laplace {
-    /// Checks that `model` carries the adapter that the posterior is about.
-    ///
-    /// # Errors
-    /// Names what differs: the number of matrices, one of them, a shape, or the weights.
-    pub fn check_is_about<M: Adaptable>(&self, model: &M) -> Result<()> {
-        let found = read_adapter(model)?;
-        if found.len() != self.map().len() {
-            let what = "adapted sites of the model".into();
-            return Err(Error::Count { what, expected: self.map().len(), found: found.len() });
-        }
-        for ((site, map), (other, weight)) in self.map().iter().zip(&found) {
-            if site != other {
-                return Err(Error::Incompatible(format!("the posterior is about `{site}`, the model about `{other}`")));
-            }
-            if map.dim() != weight.dim() {
-                let (expected, found) = (map.shape().to_vec(), weight.shape().to_vec());
-                return Err(Error::Shape { what: site.to_string(), expected, found });
-            }
-            if map != weight {
-                return Err(Error::Incompatible(format!(
-                    "the model's `{site}` has other weights than the adapter that the posterior was fitted around"
-                )));
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,7 @@
 //! Turns curvature and a prior into a Gaussian over the adapter's weights: its evidence, its covariance of logits, and
 //! draws from it.
 
+mod about;
 mod agreement;
 mod block;
 mod evidence;
@@ -10,6 +11,7 @@ mod groups;
 mod held_out;
 mod jacobians;
 mod laplace;
+mod mode;
 mod quadratic;
 mod sample_then_optimize;
 mod storage;
@@ -23,6 +25,7 @@ pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
 pub use laplace::{Laplace, LaplaceConfig};
-pub use quadratic::{QuadraticModel, Stationarity};
+pub use mode::Stationarity;
+pub use quadratic::QuadraticModel;
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
 pub use storage::POSTERIOR_FILE;

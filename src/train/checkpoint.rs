@@ -1,11 +1,11 @@
 //! Saves a training run after a step, and takes it up again to the same bits.
 
+use super::config::TrainerConfig;
 use super::freeze::{TrainingMode, set_trainable};
 use super::parameters::{self, ParameterForm};
 use super::report::{EpochRecord, TrainReport};
-use super::run::{Place, Run};
 use super::snapshots::Snapshot;
-use super::trainer::TrainerConfig;
+use super::state::{Place, Run};
 use super::update::UpdateRule;
 use crate::checkpoints::Checkpoints;
 use crate::draws;

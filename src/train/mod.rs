@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod clip;
+mod config;
+mod evaluation;
 mod freeze;
 mod log;
 mod objective;
@@ -10,16 +12,18 @@ mod report;
 mod run;
 mod schedule;
 mod snapshots;
+mod state;
 mod step;
 mod trainer;
 mod update;
 
+pub use config::TrainerConfig;
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
 pub use objective::{BatchLoss, Objective, negative_log_likelihood};
 pub use report::{EpochRecord, TrainOutcome, TrainReport};
 pub use schedule::{Decay, Schedule};
 pub use snapshots::{Snapshot, Snapshots};
-pub use trainer::{Trainer, TrainerConfig};
+pub use trainer::Trainer;
 pub(crate) use update::AdamW;
 pub use update::{StepPosition, UpdateRule};

@@ -2,13 +2,15 @@
 
 use super::checkpoint::{RunFiles, identity};
 use super::clip::clip_global_norm;
+use super::config::TrainerConfig;
+use super::evaluation::evaluate;
 use super::freeze::set_trainable;
 use super::log::TrainLog;
-use super::report::{EpochRecord, StepRecord, TrainOutcome, TrainReport};
+use super::report::{EpochRecord, StepRecord, TrainOutcome};
 use super::schedule::Schedule;
 use super::snapshots::Snapshot;
+use super::state::{Place, Run};
 use super::step::{Loss, OfEpoch};
-use super::trainer::{TrainerConfig, evaluate};
 use super::update::{StepPosition, UpdateRule};
 use crate::checkpoints::Saver;
 use crate::data::BatchOrder;
@@ -24,31 +26,6 @@ use std::time::Instant;
 
 /// Most items that an error about a step names.
 const NAMED_ITEMS: usize = 16;
-
-/// How far a run has come.
-#[derive(Default)]
-pub(super) struct Place {
-    /// Whole epochs, with their validation.
-    pub(super) epoch: usize,
-    /// Steps of the present epoch.
-    pub(super) steps_of_epoch: usize,
-    /// Items of the present epoch whose loss counted, and its sum.
-    pub(super) items_of_epoch: usize,
-    pub(super) epoch_nll: f64,
-    /// Length of the log after the last step.
-    pub(super) log_bytes: u64,
-    pub(super) report: TrainReport,
-}
-
-/// All that changes while training, but the state of the update rule.
-pub(super) struct Run<M> {
-    /// With gradients.
-    pub(super) model: M,
-    /// Without.
-    pub(super) best: Option<M>,
-    pub(super) snapshots: Vec<Snapshot>,
-    pub(super) place: Place,
-}
 
 /// Trains `start` as [`super::Trainer::fit`] says.
 pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(

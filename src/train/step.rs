@@ -1,8 +1,8 @@
 //! Differentiates the loss of one step: the sum over its micro-batches.
 
+use super::config::TrainerConfig;
 use super::freeze::set_trainable;
 use super::objective::negative_log_likelihood;
-use super::trainer::TrainerConfig;
 use crate::batches::in_order;
 use crate::error::Result;
 use crate::likelihood::Target;

@@ -2,8 +2,8 @@
 
 use crate::harness::{FIXED_BYTES, File, fuzz};
 use crate::mutate::Kind;
-use bayes_lora::data::chat::ChatFormat;
-use bayes_lora::data::special::SpecialTokens;
+use bayes_lora::data::ChatFormat;
+use bayes_lora::data::SpecialTokens;
 
 const TEMPLATES: [&str; 2] = [
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are \

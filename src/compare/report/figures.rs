@@ -1,16 +1,16 @@
 //! Draws the pictures of a run.
 
-use super::Report;
-use super::page::{Picture, Pictures};
+use super::numbers::Report;
+use super::picture::{Picture, Pictures};
 use super::row::RunReport;
 use crate::compare::seeds::SeedGroup;
 use crate::compare::store::plain;
 use crate::compare::summary::Summary;
 use crate::error::Result;
 use crate::metrics::{Estimate, Scores};
-use crate::plot::forest::{MAX_ROWS, MAX_SERIES};
-use crate::plot::matrix::MAX_METHODS;
+use crate::plot::MAX_METHODS;
 use crate::plot::{AxisScale, BetterMatrix, CurveChart, FigureFiles, ForestPlot, Histograms, reliability_diagram};
+use crate::plot::{MAX_ROWS, MAX_SERIES};
 use std::path::Path;
 
 /// Reliability diagrams side by side.

@@ -1,10 +1,11 @@
 //! Sets a report as Markdown: the tables, and P(better) in NLL.
 
 use super::format::probability;
+use super::numbers::Report;
 use super::page::facts;
-use super::row::Paired;
+use super::row::{Paired, RunReport};
 use super::table::{Table, TableCell, TableRow, escaped};
-use super::{Report, overview, tables};
+use super::{overview, tables};
 use std::fmt::Write;
 
 pub(super) fn markdown(report: &Report) -> String {
@@ -27,7 +28,7 @@ pub(super) fn markdown(report: &Report) -> String {
         if let Some(table) = tables::of_seeds(group, &report.options) {
             text.push_str(&table.markdown());
         }
-        let same = |run: &&super::RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
+        let same = |run: &&RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
         for run in report.runs.iter().filter(same) {
             let _ = writeln!(text, "### {}, seed {}\n", escaped(&group.task), run.info.seed);
             for (name, value) in facts(run) {

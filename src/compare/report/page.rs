@@ -3,9 +3,11 @@
 #[cfg(feature = "plot")]
 use super::figures::forests;
 use super::format::{count, percent};
+use super::numbers::Report;
+use super::picture::{Picture, Pictures};
 use super::row::RunReport;
 use super::table::Table;
-use super::{Report, overview, tables};
+use super::{overview, tables};
 use crate::compare::setting::RECIPE;
 use crate::error::{Error, Result};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
@@ -49,20 +51,6 @@ struct RunPage<'a> {
     pictures: Vec<Pictures>,
     /// Metric and matrix.
     matrices: Vec<(String, Picture)>,
-}
-
-/// Pictures under one heading.
-#[derive(Serialize)]
-pub(super) struct Pictures {
-    pub title: String,
-    pub note: String,
-    pub pictures: Vec<Picture>,
-}
-
-/// An SVG element, all texts within it escaped.
-#[derive(Serialize)]
-pub(super) struct Picture {
-    pub svg: String,
 }
 
 /// What was run, a name and a value each.

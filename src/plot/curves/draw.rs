@@ -4,10 +4,10 @@ use super::{AxisScale, Curve, CurveChart};
 use crate::error::Result;
 use crate::plot::axes::{Axes, BELOW, MARGIN, TICK_SIZE, freed, range_of, room_beside, shortened};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
-use crate::plot::check_range;
 use crate::plot::key::{Entry, Key, Symbol, curve_stroke};
 use crate::plot::palette::{GREY, WHITE};
 use crate::plot::text::{TextStyle, fit, width};
+use crate::plot::{Figure, check_range};
 
 const TOP: f64 = 36.0;
 const RIGHT: f64 = 26.0;
@@ -22,8 +22,22 @@ const LABEL_ROW: f64 = 14.0;
 /// Room between a label and a line.
 const SPACE: f64 = 4.0;
 
-/// Draws a checked chart.
-pub(super) fn figure(chart: &CurveChart) -> Result<Canvas> {
+impl CurveChart {
+    /// Draws the curves.
+    ///
+    /// # Errors
+    /// [`Error`](crate::error::Error)`::Empty` without curves or for a curve without points; `Config` beyond twelve curves or six marks,
+    /// for a curve of one point, for an x that is not finite, or not positive on a logarithmic axis, for a y that is not
+    /// finite, for a frame smaller than 100 units, and where the largest and the smallest y are further apart than a number
+    /// can say.
+    pub fn figure(&self) -> Result<Figure> {
+        self.check()?;
+        Figure::of("curves", layout(self)?, self)
+    }
+}
+
+/// Lays out a checked chart.
+fn layout(chart: &CurveChart) -> Result<Canvas> {
     let points = || chart.curves.iter().flat_map(|curve| &curve.points);
     let xs = points().map(|point| point.0).chain(chart.marks.iter().map(|mark| mark.x));
     let around = if chart.x_scale == AxisScale::Logarithmic { X_AROUND } else { 0.0 };

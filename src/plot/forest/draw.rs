@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::metrics::Estimate;
 use crate::plot::axes::{Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, freed, range_of, shortened};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
-use crate::plot::check_range;
 use crate::plot::key::{Entry, Key, Symbol, draw_estimate};
 use crate::plot::palette::FAINT;
 use crate::plot::text::{Anchor, TextStyle, fit, width};
+use crate::plot::{Figure, check_range};
 
 /// Most room for the name of a row.
 const NAME_ROOM: f64 = 280.0;
@@ -22,8 +22,21 @@ const MARK: f64 = 8.0;
 const TICKS: usize = 5;
 const SPACE: f64 = 6.0;
 
-/// Draws a checked plot.
-pub(super) fn figure(plot: &ForestPlot) -> Result<Canvas> {
+impl ForestPlot {
+    /// Draws the plot.
+    ///
+    /// # Errors
+    /// [`Error`](crate::error::Error)`::Empty` without rows, series or panels or for a panel without a number; `Config` beyond 60 rows, twelve
+    /// series or four panels, or for a number that is not finite; `Count` where a panel does not have an estimate for
+    /// each row and series.
+    pub fn figure(&self) -> Result<Figure> {
+        self.check()?;
+        Figure::of("forest plot", layout(self)?, self)
+    }
+}
+
+/// Lays out a checked plot.
+fn layout(plot: &ForestPlot) -> Result<Canvas> {
     let ranges = plot.panels.iter().map(range).collect::<Result<Vec<_>>>()?;
     let names: Vec<(String, u32)> =
         plot.rows.iter().map(|name| fit(name, TICK_SIZE, TICK_SIZE - 1, NAME_ROOM)).collect();

@@ -1,7 +1,7 @@
-//! Lays out the maps, the colour bar and the key of classes.
+//! Lays out the panels, the colour bar and the key of classes.
 
-use super::{RegionMap, RegionMaps};
-use crate::plot::PNG_SCALE;
+use super::{RegionPanel, Regions};
+use crate::error::Result;
 use crate::plot::axes::{
     Axes, BELOW, MARGIN, NAME_DROP, NAME_SIZE, TICK_SIZE, room_beside, shortened, ticks, widest_label,
 };
@@ -9,6 +9,7 @@ use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, Symbol, draw_class_mark};
 use crate::plot::palette::{INK, Rgb, viridis};
 use crate::plot::text::{Anchor, TextStyle, fit};
+use crate::plot::{Figure, PNG_SCALE};
 
 const WIDTH: f64 = 280.0;
 const TOP: f64 = 50.0;
@@ -19,57 +20,70 @@ const UNDERLAP: f64 = 0.5;
 /// Colours in the bar.
 const STEPS: usize = 128;
 
-/// Draws checked maps, `scale` being the values of the darkest and the lightest colour.
-pub(super) fn figure(maps: &RegionMaps, scale: (f64, f64)) -> Canvas {
-    let (x, y) = (maps.grid.x, maps.grid.y);
+impl Regions {
+    /// Draws the regions.
+    ///
+    /// # Errors
+    /// [`Error`](crate::error::Error)`::Empty` without panels or cells, `Config` beyond four panels or eight classes or for a range that
+    /// does not ascend, `Count` where a panel's values do not match the grid, `NonFinite`, and
+    /// `LabelOutOfRange` for a point whose class has no name.
+    pub fn figure(&self) -> Result<Figure> {
+        let scale = self.check()?;
+        Figure::of("regions", layout(self, scale), self)
+    }
+}
+
+/// Lays out checked regions, `scale` being the values of the darkest and the lightest colour.
+fn layout(regions: &Regions, scale: (f64, f64)) -> Canvas {
+    let (x, y) = (regions.grid.x, regions.grid.y);
     let height = WIDTH * ((y.1 - y.0) / (x.1 - x.0)).clamp(0.5, 1.2);
     let left = room_beside(y, TICKS);
     // Tick labels at the ends of neighbouring axes must not meet.
     let gap = (widest_label(x, TICKS) + 8.0).max(22.0);
-    let right = left + maps.maps.len() as f64 * (WIDTH + gap);
+    let right = left + regions.panels.len() as f64 * (WIDTH + gap);
     let width = right + BAR + room_beside(scale, TICKS);
     let classes: Vec<Entry> =
-        maps.class_names.iter().enumerate().map(|(class, name)| Entry::new(Symbol::Class(class), name)).collect();
+        regions.class_names.iter().enumerate().map(|(class, name)| Entry::new(Symbol::Class(class), name)).collect();
     let key = Key::new(&classes, right - left);
     let key_top = TOP + height + BELOW + 4.0;
     let mut canvas = Canvas::new(width, key_top + key.height() + 8.0);
-    for (i, map) in maps.maps.iter().enumerate() {
+    for (i, panel) in regions.panels.iter().enumerate() {
         let frame = Rect { x: left + i as f64 * (WIDTH + gap), y: TOP, width: WIDTH, height };
-        draw_map(&mut canvas, maps, map, Axes { frame, x, y }, scale, i == 0);
+        draw_panel(&mut canvas, regions, panel, Axes { frame, x, y }, scale, i == 0);
     }
     let bar = Rect { x: right, y: TOP, width: BAR, height };
-    draw_bar(&mut canvas, bar, scale, &maps.quantity, width);
+    draw_bar(&mut canvas, bar, scale, &regions.quantity, width);
     key.draw(&mut canvas, (left + right - gap) / 2.0, key_top);
     canvas
 }
 
-fn draw_map(canvas: &mut Canvas, maps: &RegionMaps, map: &RegionMap, axes: Axes, scale: (f64, f64), first: bool) {
+fn draw_panel(canvas: &mut Canvas, regions: &Regions, panel: &RegionPanel, axes: Axes, scale: (f64, f64), first: bool) {
     let frame = axes.frame;
-    let (title, size) = fit(&map.title, 13, 10, WIDTH + 12.0);
+    let (title, size) = fit(&panel.title, 13, 10, WIDTH + 12.0);
     let style = TextStyle::plain(size).anchored(Anchor::Middle);
     canvas.text(frame.center().0, 21.0, &title, style);
-    canvas.cells(&cells(map, maps.grid.n_x, maps.grid.n_y, frame, scale));
-    for point in &maps.points {
+    canvas.cells(&cells(panel, regions.grid.n_x, regions.grid.n_y, frame, scale));
+    for point in &regions.points {
         let inside = (axes.x.0..=axes.x.1).contains(&point.x) && (axes.y.0..=axes.y.1).contains(&point.y);
         if inside {
             draw_class_mark(canvas, point.class, (axes.px(point.x), axes.py(point.y)));
         }
     }
     axes.draw_frame(canvas);
-    axes.draw_x(canvas, TICKS, Some(&shortened(&maps.axis_names[0], WIDTH)));
-    let y_name = shortened(&maps.axis_names[1], WIDTH / 2.0);
+    axes.draw_x(canvas, TICKS, Some(&shortened(&regions.axis_names[0], WIDTH)));
+    let y_name = shortened(&regions.axis_names[1], WIDTH / 2.0);
     axes.draw_y(canvas, TICKS, first.then_some(&y_name));
 }
 
-/// The coloured rectangles of a map; neighbours of one colour in a row are joined, which keeps the SVG small.
-fn cells(map: &RegionMap, n_x: usize, n_y: usize, frame: Rect, scale: (f64, f64)) -> Vec<(Rect, Rgb)> {
+/// The coloured rectangles of a panel; neighbours of one colour in a row are joined, which keeps the SVG small.
+fn cells(panel: &RegionPanel, n_x: usize, n_y: usize, frame: Rect, scale: (f64, f64)) -> Vec<(Rect, Rgb)> {
     // Edges on whole pixels of the PNG: none is blurred, hence no seams.
     let pixels = f64::from(PNG_SCALE);
     let snap = |position: f64| (position * pixels).round() / pixels;
     let column = |i: usize| snap(frame.x + frame.width * i as f64 / n_x as f64);
     let row = |j: usize| snap(frame.bottom() - frame.height * j as f64 / n_y as f64);
     let mut cells: Vec<(Rect, Rgb)> = Vec::new();
-    for (j, values) in map.values.chunks(n_x).enumerate() {
+    for (j, values) in panel.values.chunks(n_x).enumerate() {
         let (top, bottom) = (row(j + 1), row(j));
         let mut start = 0;
         let colors: Vec<Rgb> = values.iter().map(|v| viridis((v - scale.0) / (scale.1 - scale.0))).collect();

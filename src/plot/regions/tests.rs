@@ -4,17 +4,17 @@ fn grid() -> Grid {
     Grid { x: (-2.0, 2.0), y: (0.0, 3.0), n_x: 4, n_y: 3 }
 }
 
-fn maps() -> RegionMaps {
+fn regions() -> Regions {
     let points = [LabelledPoint { x: -1.0, y: 1.0, class: 0 }, LabelledPoint { x: 1.0, y: 2.0, class: 1 }];
-    RegionMaps::new(grid(), "confidence")
-        .with_map("MLE", (0..12).map(|i| f64::from(i) / 12.0).collect())
+    Regions::new(grid(), "confidence")
+        .with_panel("MLE", (0..12).map(|i| f64::from(i) / 12.0).collect())
         .with_points(&points, &["no", "yes"])
 }
 
-fn refusal(change: impl FnOnce(&mut RegionMaps)) -> String {
-    let mut maps = maps();
-    change(&mut maps);
-    maps.figure().unwrap_err().to_string()
+fn refusal(change: impl FnOnce(&mut Regions)) -> String {
+    let mut regions = regions();
+    change(&mut regions);
+    regions.figure().unwrap_err().to_string()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn the_first_value_is_drawn_at_the_bottom_left() {
     // Darkest everywhere but in the first cell.
     let mut values = vec![0.0; 12];
     values[0] = 1.0;
-    let svg = RegionMaps::new(grid(), "q").with_map("", values).figure().unwrap().shapes();
+    let svg = Regions::new(grid(), "q").with_panel("", values).figure().unwrap().shapes();
     let cells: Vec<&str> = svg.split("<rect ").filter(|s| s.contains("fill=\"#fde725\"")).collect();
     // The lightest colour: one cell, drawn last but for the bar, whose top it is.
     assert_eq!(cells.len(), 2, "{cells:?}");
@@ -41,7 +41,7 @@ fn the_first_value_is_drawn_at_the_bottom_left() {
         rest.split_once('"').unwrap().0.parse().unwrap()
     };
     let cell = cells[0];
-    // The map is 280 by 210 and ends at 260; a cell is a quarter wide and a third high, and half a unit reaches under
+    // The panel is 280 by 210 and ends at 260; a cell is a quarter wide and a third high, and half a unit reaches under
     // its neighbours.
     assert_eq!((number(cell, "width"), number(cell, "height")), (70.5, 70.5));
     assert_eq!(number(cell, "y") + 70.5, 260.0);
@@ -53,8 +53,8 @@ fn the_first_value_is_drawn_at_the_bottom_left() {
 #[test]
 fn equal_neighbours_become_one_rectangle() {
     let svg = |values| {
-        let maps = RegionMaps::new(grid(), "q").with_map("", values).with_scale(0.0, 1.0);
-        maps.figure().unwrap().shapes().matches("<rect").count()
+        let regions = Regions::new(grid(), "q").with_panel("", values).with_scale(0.0, 1.0);
+        regions.figure().unwrap().shapes().matches("<rect").count()
     };
     let distinct = svg((0..12).map(|i| f64::from(i) / 12.0).collect());
     assert_eq!(distinct - svg(vec![0.3; 12]), 12 - 3);
@@ -62,25 +62,25 @@ fn equal_neighbours_become_one_rectangle() {
 
 #[test]
 fn points_outside_the_grid_are_kept_but_not_drawn() {
-    let marks = |maps: &RegionMaps| maps.figure().unwrap().shapes().matches("<circle").count();
-    let mut maps = maps();
-    let before = marks(&maps);
-    maps.points.push(LabelledPoint { x: 2.5, y: 1.0, class: 0 });
-    assert_eq!(marks(&maps), before);
-    assert_eq!(maps.figure().unwrap().data()["points"].as_array().unwrap().len(), 3);
+    let marks = |regions: &Regions| regions.figure().unwrap().shapes().matches("<circle").count();
+    let mut regions = regions();
+    let before = marks(&regions);
+    regions.points.push(LabelledPoint { x: 2.5, y: 1.0, class: 0 });
+    assert_eq!(marks(&regions), before);
+    assert_eq!(regions.figure().unwrap().data()["points"].as_array().unwrap().len(), 3);
 }
 
 #[test]
-fn the_written_data_read_back_as_the_same_maps() {
-    let maps = maps().with_scale(0.5, 1.0).with_axis_names("width", "height");
-    let figure = maps.figure().unwrap();
+fn the_written_data_read_back_as_the_same_regions() {
+    let regions = regions().with_scale(0.5, 1.0).with_axis_names("width", "height");
+    let figure = regions.figure().unwrap();
     assert_eq!(figure.data()["kind"], "regions");
-    assert_eq!(serde_json::from_value::<RegionMaps>(figure.data().clone()).unwrap(), maps);
+    assert_eq!(serde_json::from_value::<Regions>(figure.data().clone()).unwrap(), regions);
 }
 
 #[test]
 fn titles_classes_axes_and_quantity_are_in_the_picture() {
-    let svg = maps().figure().unwrap().shapes();
+    let svg = regions().figure().unwrap().shapes();
     for expected in [">MLE<", ">no<", ">yes<", ">x₁<", ">x₂<", ">confidence<"] {
         assert!(svg.contains(expected), "{expected}");
     }
@@ -88,21 +88,21 @@ fn titles_classes_axes_and_quantity_are_in_the_picture() {
 }
 
 #[test]
-fn a_constant_map_has_a_scale() {
+fn a_constant_panel_has_a_scale() {
     for constant in [0.0, -4.0, 1e-9] {
-        let figure = RegionMaps::new(grid(), "q").with_map("", vec![constant; 12]).figure();
+        let figure = Regions::new(grid(), "q").with_panel("", vec![constant; 12]).figure();
         assert!(!figure.unwrap().shapes().contains("NaN"), "{constant}");
     }
 }
 
 #[test]
 fn inconsistent_input_is_refused_with_its_numbers() {
-    assert_eq!(refusal(|m| m.maps.clear()), "list of panels is empty");
-    assert_eq!(refusal(|m| m.grid.n_x = 5), "values of map `MLE`: expected 15, found 12");
+    assert_eq!(refusal(|m| m.panels.clear()), "list of panels is empty");
+    assert_eq!(refusal(|m| m.grid.n_x = 5), "values of panel `MLE`: expected 15, found 12");
     assert!(refusal(|m| m.grid.n_y = 0).contains("is empty"));
     assert!(refusal(|m| m.grid.x = (1.0, 1.0)).contains("1 to 1"));
     assert!(refusal(|m| m.scale = Some((1.0, f64::NAN))).contains("1 to NaN"));
-    assert!(refusal(|m| m.maps[0].values[3] = f64::NAN).contains("1 of 12 values"));
+    assert!(refusal(|m| m.panels[0].values[3] = f64::NAN).contains("1 of 12 values"));
     assert!(refusal(|m| m.points[1].y = f64::INFINITY).contains("1 of 4 values"));
     assert_eq!(refusal(|m| m.points[1].class = 2), "item `point 1`: label 2 is out of range for 2 classes");
     assert!(refusal(|m| m.class_names = vec![String::new(); 9]).contains("got 9"));

@@ -1,10 +1,12 @@
 //! Checks a bin and places its bar.
 
-use super::panel::PLOT;
 use crate::error::{Error, Result};
 use crate::metrics::ReliabilityBin;
 use crate::plot::axes::Axes;
 use crate::plot::canvas::Rect;
+
+/// Side of the square diagram.
+pub(super) const PLOT: f64 = 280.0;
 
 /// Rounding errors that a probability may carry, those of sums in single precision.
 const SLACK: f64 = 1e-6;

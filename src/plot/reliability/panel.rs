@@ -1,7 +1,6 @@
 //! Lays out one method's reliability diagram and, below it, its confidence histogram.
 
-use super::PanelData;
-use super::bin::{Filled, check_unit};
+use super::bin::{Filled, PLOT, check_unit};
 use crate::error::{Error, Result};
 use crate::metrics::Reliability;
 use crate::plot::axes::{Axes, BELOW, room_beside};
@@ -9,9 +8,8 @@ use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, ROW, Symbol, draw_bar, draw_interval};
 use crate::plot::palette::{GREY, INK, VERMILLION, WHITE};
 use crate::plot::text::{Anchor, TextStyle, fit, width};
+use serde::Serialize;
 
-/// Side of the square diagram.
-pub(super) const PLOT: f64 = 280.0;
 /// Room between panels.
 pub(super) const GAP: f64 = 26.0;
 /// Height of the panels with their own keys.
@@ -27,6 +25,17 @@ const COUNT_SIZES: std::ops::RangeInclusive<u32> = 7..=9;
 /// The line of perfect calibration.
 pub(super) fn diagonal() -> Stroke {
     Stroke::dashed(GREY, 1.2)
+}
+
+/// What is written of one method.
+#[derive(Serialize)]
+pub(super) struct PanelData<'a> {
+    title: &'a str,
+    /// Mean over all items.
+    mean_confidence: f64,
+    /// Mean over all items.
+    accuracy: f64,
+    reliability: &'a Reliability,
 }
 
 /// One method, checked.

@@ -1,0 +1,132 @@
+//! Fills the tables of README.md and of docs/ from the files in docs/results, so that nobody types a figure.
+//!
+//! ```sh
+//! cargo run --release --example docs_tables              # writes the tables
+//! cargo run --release --example docs_tables -- --check   # names the tables that differ, and fails if there are any
+//! ```
+//!
+//! A table stands between `<!-- table: KIND FILES; WORD VALUES; … -->` and `<!-- /table -->`, or within a line. The kinds:
+//!
+//! | kind | files | words |
+//! |---|---|---|
+//! | `methods` | the report of quickstart or multiple_choice | `rows`: some of its methods |
+//! | `paired`, `times` | such reports, one a seed | |
+//! | `items` | such a report | |
+//! | `study` | a curvature study | `fisher`: `sampled` or `empirical` in place of the exact one |
+//! | `fishers` | a curvature study | |
+//! | `ratios` | curvature studies, one a task | `tasks`, `ranks` |
+//! | `choices` | curvature studies | `task` of every file |
+//! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
+//! | `typed` | columns and rows that no run left as JSON | |
+
+mod comparison;
+mod data;
+mod runs;
+mod study;
+mod table;
+
+use clap::Parser;
+use data::{Data, Failure, Spec};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const OPEN: &str = "<!-- table: ";
+const CLOSE: &str = "<!-- /table -->";
+
+#[derive(Parser)]
+#[command(about = "Fill the tables of the documentation from the files in docs/results")]
+struct Arguments {
+    /// Write nothing, and fail where a table differs from what its files say.
+    #[arg(long)]
+    check: bool,
+    /// Directory of README.md and docs.
+    #[arg(long, default_value = env!("CARGO_MANIFEST_DIR"))]
+    root: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True unless a table differs that was to be checked.
+fn run(arguments: &Arguments) -> Result<bool, Failure> {
+    let mut data = Data::new(arguments.root.join("docs/results"));
+    let (mut n_tables, mut n_different) = (0, 0);
+    for name in pages(arguments)? {
+        let path = arguments.root.join(&name);
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let filled = fill(&text, |spec| {
+            n_tables += 1;
+            table(&Spec::parse(spec)?, &mut data).map_err(|reason| format!("{name}, `{spec}`: {reason}").into())
+        })?;
+        for spec in &filled.different {
+            println!("{name}: `{spec}` {}", if arguments.check { "differs from its files" } else { "is written anew" });
+        }
+        n_different += filled.different.len();
+        if !arguments.check && !filled.different.is_empty() {
+            std::fs::write(&path, filled.text).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    println!("{n_tables} tables, {n_different} of them different");
+    Ok(!arguments.check || n_different == 0)
+}
+
+/// README.md and the pages of docs, from the root.
+fn pages(arguments: &Arguments) -> Result<Vec<String>, Failure> {
+    let dir = arguments.root.join("docs");
+    let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut pages: Vec<String> =
+        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    pages.push("README.md".into());
+    pages.sort();
+    Ok(pages)
+}
+
+struct Filled {
+    text: String,
+    /// What the tables that changed are made of.
+    different: Vec<String>,
+}
+
+/// The text with every table made anew; a table that begins on its marker's line has no line breaks.
+fn fill(text: &str, mut make: impl FnMut(&str) -> Result<String, Failure>) -> Result<Filled, Failure> {
+    let (mut filled, mut different, mut rest) = (String::new(), Vec::new(), text);
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        let start: String = after.chars().take(80).collect();
+        let (spec, after) = after.split_once(" -->").ok_or_else(|| format!("`{start}`: its marker has no end"))?;
+        let (old, after) = after.split_once(CLOSE).ok_or_else(|| format!("`{spec}`: there is no {CLOSE}"))?;
+        let table = make(spec)?;
+        let table = if old.starts_with('\n') { format!("\n{table}\n") } else { table };
+        if table != old {
+            different.push(spec.to_string());
+        }
+        filled.extend([before, OPEN, spec, " -->", &table, CLOSE]);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(Filled { text: filled, different })
+}
+
+fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    match spec.kind.as_str() {
+        "methods" => runs::methods(spec, data),
+        "paired" => runs::paired(spec, data),
+        "times" => runs::times(spec, data),
+        "items" => runs::items(spec, data),
+        "study" => study::study(spec, data),
+        "fishers" => study::fishers(spec, data),
+        "ratios" => study::ratios(spec, data),
+        "choices" => study::choices(spec, data),
+        "comparison" => comparison::comparison(spec, data),
+        "typed" => table::typed(spec, data),
+        other => Err(format!("there is no kind of table `{other}`").into()),
+    }
+}

@@ -1,0 +1,76 @@
+//! Tables of the reports of `quickstart` and `multiple_choice`.
+
+use crate::data::{Data, Failure, Node, Spec};
+use crate::table::{Table, estimate};
+
+const LABELS: [(&str, &str); 5] = [
+    ("mle", "MLE"),
+    ("mle_best_validation", "MLE, best validation epoch"),
+    ("mle_temperature", "MLE + temperature"),
+    ("laplace_sampled", "Laplace, sampled weights"),
+    ("laplace_linearized", "Laplace, linearised"),
+];
+
+/// Scores of the methods with their intervals.
+pub fn methods(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let shown = spec.values("rows");
+    let mut table = Table::new(["method", "accuracy", "NLL", "ECE", "Brier"]);
+    for method in data.json(spec.file()?)?.list("methods")? {
+        let name = method.text("name")?;
+        let (_, label) =
+            LABELS.iter().find(|(known, _)| *known == name).ok_or_else(|| format!("method `{name}` has no label"))?;
+        if shown.is_empty() || shown.contains(&&*name) {
+            let scores = ["accuracy", "nll", "ece", "brier"].map(|score| estimate(&method.at(score)?));
+            table.row(std::iter::once(Ok(label.to_string())).chain(scores).collect::<Result<Vec<_>, Failure>>()?);
+        }
+    }
+    Ok(table.markdown())
+}
+
+fn by_seed(spec: &Spec, data: &mut Data) -> Result<Vec<Node>, Failure> {
+    spec.files.iter().map(|file| data.json(file)).collect()
+}
+
+/// P(linearised Laplace better than maximum likelihood), a row a seed.
+pub fn paired(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let mut table = Table::new(["seed", "NLL", "ECE", "Brier", "accuracy", "accuracy difference"]);
+    for run in by_seed(spec, data)? {
+        let pair = run.at("paired_linearized_vs_mle")?;
+        let mut row = vec![run.number("seed")?.to_string()];
+        for score in ["nll", "ece", "brier", "accuracy"] {
+            row.push(format!("{:.3}", pair.number(&format!("{score}.p_better"))?));
+        }
+        row.push(estimate(&pair.at("accuracy.difference")?)?);
+        table.row(row);
+    }
+    Ok(table.markdown())
+}
+
+/// Seconds of every stage, a row a seed.
+pub fn times(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let stages = [
+        ("training", "train"),
+        ("curvature and posterior", "curvature"),
+        ("MLE prediction", "predict_mle"),
+        ("linearised", "predict_linearized"),
+        ("sampled, 10 draws", "predict_sampled"),
+    ];
+    let mut table = Table::new(["seed"].into_iter().chain(stages.map(|(label, _)| label)).chain(["in all"]));
+    for run in by_seed(spec, data)? {
+        let mut row = vec![run.number("seed")?.to_string()];
+        for (_, stage) in stages {
+            row.push(format!("{:.1}", run.number(&format!("stages.{stage}"))?));
+        }
+        row.push(format!("{:.0}", run.number("seconds")?));
+        table.row(row);
+    }
+    Ok(table.markdown())
+}
+
+/// `training / validation / test`, within a line.
+pub fn items(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let run = data.json(spec.file()?)?;
+    let sizes = ["n_train", "n_validation", "n_test"].map(|size| run.number(size));
+    let sizes = sizes.into_iter().map(|size| Ok(size?.to_string())).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(sizes.join(" / "))
+}
