@@ -131,7 +131,7 @@ mod tests {
             (of(0.2, Rule::Scaled { factor: 2.0 }, None), "rate is 0.2 there and 0.1 here"),
             (of(0.1, Rule::Scaled { factor: 3.0 }, None), "rule.Scaled.factor is 3.0 there and 2.0 here"),
             (of(0.1, Rule::Scaled { factor: 2.0 }, Some(7)), "steps is 7 there and null here"),
-            (of(0.1, Rule::Plain, None), "rule is Plain there and nothing here"),
+            (of(0.1, Rule::Plain, None), "rule.Scaled.factor is nothing there and 2.0 here"),
             (Identity::new(), "rate is nothing there and 0.1 here"),
         ] {
             assert_eq!(here.difference(&there).unwrap(), words);
