@@ -166,8 +166,8 @@ impl Arguments {
         let curvature = CurvatureConfig { limits, ..CurvatureConfig::with_structure(self.structure) };
         let cost = estimate_cost(&model, &train, &curvature)?;
         println!("{} items; {cost}", train.len());
-        // a posterior takes about the room of its sums
-        claim_file(self.posterior_file(), cost.bytes)?;
+        // a posterior takes about the room of its sums, and some for the header and the prior's centre
+        claim_file(self.posterior_file(), cost.bytes + cost.bytes / 4)?;
         let bayes = BayesLoraConfig::new(lora).with_curvature(curvature).with_limits(limits).init()?;
         let fitted = bayes.fit_laplace_with(model, &train, control)?;
         match held_out {

@@ -43,7 +43,11 @@ pub fn claim_dir(dir: impl AsRef<Path>, bytes: u64) -> Result<()> {
 
 fn claim(path: &Path, bytes: u64) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    create_dir_all(dir).map_err(|e| match e.kind() {
+        // a file has the name of the directory
+        ErrorKind::AlreadyExists => Error::io(dir, ErrorKind::NotADirectory.into()),
+        _ => Error::io(dir, e),
+    })?;
     let probe = temporary_beside(path);
     let written = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|_| remove_file(&probe));
     written.map_err(|e| Error::io(dir, e))?;
@@ -126,7 +130,8 @@ mod tests {
             error.to_string()
         };
         // not even root makes a directory below a file
-        refused(claim_file(file.join("a.bin"), 0), &file);
+        let text = refused(claim_file(file.join("a.bin"), 0), &file);
+        assert!(text.ends_with("not a directory"), "{text}");
         refused(claim_dir(file.join("inner"), 0), &file.join("inner"));
         refused(claim_dir(&file, 0), &file);
         refused(claim_file(dir.path(), 0), dir.path());

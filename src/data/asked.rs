@@ -51,20 +51,21 @@ impl Asked {
     ///
     /// The name of a template is no difference, nor is a limit beyond which questions are refused.
     pub fn differences(&self, here: &Self) -> Vec<String> {
-        let quantities: [(&str, fn(&Self) -> String); 5] = [
-            ("prompt template", Self::template),
-            ("answers by", Self::answers),
-            ("prompts", Self::chat),
-            ("long prompts are", Self::limit),
-            ("tokenizer", |asked| format!("{:016x}", asked.tokenizer)),
-        ];
-        let wording = |asked: &Self| asked.encoding.template.fingerprint();
+        let quantities = |asked: &Self| {
+            [
+                ("prompt template", asked.template()),
+                ("answers by", asked.answers()),
+                ("prompts", asked.chat()),
+                ("long prompts are", asked.limit()),
+                ("tokenizer", format!("{:016x}", asked.tokenizer)),
+            ]
+        };
+        let same_wording = self.encoding.template.fingerprint() == here.encoding.template.fingerprint();
         let mut differences = Vec::new();
-        for (what, describe) in quantities {
-            let (there, here_is) = (describe(self), describe(here));
-            let renamed = what == "prompt template" && wording(self) == wording(here);
-            if there != here_is && !renamed {
-                differences.push(format!("{what} {there} there, {here_is} here"));
+        for ((what, there), (_, here)) in quantities(self).into_iter().zip(quantities(here)) {
+            let only_renamed = what == "prompt template" && same_wording;
+            if there != here && !only_renamed {
+                differences.push(format!("{what} {there} there, {here} here"));
             }
         }
         differences
