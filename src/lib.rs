@@ -34,7 +34,7 @@
 //! Your own burn module joins by [`lora::Adaptable`] and [`models::Classifier`].
 //!
 //! Conventions: curvature is a **sum over the data**, never a mean; log-probabilities and entropies are in nats; host
-//! algebra is f64; draws depend on (seed, site, index) alone.
+//! algebra is f64; draws depend on (seed, purpose, place, index) alone.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -205,7 +205,7 @@ fn another_run_in_the_same_place_is_refused_by_what_differs() {
     let method = |n_samples| one(recipe(0.2)).with_method(McDropout { n_samples, ..McDropout::default() });
     run(&method(4), &data, 0).unwrap();
     let error = run(&method(5), &data, 0).unwrap_err().to_string();
-    assert!(error.contains("mc-dropout.json") && error.contains("5 passes"), "{error}");
+    assert!(error.contains("mc-dropout.json") && error.contains("n_samples is 4 there and 5 here"), "{error}");
     // answers are kept by the place of their data
     let near = blobs(10, 4);
     let place = tempfile::tempdir().unwrap();
@@ -238,9 +238,10 @@ fn methods_that_would_share_a_file_are_refused_before_anything_runs() {
 #[test]
 fn identities_tell_every_setting_that_changes_answers() {
     let identity = |method: LaplaceMethod| Method::<Mlp, Points>::identity(&method).unwrap();
-    let usual = laplace(CurvatureStructure::FunctionSpace);
+    let usual = laplace(CurvatureStructure::Kronecker);
     let mut seen = vec![identity(usual.clone())];
-    let changes: [fn(&mut LaplaceMethod); 6] = [
+    let changes: [fn(&mut LaplaceMethod); 7] = [
+        |m| m.curvature.structure = CurvatureStructure::FunctionSpace,
         |m| m.curvature.projection = Some(RandomProjection { width: 100, seed: 0 }),
         |m| m.curvature.low_rank = 3,
         |m| m.curvature.dense_limit = Some(4),

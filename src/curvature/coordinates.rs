@@ -1,6 +1,8 @@
 //! Describes the coordinates in which a structure holds the curvature of a site.
 
-use super::{core_space::CoreSpace, kron_basis::KroneckerBasis, plan::CoordinateKind, sketch::Sketch};
+use super::{
+    core_space::CoreSpace, core_space::matrix_of, kron_basis::KroneckerBasis, plan::CoordinateKind, sketch::Sketch,
+};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
 use crate::tape::Site;
@@ -217,14 +219,6 @@ impl SiteSpace {
             }
         }
     }
-}
-
-/// The matrix of a site.
-///
-/// # Errors
-/// If it is missing.
-pub(super) fn matrix_of<'a>(weights: &'a AdapterWeights, site: &Site) -> Result<&'a Array2<f64>> {
-    weights.get(site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))
 }
 
 /// Projects every Jacobian by itself.

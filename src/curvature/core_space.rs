@@ -1,6 +1,5 @@
 //! Restricts an adapted module to the small core between its own column and row spaces.
 
-use super::coordinates::matrix_of;
 use crate::error::{Error, Result};
 use crate::linalg::{eigh, matmul};
 use crate::lora::AdapterWeights;
@@ -124,4 +123,12 @@ fn right_singular(tall: ArrayView2<f64>) -> Result<(Array2<f64>, ndarray::Array1
     let largest = values.iter().fold(0.0f64, |m, v| m.max(*v));
     let kept: Vec<usize> = (0..values.len()).filter(|&i| values[i] > RANK_TOLERANCE * largest).collect();
     Ok((eigen.vectors.select(Axis(1), &kept), values.select(Axis(0), &kept)))
+}
+
+/// The matrix of a site.
+///
+/// # Errors
+/// If it is missing.
+pub(super) fn matrix_of<'a>(weights: &'a AdapterWeights, site: &Site) -> Result<&'a Array2<f64>> {
+    weights.get(site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))
 }

@@ -2,9 +2,8 @@
 
 use super::config::CurvatureConfig;
 use super::core_space::CoreSpace;
-use super::fit::adapted_sites;
 use super::plan::{CoordinateKind, Coupling, Held, Source};
-use super::probe::{jacobians_per_item, repetitions};
+use super::probe::{adapted_sites, jacobians_per_item, repetitions};
 use super::structure::CurvatureStructure;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};

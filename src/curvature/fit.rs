@@ -12,7 +12,7 @@ use super::joint::JointSum;
 use super::kron::KroneckerFactors;
 use super::kron_basis::KroneckerBasis;
 use super::plan::{CoordinateKind, Coupling, Held};
-use super::probe::{jacobians_per_item, repetitions};
+use super::probe::{adapted_sites, jacobians_per_item, repetitions};
 use super::site_rows::SiteRows;
 use super::sketch::Sketch;
 use super::structure::CurvatureStructure;
@@ -24,7 +24,7 @@ use crate::likelihood::TargetSpace;
 use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
 use crate::progress::Control;
-use crate::tape::{LoraMatrix, Site};
+use crate::tape::Site;
 use burn::tensor::DType;
 use ndarray::{Array2, Axis};
 use std::collections::BTreeMap;
@@ -237,14 +237,6 @@ fn check_count(expected: usize, found: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::Count { what: "adapted matrices that a batch passed".into(), expected, found })
-}
-
-/// Every adapted matrix, in forward order.
-pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
-    let adapted = model.linears().into_iter().filter(|linear| linear.adapter.is_some());
-    adapted
-        .flat_map(|linear| [LoraMatrix::A, LoraMatrix::B].map(|matrix| Site { module: linear.path.clone(), matrix }))
-        .collect()
 }
 
 /// What the first batch's sums are made from.

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
-use crate::tape::{Site, Tape};
+use crate::tape::{LoraMatrix, Site, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4};
 
@@ -131,6 +131,14 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
         })
         .collect::<Result<_>>()?;
     Ok(Probe { logits, rows, sites })
+}
+
+/// Every adapted matrix, in the order of [`Probe::sites`].
+pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
+    let adapted = model.linears().into_iter().filter(|linear| linear.adapter.is_some());
+    adapted
+        .flat_map(|linear| [LoraMatrix::A, LoraMatrix::B].map(|matrix| Site { module: linear.path.clone(), matrix }))
+        .collect()
 }
 
 /// One weight a logit for every copy of the batch: `[copies, n_items, n_classes]`.

@@ -193,7 +193,7 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     let scaled = attach(mlp(), &LoraConfig::new(2).with_alpha(32.0).with_dropout(0.3), 3).unwrap();
     refused(config.clone(), scaled, &data, &["scale and dropout", "16, 0.3"]);
     let limits = BatchLimits { max_items: 7, ..LIMITS };
-    refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits", "max_items: 7"]);
+    refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits.max_items", "8", "7"]);
 }
 
 #[test]

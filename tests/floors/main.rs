@@ -27,9 +27,6 @@ const HOMES: &str = "faer linalg, gguf_rs_lib gguf, hf_hub hub, kuva plot, ring 
 const WITHOUT_BURN: &str = "belief calibrate linalg metrics";
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
 const BACKENDS: &str = "flex wgpu vulkan metal webgpu cuda rocm candle tch libtorch NdArray burn_ndarray burn_flex";
-/// Circles that still stand, each with the reason. One that is gone must leave the list.
-const KNOWN_CIRCLES: [(&str, &str); 1] =
-    [("curvature/estimate.rs curvature/fit.rs", "one plan of the passes, from which both will read, is being written")];
 /// Folders in which some files still name their neighbours from the crate's root.
 const OTHER_DIALECT: &str = "belief calibrate curvature data lora metrics models";
 const MAX_LINES: usize = 400;
@@ -166,11 +163,7 @@ fn files_import_only_from_lower_floors_and_their_own_folder() {
 
 #[test]
 fn no_two_files_need_each_other() {
-    let (house, known) = (house(), KNOWN_CIRCLES.map(|(files, _)| files));
-    let mut found = house.circles();
-    let gone = known.iter().filter(|files| found.remove(**files).is_none()).map(|files| format!("no circle: {files}"));
-    let gone = Faults::from_iter(gone);
-    none(gone.into_iter().chain(found.into_values()).collect());
+    none(house().circles().into_values().collect());
 }
 
 #[test]

@@ -269,7 +269,10 @@ fn a_run_on_real_targets_is_taken_up_from_its_checkpoint() {
     // another likelihood is another run
     let other = Linear { likelihood: Gaussian { noise_variance: 0.3 }, ..Linear::new() };
     let error = other.train(&control()).unwrap_err().to_string();
-    assert!(error.contains("is of another run: likelihood is gaussian, noise_variance 0.2 there"), "{error}");
+    assert!(
+        error.contains("is of another run: likelihood.settings.noise_variance is 2e-1 there and 3e-1 here"),
+        "{error}"
+    );
 }
 
 #[test]
