@@ -53,10 +53,10 @@ fn fit(grouping: PriorGrouping) -> FittedBayesLora<PromptClassifier> {
     let train = training();
     let lm = Pretrained::from_dir(root().join("assets/stories260K")).unwrap().load(&device()).unwrap();
     let model = PromptClassifier::new(lm, &train).unwrap();
-    let trainer = TrainerConfig { epochs: 12, learning_rate: 5e-3, limits: LIMITS, ..TrainerConfig::default() };
+    let trainer = TrainerConfig::default().with_epochs(12).with_learning_rate(5e-3).with_limits(LIMITS);
     let mut config = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]))
         .with_trainer(trainer)
-        .with_curvature(CurvatureConfig { limits: LIMITS, ..CurvatureConfig::default() })
+        .with_curvature(CurvatureConfig::default().with_limits(LIMITS))
         .with_predictive(Predictive::Linearized(LINK))
         .with_limits(LIMITS);
     config.laplace.prior_grouping = grouping;
