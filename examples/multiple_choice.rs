@@ -68,7 +68,7 @@ fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
     };
     let config = BayesLoraConfig::new(task.lora())
         .with_trainer(task.trainer().with_log(out.join("train.jsonl")))
-        .with_curvature(CurvatureConfig::new(structure).with_fisher(fisher).with_limits(limits))
+        .with_curvature(CurvatureConfig::new(structure).with_fisher(fisher))
         .with_limits(limits)
         .with_seed(seed);
     let model = task.model(&splits.train)?;

@@ -4,7 +4,6 @@ mod support;
 
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::belief::{LinkApprox, LogitBelief};
-use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Item, Normalization, PromptTemplate, Task, Tokenizer,
 };
@@ -56,7 +55,6 @@ fn fit(grouping: PriorGrouping) -> FittedBayesLora<PromptClassifier> {
     let trainer = TrainerConfig::default().with_epochs(12).with_learning_rate(5e-3).with_limits(LIMITS);
     let mut config = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]))
         .with_trainer(trainer)
-        .with_curvature(CurvatureConfig::default().with_limits(LIMITS))
         .with_predictive(Predictive::Linearized(LINK))
         .with_limits(LIMITS);
     config.laplace.prior_grouping = grouping;
