@@ -12,7 +12,7 @@ fn lora_step(criterion: &mut Criterion) {
     for subject in common::subjects() {
         let items = subject.data.items.iter().take(subject.limits.max_items).cloned().collect();
         let batch = EncodedDataset { items, ..subject.data.clone() };
-        let config = TrainerConfig { epochs: 1, limits: subject.limits, ..TrainerConfig::default() };
+        let config = TrainerConfig::default().with_epochs(1).with_limits(subject.limits);
         let trainer = Trainer::new(config).unwrap();
         group.throughput(Throughput::Elements(batch.n_tokens() as u64));
         group.bench_function(format!("tokens/{}", subject.name), |bencher| {

@@ -27,7 +27,7 @@ fn structures(criterion: &mut Criterion) {
         // the full matrix is for tiny adapters
         for structure in CurvatureStructure::ALL.into_iter().filter(|s| *s != CurvatureStructure::Full) {
             let name = |what: &str| format!("{what}/{}/{}", structure.to_string().replace(' ', "_"), subject.name);
-            let config = CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
+            let config = CurvatureConfig::new(structure).with_limits(limits);
             group.bench_function(name("fit"), |bencher| {
                 bencher.iter_with_large_drop(|| fit_curvature(&model, data, &config, &control).unwrap());
             });

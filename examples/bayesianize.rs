@@ -163,7 +163,7 @@ impl Arguments {
         let (model, lora) = load_peft(base, &self.adapter)?;
         println!("{}", summarize(&model));
         let limits = self.questions.limits();
-        let curvature = CurvatureConfig { limits, ..CurvatureConfig::with_structure(self.structure) };
+        let curvature = CurvatureConfig::new(self.structure).with_limits(limits);
         let cost = estimate_cost(&model, &train, &curvature)?;
         println!("{} items; {cost}", train.len());
         // a posterior takes about the room of its sums, and some for the header and the prior's centre
@@ -202,7 +202,8 @@ impl Arguments {
     ) -> Result<(), Box<dyn Error>> {
         let lora = LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]);
         let (limits, seed) = (self.questions.limits(), self.items.seed);
-        let trainer = TrainerConfig { epochs: 6, learning_rate: 2e-3, limits, seed, ..TrainerConfig::default() };
+        let trainer =
+            TrainerConfig::default().with_epochs(6).with_learning_rate(2e-3).with_limits(limits).with_seed(seed);
         let trained = Trainer::new(trainer)?.fit(attach(base, &lora, seed)?, train, None, control)?;
         let base_model = self.model.display().to_string();
         save_or_rescue(&self.adapter, |dir| save_peft(&trained.model, &lora, &base_model, dir))?;

@@ -68,17 +68,16 @@ fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         .with_max_tokens(64)
         .with_truncation(Truncation::End);
     let limits = BatchLimits { max_items: 16, max_tokens: 4096 };
-    let recipe = Recipe {
-        lora: LoraConfig::new(8).with_dropout(0.1).with_target_modules(["q_proj", "k_proj", "v_proj", "o_proj"]),
-        trainer: TrainerConfig {
-            epochs: 8,
-            learning_rate: 2e-3,
-            limits: BatchLimits { max_items: 8, ..limits },
-            accumulation: 2,
-            snapshots: Snapshots { count: arguments.methods.members, from: 0.5 },
-            ..TrainerConfig::default()
-        },
-    };
+    let recipe =
+        Recipe::new(LoraConfig::new(8).with_dropout(0.1).with_target_modules(["q_proj", "k_proj", "v_proj", "o_proj"]))
+            .with_trainer(
+                TrainerConfig::default()
+                    .with_epochs(8)
+                    .with_learning_rate(2e-3)
+                    .with_limits(BatchLimits { max_items: 8, ..limits })
+                    .with_accumulation(2)
+                    .with_snapshots(Snapshots { count: arguments.methods.members, from: 0.5 }),
+            );
     let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;
     let (known, _) = by_area(&Task::from_jsonl(assets.join("mmlu_areas/train.jsonl.gz"))?)?;
     let (test, other) = by_area(&Task::from_jsonl(assets.join("mmlu_areas/test.jsonl.gz"))?)?;

@@ -110,7 +110,7 @@ fn measure<M: Classifier, D: Dataset<Input = M::Input>>(
     let model = write_adapter(model, &weights)?;
     let mut cells = vec![what.to_string(), n_weights.to_string()];
     for structure in structures() {
-        let config = CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
+        let config = CurvatureConfig::new(structure).with_limits(limits);
         let clock = Instant::now();
         let curvature = fit_curvature(&model, data, &config, &Control::silent().with_workers(2)?)?;
         let pass = clock.elapsed().as_secs_f64();

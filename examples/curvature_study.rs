@@ -157,7 +157,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut candidates = Vec::new();
     for curvature in curvatures {
         let clock = Instant::now();
-        let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { prior_mean, ..LaplaceConfig::default() })?;
+        let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior_mean(prior_mean))?;
         seconds.push(clock.elapsed().as_secs_f64());
         let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
         let quadratic = curvature.config.structure.plan().is_exact().then(|| at_mode(&laplace)).transpose()?;
@@ -273,7 +273,7 @@ impl Arguments {
     fn configs(&self) -> Vec<CurvatureConfig> {
         use CurvatureStructure::{Core, CoreBlock, Diagonal, Ekfac, FunctionSpace, Kronecker, SiteBlock};
         let seed = self.task.items.seed;
-        let base = CurvatureConfig { limits: self.task.questions.limits(), ..CurvatureConfig::default() };
+        let base = CurvatureConfig::default().with_limits(self.task.questions.limits());
         let treatments: &[TokenTreatment] = match self.task.questions.form {
             Form::Tokens => &[TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last],
             Form::Continuation => &[TokenTreatment::Expand, TokenTreatment::Reduce],
@@ -284,14 +284,16 @@ impl Arguments {
         }
         let mut configs = Vec::new();
         for fisher in fishers {
-            let of = |structure, treatment| CurvatureConfig { structure, treatment, fisher, ..base.clone() };
+            let of = |structure, treatment| {
+                base.clone().with_structure(structure).with_treatment(treatment).with_fisher(fisher)
+            };
             for structure in [FunctionSpace, SiteBlock, Core, CoreBlock, Diagonal] {
                 configs.push(of(structure, TokenTreatment::Expand));
             }
             for &treatment in treatments {
                 configs.extend([of(Kronecker, treatment), of(Ekfac, treatment)]);
             }
-            configs.push(CurvatureConfig { dense_limit: Some(0), ..of(Kronecker, TokenTreatment::Expand) });
+            configs.push(of(Kronecker, TokenTreatment::Expand).with_dense_limit(0));
         }
         configs.retain(|c| self.structures.is_empty() || self.structures.contains(&c.structure));
         configs

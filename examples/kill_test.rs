@@ -66,20 +66,15 @@ fn fit(work: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     claim_dir(out, 0)?;
     let data = questions("train.jsonl.gz", N_TRAIN, 0)?;
     let lora = LoraConfig::new(4).with_dropout(0.1).with_target_modules(["q_proj", "v_proj"]);
-    let trainer = TrainerConfig {
-        epochs: 3,
-        learning_rate: 2e-3,
-        limits: LIMITS,
-        log: Some(work.join("train.jsonl")),
-        ..TrainerConfig::default()
-    };
+    let trainer = TrainerConfig::default()
+        .with_epochs(3)
+        .with_learning_rate(2e-3)
+        .with_limits(LIMITS)
+        .with_log(work.join("train.jsonl"));
     let control = Control::silent().with_checkpoints(Checkpoints::new(work).with_every(Duration::ZERO))?;
     let bayes = BayesLoraConfig::new(lora)
         .with_trainer(trainer)
-        .with_curvature(CurvatureConfig {
-            limits: LIMITS,
-            ..CurvatureConfig::with_structure(CurvatureStructure::Ekfac)
-        })
+        .with_curvature(CurvatureConfig::new(CurvatureStructure::Ekfac).with_limits(LIMITS))
         .init()?;
     let fitted = match bayes.fit_with(bare_model(&data)?, &data, Some(&data), &control) {
         Ok(fitted) => fitted,

@@ -60,14 +60,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let test = moons(1000, &mut rng)?;
 
     let limits = BatchLimits { max_items: 64, max_tokens: 64 };
-    let trainer = TrainerConfig { learning_rate: 1e-2, decay: Decay::Cosine, limits, seed, ..TrainerConfig::default() };
-    let full = TrainerConfig { epochs: 10, mode: TrainingMode::Full, ..trainer.clone() };
-    let mlp = MlpConfig { seed, ..MlpConfig::new([2, 64, 64, 2]) }.init(&Device::flex())?;
+    let trainer =
+        TrainerConfig::default().with_learning_rate(1e-2).with_decay(Decay::Cosine).with_limits(limits).with_seed(seed);
+    let full = trainer.clone().with_epochs(10).with_mode(TrainingMode::Full);
+    let mlp = MlpConfig::new([2, 64, 64, 2]).with_seed(seed).init(&Device::flex())?;
     let base = Trainer::new(full)?.fit(mlp, &pretraining, None, &Control::silent())?.model;
 
     let bayes = BayesLoraConfig::new(LoraConfig::new(8))
-        .with_trainer(TrainerConfig { epochs: 100, ..trainer })
-        .with_curvature(CurvatureConfig { limits, ..CurvatureConfig::default() })
+        .with_trainer(trainer.with_epochs(100))
+        .with_curvature(CurvatureConfig::default().with_limits(limits))
         .with_limits(BatchLimits { max_items: 512, max_tokens: 512 })
         .with_seed(seed);
     let fitted = bayes.init()?.fit(base, &train)?;

@@ -23,7 +23,6 @@ use bayes_lora::BayesLoraConfig;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
 use bayes_lora::outputs::claim_dir;
 use bayes_lora::progress::Control;
-use bayes_lora::train::TrainerConfig;
 use clap::Parser;
 use ending::program;
 use std::error::Error;
@@ -68,8 +67,8 @@ fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         n => FisherKind::Sampled { n, seed },
     };
     let config = BayesLoraConfig::new(task.lora())
-        .with_trainer(TrainerConfig { log: Some(out.join("train.jsonl")), ..task.trainer() })
-        .with_curvature(CurvatureConfig { fisher, limits, ..CurvatureConfig::with_structure(structure) })
+        .with_trainer(task.trainer().with_log(out.join("train.jsonl")))
+        .with_curvature(CurvatureConfig::new(structure).with_fisher(fisher))
         .with_limits(limits)
         .with_seed(seed);
     let model = task.model(&splits.train)?;

@@ -16,7 +16,6 @@ mod experiment;
 mod splits;
 
 use bayes_lora::BayesLoraConfig;
-use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, PromptTemplate, Task, Tokenizer, Truncation};
 use bayes_lora::lora::{LoraConfig, attach, summarize};
 use bayes_lora::models::{Pretrained, PromptClassifier};
@@ -66,8 +65,7 @@ fn run(Arguments { seed, out }: Arguments, control: Control) -> Result<(), Box<d
 
     let limits = BatchLimits { max_items: 16, max_tokens: 4096 };
     let bayes = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "k_proj", "v_proj", "o_proj"]))
-        .with_trainer(TrainerConfig { epochs: 8, learning_rate: 2e-3, limits, ..TrainerConfig::default() })
-        .with_curvature(CurvatureConfig { limits, ..CurvatureConfig::default() })
+        .with_trainer(TrainerConfig::default().with_epochs(8).with_learning_rate(2e-3).with_limits(limits))
         .with_limits(limits)
         .with_seed(seed);
     let lm = Pretrained::from_dir(assets.join("stories260K"))?.load(&Device::flex())?;

@@ -90,7 +90,7 @@ fn adapted_model(data: &EncodedDataset, out: &Path) -> Result<PromptClassifier, 
 }
 
 fn curvatures(model: &PromptClassifier, data: &EncodedDataset) -> Result<Vec<Curvature>, Box<dyn Error>> {
-    let config = |structure| CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(structure) };
+    let config = |structure| CurvatureConfig::new(structure).with_limits(LIMITS);
     let fit = |(structure, _)| Ok(fit_curvature(model, data, &config(structure), &Control::silent())?);
     STRUCTURES.into_iter().map(fit).collect()
 }
@@ -113,7 +113,7 @@ fn sum_shard(train: &EncodedDataset, shard: Shard, out: &Path) -> Result<(), Box
 
 fn parent(train: &EncodedDataset, test: &EncodedDataset, seed: u64, out: &Path) -> Result<(), Box<dyn Error>> {
     let lora = LoraConfig::new(4).with_target_modules(["q_proj", "v_proj"]);
-    let trainer = TrainerConfig { epochs: 1, learning_rate: 2e-3, limits: LIMITS, seed, ..TrainerConfig::default() };
+    let trainer = TrainerConfig::default().with_epochs(1).with_learning_rate(2e-3).with_limits(LIMITS).with_seed(seed);
     let trained =
         Trainer::new(trainer)?.fit(attach(bare_model(train)?, &lora, seed)?, train, None, &Control::silent())?;
     save_or_rescue(out.join("adapter"), |dir| save_peft(&trained.model, &lora, "stories260K", dir))?;

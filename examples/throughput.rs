@@ -79,14 +79,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
     let model = attach(PromptClassifier::new(lm, &train)?, &lora, 0)?;
 
-    let trainer = Trainer::new(TrainerConfig {
-        epochs: 1,
-        learning_rate: 5e-4,
-        // a step's micro-batches are shared by the workers
-        limits: limits(a.batch.div_ceil(a.workers)),
-        accumulation: a.workers.min(a.batch),
-        ..TrainerConfig::default()
-    })?;
+    let trainer = Trainer::new(
+        TrainerConfig::default()
+            .with_epochs(1)
+            .with_learning_rate(5e-4)
+            // a step's micro-batches are shared by the workers
+            .with_limits(limits(a.batch.div_ceil(a.workers)))
+            .with_accumulation(a.workers.min(a.batch)),
+    )?;
     let outcome = trainer.fit(model, &train, None, &control)?;
     report("train", outcome.report.seconds, outcome.report.items, outcome.report.tokens);
     let model = outcome.model;
@@ -97,11 +97,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     report("map", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
 
     let data = encode(a.kfac_n, 0)?;
-    let config = CurvatureConfig {
-        fisher: FisherKind::Sampled { n: 1, seed: 0 },
-        limits: limits(a.batch),
-        ..CurvatureConfig::default()
-    };
+    let config =
+        CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 1, seed: 0 }).with_limits(limits(a.batch));
     let start = Instant::now();
     let curvature = fit_curvature(&model, &data, &config, &control)?;
     report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());

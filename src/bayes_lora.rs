@@ -13,13 +13,18 @@ use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
 use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
 use crate::progress::Control;
 use crate::search::Search;
+use crate::setters::setters;
 use crate::train::{TrainOutcome, TrainReport, Trainer, TrainerConfig};
 use std::path::Path;
 use std::time::Instant;
 pub use trained::{FitError, Trained};
 
 /// Everything that [`BayesLora`] needs to know, with the defaults of its parts.
+///
+/// Seed, likelihood and the size of batches outside training are set here once; a part that sets its own keeps it. The order of
+/// the calls does not matter.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BayesLoraConfig {
     /// The adapter.
     pub lora: LoraConfig,
@@ -31,9 +36,11 @@ pub struct BayesLoraConfig {
     pub laplace: LaplaceConfig,
     /// How [`FittedBayesLora::predict_calibrated`] predicts.
     pub predictive: Predictive,
-    /// Size of a batch of predictions.
+    /// How targets depend on the model's outputs, for training and curvature alike.
+    pub likelihood: SharedLikelihood,
+    /// Size of a batch outside training: of the curvature's pass and of predictions.
     pub limits: BatchLimits,
-    /// Seed of the adapter's start.
+    /// Seed of the adapter's start, of the shuffles and of dropout.
     pub seed: u64,
 }
 
@@ -44,68 +51,66 @@ impl BayesLoraConfig {
         Self {
             lora,
             trainer: TrainerConfig::default(),
-            curvature: curvature.clone(),
+            likelihood: curvature.likelihood_or_default(),
+            limits: curvature.limits_or_default(),
+            curvature,
             laplace: LaplaceConfig::default(),
             predictive: Predictive::default(),
-            limits: curvature.limits,
             seed: 0,
         }
     }
 
-    /// Sets how the adapter trains.
-    pub fn with_trainer(mut self, trainer: TrainerConfig) -> Self {
-        self.trainer = trainer;
-        self
+    setters! {
+        /// Sets the adapter.
+        with_lora(lora: LoraConfig);
+        /// Sets how the adapter trains.
+        with_trainer(trainer: TrainerConfig);
+        /// Sets how the curvature is fitted.
+        with_curvature(curvature: CurvatureConfig);
+        /// Sets the prior.
+        with_laplace(laplace: LaplaceConfig);
+        /// Sets how predictions are made.
+        with_predictive(predictive: Predictive);
+        /// Sets how targets depend on the model's outputs, for training and curvature alike.
+        with_likelihood(likelihood: impl Into<SharedLikelihood>);
+        /// Sets the size of a batch outside training.
+        with_limits(limits: BatchLimits);
+        /// Sets the seed of the adapter's start, of the shuffles and of dropout.
+        with_seed(seed: u64);
     }
 
-    /// Sets how the curvature is fitted.
-    pub fn with_curvature(mut self, curvature: CurvatureConfig) -> Self {
-        self.curvature = curvature;
-        self
+    /// The same with this seed, likelihood and size of batches in every part that sets none of its own.
+    pub fn resolved(&self) -> Self {
+        let mut config = self.clone();
+        config.trainer.seed.get_or_insert(self.seed);
+        config.trainer.likelihood.get_or_insert_with(|| self.likelihood.clone());
+        config.curvature.likelihood.get_or_insert_with(|| self.likelihood.clone());
+        config.curvature.limits.get_or_insert(self.limits);
+        config
     }
 
-    /// Sets how targets depend on the model's outputs, for training and curvature alike.
-    pub fn with_likelihood(mut self, likelihood: impl Into<SharedLikelihood>) -> Self {
-        self.curvature.likelihood = likelihood.into();
-        self.trainer.likelihood = self.curvature.likelihood.clone();
-        self
-    }
-
-    /// Sets the prior.
-    pub fn with_laplace(mut self, laplace: LaplaceConfig) -> Self {
-        self.laplace = laplace;
-        self
-    }
-
-    /// Sets the size of a batch of predictions.
-    pub fn with_limits(mut self, limits: BatchLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets how predictions are made.
-    pub fn with_predictive(mut self, predictive: Predictive) -> Self {
-        self.predictive = predictive;
-        self
-    }
-
-    /// Sets the seed of the adapter's start, of the shuffles and of dropout.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self.trainer.seed = seed;
-        self
-    }
-
-    /// Checks every field once.
+    /// Checks every bound of every part.
     ///
     /// # Errors
     /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        let Self { lora, trainer, curvature, laplace, .. } = self.resolved();
+        lora.validate()?;
+        trainer.validate()?;
+        curvature.validate()?;
+        laplace.validate()?;
+        self.likelihood.check()
+    }
+
+    /// Checks every field once, and hands the parts what they share.
+    ///
+    /// # Errors
+    /// As [`BayesLoraConfig::validate`].
     pub fn init(self) -> Result<BayesLora> {
-        self.lora.validate()?;
-        self.curvature.validate()?;
-        self.laplace.validate()?;
-        let trainer = Trainer::new(self.trainer.clone())?;
-        Ok(BayesLora { config: self, trainer })
+        self.validate()?;
+        let config = self.resolved();
+        let trainer = Trainer::new(config.trainer.clone())?;
+        Ok(BayesLora { config, trainer })
     }
 }
 
@@ -141,7 +146,8 @@ impl BayesLora {
         validation: Option<&D>,
         control: &Control,
     ) -> FitResult<M> {
-        let (trained, curved) = (&self.config.trainer.likelihood, &self.config.curvature.likelihood);
+        let (trained, curved) =
+            (self.config.trainer.likelihood_or_default(), self.config.curvature.likelihood_or_default());
         if trained != curved {
             return Err(Error::Incompatible(format!(
                 "the posterior is about the optimum of one likelihood, but `{trained}` trains and `{curved}` gives the \

@@ -76,6 +76,7 @@ pub mod predict;
 pub mod prior;
 pub mod progress;
 pub mod search;
+mod setters;
 pub mod tape;
 pub mod tensor_file;
 pub mod train;

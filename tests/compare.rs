@@ -6,9 +6,8 @@ use bayes_lora::belief::{LinkApprox, LogitGauge};
 use bayes_lora::compare::{
     About, Cell, ClassName, Comparison, ExtraData, Outcome, Report, ReportOptions, Run, Shifted, Splits, read_runs,
 };
-use bayes_lora::curvature::{
-    AdapterSubset, CurvatureConfig, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature,
-};
+use bayes_lora::curvature::{AdapterSubset, CurvatureStructure, RandomProjection, estimate_cost, fit_curvature};
+use bayes_lora::data::BatchLimits;
 use bayes_lora::error::{Error, Result};
 use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::Gaussian;
@@ -21,16 +20,14 @@ use bayes_lora::models::{Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Snapshots, Trainer, TrainerConfig};
+use bayes_lora::train::{Snapshots, Trainer};
 use std::path::{Path, PathBuf};
 use support::device;
 use support::points::{LIMITS, blobs, flipped, mlp, quick};
 
 fn recipe(dropout: f64) -> Recipe {
-    Recipe {
-        lora: LoraConfig::new(2).with_dropout(dropout),
-        trainer: TrainerConfig { snapshots: Snapshots { count: 3, from: 0.5 }, ..quick(3) },
-    }
+    Recipe::new(LoraConfig::new(2).with_dropout(dropout))
+        .with_trainer(quick(3).with_snapshots(Snapshots { count: 3, from: 0.5 }))
 }
 
 fn about() -> About {
@@ -75,7 +72,7 @@ fn unlabelled<'a>(name: &str, data: &'a Points) -> Shifted<'a, Points> {
 
 fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
     let mut method = LaplaceMethod::with_structure(structure);
-    method.curvature.limits = LIMITS;
+    method.curvature.limits = Some(LIMITS);
     method
 }
 
@@ -193,7 +190,7 @@ fn another_run_in_the_same_place_is_refused_by_what_differs() {
     let (data, dir) = (Data::new(), tempfile::tempdir().unwrap());
     let one = |recipe: Recipe| Comparison::new(recipe).with_method(MaximumLikelihood).with_dir(dir.path());
     run(&one(recipe(0.2)), &data, 0).unwrap();
-    let longer = Recipe { trainer: TrainerConfig { epochs: 4, ..recipe(0.2).trainer }, ..recipe(0.2) };
+    let longer = recipe(0.2).with_trainer(recipe(0.2).trainer.with_epochs(4));
     let other = Data { train: flipped(&data.train), ..Data::new() };
     for (error, parts) in [
         (run(&one(longer), &data, 0).unwrap_err(), ["recipe.trainer.epochs is 3 there", "4 here"]),
@@ -245,7 +242,7 @@ fn identities_tell_every_setting_that_changes_answers() {
         |m| m.curvature.projection = Some(RandomProjection { width: 100, seed: 0 }),
         |m| m.curvature.low_rank = 3,
         |m| m.curvature.dense_limit = Some(4),
-        |m| m.curvature.likelihood = Gaussian { noise_variance: 1.0 }.into(),
+        |m| m.curvature.likelihood = Some(Gaussian { noise_variance: 1.0 }.into()),
         |m| m.laplace.without_residual = true,
         |m| m.laplace.temperature = 0.5,
     ];
@@ -258,7 +255,7 @@ fn identities_tell_every_setting_that_changes_answers() {
     }
     // batches change no answer
     let mut batched = usual.clone();
-    batched.curvature.limits.max_items += 1;
+    batched.curvature.limits = Some(BatchLimits { max_items: LIMITS.max_items + 1, ..LIMITS });
     assert_eq!(identity(batched), seen[0]);
     let of_tfb = |method: Tfb| Method::<Mlp, Points>::identity(&method).unwrap();
     assert_ne!(of_tfb(Tfb::published()), of_tfb(Tfb { tolerance: Tfb::published().tolerance, ..Tfb::default() }));
@@ -382,7 +379,7 @@ fn curvatures_that_do_not_fit_together_are_summed_one_after_the_other() {
     let limit = both.iter().map(bytes).max();
     let tests = |limit: Option<u64>| -> Vec<_> {
         let comparison = both.iter().fold(Comparison::new(recipe(0.0)), |comparison, method| {
-            let curvature = CurvatureConfig { memory_limit: limit, ..method.curvature.clone() };
+            let curvature = method.curvature.clone().with_memory_limit(limit);
             comparison.with_method(LaplaceMethod { curvature, ..method.clone() })
         });
         run(&comparison, &data, 0).unwrap().cells.iter().map(|cell| answered(cell).test.clone()).collect()
@@ -445,7 +442,7 @@ fn shared_passes_give_what_each_method_gives_alone() {
     let run = run(&comparison(), &data, 2).unwrap();
     // by hand: the adapter, its curvature, its posterior, one method at a time
     let start = attach(mlp(), &recipe(0.2).lora, 2).unwrap();
-    let trainer = TrainerConfig { seed: 2, ..recipe(0.2).trainer };
+    let trainer = recipe(0.2).trainer.with_seed(2);
     let control = Control::silent();
     let map = Trainer::new(trainer).unwrap().fit(start, &data.train, None, &control).unwrap().model;
     for structure in [CurvatureStructure::Kronecker, CurvatureStructure::Full] {

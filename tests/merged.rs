@@ -193,7 +193,7 @@ fn fitted() -> (TempDir, FittedBayesLora<PromptClassifier>) {
     let fixture = Fixture::load(NAME);
     let lora = LoraConfig::new(2).with_target_modules(["q_proj"]);
     let limits = BatchLimits { max_items: 8, max_tokens: 1000 };
-    let trainer = TrainerConfig { epochs: 1, limits, ..TrainerConfig::default() };
+    let trainer = TrainerConfig::default().with_epochs(1).with_limits(limits);
     let bayes = BayesLoraConfig::new(lora).with_trainer(trainer).with_limits(limits).init().unwrap();
     let fitted = bayes.fit(fixture.bare(DType::F32), &fixture.train).unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -43,9 +43,9 @@ fn site_key(site: &Site) -> String {
 
 fn fit(fixture: &Fixture, dtype: DType, treatment: TokenTreatment) -> (Laplace, Curvature) {
     let model = fixture.model(dtype);
-    let config = CurvatureConfig { treatment, limits: ALL, ..CurvatureConfig::default() };
+    let config = CurvatureConfig::default().with_treatment(treatment).with_limits(ALL);
     let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
-    let fixed = LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };
+    let fixed = LaplaceConfig::default().with_prior_precision(PriorPrecision::new(1.0).unwrap());
     (Laplace::new(&model, &curvature, &fixed).unwrap(), curvature)
 }
 
@@ -220,15 +220,14 @@ fn host_algebra_on_given_factors_equals_that_of_pytorch_to_1e_9() {
             });
             let curvature = Curvature {
                 sums: CurvatureSums::Kronecker(factors.collect()),
-                config: CurvatureConfig { treatment, ..CurvatureConfig::default() },
+                config: CurvatureConfig::default().with_treatment(treatment),
                 n_data: fixture.train.len(),
                 log_likelihood: Some(-fixture.scalar("train_nll_sum")),
                 item_keys: BTreeSet::new(),
                 adapter_fingerprint: adapter_fingerprint(&read_adapter(&model).unwrap()),
                 asked: None,
             };
-            let fixed =
-                LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };
+            let fixed = LaplaceConfig::default().with_prior_precision(PriorPrecision::new(1.0).unwrap());
             let laplace = Laplace::new(&model, &curvature, &fixed).unwrap();
             check_posterior(&fixture, &laplace, &jacobians, label, 1e-9, "given factors");
         }

@@ -269,7 +269,7 @@ const SMOLLM2_ROWS: [&[u32]; 3] = [
 const LAYER_REGEX: &str = r"model\.layers\.[01]\.self_attn\.(q|v)_proj";
 
 fn patterned(config: LoraConfig) -> LoraConfig {
-    let mut config = LoraConfig { use_rslora: true, ..config };
+    let mut config = config.with_use_rslora(true);
     config.rank_pattern = BTreeMap::from([(r"layers\.1\..*q_proj".into(), 2), ("down_proj".into(), 5)]);
     config.alpha_pattern = BTreeMap::from([("v_proj".into(), 3.0)]);
     config
@@ -282,7 +282,7 @@ fn own_cases() -> Vec<(&'static str, LoraConfig)> {
         ("rslora-patterns", patterned(names(&["q_proj", "v_proj", "down_proj"]))),
         ("regex", LoraConfig::new(4).with_target_pattern(LAYER_REGEX)),
         ("head", names(&["q_proj", "lm_head"])),
-        ("layers", names(&["q_proj", "up_proj"]).with_layers([1])),
+        ("layers", names(&["q_proj", "up_proj"]).with_layers_to_transform([1])),
     ]
 }
 

@@ -15,7 +15,7 @@ use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::prior::{PriorGrouping, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
-use bayes_lora::train::{Trainer, TrainerConfig};
+use bayes_lora::train::Trainer;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::Array2;
@@ -103,7 +103,7 @@ fn fitted_objects_are_send_and_sync() {
 fn check_handed_back(config: BayesLoraConfig, data: &EncodedDataset, fixture: &Fixture, words: &str) {
     let bare = fixture.model_for(data, DType::F32);
     let start = attach(bare.clone(), &config.lora, config.seed).unwrap();
-    let alone = train(config.trainer.clone(), start, data, Some(data));
+    let alone = train(config.resolved().trainer, start, data, Some(data));
     let error = config.init().unwrap().fit_with(bare.clone(), data, Some(data), &Control::silent()).err().unwrap();
     let text = error.to_string();
     assert!(text.contains("the adapter is trained") && text.contains(words), "{text}");
@@ -126,11 +126,11 @@ fn a_trained_adapter_is_handed_back_when_its_posterior_fails() {
     let mut certain = fixture.train.clone();
     certain.items.iter_mut().for_each(|item| (item.n_choices, item.label) = (1, Some(0)));
     check_handed_back(config(), &certain, &fixture, "curvature");
-    let curvature = CurvatureConfig { memory_limit: Some(1), ..CurvatureConfig::default() };
+    let curvature = CurvatureConfig::default().with_memory_limit(1);
     check_handed_back(config().with_curvature(curvature), &fixture.train, &fixture, "memory_limit");
     // the curvature is there, and no posterior can be made of it
-    let curvature = CurvatureConfig::with_structure(CurvatureStructure::Full);
-    let laplace = LaplaceConfig { prior_grouping: PriorGrouping::PerMatrix, ..LaplaceConfig::default() };
+    let curvature = CurvatureConfig::new(CurvatureStructure::Full);
+    let laplace = LaplaceConfig::default().with_prior_grouping(PriorGrouping::PerMatrix);
     check_handed_back(
         config().with_curvature(curvature).with_laplace(laplace),
         &fixture.train,
@@ -139,7 +139,7 @@ fn a_trained_adapter_is_handed_back_when_its_posterior_fails() {
     );
 
     // an adapter that is there already comes back, too, and one that is not trained does not
-    let tight = || config().with_curvature(CurvatureConfig { memory_limit: Some(1), ..CurvatureConfig::default() });
+    let tight = || config().with_curvature(CurvatureConfig::default().with_memory_limit(1));
     let model = fixture.model(DType::F32);
     let error = tight().init().unwrap().fit_laplace(model.clone(), &fixture.train).err().unwrap();
     assert_eq!(read_adapter(&error.trained.unwrap().model).unwrap(), read_adapter(&model).unwrap());
@@ -231,7 +231,7 @@ fn long_calls_stop_when_asked_to() {
     let curvature = fit_curvature(&model, &fixture.train, &CurvatureConfig::default(), &Control::silent()).unwrap();
     let prior_precision = Some(PriorPrecision::new(1.0).unwrap());
     let laplace =
-        Laplace::new(&model, &curvature, &LaplaceConfig { prior_precision, ..LaplaceConfig::default() }).unwrap();
+        Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior_precision(prior_precision)).unwrap();
     let one = BatchLimits { max_items: 1, max_tokens: 100 };
     for workers in [1, 3] {
         let check = |what: &str, total: usize, call: &dyn Fn(&Impatient, &Control) -> Result<()>| {
@@ -245,11 +245,11 @@ fn long_calls_stop_when_asked_to() {
             }
         };
         check("training", 24, &|data, control| {
-            let config = TrainerConfig { limits: one, ..quick(2) };
+            let config = quick(2).with_limits(one);
             Trainer::new(config)?.fit(model.clone(), data, None, control).map(|_| ())
         });
         check("curvature", 12, &|data, control| {
-            let config = CurvatureConfig { limits: one, ..CurvatureConfig::default() };
+            let config = CurvatureConfig::default().with_limits(one);
             fit_curvature(&model, data, &config, control).map(|_| ())
         });
         for how in [Predictive::Map, Predictive::Sampled { n_samples: 5, seed: 0 }, Predictive::default()] {

@@ -51,16 +51,16 @@ fn disturbed<M: Adaptable>(model: M) -> M {
 }
 
 fn network(widths: &[usize], rank: usize, dtype: DType) -> Mlp {
-    let model = MlpConfig { dtype, seed: 4, ..MlpConfig::new(widths) }.init(&device()).unwrap();
+    let model = MlpConfig::new(widths).with_dtype(dtype).with_seed(4).init(&device()).unwrap();
     attach(model, &LoraConfig::new(rank), 2).unwrap()
 }
 
 fn fixed(lambda: f64) -> LaplaceConfig {
-    LaplaceConfig { prior_precision: Some(PriorPrecision::new(lambda).unwrap()), ..LaplaceConfig::default() }
+    LaplaceConfig::default().with_prior_precision(PriorPrecision::new(lambda).unwrap())
 }
 
 fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, config: CurvatureConfig) -> Curvature {
-    fit_curvature(model, data, &CurvatureConfig { limits: LIMITS, ..config }, &Control::silent()).unwrap()
+    fit_curvature(model, data, &config.with_limits(LIMITS), &Control::silent()).unwrap()
 }
 
 /// Jacobians `[n, C, d_out, d_in]` of all sites at all items.
@@ -212,7 +212,7 @@ fn linear_regression_has_its_closed_form() {
     let fresh = network(&[d, c], rank, DType::F64);
     let scale = fresh.linears()[0].adapter.as_ref().unwrap().scale;
     assert_eq!(scale, 2.0);
-    let likelihood = || Gaussian { noise_variance: sigma2 }.into();
+    let likelihood = || Gaussian { noise_variance: sigma2 };
     let site = |matrix| Site { module: "layers.0".into(), matrix };
     let a = read_adapter(&fresh).unwrap()[&site(LoraMatrix::A)].clone();
     let hidden = |x: &Array2<f64>| x.dot(&a.t());
@@ -226,7 +226,7 @@ fn linear_regression_has_its_closed_form() {
         let expected = Array3::from_shape_fn((4, c, c), |(i, x, y)| if x == y { variance[i] } else { 0.0 });
 
         // at B = 0 nothing depends on A: Laplace is exact Bayesian regression
-        let curvature = fit(&fresh, &data, CurvatureConfig { likelihood: likelihood(), ..CurvatureConfig::default() });
+        let curvature = fit(&fresh, &data, CurvatureConfig::default().with_likelihood(likelihood()));
         let laplace = Laplace::new(&fresh, &curvature, &fixed(lambda)).unwrap();
         let belief = predict_linearized(&fresh, &laplace, &test, LogitGauge::Raw, &LIMITS, &Control::silent()).unwrap();
         assert!(relative_error(&belief.moments().1, &expected) < ALGEBRA);
@@ -238,7 +238,7 @@ fn linear_regression_has_its_closed_form() {
         let mut weights = read_adapter(&fresh).unwrap();
         weights.insert(site(LoraMatrix::B), mode.clone());
         let model = write_adapter(fresh.clone(), &weights).unwrap();
-        let curvature = fit(&model, &data, CurvatureConfig { likelihood: likelihood(), ..CurvatureConfig::default() });
+        let curvature = fit(&model, &data, CurvatureConfig::default().with_likelihood(likelihood()));
         let laplace = Laplace::new(&model, &curvature, &fixed(lambda)).unwrap();
         let j = jacobians(&model, &test);
         let (of_b, log_det_b) = of_site(&laplace, 1, &j[1]);
@@ -270,7 +270,7 @@ fn of_one_example_every_block_is_exact() {
     let p = softmax(logits(&model, &data).view());
     let fisher = categorical_fisher(p.row(0));
     for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last] {
-        let curvature = fit(&model, &data, CurvatureConfig { treatment, ..CurvatureConfig::default() });
+        let curvature = fit(&model, &data, CurvatureConfig::default().with_treatment(treatment));
         for lambda in [0.1, 2.0] {
             let laplace = Laplace::new(&model, &curvature, &fixed(lambda)).unwrap();
             for (index, jacobian) in j.iter().enumerate() {
@@ -298,7 +298,7 @@ fn check_against_dense<M: Classifier, D: Dataset<Input = M::Input>>(
     let j = jacobians(model, test);
     let (n, classes) = (test.n_items(), model.n_classes());
     let curvature = fit(model, data, config);
-    let config = |lambda| LaplaceConfig { without_residual: !with_residual, ..fixed(lambda) };
+    let config = |lambda| fixed(lambda).with_without_residual(!with_residual);
     let once = Laplace::new(model, &curvature, &config(1.0)).unwrap();
     for lambda in [0.01, 1.0, 30.0] {
         let fresh = Laplace::new(model, &curvature, &config(lambda)).unwrap();
@@ -333,14 +333,14 @@ fn covariance_and_log_determinant_equal_those_of_dense_matrices_at_any_prior() {
     let model = disturbed(network(&[7, 6, 4], 3, DType::F64));
     let data = (&points(30, 7, 4), &points(5, 7, 4));
     for (dense_limit, low_rank, with_residual) in KEPT {
-        let config = CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..CurvatureConfig::default() };
+        let config = CurvatureConfig::default().with_dense_limit(dense_limit).with_low_rank(low_rank);
         let name = format!("{low_rank} kept of those above {dense_limit}, residual {with_residual}");
         check_against_dense(&name, &model, data, config, with_residual);
     }
     // items and tokens are not the same number here
     let fixture = Fixture::load(FIXTURES[0]);
     for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last] {
-        let config = CurvatureConfig { treatment, dense_limit: Some(16), low_rank: 5, ..CurvatureConfig::default() };
+        let config = CurvatureConfig::default().with_treatment(treatment).with_dense_limit(16).with_low_rank(5);
         let data = (&fixture.train, &fixture.test);
         check_against_dense(&format!("{treatment:?}"), &fixture.model(DType::F64), data, config, true);
     }
@@ -355,12 +355,9 @@ fn draws_have_the_mean_and_the_covariance_of_the_posterior() {
     let model = disturbed(network(&[7, 6, 4], 3, dtype));
     let data = points(30, 7, 4);
     for (dense_limit, low_rank, with_residual) in KEPT {
-        let curvature = fit(
-            &model,
-            &data,
-            CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..CurvatureConfig::default() },
-        );
-        let config = LaplaceConfig { without_residual: !with_residual, ..fixed(0.2) };
+        let curvature =
+            fit(&model, &data, CurvatureConfig::default().with_dense_limit(dense_limit).with_low_rank(low_rank));
+        let config = fixed(0.2).with_without_residual(!with_residual);
         let laplace = Laplace::new(&model, &curvature, &config).unwrap();
         // linear functionals aᵀ(θ − θ*): one a site, one along its flattest direction, and the sum over all sites
         let mut functionals: Vec<(Site, Array2<f64>)> = Vec::new();

@@ -24,7 +24,7 @@ use support::{FIXTURES, Fixture, device, root};
 const LIMITS: BatchLimits = BatchLimits { max_items: 8, max_tokens: 4096 };
 
 fn config(structure: CurvatureStructure) -> CurvatureConfig {
-    CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(structure) }
+    CurvatureConfig::new(structure).with_limits(LIMITS)
 }
 
 /// A small perceptron with an adapter that has left its start, and its points.
@@ -51,18 +51,15 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
     let model = fixture.model(DType::F32);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(POSTERIOR_FILE);
-    let cut = CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..config(CurvatureStructure::Kronecker) };
-    let sketched = CurvatureConfig {
-        projection: Some(RandomProjection { width: 100, seed: 3 }),
-        ..config(CurvatureStructure::FunctionSpace)
-    };
+    let cut = config(CurvatureStructure::Kronecker).with_dense_limit(0).with_low_rank(3);
+    let sketched = config(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width: 100, seed: 3 });
     for config in CurvatureStructure::ALL.map(config).into_iter().chain([cut, sketched]) {
         let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
         let prior_grouping = match config.structure {
             CurvatureStructure::Kronecker => PriorGrouping::PerMatrix,
             _ => PriorGrouping::Scalar,
         };
-        let settings = LaplaceConfig { prior_grouping, temperature: 0.7, ..LaplaceConfig::default() };
+        let settings = LaplaceConfig::default().with_prior_grouping(prior_grouping).with_temperature(0.7);
         let mut saved = Laplace::new(&model, &curvature, &settings).unwrap();
         if config.structure == CurvatureStructure::Core {
             let gradient = log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent());
@@ -136,8 +133,7 @@ fn another_adapter_or_base_is_refused() {
     let error = Laplace::load(&path, &other).unwrap_err().to_string();
     assert!(error.contains("posterior") && error.contains("fingerprints"), "{error}");
     // the same adapter on a base with other weights
-    let base =
-        attach(MlpConfig { seed: 9, ..MlpConfig::new([3, 4, 2]) }.init(&device()).unwrap(), &LoraConfig::new(1), 0);
+    let base = attach(MlpConfig::new([3, 4, 2]).with_seed(9).init(&device()).unwrap(), &LoraConfig::new(1), 0);
     let elsewhere = write_adapter(base.unwrap(), &read_adapter(&model).unwrap()).unwrap();
     let error = Laplace::load(&path, &elsewhere).unwrap_err().to_string();
     assert!(error.contains("another base model") && error.contains("fingerprints"), "{error}");
@@ -152,7 +148,7 @@ fn another_adapter_or_base_is_refused() {
 
 #[test]
 fn a_base_is_known_whatever_its_adapter() {
-    let base = |seed| MlpConfig { seed, ..MlpConfig::new([3, 4, 2]) }.init(&device()).unwrap();
+    let base = |seed| MlpConfig::new([3, 4, 2]).with_seed(seed).init(&device()).unwrap();
     let plain = base_fingerprint(&base(0)).unwrap();
     assert_eq!(plain, base_fingerprint(&attach(base(0), &LoraConfig::new(1), 0).unwrap()).unwrap());
     assert_eq!(plain, base_fingerprint(&attach(base(0), &LoraConfig::new(2), 7).unwrap()).unwrap());
@@ -207,7 +203,7 @@ fn fitted_on(data: &EncodedDataset, curvature: CurvatureConfig) -> FittedBayesLo
     let bayes = BayesLoraConfig::new(lora.clone())
         .with_limits(ASKED_LIMITS)
         .with_curvature(curvature)
-        .with_laplace(LaplaceConfig { prior_precision, ..LaplaceConfig::default() });
+        .with_laplace(LaplaceConfig::default().with_prior_precision(prior_precision));
     bayes.init().unwrap().fit_laplace(attach(stories(data), &lora, 0).unwrap(), data).unwrap()
 }
 

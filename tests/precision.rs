@@ -56,7 +56,7 @@ fn a_bf16_base_carries_an_f32_adapter_through_training_curvature_and_prediction(
         let rounded = weights.values().flatten().filter(|v| of_bf16(v)).count();
         assert!(rounded < n / 10, "{rounded} of {n} trained weights are bf16 numbers");
 
-        let config = CurvatureConfig { limits: LIMITS, dense_limit: Some(usize::MAX), ..CurvatureConfig::default() };
+        let config = CurvatureConfig::default().with_limits(LIMITS).with_dense_limit(usize::MAX);
         let fit = |model: &PromptClassifier| fit_curvature(model, &fixture.train, &config, &Control::silent()).unwrap();
         let (curvature, expected) = (fit(&half), fit(&full));
         for (found, expected) in

@@ -4,7 +4,6 @@ mod support;
 
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::belief::{LinkApprox, LogitBelief};
-use bayes_lora::curvature::CurvatureConfig;
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Item, Normalization, PromptTemplate, Task, Tokenizer,
 };
@@ -53,10 +52,9 @@ fn fit(grouping: PriorGrouping) -> FittedBayesLora<PromptClassifier> {
     let train = training();
     let lm = Pretrained::from_dir(root().join("assets/stories260K")).unwrap().load(&device()).unwrap();
     let model = PromptClassifier::new(lm, &train).unwrap();
-    let trainer = TrainerConfig { epochs: 40, learning_rate: 1e-2, limits: LIMITS, ..TrainerConfig::default() };
+    let trainer = TrainerConfig::default().with_epochs(40).with_learning_rate(1e-2).with_limits(LIMITS);
     let mut config = BayesLoraConfig::new(LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]))
         .with_trainer(trainer)
-        .with_curvature(CurvatureConfig { limits: LIMITS, ..CurvatureConfig::default() })
         .with_predictive(Predictive::Linearized(LINK))
         .with_limits(LIMITS);
     config.laplace.prior_grouping = grouping;

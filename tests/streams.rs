@@ -36,10 +36,9 @@ fn the_start_of_a_and_a_draw_from_the_posterior_are_uncorrelated() {
     let bare = MlpConfig::new([2, 512, 2]).init(&device()).unwrap();
     for seed in [0, 1, 42] {
         let model = attach(bare.clone(), &LoraConfig::new(8).with_target_modules(["layers.1"]), seed).unwrap();
-        let config = CurvatureConfig::with_structure(CurvatureStructure::Diagonal);
+        let config = CurvatureConfig::new(CurvatureStructure::Diagonal);
         let curvature = fit_curvature(&model, &data, &config, &Control::silent()).unwrap();
-        let prior =
-            LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() };
+        let prior = LaplaceConfig::default().with_prior_precision(PriorPrecision::new(1.0).unwrap());
         let laplace = Laplace::new(&model, &curvature, &prior).unwrap();
         let map = read_adapter(&model).unwrap();
         let standard = |values: Array2<f64>| (&values - values.mean().unwrap()) / values.std(0.0);
@@ -96,7 +95,7 @@ fn an_item_has_the_same_dropout_mask_in_every_batch_and_another_in_every_epoch()
         return;
     }
     let lora = LoraConfig::new(2).with_dropout(0.4);
-    let network = MlpConfig { dtype: DType::F64, ..MlpConfig::new([2, 8, 2]) }.init(&device()).unwrap();
+    let network = MlpConfig::new([2, 8, 2]).with_dtype(DType::F64).init(&device()).unwrap();
     check_masks(&shifted(attach(network, &lora, 1).unwrap()), &blobs(11, 1));
     // items of several lengths
     let fixture = Fixture::load("tiny_llama");

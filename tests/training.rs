@@ -32,7 +32,7 @@ fn validation_keeps_the_best_epoch_and_early_stopping_stops() {
     let data = blobs(40, 1);
     // against flipped labels every epoch of training is for the worse
     let validation = flipped(&blobs(20, 2));
-    let run = |patience| train(TrainerConfig { patience, ..quick(10) }, adapted(0.0), &data, Some(&validation));
+    let run = |patience| train(quick(10).with_patience(patience), adapted(0.0), &data, Some(&validation));
     let outcome = run(None);
     let scores: Vec<f64> = outcome.report.epochs.iter().map(|e| e.validation_nll.unwrap()).collect();
     assert_eq!((scores.len(), outcome.report.best_epoch), (10, Some(1)));
@@ -49,7 +49,7 @@ fn validation_keeps_the_best_epoch_and_early_stopping_stops() {
     assert_eq!(read_adapter(&stopped.best.unwrap()).unwrap(), read_adapter(&best).unwrap());
 
     // where training helps, the last epochs are the best ones and nothing stops early
-    let helpful = train(TrainerConfig { patience: Some(3), ..quick(10) }, adapted(0.0), &data, Some(&blobs(20, 2)));
+    let helpful = train(quick(10).with_patience(3), adapted(0.0), &data, Some(&blobs(20, 2)));
     let scores: Vec<f64> = helpful.report.epochs.iter().map(|e| e.validation_nll.unwrap()).collect();
     let lowest = (0..scores.len()).min_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
     assert_eq!(helpful.report.best_epoch, Some(lowest + 1));
@@ -61,12 +61,10 @@ fn two_batches_of_four_accumulate_to_one_of_eight() {
     let dir = tempfile::tempdir().unwrap();
     let run = |max_items, accumulation| {
         let log = dir.path().join(format!("{max_items}.jsonl"));
-        let config = TrainerConfig {
-            accumulation,
-            limits: BatchLimits { max_items, max_tokens: 100 },
-            log: Some(log.clone()),
-            ..quick(1)
-        };
+        let config = quick(1)
+            .with_accumulation(accumulation)
+            .with_limits(BatchLimits { max_items, max_tokens: 100 })
+            .with_log(log.clone());
         let outcome = train(config, adapted(0.0), &blobs(8, 1), None);
         assert_eq!(outcome.report.steps, 1);
         (read_adapter(&outcome.model).unwrap(), log_lines(&log).swap_remove(0))
@@ -86,7 +84,7 @@ fn two_batches_of_four_accumulate_to_one_of_eight() {
 fn a_prior_holds_the_adapter_the_nearer_to_its_centre_the_stronger_it_is() {
     let data = blobs(40, 1);
     let run = |objective| {
-        let outcome = train(TrainerConfig { objective, ..quick(20) }, adapted(0.0), &data, None);
+        let outcome = train(quick(20).with_objective(objective), adapted(0.0), &data, None);
         distance(&read_adapter(&outcome.model).unwrap(), &initial_weights(&outcome.model).unwrap())
     };
     let map = |lambda| Objective::MaximumAPosteriori {
@@ -104,11 +102,11 @@ fn a_prior_holds_the_adapter_the_nearer_to_its_centre_the_stronger_it_is() {
 #[test]
 fn a_maximum_a_posteriori_is_stationary_for_the_sum_over_the_data() {
     // two micro-batches a step: the prior must count once
-    check_stationary(&blobs(40, 1), TrainerConfig { accumulation: 2, ..quick(1500) });
+    check_stationary(&blobs(40, 1), quick(1500).with_accumulation(2));
     // steps of 20, 20 and 4 items, the four of labels that the others contradict
     let mut data = blobs(44, 1);
     data.labels[40..].iter_mut().for_each(|label| *label = 1 - *label);
-    check_stationary(&data, TrainerConfig { shuffle: false, ..quick(1500) });
+    check_stationary(&data, quick(1500).with_shuffle(false));
 }
 
 fn check_stationary(data: &Points, config: TrainerConfig) {
@@ -116,7 +114,8 @@ fn check_stationary(data: &Points, config: TrainerConfig) {
     let objective =
         Objective::MaximumAPosteriori { precision: PriorPrecision::new(lambda).unwrap(), mean: PriorMean::Initial };
     let limits = BatchLimits { max_items: 20, max_tokens: 100 };
-    let config = TrainerConfig { objective, limits, max_grad_norm: None, decay: Decay::Cosine, ..config };
+    let config =
+        config.with_objective(objective).with_limits(limits).with_max_grad_norm(None).with_decay(Decay::Cosine);
     let model = train(config, adapted(0.0), data, None).model;
     let centre = initial_weights(&model).unwrap();
     let model = set_trainable(model, &TrainingMode::Lora).unwrap().train();
@@ -206,7 +205,12 @@ fn check_epoch<M: Classifier, D: Dataset<Input = M::Input>>(
             Ok(precision) => Objective::MaximumAPosteriori { precision, mean: PriorMean::Zero },
             Err(_) => Objective::MaximumLikelihood,
         };
-        let config = TrainerConfig { objective, limits, accumulation, shuffle: false, max_grad_norm: None, ..quick(1) };
+        let config = quick(1)
+            .with_objective(objective)
+            .with_limits(limits)
+            .with_accumulation(accumulation)
+            .with_shuffle(false)
+            .with_max_grad_norm(None);
         let mut sum = Sum::default();
         let control = Control::silent();
         Trainer::new(config).unwrap().fit_by(&mut sum, model.clone(), data, None, &control).unwrap();
@@ -228,7 +232,7 @@ fn in_an_epoch_every_item_weighs_the_same_and_the_prior_counts_once_however_unev
     if !f64_or_skip("gradients of an epoch") {
         return;
     }
-    let mlp = MlpConfig { dtype: DType::F64, ..MlpConfig::new([2, 8, 2]) }.init(&device()).unwrap();
+    let mlp = MlpConfig::new([2, 8, 2]).with_dtype(DType::F64).init(&device()).unwrap();
     let points = attach(mlp, &LoraConfig::new(2), 3).unwrap();
     // B away from 0, where A would have no gradient
     let mut away: AdapterWeights = read_adapter(&points).unwrap();
@@ -249,7 +253,7 @@ fn neither_the_order_of_the_items_nor_the_number_of_workers_changes_a_bit_of_a_r
     let order: Vec<usize> = (0..44).map(|i| (i * 17 + 5) % 44).collect();
     let features = Array2::from_shape_fn((44, 2), |(i, j)| data.features[[order[i], j]]);
     let other = Points::new(features, order.iter().map(|i| data.labels[*i]).collect()).unwrap();
-    let config = TrainerConfig { accumulation: 2, ..quick(3) };
+    let config = quick(3).with_accumulation(2);
     let run = |data: &Points, workers| {
         let control = Control::silent().with_workers(workers).unwrap();
         let outcome = Trainer::new(config.clone()).unwrap().fit(adapted(0.4), data, None, &control).unwrap();
@@ -286,7 +290,7 @@ fn each_training_mode_moves_exactly_its_parameters() {
     ];
     for (mode, expected) in cases {
         assert!(!expected.is_empty());
-        let outcome = train(TrainerConfig { mode: mode.clone(), ..quick(3) }, model.clone(), &fixture.train, None);
+        let outcome = train(quick(3).with_mode(mode.clone()), model.clone(), &fixture.train, None);
         assert_eq!(changed(&model, &outcome.model), expected, "{mode:?}");
         assert!(nll(&outcome.model, &fixture.train) < nll(&model, &fixture.train), "{mode:?} did not learn");
     }
@@ -314,7 +318,7 @@ fn the_log_has_one_line_a_step_and_one_an_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.jsonl");
     let (data, validation) = (blobs(20, 1), blobs(10, 2));
-    let config = TrainerConfig { log: Some(path.clone()), warmup_fraction: 0.3, ..quick(4) };
+    let config = quick(4).with_log(path.clone()).with_warmup_fraction(0.3);
     let TrainReport { steps, epochs, .. } = train(config, adapted(0.0), &data, Some(&validation)).report;
     let lines = log_lines(&path);
     let of_steps: Vec<_> = lines.iter().filter(|l| l.get("step").is_some()).collect();
@@ -341,33 +345,32 @@ fn the_log_has_one_line_a_step_and_one_an_epoch() {
 fn snapshots_are_the_adapter_at_their_steps_and_the_last_step_ends_the_run() {
     let data = blobs(40, 1);
     let snapshots = Snapshots { count: 4, from: 0.5 };
-    let config = TrainerConfig { snapshots, decay: Decay::Constant, warmup_fraction: 0.0, ..quick(4) };
+    let config = quick(4).with_snapshots(snapshots).with_decay(Decay::Constant).with_warmup_fraction(0.0);
     let outcome = train(config.clone(), adapted(0.1), &data, None);
     // 5 steps an epoch
     assert_eq!(outcome.snapshots.iter().map(|s| s.step).collect::<Vec<_>>(), [13, 15, 18, 20]);
     assert_eq!(outcome.snapshots[3].weights, read_adapter(&outcome.model).unwrap());
     // a run that ends there, at the same constant rate, has the same weights
     for snapshot in &outcome.snapshots {
-        let config =
-            TrainerConfig { max_steps: Some(snapshot.step), snapshots: Snapshots::default(), ..config.clone() };
+        let config = config.clone().with_max_steps(snapshot.step).with_snapshots(Snapshots::default());
         let short = train(config, adapted(0.1), &data, None);
         assert_eq!(short.report.steps, snapshot.step);
         assert_eq!(short.report.epochs.len(), snapshot.step.div_ceil(5));
         assert!(short.snapshots.is_empty());
         assert_eq!(read_adapter(&short.model).unwrap(), snapshot.weights);
     }
-    let error = Trainer::new(TrainerConfig { max_steps: Some(0), ..quick(1) }).unwrap_err().to_string();
+    let error = Trainer::new(quick(1).with_max_steps(0)).unwrap_err().to_string();
     assert!(error.contains("max_steps"), "{error}");
 }
 
 #[test]
 fn without_shuffling_every_epoch_has_the_data_s_order() {
     let data = blobs(40, 1);
-    let config = TrainerConfig { shuffle: false, ..quick(2) };
-    let run = |seed| train(TrainerConfig { seed, ..config.clone() }, adapted(0.0), &data, None).model;
+    let config = quick(2).with_shuffle(false);
+    let run = |seed| train(config.clone().with_seed(seed), adapted(0.0), &data, None).model;
     // the seed of the shuffle has no part, and there is no dropout
     assert_eq!(values(&run(1)), values(&run(2)));
-    let shuffled = train(TrainerConfig { shuffle: true, ..config.clone() }, adapted(0.0), &data, None).model;
+    let shuffled = train(config.clone().with_shuffle(true), adapted(0.0), &data, None).model;
     assert_ne!(values(&run(1)), values(&shuffled));
 }
 

@@ -78,7 +78,7 @@ impl Subject {
         let lora = LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]);
         let model = attach(PromptClassifier::new(lm, &data)?, &lora, 0)?;
         // at its start the adapter is the prior's mean, where the evidence has no optimum
-        let trainer = TrainerConfig { epochs: 1, learning_rate: 1e-3, limits, ..TrainerConfig::default() };
+        let trainer = TrainerConfig::default().with_epochs(1).with_learning_rate(1e-3).with_limits(limits);
         let model = Trainer::new(trainer)?.fit(model, &data, None, &Control::silent())?.model;
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { name, data, model, limits })
@@ -86,7 +86,7 @@ impl Subject {
 
     /// Fits the Kronecker factors on all prompts.
     pub fn curvature(&self, fisher: FisherKind, treatment: TokenTreatment) -> Result<Curvature> {
-        let config = CurvatureConfig { fisher, treatment, limits: self.limits, ..CurvatureConfig::default() };
+        let config = CurvatureConfig::default().with_fisher(fisher).with_treatment(treatment).with_limits(self.limits);
         fit_curvature(&self.model, &self.data, &config, &Control::silent())
     }
 

@@ -72,7 +72,7 @@ impl MethodArguments {
         let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
         let bounded = |mut method: LaplaceMethod| {
-            method.curvature.limits = limits;
+            method.curvature.limits = Some(limits);
             method.curvature.memory_limit = Some(self.memory << 30);
             method
         };

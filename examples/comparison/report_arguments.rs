@@ -17,7 +17,10 @@ pub struct ReportArguments {
 impl ReportArguments {
     pub fn options(&self, title: String) -> ReportOptions {
         let vector_scaling = if self.vector_scaling { MethodSelection::All } else { MethodSelection::None };
-        ReportOptions { title, vector_scaling, set_scores: self.sets.clone(), ..ReportOptions::default() }
+        ReportOptions::default()
+            .with_title(title)
+            .with_vector_scaling(vector_scaling)
+            .with_set_scores(self.sets.clone())
     }
 }
 

@@ -23,7 +23,7 @@ pub fn train_or_load(
     out: &Path,
     control: &Control,
 ) -> Result<TrainOutcome<PromptClassifier>, Box<dyn Error>> {
-    let start = attach(model.clone(), lora, trainer.seed)?;
+    let start = attach(model.clone(), lora, trainer.seed_or_default())?;
     let Some(dir) = trained else {
         let outcome = Trainer::new(trainer.clone())?.fit(start, train, validation, control)?;
         save_or_rescue(out.join(FOLDER), |dir| save_peft(&outcome.model, lora, &train.name, dir))?;

@@ -73,6 +73,7 @@ pub struct Options<'a> {
 pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Control) -> Result<(), Box<dyn Error>> {
     let Options { config, n_draws, trained, out } = run;
     let (limits, seed) = (config.limits, config.seed);
+    let config = config.resolved();
     let bayes = config.clone().init()?;
     let start = Instant::now();
     // a run that was interrupted goes on where it was

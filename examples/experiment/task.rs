@@ -85,14 +85,12 @@ impl TaskArguments {
     }
 
     pub fn trainer(&self) -> TrainerConfig {
-        TrainerConfig {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
+        TrainerConfig::default()
+            .with_epochs(self.epochs)
+            .with_learning_rate(self.learning_rate)
             // two micro-batches a step, so that two workers share it
-            limits: BatchLimits { max_items: self.questions.batch.div_ceil(2), ..self.questions.limits() },
-            accumulation: 2,
-            seed: self.items.seed,
-            ..TrainerConfig::default()
-        }
+            .with_limits(BatchLimits { max_items: self.questions.batch.div_ceil(2), ..self.questions.limits() })
+            .with_accumulation(2)
+            .with_seed(self.items.seed)
     }
 }

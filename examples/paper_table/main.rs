@@ -158,20 +158,20 @@ fn name_of(model: &Path) -> String {
 
 /// The recipe that the flags ask for.
 fn own_recipe(arguments: &Arguments, limits: BatchLimits) -> Recipe {
-    Recipe {
-        lora: LoraConfig::new(arguments.rank)
+    Recipe::new(
+        LoraConfig::new(arguments.rank)
             .with_alpha(arguments.alpha)
             .with_dropout(arguments.dropout)
             .with_target_modules(arguments.targets.clone()),
-        trainer: TrainerConfig {
-            epochs: arguments.epochs,
-            learning_rate: arguments.learning_rate,
+    )
+    .with_trainer(
+        TrainerConfig::default()
+            .with_epochs(arguments.epochs)
+            .with_learning_rate(arguments.learning_rate)
             // two micro-batches a step, so that two workers share it
-            limits: BatchLimits { max_items: arguments.batch.div_ceil(2), ..limits },
-            accumulation: 2,
-            ..TrainerConfig::default()
-        },
-    }
+            .with_limits(BatchLimits { max_items: arguments.batch.div_ceil(2), ..limits })
+            .with_accumulation(2),
+    )
 }
 
 fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> Result<(), Box<dyn Error>> {

@@ -42,7 +42,7 @@ impl<M: Classifier> Trained<M> {
 /// # #[cfg(feature = "flex")] {
 /// # let model = MlpConfig::new([2, 4, 2]).init(&burn::tensor::Device::flex())?;
 /// # let points = Points::new(ndarray::array![[0.0, 1.0], [1.0, 0.0]], vec![0, 1])?;
-/// let tight = CurvatureConfig { memory_limit: Some(1), ..CurvatureConfig::default() };
+/// let tight = CurvatureConfig::default().with_memory_limit(1);
 /// let bayes = BayesLoraConfig::new(LoraConfig::new(1)).with_curvature(tight).init()?;
 /// let error = bayes.fit(model, &points).err().expect("one byte is too little");
 /// let trained = error.trained.expect("the training went well");

@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_group_holds_what_the_least_limit_allows_and_equal_curvatures_once() {
         let config = |structure, limit: Option<u64>| {
-            let config = CurvatureConfig::with_structure(structure);
+            let config = CurvatureConfig::new(structure);
             CurvatureConfig { memory_limit: limit, ..config }
         };
         let mut groups = Vec::new();

@@ -3,6 +3,7 @@
 use crate::calibrate::{AbstentionSettings, Calibration, ConformalScore, ConformalSettings};
 use crate::error::{Error, Result};
 use crate::metrics::{ScoreOptions, check_share};
+use crate::setters::setters;
 use serde::{Deserialize, Serialize};
 
 /// Some of the methods of a comparison.
@@ -33,15 +34,13 @@ impl MethodSelection {
 /// ```
 /// use bayes_lora::compare::{MethodSelection, ReportOptions};
 ///
-/// let options = ReportOptions {
-///     vector_scaling: MethodSelection::Only(vec!["map".into()]),
-///     miscoverage: 0.05,
-///     ..ReportOptions::default()
-/// };
+/// let options =
+///     ReportOptions::default().with_vector_scaling(MethodSelection::Only(vec!["map".into()])).with_miscoverage(0.05);
 /// assert!(options.vector_scaling.has("map") && !options.vector_scaling.has("laplace"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ReportOptions {
     /// Heading of the page.
     pub title: String,
@@ -89,22 +88,52 @@ impl Default for ReportOptions {
 }
 
 impl ReportOptions {
-    /// Refuses levels out of their bounds and methods that no run has.
-    pub(super) fn check(&self, methods: &[&str]) -> Result<()> {
+    setters! {
+        /// Sets the heading of the page.
+        with_title(title: impl Into<String>);
+        /// Sets the method that every row is compared with; `None` for maximum likelihood.
+        with_reference(reference: impl Into<Option<String>>);
+        /// Sets bins, draws and level of all intervals.
+        with_scores(scores: ScoreOptions);
+        /// Sets the methods that get a row "method + temperature".
+        with_temperature(temperature: MethodSelection);
+        /// Sets the methods that get a row "method + vector scaling".
+        with_vector_scaling(vector_scaling: MethodSelection);
+        /// Sets the share of items at which the accuracy on the surest ones is told.
+        with_coverage(coverage: f64);
+        /// Sets the accuracy for which the largest share of items is told.
+        with_accuracy(accuracy: f64);
+        /// Sets the share of items whose conformal set may miss the label.
+        with_miscoverage(miscoverage: f64);
+        /// Sets the scores of conformal sets.
+        with_set_scores(set_scores: impl Into<Vec<ConformalScore>>);
+        /// Sets the largest share of answers that may be wrong where the method abstains otherwise.
+        with_risk(risk: f64);
+        /// Sets the probability that it is exceeded nonetheless.
+        with_failure_probability(failure_probability: f64);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
         for (field, value) in [("coverage", self.coverage), ("accuracy", self.accuracy)] {
             check_share(field, value)?;
         }
-        let within = [
-            ("miscoverage", self.miscoverage),
-            ("risk", self.risk),
-            ("failure_probability", self.failure_probability),
-            ("scores.level", self.scores.level),
-        ];
+        let within =
+            [("miscoverage", self.miscoverage), ("risk", self.risk), ("failure_probability", self.failure_probability)];
         for (field, value) in within {
             if !(value > 0.0 && value < 1.0) {
                 return Err(Error::config(field, "strictly between 0 and 1", value));
             }
         }
+        self.scores.validate()
+    }
+
+    /// Refuses values out of their bounds and methods that no run has.
+    pub(super) fn check(&self, methods: &[&str]) -> Result<()> {
+        self.validate()?;
         if let Some(name) = self.reference.as_ref().filter(|name| !methods.contains(&name.as_str())) {
             return Err(Error::config("reference", format!("among the methods {}", methods.join(", ")), name));
         }
@@ -145,7 +174,7 @@ mod tests {
         assert!(ReportOptions::default().check(&[]).is_ok());
         assert_eq!(refusal(|o| o.coverage = 0.0), "coverage: must be above 0 and at most 1, got 0");
         assert_eq!(refusal(|o| o.risk = 1.0), "risk: must be strictly between 0 and 1, got 1");
-        assert!(refusal(|o| o.scores.level = f64::NAN).contains("scores.level"));
+        assert!(refusal(|o| o.scores.level = f64::NAN).contains("level"));
         let unknown = refusal(|o| o.vector_scaling = MethodSelection::Only(vec!["lapalce".into()]));
         assert_eq!(unknown, "vector_scaling: must be among the methods map, laplace, got lapalce");
         let unknown = refusal(|o| o.reference = Some("mle".into()));

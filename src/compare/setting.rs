@@ -142,7 +142,11 @@ fn describe(recipe: &Recipe) -> String {
     parts.extend(unusual("layers at", &lora.layers_pattern, &usual.layers_pattern));
     parts.extend(unusual("ranks", &lora.rank_pattern, &usual.rank_pattern));
     parts.extend(unusual("alphas", &lora.alpha_pattern, &usual.alpha_pattern));
-    parts.extend(unusual("likelihood", &trainer.likelihood, &TrainerConfig::default().likelihood));
+    parts.extend(unusual(
+        "likelihood",
+        &trainer.likelihood_or_default(),
+        &TrainerConfig::default().likelihood_or_default(),
+    ));
     parts.extend(unusual("training", &trainer.mode, &TrainerConfig::default().mode));
     let snapshots = trainer.snapshots;
     parts.push(format!("{} snapshots from {} on", snapshots.count, snapshots.from));

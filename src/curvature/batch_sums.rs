@@ -70,7 +70,7 @@ pub(super) fn batch_sums<M: Classifier>(
     sites: &BTreeSet<Site>,
 ) -> Result<BatchSums> {
     let shared = &configs[0];
-    let (fisher, likelihood) = (shared.fisher, &*shared.likelihood);
+    let (fisher, likelihood) = (shared.fisher, &*shared.likelihood_or_default());
     let n_classes = model.n_classes();
     let known = items.iter().map(|item| (item.id.as_str(), item.target.as_ref()));
     check_targets(likelihood, known, n_classes, input.class_mask())?;
@@ -141,9 +141,10 @@ fn output_curvatures(
     config: &CurvatureConfig,
 ) -> Result<Array3<f64>> {
     let outputs = &pass.logits;
+    let likelihood = config.likelihood_or_default();
     let mut curvatures = Array3::zeros((outputs.nrows(), choices, choices));
     for (b, mut item) in curvatures.outer_iter_mut().enumerate() {
-        let curvature = config.fisher.output_curvature(&*config.likelihood, outputs.row(b), &items[b])?;
+        let curvature = config.fisher.output_curvature(&*likelihood, outputs.row(b), &items[b])?;
         item.assign(&curvature.slice(ndarray::s![..choices, ..choices]));
     }
     Ok(curvatures)

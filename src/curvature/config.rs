@@ -8,9 +8,11 @@ use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::likelihood::SharedLikelihood;
+use crate::setters::setters;
 
 /// How curvature is fitted.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct CurvatureConfig {
     /// What is kept of it.
     pub structure: CurvatureStructure,
@@ -20,8 +22,9 @@ pub struct CurvatureConfig {
     pub fisher: FisherKind,
     /// How tokens enter the Kronecker factors; the other structures are sums over items.
     pub treatment: TokenTreatment,
-    /// How targets depend on outputs; that of the training.
-    pub likelihood: SharedLikelihood,
+    /// How targets depend on outputs; that of the training. `None` is that of the whole ([`crate::BayesLoraConfig`]), else
+    /// categorical.
+    pub likelihood: Option<SharedLikelihood>,
     /// Widest factor kept dense; a wider one is kept at `low_rank`. The narrower of a site's two factors is always dense.
     ///
     /// `None` keeps dense what can be decomposed in a tenth of the time of the pass, by estimate. Shards of the data that are
@@ -33,33 +36,77 @@ pub struct CurvatureConfig {
     pub projection: Option<RandomProjection>,
     /// Most bytes that the sums may take; a larger plan is refused before anything runs.
     pub memory_limit: Option<u64>,
-    /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in.
-    pub limits: BatchLimits,
+    /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in. `None` is
+    /// those of the whole ([`crate::BayesLoraConfig`]), else 8 items and 2,048 tokens.
+    pub limits: Option<BatchLimits>,
 }
 
 impl Default for CurvatureConfig {
     /// Kronecker factors of all adapters; exact Fisher, expand, categorical, dense by estimate, rank 10 above,
     /// batches of 8 items and 2,048 tokens.
     fn default() -> Self {
-        Self {
-            structure: CurvatureStructure::Kronecker,
-            subset: AdapterSubset::All,
-            fisher: FisherKind::Exact,
-            treatment: TokenTreatment::Expand,
-            likelihood: SharedLikelihood::default(),
-            dense_limit: None,
-            low_rank: 10,
-            projection: None,
-            memory_limit: None,
-            limits: BatchLimits { max_items: 8, max_tokens: 2048 },
-        }
+        Self::new(CurvatureStructure::Kronecker)
     }
 }
 
 impl CurvatureConfig {
-    /// Defaults with another structure.
-    pub fn with_structure(structure: CurvatureStructure) -> Self {
-        Self { structure, ..Self::default() }
+    /// Defaults in a structure.
+    pub fn new(structure: CurvatureStructure) -> Self {
+        Self {
+            structure,
+            subset: AdapterSubset::All,
+            fisher: FisherKind::Exact,
+            treatment: TokenTreatment::Expand,
+            likelihood: None,
+            dense_limit: None,
+            low_rank: 10,
+            projection: None,
+            memory_limit: None,
+            limits: None,
+        }
+    }
+
+    setters! {
+        /// Sets what is kept of the curvature.
+        with_structure(structure: CurvatureStructure);
+        /// Sets over which weights it is.
+        with_subset(subset: AdapterSubset);
+        /// Sets where targets come from.
+        with_fisher(fisher: FisherKind);
+        /// Sets how tokens enter the Kronecker factors.
+        with_treatment(treatment: TokenTreatment);
+        /// Sets the widest factor kept dense; `None` estimates it.
+        with_dense_limit(dense_limit: impl Into<Option<usize>>);
+        /// Sets the rank of wider factors.
+        with_low_rank(low_rank: usize);
+        /// Sets the random projection of Jacobians; `None` keeps them whole.
+        with_projection(projection: impl Into<Option<RandomProjection>>);
+        /// Sets the most bytes that the sums may take; `None` is no limit.
+        with_memory_limit(memory_limit: impl Into<Option<u64>>);
+        /// Sets the size of a batch of the pass, whatever that of the whole.
+        with_limits(limits: BatchLimits);
+    }
+
+    /// Sets how targets depend on outputs, whatever the likelihood of the whole.
+    pub fn with_likelihood(mut self, likelihood: impl Into<SharedLikelihood>) -> Self {
+        self.likelihood = Some(likelihood.into());
+        self
+    }
+
+    /// The likelihood, categorical where none is set.
+    pub fn likelihood_or_default(&self) -> SharedLikelihood {
+        self.likelihood.clone().unwrap_or_default()
+    }
+
+    /// The size of a batch, 8 items and 2,048 tokens where none is set.
+    pub fn limits_or_default(&self) -> BatchLimits {
+        self.limits.unwrap_or(BatchLimits { max_items: 8, max_tokens: 2048 })
+    }
+
+    /// The same with defaults in place of what a whole may set: what sums and their files hold.
+    pub(super) fn resolved(&self) -> Self {
+        let (likelihood, limits) = (Some(self.likelihood_or_default()), Some(self.limits_or_default()));
+        Self { likelihood, limits, ..self.clone() }
     }
 
     /// The structure's plan, in random sums of the weights where a projection is asked for.
@@ -83,7 +130,7 @@ impl CurvatureConfig {
 
     /// True if one forward and backward pass serves both settings.
     pub(super) fn shares_passes_with(&self, other: &Self) -> bool {
-        let passes = |c: &Self| (c.fisher, c.likelihood.clone(), c.subset.clone(), c.limits);
+        let passes = |c: &Self| (c.fisher, c.likelihood_or_default(), c.subset.clone(), c.limits_or_default());
         passes(self) == passes(other)
     }
 
@@ -94,7 +141,7 @@ impl CurvatureConfig {
             subset,
             fisher,
             treatment,
-            likelihood,
+            likelihood: _,
             dense_limit,
             low_rank,
             projection,
@@ -102,7 +149,7 @@ impl CurvatureConfig {
             limits: _,
         } = self;
         let identity = Identity::new().with("structure", structure).with("subset", subset).with("fisher", fisher);
-        let identity = identity.with("likelihood", likelihood).with("projection", projection);
+        let identity = identity.with("likelihood", self.likelihood_or_default()).with("projection", projection);
         if self.plan().coordinates != CoordinateKind::Kronecker {
             return identity;
         }
@@ -128,7 +175,7 @@ impl CurvatureConfig {
     /// Names the field, its bound and its value.
     pub fn validate(&self) -> Result<()> {
         self.fisher.check()?;
-        self.likelihood.check()?;
+        self.likelihood_or_default().check()?;
         if self.low_rank == 0 {
             return Err(Error::config("low_rank", "at least 1", 0));
         }

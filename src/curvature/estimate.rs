@@ -64,7 +64,7 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     let config = &with_dense_limit(model, data, config)?;
     let adapter = read_adapter(model)?;
     let sites = config.subset.select(&adapted_sites(model))?;
-    let columns = config.fisher.n_columns(&*config.likelihood, model.n_classes());
+    let columns = config.fisher.n_columns(&*config.likelihood_or_default(), model.n_classes());
     let copies = repetitions(data, columns);
     let n_rows = (data.n_items() * jacobians_per_item(data, model.n_classes(), columns)) as u64;
     let element = if model.dtype() == DType::F64 { 8 } else { 4 };
@@ -153,11 +153,11 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
         *widths.entry(weight.nrows().max(weight.ncols())).or_default() += 1;
     }
     // a batch of middle length stands for all
-    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
+    let batches = data.plan(config.limits_or_default(), BatchOrder::ByLength)?;
     let middle = batches.get(batches.len() / 2).ok_or_else(|| Error::empty("plan of batches"))?;
     let mask = batch_for(model, data, middle)?.token_mask();
     let tokens = mask.iter().filter(|real| **real).count() as f64 / middle.len() as f64 * data.n_items() as f64;
-    let columns = config.fisher.n_columns(&*config.likelihood, model.n_classes());
+    let columns = config.fisher.n_columns(&*config.likelihood_or_default(), model.n_classes());
     // two operations a weight and token, forward and backward
     let pass = 4.0 * model.num_params() as f64 * tokens * repetitions(data, columns) as f64;
     let (mut dense, mut low_rank, mut limit) = (0.0, 0.0, 0);

@@ -59,7 +59,8 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<Vec<Curvature>> {
     configs.iter().try_for_each(CurvatureConfig::validate)?;
-    let configs = configs.iter().map(|config| with_dense_limit(model, data, config)).collect::<Result<Vec<_>>>()?;
+    let configs =
+        configs.iter().map(|config| with_dense_limit(model, data, &config.resolved())).collect::<Result<Vec<_>>>()?;
     let costs = configs.iter().map(|config| estimate_cost(model, data, config)).collect::<Result<Vec<_>>>()?;
     check_memory(&costs, configs.iter().filter_map(|config| config.memory_limit).min())?;
     let mut jobs: Vec<Job> = Vec::new();
@@ -177,7 +178,8 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let configs: Vec<CurvatureConfig> = jobs.iter().map(|job| job.config.clone()).collect();
     let shared = &configs[0];
     let sites = shared.subset.select(&adapted_sites(&model))?.into_iter().collect();
-    let columns = shared.fisher.n_columns(&*shared.likelihood, model.n_classes());
+    let likelihood = shared.likelihood_or_default();
+    let columns = shared.fisher.n_columns(&*likelihood, model.n_classes());
     let spaces = Spaces {
         adapter: &adapter,
         n_rows: data.n_items() * jacobians_per_item(data, model.n_classes(), columns),
@@ -186,8 +188,8 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let fingerprint = adapter_fingerprint(&adapter);
     let mut curvatures: Vec<Curvature> =
         configs.iter().map(|config| Curvature::empty(config.clone(), fingerprint)).collect();
-    let batches = data.plan(shared.limits.shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
-    let without_choice = AtomicBool::new(shared.likelihood.target_space() == TargetSpace::Classes);
+    let batches = data.plan(shared.limits_or_default().shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
+    let without_choice = AtomicBool::new(likelihood.target_space() == TargetSpace::Classes);
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
         without_choice.fetch_and(!has_choice(&input, model.n_classes()), Ordering::Relaxed);

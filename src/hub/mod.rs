@@ -18,7 +18,7 @@
 //! use bayes_lora::{hub::HubOptions, models::Pretrained, progress::Control};
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path();
-//! let options = HubOptions { offline: true, cache_dir: Some(dir.to_path_buf()), ..HubOptions::default() };
+//! let options = HubOptions::default().with_offline(true).with_cache_dir(dir.to_path_buf());
 //! let error = Pretrained::from_hub_with("org/name", &options, &Control::silent()).unwrap_err();
 //! assert!(error.to_string().contains("offline"));
 //! ```

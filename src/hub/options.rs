@@ -1,12 +1,14 @@
 //! Says from where, which revision, into which cache and with how much patience.
 
 use crate::error::{Error, Result};
+use crate::setters::setters;
 use hf_hub::Cache;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How files are fetched from the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HubOptions {
     /// A branch, a tag, or the 40 hexadecimal digits of a commit, which pins the files (`main` by default).
     pub revision: String,
@@ -43,6 +45,33 @@ impl Default for HubOptions {
 }
 
 impl HubOptions {
+    setters! {
+        /// Sets the branch, tag or commit.
+        with_revision(revision: impl Into<String>);
+        /// Sets the cache's directory; `None` is the shared one.
+        with_cache_dir(cache_dir: impl Into<Option<PathBuf>>);
+        /// Says whether to make no request.
+        with_offline(offline: bool);
+        /// Sets where the hub is.
+        with_endpoint(endpoint: impl Into<String>);
+        /// Sets how often a file is tried again.
+        with_retries(retries: usize);
+        /// Sets the wait before the first retry.
+        with_first_wait(first_wait: Duration);
+        /// Sets how long connecting may take.
+        with_connect_timeout(connect_timeout: Duration);
+        /// Sets how long the server may be silent.
+        with_stall_timeout(stall_timeout: Duration);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// If the endpoint is no plain http or https address.
+    pub fn validate(&self) -> Result<()> {
+        self.endpoint().map(|_| ())
+    }
+
     /// The defaults, with `HF_ENDPOINT`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` (`1`, `ON`, `YES`, `TRUE`) where they are set.
     pub fn from_env() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -1,8 +1,10 @@
 //! Says which linears are adapted and how, in PEFT's words.
 
 use super::targets::{OneOrMany, TargetModules, in_layers, is_kept_from_adapters, is_saved_whole, key_pattern};
+use super::whole_numbers::{whole_as_integer, wholes_as_integers};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize, Serializer};
+use crate::setters::setters;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use std::collections::BTreeMap;
 ///
 /// Where several keys of a pattern match a path, the first in sorted order counts; PEFT writes its files sorted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LoraConfig {
     /// Rank r of the update.
     #[serde(rename = "r", alias = "rank")]
@@ -111,16 +114,39 @@ impl LoraConfig {
         }
     }
 
-    /// Sets α.
-    pub fn with_alpha(mut self, alpha: f64) -> Self {
-        self.alpha = alpha;
-        self
-    }
-
-    /// Sets the dropout probability of A's inputs.
-    pub fn with_dropout(mut self, dropout: f64) -> Self {
-        self.dropout = dropout;
-        self
+    setters! {
+        /// Sets the rank; α stays.
+        with_rank(rank: usize);
+        /// Sets α.
+        with_alpha(alpha: f64);
+        /// Sets the dropout probability of A's inputs.
+        with_dropout(dropout: f64);
+        /// Sets the modules left alone although targeted.
+        with_exclude_modules(exclude_modules: impl Into<Option<TargetModules>>);
+        /// Says whether to scale by `α/√r`.
+        with_use_rslora(use_rslora: bool);
+        /// Sets ranks by pattern.
+        with_rank_pattern(rank_pattern: BTreeMap<String, usize>);
+        /// Sets α by pattern.
+        with_alpha_pattern(alpha_pattern: BTreeMap<String, f64>);
+        /// Sets what stands before a layer's number in a path.
+        with_layers_pattern(layers_pattern: impl Into<Option<OneOrMany<String>>>);
+        /// Sets which biases were trained with the adapter.
+        with_bias(bias: TrainedBiases);
+        /// Sets the modules that were trained whole.
+        with_modules_to_save(modules_to_save: impl Into<Option<Vec<String>>>);
+        /// Says whether a tied head stays tied.
+        with_ensure_weight_tying(ensure_weight_tying: bool);
+        /// Says whether Python stores the base's weights `[d_in, d_out]`.
+        with_fan_in_fan_out(fan_in_fan_out: bool);
+        /// Sets what PEFT wraps the model for.
+        with_task_type(task_type: impl Into<Option<String>>);
+        /// Sets the class that PEFT wrapped.
+        with_auto_mapping(auto_mapping: impl Into<Option<Value>>);
+        /// Sets the path of the module that PEFT wrapped.
+        with_root(root: impl Into<String>);
+        /// Says whether embedding or head are saved though not listed.
+        with_save_embedding_layers(save_embedding_layers: bool);
     }
 
     /// Targets modules by exact path or dotted suffix.
@@ -136,7 +162,7 @@ impl LoraConfig {
     }
 
     /// Adapts these layers only; the targets must be names.
-    pub fn with_layers(mut self, layers: impl IntoIterator<Item = i64>) -> Self {
+    pub fn with_layers_to_transform(mut self, layers: impl IntoIterator<Item = i64>) -> Self {
         self.layers_to_transform = Some(OneOrMany::Many(layers.into_iter().collect()));
         self
     }
@@ -286,27 +312,6 @@ impl LoraConfig {
     }
 }
 
-/// The largest whole number below which every one is an f64.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-
-/// PEFT writes `16`, not `16.0`.
-fn whole_as_integer<S: Serializer>(value: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    if value.fract() == 0.0 && value.abs() < EXACT {
-        serializer.serialize_i64(*value as i64)
-    } else {
-        serializer.serialize_f64(*value)
-    }
-}
-
-fn wholes_as_integers<S: Serializer>(
-    values: &BTreeMap<String, f64>,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Whole(#[serde(serialize_with = "whole_as_integer")] f64);
-    serializer.collect_map(values.iter().map(|(key, value)| (key, Whole(*value))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +338,7 @@ mod tests {
     #[test]
     fn a_layer_is_left_out_unless_its_module_is_named_in_full() {
         let full = "model.layers.2.self_attn.q_proj";
-        let mut config = LoraConfig::new(2).with_target_modules(["q_proj", full]).with_layers([1]);
+        let mut config = LoraConfig::new(2).with_target_modules(["q_proj", full]).with_layers_to_transform([1]);
         for (layer, expected) in [(0, false), (1, true), (2, true)] {
             let path = format!("model.layers.{layer}.self_attn.q_proj");
             assert_eq!(config.targets(&path, false).unwrap(), expected, "{path}");

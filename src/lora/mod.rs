@@ -23,6 +23,7 @@ mod peft;
 mod sampler;
 mod targets;
 mod weights;
+mod whole_numbers;
 
 pub use attach::{Adaptable, AdapterSummary, attach, merge, summarize};
 pub use canonical::canonicalize;

@@ -9,7 +9,7 @@ use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
 use crate::models::{Classifier, Dataset};
 use crate::prior::{PriorMean, PriorPrecision};
-use crate::train::{Objective, TrainerConfig};
+use crate::train::Objective;
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` where member k minimises `−Σ log p(y | x, θ) + ½λ‖θ − θ₀ₖ‖²` from its anchor
 /// `θ₀ₖ ~ N(μ, λ⁻¹I)`, a draw from the prior: weights of which the data say nothing stay where the prior put them, so that the
@@ -83,7 +83,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
             let fresh = attach(context.base.clone(), &context.recipe.lora, seed)?;
             let anchor = self.anchor(&fresh, seed)?;
             // a decay would be a second prior, around zero
-            let config = TrainerConfig { seed, objective, weight_decay: 0.0, ..context.own_run() };
+            let config = context.own_run().with_seed(seed).with_objective(objective).with_weight_decay(0.0);
             let outcome = context.train_on(config, start_at(fresh, &anchor)?)?;
             items += outcome.report.items;
             members.push(read_adapter(&outcome.model)?);

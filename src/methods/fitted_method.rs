@@ -23,7 +23,7 @@ use std::path::Path;
 /// # #[cfg(feature = "flex")] {
 /// let data = Points::new(ndarray::arr2(&[[0.0, 1.0], [1.0, 0.0]]), vec![0, 1])?;
 /// let base = MlpConfig::new([2, 4, 2]).init(&burn::tensor::Device::flex())?;
-/// let recipe = Recipe { lora: LoraConfig::new(1), trainer: TrainerConfig::default() };
+/// let recipe = Recipe::new(LoraConfig::new(1));
 /// let fitted = methods::fit(&DeepEnsemble { n_members: 3 }, &base, &recipe, &data)?;
 /// println!("{:.2}", fitted.predict(&data)?.probabilities);
 /// # }
@@ -55,7 +55,7 @@ pub struct MethodFit<'a, M, D> {
 impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
     /// The pretrained model without adapter, how adapters are made, and the training items.
     pub fn new(base: &'a M, recipe: &'a Recipe, train: &'a D) -> Self {
-        let (limits, seed) = (recipe.trainer.limits, recipe.trainer.seed);
+        let (limits, seed) = (recipe.trainer.limits, recipe.trainer.seed_or_default());
         Self { base, recipe, train, held_out: None, limits, seed, control: Control::silent() }
     }
 

@@ -48,7 +48,7 @@ impl LaplaceMethod {
     /// Defaults in a structure: prior by evidence, linearised.
     pub fn with_structure(structure: CurvatureStructure) -> Self {
         Self {
-            curvature: CurvatureConfig::with_structure(structure),
+            curvature: CurvatureConfig::new(structure),
             laplace: LaplaceConfig::default(),
             prior: PriorChoice::default(),
             predictive: Predictive::default(),
@@ -104,8 +104,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
 
     fn describe(&self) -> String {
         // the structure is in the name; sizes of batches and bounds on memory change no answer
-        let CurvatureConfig { subset, fisher, treatment, likelihood, dense_limit, low_rank, projection, .. } =
-            &self.curvature;
+        let CurvatureConfig { subset, fisher, treatment, dense_limit, low_rank, projection, .. } = &self.curvature;
+        let likelihood = self.curvature.likelihood_or_default();
         let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, without_residual } =
             &self.laplace;
         let precision = match (self.prior, prior_precision) {
@@ -126,7 +126,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             }
         };
         unusual(matches!(subset, AdapterSubset::Pattern(_)), format!("{subset:?}"));
-        unusual(*likelihood != usual.likelihood, format!("{likelihood} likelihood"));
+        unusual(likelihood != usual.likelihood_or_default(), format!("{likelihood} likelihood"));
         unusual(*low_rank != usual.low_rank, format!("low rank {low_rank}"));
         unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
         unusual(projection.is_some(), format!("{projection:?}"));
@@ -179,12 +179,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
         let config = LaplaceConfig { prior_precision: start, ..self.laplace };
         let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &config)?;
-        let CurvatureConfig { likelihood, limits, .. } = &self.curvature;
+        let (likelihood, limits) = (self.curvature.likelihood_or_default(), self.curvature.limits_or_default());
         let more_passes = match self.prior {
             PriorChoice::Configured => 0,
             PriorChoice::EvidenceAtMode => {
                 let gradient =
-                    log_likelihood_gradient(context.map, context.train, &**likelihood, limits, context.control)?;
+                    log_likelihood_gradient(context.map, context.train, &*likelihood, &limits, context.control)?;
                 laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
                 context.train.n_items()
             }
@@ -202,7 +202,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let precision = laplace.prior_precisions().of(0).value();
         let (dimension, searches) = (laplace.effective_dimension(), laplace.prior_searches().to_vec());
         let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone());
-        let evidence = if at_mode { Some(at_most_certain(evidence?, &**likelihood)?) } else { evidence.ok() };
+        let evidence = if at_mode { Some(at_most_certain(evidence?, &*likelihood)?) } else { evidence.ok() };
         let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
         let fitted = match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),

@@ -9,6 +9,7 @@ use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
 use crate::search::Search;
+use crate::setters::setters;
 use crate::train::{Snapshot, Snapshots, TrainOutcome, Trainer, TrainerConfig, TrainingMode, UpdateRule};
 use std::collections::BTreeMap;
 
@@ -102,6 +103,7 @@ impl Default for Requirements {
 
 /// How the adapters of a comparison are made.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Recipe {
     /// The adapter.
     pub lora: LoraConfig,
@@ -110,13 +112,34 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// An adapter with the default training.
+    pub fn new(lora: LoraConfig) -> Self {
+        Self { lora, trainer: TrainerConfig::default() }
+    }
+
+    setters! {
+        /// Sets the adapter.
+        with_lora(lora: LoraConfig);
+        /// Sets how it trains.
+        with_trainer(trainer: TrainerConfig);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.lora.validate()?;
+        self.trainer.validate()
+    }
+
     /// All settings that an adapter depends on, but for its seed, which is the context's.
     ///
     /// # Errors
     /// If a setting cannot be told.
     pub fn identity(&self) -> Result<Identity> {
         let Self { lora, trainer } = self;
-        let trainer = TrainerConfig { seed: 0, ..trainer.clone() };
+        let trainer = TrainerConfig { seed: None, ..trainer.clone() };
         let identity = Identity::new().with_part("lora", Identity::of(lora)?);
         Ok(identity.with_part("trainer", trainer.identity()).with("weight_decay", trainer.weight_decay))
     }
@@ -261,7 +284,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// As [`attach`] and [`Trainer::fit`].
     pub fn train_adapter(&self, seed: u64) -> Result<TrainOutcome<M>> {
         let start = attach(self.base.clone(), &self.recipe.lora, seed)?;
-        self.train_on(TrainerConfig { seed, ..self.own_run() }, start)
+        self.train_on(self.own_run().with_seed(seed), start)
     }
 
     /// The recipe's training as a method's own run: the log and the snapshots are those of the comparison's adapter.
@@ -282,8 +305,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// # Errors
     /// As [`Trainer::fit_by`].
     pub fn train_by(&self, rule: &mut dyn UpdateRule<M>, config: TrainerConfig, start: M) -> Result<TrainOutcome<M>> {
-        let trainer = TrainerConfig { seed: self.seed, ..config };
-        Trainer::new(trainer)?.fit_by(rule, start, self.train, None, &self.for_training())
+        Trainer::new(config.with_seed(self.seed))?.fit_by(rule, start, self.train, None, &self.for_training())
     }
 
     /// A method's runs are taken up whole or not at all: their checkpoints would meet those of another.

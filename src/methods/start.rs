@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::lora::attach;
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
-use crate::train::{Snapshot, TrainReport, Trainer, TrainerConfig};
+use crate::train::{Snapshot, TrainReport, Trainer};
 
 /// The adapter that post-hoc methods start from; an untrained one for methods that train their own.
 pub struct Start<M> {
@@ -29,7 +29,7 @@ impl<M: Classifier> Start<M> {
         seed: u64,
         control: &Control,
     ) -> Result<Self> {
-        let trainer = Trainer::new(TrainerConfig { seed, ..recipe.trainer.clone() })?;
+        let trainer = Trainer::new(recipe.trainer.clone().with_seed(seed))?;
         let start = attach(base.clone(), &recipe.lora, seed)?;
         let outcome = trainer.fit(start, train, None, control)?;
         Ok(Self { model: outcome.model, snapshots: outcome.snapshots, report: Some(outcome.report) })

@@ -91,7 +91,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
             snapshots: Snapshots { count: self.n_snapshots, from: 0.0 },
             log: None,
             // another order than that of the training
-            seed: draws::seed(context.seed, Purpose::SwagRun, 0, 0),
+            seed: Some(draws::seed(context.seed, Purpose::SwagRun, 0, 0)),
             ..context.recipe.trainer.clone()
         };
         let outcome = context.train_on(config, context.map.clone())?;

@@ -1,18 +1,20 @@
 //! Gathers all metrics of one set of predictions, each with its interval.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::bootstrap::{BayesianBootstrap, weighted_sum};
 use crate::metrics::ece::Binned;
 use crate::metrics::interval::{Estimate, beta_interval};
 use crate::metrics::predictions::Predictions;
 use crate::metrics::ranked::Ranked;
 use crate::metrics::{brier, nll};
+use crate::setters::setters;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 /// How predictions are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct ScoreOptions {
     /// Number of confidence bins of the calibration errors, at least 1.
     pub n_bins: usize,
@@ -33,6 +35,33 @@ impl Default for ScoreOptions {
 }
 
 impl ScoreOptions {
+    setters! {
+        /// Sets the number of confidence bins.
+        with_n_bins(n_bins: usize);
+        /// Sets the number of draws of the Bayesian bootstrap.
+        with_n_draws(n_draws: usize);
+        /// Sets the seed of the draws.
+        with_seed(seed: u64);
+        /// Sets the mass of every interval.
+        with_level(level: f64);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [("n_bins", self.n_bins), ("n_draws", self.n_draws)] {
+            if value == 0 {
+                return Err(Error::config(field, "at least 1", value));
+            }
+        }
+        if !(self.level > 0.0 && self.level < 1.0) {
+            return Err(Error::config("level", "strictly between 0 and 1", self.level));
+        }
+        Ok(())
+    }
+
     /// The bootstrap that these options ask for.
     pub fn bootstrap(&self) -> BayesianBootstrap {
         BayesianBootstrap { n_draws: self.n_draws, seed: self.seed, level: self.level }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, check_finite};
 use crate::float_type::check_float;
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::{Adaptable, LoraLinear};
+use crate::setters::setters;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
@@ -25,6 +26,7 @@ pub enum Activation {
 
 /// Widths and nonlinearity of an [`Mlp`].
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct MlpConfig {
     /// Input width, hidden widths, number of classes.
     pub widths: Vec<usize>,
@@ -42,15 +44,34 @@ impl MlpConfig {
         Self { widths: widths.into(), activation: Activation::Tanh, seed: 0, dtype: DType::F32 }
     }
 
-    /// Draws the weights, `W ~ N(0, 1/d_in)`, `b = 0`.
+    setters! {
+        /// Sets input width, hidden widths and number of classes.
+        with_widths(widths: impl Into<Vec<usize>>);
+        /// Sets the nonlinearity.
+        with_activation(activation: Activation);
+        /// Sets the seed of the start.
+        with_seed(seed: u64);
+        /// Sets the element type of the weights.
+        with_dtype(dtype: DType);
+    }
+
+    /// Checks every bound.
     ///
     /// # Errors
-    /// If there are fewer than two widths or one is zero.
-    pub fn init(&self, device: &Device) -> Result<Mlp> {
+    /// If there are fewer than two widths, one is zero, or the element type is no float.
+    pub fn validate(&self) -> Result<()> {
         if self.widths.len() < 2 || self.widths.contains(&0) {
             return Err(Error::config("widths", "at least two, none of them zero", format!("{:?}", self.widths)));
         }
-        check_float("element type of the perceptron", self.dtype)?;
+        check_float("element type of the perceptron", self.dtype)
+    }
+
+    /// Draws the weights, `W ~ N(0, 1/d_in)`, `b = 0`.
+    ///
+    /// # Errors
+    /// As [`MlpConfig::validate`].
+    pub fn init(&self, device: &Device) -> Result<Mlp> {
+        self.validate()?;
         let options = (&device.clone().without_autodiff(), self.dtype);
         let layers = self
             .widths

@@ -2,6 +2,7 @@
 
 use super::agreement::check_fits;
 use super::block::Block;
+use super::config::LaplaceConfig;
 use super::evidence::EvidenceOptimum;
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
@@ -12,52 +13,11 @@ use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
 use crate::models::Dataset;
-use crate::prior::{PriorGrouping, PriorMean, PriorPrecision, PriorPrecisions};
+use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::search::Search;
 use crate::tape::Site;
 use ndarray::{Array3, Array4};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How the posterior is built from the curvature.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct LaplaceConfig {
-    /// Centre of the prior.
-    pub prior_mean: PriorMean,
-    /// Which weights share a prior precision.
-    pub prior_grouping: PriorGrouping,
-    /// A fixed prior precision for all weights; `None` maximises the evidence, group by group.
-    pub prior_precision: Option<PriorPrecision>,
-    /// Factor T on the posterior covariance: below 1 a cold posterior, above 1 a warm one. No part of the evidence.
-    pub temperature: f64,
-    /// Forget the trace that low-rank factors discarded instead of keeping it as an isotropic rest.
-    pub without_residual: bool,
-}
-
-impl Default for LaplaceConfig {
-    /// One precision for all weights by evidence, prior around the start where it is known, temperature 1.
-    fn default() -> Self {
-        Self {
-            prior_mean: PriorMean::default(),
-            prior_grouping: PriorGrouping::default(),
-            prior_precision: None,
-            temperature: 1.0,
-            without_residual: false,
-        }
-    }
-}
-
-impl LaplaceConfig {
-    /// Checks every bound.
-    ///
-    /// # Errors
-    /// Names the field, its bound and its value.
-    pub fn validate(&self) -> Result<()> {
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(Error::config("temperature", "positive and finite", self.temperature));
-        }
-        Ok(())
-    }
-}
 
 /// The posterior `N(θ*, T·(H + λI)⁻¹)` over the weights of an adapter, with `H` in any structure.
 ///
@@ -103,7 +63,7 @@ impl Laplace {
             (blocks, group_of, groups),
             (map, centre),
             config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
-            (curvature.config.likelihood.clone(), curvature.log_likelihood, FittedOn::curvature(curvature)),
+            (curvature.config.likelihood_or_default(), curvature.log_likelihood, FittedOn::curvature(curvature)),
         )
         .with_temperature(config.temperature)?;
         if config.prior_precision.is_none() {

@@ -4,6 +4,7 @@
 mod about;
 mod agreement;
 mod block;
+mod config;
 mod evidence;
 mod fitted_on;
 mod gradient;
@@ -17,6 +18,7 @@ mod sample_then_optimize;
 mod storage;
 
 pub use block::Block;
+pub use config::LaplaceConfig;
 pub use evidence::{EvidenceOptimum, Spectrum};
 pub use fitted_on::FittedOn;
 pub use gradient::log_likelihood_gradient;
@@ -24,7 +26,7 @@ pub use groups::Group;
 pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
-pub use laplace::{Laplace, LaplaceConfig};
+pub use laplace::Laplace;
 pub use mode::Stationarity;
 pub use quadratic::QuadraticModel;
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};

@@ -19,7 +19,7 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<(f64, Option<f64>)> {
     let model = model.valid();
-    let likelihood = &*config.likelihood;
+    let likelihood = &*config.likelihood_or_default();
     let targets = known_targets(data, likelihood, model.n_classes())?;
     let (mut nll, mut right, mut labelled) = (0.0, 0usize, 0usize);
     let batches = data.plan(config.limits, BatchOrder::ByLength)?;

@@ -35,7 +35,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     (data, validation): (&D, Option<&D>),
     control: &Control,
 ) -> Result<TrainOutcome<M>> {
-    let targets = known_targets(data, &*config.likelihood, start.n_classes())?;
+    let targets = known_targets(data, &*config.likelihood_or_default(), start.n_classes())?;
     let centre = config.objective.centre(&start)?;
     let start = start.valid();
     let epochs = plan(config, data)?;
@@ -88,7 +88,7 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
     let mut epochs = Vec::new();
     for epoch in 0..config.epochs as u64 {
         let order = match config.shuffle {
-            true => BatchOrder::Shuffled { seed: config.seed, epoch },
+            true => BatchOrder::Shuffled { seed: config.seed_or_default(), epoch },
             false => BatchOrder::Sequential,
         };
         let mut batches = data.plan(config.limits, order)?;
@@ -239,7 +239,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             tokens_per_second,
             skipped,
         });
-        let unit = self.config.likelihood.unit();
+        let unit = self.config.likelihood_or_default().unit();
         Ok(format!("loss {} nats an {unit}, {tokens_per_second:.0} tokens/s", significant(mean_nll)))
     }
 

@@ -63,10 +63,10 @@ impl<D> Loss<'_, D> {
             let indices = &batches[micro];
             let input = batch_for(&model, data, indices)?;
             let tokens = input.token_mask().iter().filter(|real| **real).count();
-            let likelihood = &*config.likelihood;
+            let likelihood = &*config.likelihood_or_default();
             let targets = batch_targets(data, indices, &input, (self.targets, likelihood), model.n_classes())?;
             let rows = row_keys(data, indices, &input);
-            let logits = model.logits(&input, &mut Tape::dropout(config.seed, epoch, rows));
+            let logits = model.logits(&input, &mut Tape::dropout(config.seed_or_default(), epoch, rows));
             let nll = negative_log_likelihood(logits, likelihood, &targets, input.class_mask())?;
             let sum = nll.nats;
             // by the mean step, not by this one: an item of a small step weighs as much as any other

@@ -3,9 +3,8 @@
 use super::config::TrainerConfig;
 use super::report::TrainOutcome;
 use super::run::run;
-use super::schedule::Schedule;
 use super::update::{AdamW, UpdateRule};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
 
@@ -21,23 +20,7 @@ impl Trainer {
     /// # Errors
     /// Names the field, its bound and its value.
     pub fn new(config: TrainerConfig) -> Result<Self> {
-        for (field, value) in [("epochs", config.epochs), ("accumulation", config.accumulation)] {
-            if value == 0 {
-                return Err(Error::config(field, "at least 1", value));
-            }
-        }
-        if config.max_steps == Some(0) {
-            return Err(Error::config("max_steps", "at least 1", 0));
-        }
-        if let Some(norm) = config.max_grad_norm.filter(|n| !(*n > 0.0 && n.is_finite())) {
-            return Err(Error::config("max_grad_norm", "positive and finite", norm));
-        }
-        if !(config.weight_decay >= 0.0 && config.weight_decay.is_finite()) {
-            return Err(Error::config("weight_decay", "at least 0 and finite", config.weight_decay));
-        }
-        Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, 1)?;
-        config.snapshots.validate()?;
-        config.likelihood.check()?;
+        config.validate()?;
         Ok(Self { config })
     }
 

@@ -187,7 +187,7 @@ fn a_tied_head_is_untied_by_a_weight_of_its_own() {
     assert_eq!(saved["base_model.model.lm_head.weight"].1, 0.5f32.to_le_bytes().repeat(512 * 64));
     // a head that is still tied has no weight to save
     let fresh = attach(stories(), &LoraConfig::new(1).with_target_modules([q]), 0).unwrap();
-    let own = LoraConfig { modules_to_save: config.modules_to_save, ..LoraConfig::new(1).with_target_modules([q]) };
+    let own = LoraConfig::new(1).with_target_modules([q]).with_modules_to_save(config.modules_to_save);
     let error = save_peft(&fresh, &own, "base", dir.path()).unwrap_err().to_string();
     assert!(error.contains("lm_head") && error.contains("tied"), "{error}");
 }

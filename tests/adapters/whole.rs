@@ -143,7 +143,7 @@ fn embeddings_that_are_the_bases_own_are_dropped_and_trained_ones_are_kept() {
     assert_eq!(values(dir.path(), &format!("base_model.model.{EMBEDDING}")), moved);
     assert!(!tensors(dir.path()).contains_key(&format!("base_model.model.{HEAD}")));
     // a configuration that does not say so would lose it
-    let without = LoraConfig { save_embedding_layers: false, ..config };
+    let without = config.with_save_embedding_layers(false);
     let error = save_peft(&trained, &without, "base", dir.path()).unwrap_err().to_string();
     assert!(error.contains("model.embed_tokens") && error.contains("lost"), "{error}");
 }
@@ -350,7 +350,7 @@ fn a_part_that_is_listed_and_not_taken_is_no_silent_loss() {
     let dir = tempfile::tempdir().unwrap();
     let lora = LoraConfig::new(1);
     let model = Forgetful { inner: attach(inner(), &lora, 0).unwrap() };
-    let with_norm = LoraConfig { modules_to_save: Some(vec!["norm".into()]), ..lora };
+    let with_norm = lora.with_modules_to_save(Some(vec!["norm".into()]));
     save_peft(&model, &with_norm, "base", dir.path()).unwrap();
     let error = load_peft(Forgetful { inner: inner() }, dir.path()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("`norm`") && error.contains("does not take"), "{error}");

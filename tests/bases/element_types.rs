@@ -33,7 +33,7 @@ fn an_element_type_that_is_no_float_is_an_error() {
     refused(batch, &["element type", "I32"]);
     let points = Points::new(array![[0.0, 1.0]], vec![]).unwrap();
     refused(points.batch(&[0], &device(), DType::I32), &["element type", "I32"]);
-    let perceptron = MlpConfig { dtype: DType::I32, ..MlpConfig::new([2, 3]) };
+    let perceptron = MlpConfig::new([2, 3]).with_dtype(DType::I32);
     refused(perceptron.init(&device()), &["element type", "I32"]);
 }
 
@@ -86,8 +86,7 @@ fn an_adapter_on_an_f16_base_is_trained_as_on_f32() {
         return;
     }
     let fixture = Fixture::load(FIXTURES[0]);
-    let config =
-        TrainerConfig { epochs: 2, limits: BatchLimits { max_items: 4, max_tokens: 1000 }, ..TrainerConfig::default() };
+    let config = TrainerConfig::default().with_epochs(2).with_limits(BatchLimits { max_items: 4, max_tokens: 1000 });
     let trained = |dtype| {
         let run = Trainer::new(config.clone()).unwrap();
         run.fit(fixture.model(dtype), &fixture.train, None, &Control::silent()).unwrap().model

@@ -21,8 +21,8 @@ fn a_pass_taken_up_after_any_batch_ends_in_the_same_bits() {
     let fixture = Fixture::load(FIXTURES[0]);
     let (model, data) = (fixture.model(DType::F64), &fixture.train);
     let limits = BatchLimits { max_items: 15, max_tokens: 100_000 };
-    let of = |structure| CurvatureConfig { limits, ..CurvatureConfig::with_structure(structure) };
-    let low_rank = CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..of(CurvatureStructure::Kronecker) };
+    let of = |structure| CurvatureConfig::new(structure).with_limits(limits);
+    let low_rank = of(CurvatureStructure::Kronecker).with_dense_limit(0).with_low_rank(3);
     let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain([low_rank]).collect();
     let whole = fit_curvatures(&model, data, &configs, &Control::silent()).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -47,7 +47,7 @@ fn other_settings_or_data_begin_a_pass_of_their_own_and_damage_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let model = adapted(0.0);
     let fit = |data: &Points, config: &CurvatureConfig| fit_curvature(&model, data, config, &seldom(dir.path()));
-    let diagonal = CurvatureConfig::with_structure(CurvatureStructure::Diagonal);
+    let diagonal = CurvatureConfig::new(CurvatureStructure::Diagonal);
     let kinds = [
         (blobs(20, 1), CurvatureConfig::default()),
         (blobs(20, 3), CurvatureConfig::default()),

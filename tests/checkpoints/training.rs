@@ -30,7 +30,7 @@ fn with_one(file: &Path) -> tempfile::TempDir {
 
 /// Dropout, accumulation, clipping, snapshots, three epochs of 3 steps: everything that has a state.
 fn eventful() -> TrainerConfig {
-    TrainerConfig { accumulation: 2, weight_decay: 0.01, snapshots: Snapshots { count: 3, from: 0.3 }, ..quick(3) }
+    quick(3).with_accumulation(2).with_weight_decay(0.01).with_snapshots(Snapshots { count: 3, from: 0.3 })
 }
 
 fn fit(config: &TrainerConfig, model: Mlp, data: &Points, control: &Control) -> Result<TrainOutcome<Mlp>> {
@@ -44,7 +44,7 @@ fn without_time(report: &TrainReport) -> TrainReport {
 #[test]
 fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
     for mode in [TrainingMode::Lora, TrainingMode::Full] {
-        let config = TrainerConfig { mode, ..eventful() };
+        let config = eventful().with_mode(mode);
         let data = blobs(44, 1);
         let whole = fit(&config, adapted(0.3), &data, &Control::silent()).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ fn early_stopping_and_the_log_survive_an_interruption() {
     let validation = flipped(&blobs(30, 2));
     let dir = tempfile::tempdir().unwrap();
     let run = |name: &str, control: &Control| {
-        let config = TrainerConfig { patience: Some(2), log: Some(dir.path().join(name)), epochs: 8, ..eventful() };
+        let config = eventful().with_patience(2).with_log(dir.path().join(name)).with_epochs(8);
         Trainer::new(config).unwrap().fit(adapted(0.3), &blobs(44, 1), Some(&validation), control).unwrap()
     };
     let whole = run("whole.jsonl", &Control::silent());
@@ -181,7 +181,7 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     };
     refused(other(|c| c.learning_rate = 0.5), adapted(0.3), &data, &["learning_rate", "0.01", "0.5"]);
     refused(other(|c| c.epochs = 7), adapted(0.3), &data, &["epochs", "3", "7"]);
-    refused(other(|c| c.seed = 7), adapted(0.3), &data, &["seed", "0", "7"]);
+    refused(other(|c| c.seed = Some(7)), adapted(0.3), &data, &["seed", "0", "7"]);
     refused(config.clone(), adapted(0.3), &blobs(45, 1), &["training data", "44 items", "45 items"]);
     refused(
         config.clone(),
@@ -193,7 +193,7 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     let scaled = attach(mlp(), &LoraConfig::new(2).with_alpha(32.0).with_dropout(0.3), 3).unwrap();
     refused(config.clone(), scaled, &data, &["scale and dropout", "16, 0.3"]);
     let limits = BatchLimits { max_items: 7, ..LIMITS };
-    refused(TrainerConfig { limits, ..config.clone() }, adapted(0.3), &data, &["limits.max_items", "8", "7"]);
+    refused(config.clone().with_limits(limits), adapted(0.3), &data, &["limits.max_items", "8", "7"]);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn saves_that_fail_are_counted_and_stop_nothing() {
     assert!(said.starts_with("2 saves") && said.contains("curvature"), "{said}");
 
     // a log on a full disk
-    let config = TrainerConfig { log: Some("/dev/full".into()), ..quick(1) };
+    let config = quick(1).with_log(Some("/dev/full".into()));
     if Path::new("/dev/full").exists() {
         let control = Control::silent();
         let outcome = fit(&config, adapted(0.0), &data, &control).unwrap();
@@ -274,7 +274,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_with_its_items() 
     let run = |max_skipped_steps, epochs| {
         let limits = BatchLimits { max_items: 4, max_tokens: 100 };
         let log = Some(dir.path().join("log.jsonl"));
-        let config = TrainerConfig { max_skipped_steps, limits, log, ..quick(epochs) };
+        let config = quick(epochs).with_max_skipped_steps(max_skipped_steps).with_limits(limits).with_log(log);
         Trainer::new(config).unwrap().fit(adapted(0.0), &data, None, &seldom(&dir.path().join(format!("{epochs}"))))
     };
     let outcome = run(2, 2).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{ROUNDING, TREATMENTS, check_jacobians, check_sums, difference, exact, question_cases, reversed};
 use crate::support::{Padded, relative_error};
-use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment};
+use bayes_lora::curvature::{Cotangents, FisherKind, TokenTreatment};
 use bayes_lora::data::{EncodedDataset, PaddingSide};
 use bayes_lora::predict::Predictive;
 use bayes_lora::train::{TrainingMode, set_trainable};
@@ -15,7 +15,7 @@ fn sums_do_not_depend_on_batch_size_order_padding_side_or_workers() {
     for case in question_cases("sums") {
         for treatment in TREATMENTS {
             for fisher in [FisherKind::Exact, FisherKind::Sampled { n: 3, seed: 5 }, FisherKind::Empirical] {
-                check_sums(&case, &CurvatureConfig { fisher, ..exact(treatment) });
+                check_sums(&case, &exact(treatment).with_fisher(fisher));
             }
         }
     }

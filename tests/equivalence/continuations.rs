@@ -3,7 +3,7 @@
 use super::{ROUNDING, check_jacobians, check_sums, continuation_cases, dense, exact};
 use crate::support::{FIXTURES, Fixture, central_difference, host, logits, relative_error};
 use bayes_lora::belief::softmax;
-use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, SiteProbe, TokenTreatment};
+use bayes_lora::curvature::{Cotangents, FisherKind, SiteProbe, TokenTreatment};
 use bayes_lora::likelihood::categorical_fisher;
 use bayes_lora::lora::{read_adapter, write_adapter};
 use bayes_lora::predict::Predictive;
@@ -17,7 +17,7 @@ fn continuations_respect_the_class_mask_and_do_not_depend_on_their_batch() {
         let (name, data) = (case.fixture.name, &case.fixture.train);
         for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce] {
             for fisher in [FisherKind::Exact, FisherKind::Sampled { n: 2, seed: 3 }, FisherKind::Empirical] {
-                check_sums(&case, &CurvatureConfig { fisher, ..exact(treatment) });
+                check_sums(&case, &exact(treatment).with_fisher(fisher));
             }
         }
         let posterior = case.laplace(&case.fit(&exact(TokenTreatment::Reduce)), 1.0);

@@ -4,7 +4,7 @@ use super::{ROUNDING, at_rank, batches_of, cases, covariance, dense, difference,
 use crate::support::relative_error;
 use bayes_lora::belief::LinkApprox;
 use bayes_lora::belief::contrasts_to_classes;
-use bayes_lora::curvature::{Cotangents, CurvatureConfig, FisherKind, TokenTreatment};
+use bayes_lora::curvature::{Cotangents, FisherKind, TokenTreatment};
 use bayes_lora::predict::Predictive;
 use ndarray::{Array1, Array2, Array3, s};
 
@@ -33,7 +33,7 @@ fn sampled_labels_average_to_the_exact_sums() {
         let name = case.fixture.name;
         // two numbers of every gradient sum: its trace, and uᵀGu for one direction
         let numbers = |fisher| -> Array1<f64> {
-            let config = CurvatureConfig { fisher, limits: batches_of(12), ..exact(TokenTreatment::Expand) };
+            let config = exact(TokenTreatment::Expand).with_fisher(fisher).with_limits(batches_of(12));
             let curvature = case.fit(&config);
             let sums = curvature.kronecker_factors().unwrap().iter().map(|f| dense(&f.gradient));
             let pair = |g: Array2<f64>| {
@@ -67,7 +67,7 @@ fn classes_that_an_item_lacks_have_no_probability_and_no_say() {
     });
     let Some(case) = lacking.next() else { return };
     let (data, config) = (&case.fixture.train, exact(TokenTreatment::Expand));
-    let alone = case.fit(&CurvatureConfig { limits: batches_of(1), ..config.clone() });
+    let alone = case.fit(&config.clone().with_limits(batches_of(1)));
     let curvature = case.fit(&config);
     assert!(difference(&alone, &curvature) < ROUNDING);
     let posterior = case.laplace(&curvature, 1.0);

@@ -5,7 +5,7 @@ use crate::support::relative_error;
 use bayes_lora::curvature::{Cotangents, FactorSum, Probe, TokenTreatment};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::posterior::Laplace;
 use burn::tensor::DType;
 use ndarray::s;
 
@@ -108,7 +108,7 @@ fn truncation_conserves_the_trace_and_its_residual_only_adds_curvature() {
             assert_eq!(n_truncated, full.kronecker_factors().unwrap().len());
 
             let [with, without] = [false, true].map(|without_residual| {
-                Laplace::new(&case.model, &low, &LaplaceConfig { without_residual, ..fixed(0.1) }).unwrap()
+                Laplace::new(&case.model, &low, &fixed(0.1).with_without_residual(without_residual)).unwrap()
             });
             assert!(log_det_ratio(&with) > log_det_ratio(&without));
             let (with, without) = (covariance(&with, &test), covariance(&without, &test));

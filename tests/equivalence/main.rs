@@ -38,15 +38,15 @@ fn control(workers: usize) -> Control {
 }
 
 fn exact(treatment: TokenTreatment) -> CurvatureConfig {
-    CurvatureConfig { treatment, limits: batches_of(5), ..CurvatureConfig::default() }
+    CurvatureConfig::default().with_treatment(treatment).with_limits(batches_of(5))
 }
 
 fn at_rank(treatment: TokenTreatment, dense_limit: usize, low_rank: usize) -> CurvatureConfig {
-    CurvatureConfig { dense_limit: Some(dense_limit), low_rank, ..exact(treatment) }
+    exact(treatment).with_dense_limit(dense_limit).with_low_rank(low_rank)
 }
 
 fn fixed(lambda: f64) -> LaplaceConfig {
-    LaplaceConfig { prior_precision: Some(PriorPrecision::new(lambda).unwrap()), ..LaplaceConfig::default() }
+    LaplaceConfig::default().with_prior_precision(PriorPrecision::new(lambda).unwrap())
 }
 
 // ---- cases ------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ fn difference(a: &Curvature, b: &Curvature) -> f64 {
 fn check_sums(case: &Case, config: &CurvatureConfig) {
     let Fixture { name, train, .. } = &case.fixture;
     let (reference, what) = (case.fit(config), format!("{name} {:?} {:?}", config.treatment, config.fisher));
-    let [alone, together] = [1, 12].map(|items| CurvatureConfig { limits: batches_of(items), ..config.clone() });
+    let [alone, together] = [1, 12].map(|items| config.clone().with_limits(batches_of(items)));
     for (how, other) in [
         ("batches of one", case.fit(&alone)),
         ("one batch", case.fit(&together)),

@@ -138,7 +138,7 @@ fn a_bad_adapter_is_refused_by_name_and_numbers() {
             || {
                 let (model, data) = (adapted(), train_data());
                 let curvature = fit_curvature(&model, &data, &CurvatureConfig::default(), &silent())?;
-                let config = LaplaceConfig { prior_mean: PriorMean::Initial, ..LaplaceConfig::default() };
+                let config = LaplaceConfig::default().with_prior_mean(PriorMean::Initial);
                 Laplace::new(&model, &curvature, &config).map(|_| ())
             },
             &["start", "model.layers.0.self_attn.q_proj.lora_A"],

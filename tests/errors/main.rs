@@ -124,7 +124,7 @@ fn adapted_mlp(rank: usize) -> Mlp {
 }
 
 fn trainer(edit: impl FnOnce(&mut TrainerConfig)) -> Result<Trainer> {
-    let mut config = TrainerConfig { epochs: 1, ..TrainerConfig::default() };
+    let mut config = TrainerConfig::default().with_epochs(1);
     edit(&mut config);
     Trainer::new(config)
 }

@@ -310,7 +310,11 @@ fn an_adapter_is_not_saved_under_a_configuration_that_does_not_describe_it() {
             || save(|c| *c = c.clone().with_target_modules(["q_proj", "v_proj", "o_proj"])),
             &["o_proj", "has no adapter"],
         ),
-        ("other layers", || save(|c| *c = c.clone().with_layers([0])), &["model.layers.1.self_attn.q_proj", "target"]),
+        (
+            "other layers",
+            || save(|c| *c = c.clone().with_layers_to_transform([0])),
+            &["model.layers.1.self_attn.q_proj", "target"],
+        ),
         (
             "trained biases of a fresh adapter",
             || fresh(|c| c.bias = bayes_lora::lora::TrainedBiases::All),
@@ -323,7 +327,7 @@ fn an_adapter_is_not_saved_under_a_configuration_that_does_not_describe_it() {
         ),
         (
             "no layer of a fresh adapter",
-            || fresh(|c| *c = c.clone().with_layers([9])),
+            || fresh(|c| *c = c.clone().with_layers_to_transform([9])),
             &["q_proj", "none of the 15 linear modules"],
         ),
     ]);

@@ -26,7 +26,7 @@ fn curvature_with(config: CurvatureConfig, data: &Points) -> Result<()> {
 }
 
 fn fixed_prior() -> LaplaceConfig {
-    LaplaceConfig { prior_precision: Some(PriorPrecision::new(1.0).unwrap()), ..LaplaceConfig::default() }
+    LaplaceConfig::default().with_prior_precision(PriorPrecision::new(1.0).unwrap())
 }
 
 fn posterior_of(model: &Mlp) -> Laplace {
@@ -42,7 +42,7 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
             || {
                 let data = continuation_dataset();
                 let model = attach(Fixture::load(NAME).model_for(&data, DType::F32), &LoraConfig::new(2), 0)?;
-                let config = CurvatureConfig { treatment: TokenTreatment::Last, ..CurvatureConfig::default() };
+                let config = CurvatureConfig::default().with_treatment(TokenTreatment::Last);
                 fit_curvature(&model, &data, &config, &silent()).map(|_| ())
             },
             &["last", "continuation"],
@@ -71,7 +71,7 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
             "a joint sum that is not finite",
             || {
                 let model = adapted_mlp(2);
-                let config = CurvatureConfig::with_structure(CurvatureStructure::Full);
+                let config = CurvatureConfig::new(CurvatureStructure::Full);
                 let mut curvature = fit_curvature(&model, &points(), &config, &silent())?;
                 let CurvatureSums::Joint(blocks) = &mut curvature.sums else { return Ok(()) };
                 let GramSum::Matrix(matrix) = &mut blocks[0].sum else { return Ok(()) };
@@ -82,29 +82,19 @@ fn a_bad_curvature_is_refused_by_name_and_numbers() {
         ),
         (
             "an empirical Fisher without labels",
-            || {
-                curvature_with(
-                    CurvatureConfig { fisher: FisherKind::Empirical, ..CurvatureConfig::default() },
-                    &labelless(),
-                )
-            },
+            || curvature_with(CurvatureConfig::default().with_fisher(FisherKind::Empirical), &labelless()),
             &["empirical", "label", "point 0"],
         ),
         (
             "a sampled Fisher without samples",
-            || {
-                curvature_with(
-                    CurvatureConfig { fisher: FisherKind::Sampled { n: 0, seed: 0 }, ..CurvatureConfig::default() },
-                    &points(),
-                )
-            },
+            || curvature_with(CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 0, seed: 0 }), &points()),
             &["labels", "at least 1", "got 0"],
         ),
         (
             "negative noise",
             || {
-                let likelihood = Gaussian { noise_variance: -1.0 }.into();
-                curvature_with(CurvatureConfig { likelihood, ..CurvatureConfig::default() }, &points())
+                let likelihood = Gaussian { noise_variance: -1.0 };
+                curvature_with(CurvatureConfig::default().with_likelihood(likelihood), &points())
             },
             &["noise_variance", "positive", "got -1"],
         ),

@@ -28,7 +28,7 @@ fn noisy<N>(noise: N, adapter: Option<AdapterWeights>) -> NoisyBelief<N> {
 
 /// Laplace of the output layer of a trained network.
 fn output_layer(map: &Mlp, data: &Points) -> Fitted<Mlp, Points> {
-    let recipe = Recipe { lora: LoraConfig::new(2), trainer: quick(1) };
+    let recipe = Recipe::new(LoraConfig::new(2)).with_trainer(quick(1));
     let context = FitContext {
         base: map,
         map,
@@ -50,7 +50,7 @@ fn beliefs(model: &Mlp, data: &Points) -> Vec<Fitted<Mlp, Points>> {
     let gaussian = GaussianAdapter::new(map.clone(), deviations, vec![map.clone(), map.clone()]).unwrap();
     let columns = ColumnSpaceNoise::new(map.clone(), 0.1).unwrap();
     let flipout = Flipout(Arc::new(columns.noise()));
-    let config = CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(CurvatureStructure::Kronecker) };
+    let config = CurvatureConfig::new(CurvatureStructure::Kronecker).with_limits(LIMITS);
     let curvature = fit_curvature(model, data, &config, &Control::silent()).unwrap();
     let laplace = Laplace::new(model, &curvature, &LaplaceConfig::default()).unwrap();
     let scaling = VectorScaling { weight: vec![0.5, 0.5], bias: vec![0.1, -0.1] };

@@ -7,7 +7,7 @@ use crate::support::points::{adapted, blobs, quick};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::error::Result;
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Trainer, TrainerConfig};
+use bayes_lora::train::Trainer;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const NAME: &str = "step-00000002.safetensors";
 
 /// Two epochs of two steps each, with everything that a checkpoint has a place for.
 fn fit(dir: &Path, every: Duration) -> Result<()> {
-    let config = TrainerConfig { patience: Some(2), ..quick(2) };
+    let config = quick(2).with_patience(2);
     let checkpoints = Checkpoints::new(dir).with_every(every).with_keep(9);
     let control = Control::silent().with_checkpoints(checkpoints).unwrap();
     Trainer::new(config).unwrap().fit(adapted(0.1), &blobs(16, 1), Some(&blobs(6, 2)), &control).map(drop)

@@ -18,16 +18,13 @@ const NAME: &str = "f.safetensors";
 fn sums() -> (Mlp, Vec<Curvature>) {
     let data = blobs(12, 1);
     let model = train(quick(1), adapted(0.0), &data, None).model;
-    let of = |structure| CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(structure) };
-    let cut = |structure| CurvatureConfig { dense_limit: Some(0), low_rank: 2, ..of(structure) };
+    let of = |structure| CurvatureConfig::new(structure).with_limits(LIMITS);
+    let cut = |structure| of(structure).with_dense_limit(0).with_low_rank(2);
     let more = [
         cut(CurvatureStructure::Kronecker),
         cut(CurvatureStructure::Ekfac),
-        CurvatureConfig {
-            projection: Some(RandomProjection { width: 9, seed: 3 }),
-            ..of(CurvatureStructure::FunctionSpace)
-        },
-        CurvatureConfig { likelihood: Gaussian { noise_variance: 0.3 }.into(), ..of(CurvatureStructure::Diagonal) },
+        of(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width: 9, seed: 3 }),
+        of(CurvatureStructure::Diagonal).with_likelihood(Gaussian { noise_variance: 0.3 }),
     ];
     let configs: Vec<CurvatureConfig> = CurvatureStructure::ALL.map(of).into_iter().chain(more).collect();
     let sums = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();

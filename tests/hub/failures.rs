@@ -3,7 +3,6 @@
 use crate::server::{Fault, Hub, etag};
 use crate::{WEIGHTS, assert_is, assert_not_poisoned, blobs, bodies, fetch, hub, options, requests, stories};
 use bayes_lora::error::Error;
-use bayes_lora::hub::HubOptions;
 use bayes_lora::models::Pretrained;
 use bayes_lora::progress::Control;
 use std::path::PathBuf;
@@ -100,7 +99,7 @@ fn nobody_at_the_address_is_an_error() {
     let (hub, cache) = hub();
     // the port of a listener that is gone
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let options = HubOptions { endpoint: format!("http://{port}"), ..options(&hub, &cache) };
+    let options = options(&hub, &cache).with_endpoint(format!("http://{port}"));
     let error = fetch(&options).unwrap_err().to_string();
     assert!(error.contains("config.json") && error.contains("4 attempts"), "{error}");
 }
@@ -128,7 +127,7 @@ fn a_body_that_never_comes_is_an_error() {
 #[test]
 fn the_next_call_goes_on_where_the_last_one_ended() {
     let (hub, cache) = hub();
-    let impatient = HubOptions { retries: 0, ..options(&hub, &cache) };
+    let impatient = options(&hub, &cache).with_retries(0);
     hub.once("GET", WEIGHTS, Fault::Truncate(400_000));
     let error = fetch(&impatient).unwrap_err().to_string();
     assert!(error.contains("400000 of"), "{error}");

@@ -3,7 +3,6 @@
 use crate::server::{Fault, Hub, Seen};
 use crate::{WEIGHTS, assert_not_poisoned, blobs, fetch, hub, options};
 use bayes_lora::error::Error;
-use bayes_lora::hub::HubOptions;
 use bayes_lora::models::Pretrained;
 use bayes_lora::progress::Control;
 use serde_json::json;
@@ -79,7 +78,7 @@ fn names_that_are_no_repository_or_revision_make_no_request() {
         assert!(matches!(&error, Error::Config { value, .. } if value == id), "{error}");
     }
     for revision in ["../../evil", "a\\b", "/x", "main?x"] {
-        let error = fetch(&HubOptions { revision: revision.into(), ..good.clone() }).unwrap_err();
+        let error = fetch(&good.clone().with_revision(revision)).unwrap_err();
         assert!(matches!(&error, Error::Config { value, .. } if value == revision), "{error}");
     }
     assert_eq!(hub.take_seen(), []);

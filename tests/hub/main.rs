@@ -35,14 +35,12 @@ fn hub() -> (Hub, TempDir) {
 
 /// Impatient options.
 fn options(hub: &Hub, cache: &TempDir) -> HubOptions {
-    HubOptions {
-        endpoint: hub.endpoint.clone(),
-        cache_dir: Some(cache.path().join("hub")),
-        retries: 3,
-        first_wait: Duration::from_millis(1),
-        stall_timeout: Duration::from_millis(400),
-        ..HubOptions::default()
-    }
+    HubOptions::default()
+        .with_endpoint(hub.endpoint.clone())
+        .with_cache_dir(cache.path().join("hub"))
+        .with_retries(3)
+        .with_first_wait(Duration::from_millis(1))
+        .with_stall_timeout(Duration::from_millis(400))
 }
 
 fn fetch(options: &HubOptions) -> Result<Pretrained> {
@@ -152,7 +150,7 @@ fn a_second_call_takes_the_blobs_from_the_cache() {
 fn a_pinned_commit_needs_no_request_once_it_is_there() {
     let (hub, cache) = hub();
     hub.put("chat_template.jinja", b"{{ messages }}".to_vec());
-    let options = HubOptions { revision: COMMIT.into(), ..options(&hub, &cache) };
+    let options = options(&hub, &cache).with_revision(COMMIT);
     fetch(&options).unwrap();
     hub.take_seen();
     assert_is(&fetch(&options).unwrap(), &stories());
@@ -162,7 +160,7 @@ fn a_pinned_commit_needs_no_request_once_it_is_there() {
 #[test]
 fn offline_takes_what_is_there_and_says_what_is_not() {
     let (hub, cache) = hub();
-    let offline = HubOptions { offline: true, ..options(&hub, &cache) };
+    let offline = options(&hub, &cache).with_offline(true);
     let error = fetch(&offline).unwrap_err().to_string();
     assert!(error.contains("offline") && error.contains("org/tiny") && error.contains("main"), "{error}");
     fetch(&options(&hub, &cache)).unwrap();

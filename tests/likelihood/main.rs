@@ -81,7 +81,7 @@ fn noise(seed: u64, rows: usize, columns: usize) -> Array2<f64> {
 
 /// A network in f64 whose adapter has left its start.
 fn network(widths: &[usize]) -> Mlp {
-    let model = MlpConfig { dtype: DType::F64, seed: 4, ..MlpConfig::new(widths) }.init(&device()).unwrap();
+    let model = MlpConfig::new(widths).with_dtype(DType::F64).with_seed(4).init(&device()).unwrap();
     let model = attach(model, &LoraConfig::new(2), 2).unwrap();
     let moved = read_adapter(&model).unwrap().into_iter().enumerate().map(|(k, (site, w))| {
         let (rows, columns) = w.dim();

@@ -43,12 +43,10 @@ fn items_with_fewer_classes_are_those_of_a_model_with_fewer_outputs() {
     let (masked, fewer) = masked_and_fewer(&fixture);
     let of = |data: &EncodedDataset, likelihood: &SharedLikelihood, fisher| {
         let model = model_for(&fixture, data, DType::F64);
-        let config = CurvatureConfig {
-            likelihood: likelihood.clone(),
-            fisher,
-            limits: LIMITS,
-            ..CurvatureConfig::with_structure(CurvatureStructure::Diagonal)
-        };
+        let config = CurvatureConfig::new(CurvatureStructure::Diagonal)
+            .with_likelihood(likelihood.clone())
+            .with_fisher(fisher)
+            .with_limits(LIMITS);
         let curvature = fit_curvature(&model, data, &config, &Control::silent()).unwrap();
         let CurvatureSums::Diagonal(sums) = &curvature.sums else { panic!("a diagonal is expected") };
         let diagonal: Array1<f64> = sums.iter().flat_map(|sum| sum.kept.iter().copied()).collect();

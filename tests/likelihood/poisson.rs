@@ -83,12 +83,7 @@ fn counts(n: usize, seed: u64) -> Regression {
 }
 
 fn curvature(model: &Mlp, data: &Regression, structure: CurvatureStructure, fisher: FisherKind) -> Curvature {
-    let config = CurvatureConfig {
-        likelihood: Poisson.into(),
-        limits: LIMITS,
-        fisher,
-        ..CurvatureConfig::with_structure(structure)
-    };
+    let config = CurvatureConfig::new(structure).with_likelihood(Poisson).with_limits(LIMITS).with_fisher(fisher);
     fit_curvature(model, data, &config, &Control::silent()).unwrap()
 }
 
@@ -98,13 +93,8 @@ fn a_likelihood_of_one_s_own_trains_has_a_posterior_and_predicts() {
         return;
     }
     let (data, held_out) = (counts(60, 1), counts(40, 2));
-    let config = TrainerConfig {
-        likelihood: Poisson.into(),
-        epochs: 60,
-        learning_rate: 0.02,
-        limits: LIMITS,
-        ..TrainerConfig::default()
-    };
+    let config =
+        TrainerConfig::default().with_likelihood(Poisson).with_epochs(60).with_learning_rate(0.02).with_limits(LIMITS);
     let start = network(&[3, 2]);
     let outcome = Trainer::new(config).unwrap().fit(start.clone(), &data, Some(&held_out), &Control::silent()).unwrap();
     let model = outcome.model;
@@ -133,7 +123,7 @@ fn a_likelihood_of_one_s_own_trains_has_a_posterior_and_predicts() {
     // files name it; they are read where it is registered, and refused by its name where it is not
     let dir = tempfile::tempdir().unwrap();
     let (sums, posterior) = (dir.path().join("sums.safetensors"), dir.path().join("posterior.safetensors"));
-    let fixed = LaplaceConfig { prior_precision: Some(PriorPrecision::new(2.0).unwrap()), ..LaplaceConfig::default() };
+    let fixed = LaplaceConfig::default().with_prior_precision(PriorPrecision::new(2.0).unwrap());
     let laplace = Laplace::new(&model, &exact, &fixed).unwrap();
     exact.save(&sums).unwrap();
     laplace.save(&posterior, &model).unwrap();
@@ -178,8 +168,8 @@ fn a_target_that_is_no_count_is_refused_wherever_it_is_read() {
     let mut data = counts(6, 1);
     data.values[[4, 1]] = 0.5;
     let model = network(&[3, 2]);
-    let config = CurvatureConfig { likelihood: Poisson.into(), limits: LIMITS, ..CurvatureConfig::default() };
-    let trainer = Trainer::new(TrainerConfig { likelihood: Poisson.into(), ..TrainerConfig::default() }).unwrap();
+    let config = CurvatureConfig::default().with_likelihood(Poisson).with_limits(LIMITS);
+    let trainer = Trainer::new(TrainerConfig::default().with_likelihood(Poisson)).unwrap();
     let refused = [
         fit_curvature(&model, &data, &config, &Control::silent()).map(drop),
         trainer.fit(model.clone(), &data, None, &Control::silent()).map(drop),

@@ -75,7 +75,7 @@ impl Linear {
     fn new() -> Self {
         let (n, d, c, lambda) = (30, 5, 3, 1.7);
         let likelihood = Gaussian { noise_variance: 0.2 };
-        let start = MlpConfig { dtype: DType::F64, seed: 3, ..MlpConfig::new([d, c]) }.init(&device()).unwrap();
+        let start = MlpConfig::new([d, c]).with_dtype(DType::F64).with_seed(3).init(&device()).unwrap();
         let start = attach(start, &LoraConfig::new(3), 5).unwrap();
         let data = Regression::new(noise(1, n, d), noise(2, n, c) * 2.0);
         let hidden = Self::hidden(&start, &data);
@@ -123,39 +123,33 @@ impl Linear {
         let n = self.data.n_items() as f64;
         let curvatures = eigh(self.precision.view()).unwrap().values;
         let (least, most) = curvatures.iter().fold((f64::INFINITY, 0.0f64), |(l, m), e| (l.min(*e), m.max(*e)));
-        let config = TrainerConfig {
-            likelihood: self.likelihood.into(),
-            objective: self.objective(),
-            mode: TrainingMode::Partial(vec![r"adapter\.b$".into()]),
-            epochs: EPOCHS,
-            learning_rate: 2.0 * n / (least + most),
-            warmup_fraction: 0.0,
-            decay: Decay::Constant,
-            max_grad_norm: None,
-            limits: LIMITS,
-            ..TrainerConfig::default()
-        };
+        let config = TrainerConfig::default()
+            .with_likelihood(self.likelihood)
+            .with_objective(self.objective())
+            .with_mode(TrainingMode::Partial(vec![r"adapter\.b$".into()]))
+            .with_epochs(EPOCHS)
+            .with_learning_rate(2.0 * n / (least + most))
+            .with_warmup_fraction(0.0)
+            .with_decay(Decay::Constant)
+            .with_max_grad_norm(None)
+            .with_limits(LIMITS);
         let mut rule = Descent(SgdConfig::new().init());
         let trainer = Trainer::new(config).unwrap();
         trainer.fit_by(&mut rule, self.start.clone(), &self.data, Some(&self.data), control)
     }
 
     fn curvature(&self, structure: CurvatureStructure) -> CurvatureConfig {
-        CurvatureConfig {
-            likelihood: self.likelihood.into(),
-            subset: AdapterSubset::OnlyB,
-            limits: LIMITS,
-            ..CurvatureConfig::with_structure(structure)
-        }
+        CurvatureConfig::new(structure)
+            .with_likelihood(self.likelihood)
+            .with_subset(AdapterSubset::OnlyB)
+            .with_limits(LIMITS)
     }
 
     fn laplace(&self, model: &Mlp, structure: CurvatureStructure) -> Laplace {
         let curvature = fit_curvature(model, &self.data, &self.curvature(structure), &Control::silent()).unwrap();
-        let fixed = LaplaceConfig {
-            prior_mean: PriorMean::Initial,
-            prior_precision: Some(PriorPrecision::new(self.lambda).unwrap()),
-            ..LaplaceConfig::default()
-        };
+        let fixed = LaplaceConfig::default()
+            .with_prior_mean(PriorMean::Initial)
+            .with_prior_precision(PriorPrecision::new(self.lambda).unwrap());
         Laplace::new(model, &curvature, &fixed).unwrap()
     }
 }
@@ -227,10 +221,10 @@ fn sampled_and_empirical_fisher_are_of_real_targets() {
     let weights = [(B(), linear.mode())].into_iter().chain(read_adapter(&linear.start).unwrap().into_iter().take(1));
     let model = bayes_lora::lora::write_adapter(linear.start.clone(), &weights.collect()).unwrap();
     let log_det = |fisher| {
-        let config = CurvatureConfig { fisher, ..linear.curvature(CurvatureStructure::Full) };
+        let config = linear.curvature(CurvatureStructure::Full).with_fisher(fisher);
         let curvature = fit_curvature(&model, &linear.data, &config, &Control::silent()).unwrap();
         let one = PriorPrecision::new(1.0).unwrap();
-        let fixed = LaplaceConfig { prior_precision: Some(one), ..LaplaceConfig::default() };
+        let fixed = LaplaceConfig::default().with_prior_precision(one);
         Laplace::new(&model, &curvature, &fixed).unwrap().log_det_ratio(one).unwrap()
     };
     let exact = log_det(FisherKind::Exact);
@@ -281,8 +275,8 @@ fn three_calls_fit_a_regression_and_refuse_two_likelihoods() {
         return;
     }
     let (data, likelihood) = (Linear::new().data, Gaussian { noise_variance: 0.2 });
-    let model = MlpConfig { dtype: DType::F64, ..MlpConfig::new([5, 6, 3]) }.init(&device()).unwrap();
-    let trainer = TrainerConfig { epochs: 20, learning_rate: 0.01, limits: LIMITS, ..TrainerConfig::default() };
+    let model = MlpConfig::new([5, 6, 3]).with_dtype(DType::F64).init(&device()).unwrap();
+    let trainer = TrainerConfig::default().with_epochs(20).with_learning_rate(0.01).with_limits(LIMITS);
     let config = BayesLoraConfig::new(LoraConfig::new(2)).with_trainer(trainer.clone()).with_likelihood(likelihood);
     let fitted = config.clone().init().unwrap().fit(model.clone(), &data).unwrap();
     let answer = fitted.predict_targets(&data).unwrap();
@@ -306,7 +300,7 @@ fn targets_that_do_not_fit_the_outputs_are_refused_with_the_item() {
     }
     let linear = Linear::new();
     let narrow = Regression { values: noise(2, 30, 2), ..linear.data.clone() };
-    let config = TrainerConfig { likelihood: linear.likelihood.into(), ..TrainerConfig::default() };
+    let config = TrainerConfig::default().with_likelihood(linear.likelihood);
     let fit = |data: &Regression, config: &TrainerConfig| {
         let trainer = Trainer::new(config.clone()).unwrap();
         trainer.fit(linear.start.clone(), data, None, &Control::silent()).unwrap_err().to_string()
@@ -314,7 +308,7 @@ fn targets_that_do_not_fit_the_outputs_are_refused_with_the_item() {
     assert_eq!(fit(&narrow, &config), "target values of item `point 0`: expected 3, found 2");
     let error = fit(&linear.data, &TrainerConfig::default());
     assert_eq!(error, "a categorical likelihood needs a class as target; item `point 0` has 3 values");
-    let bad = TrainerConfig { likelihood: Gaussian { noise_variance: 0.0 }.into(), ..TrainerConfig::default() };
+    let bad = TrainerConfig::default().with_likelihood(Gaussian { noise_variance: 0.0 });
     assert!(Trainer::new(bad).unwrap_err().to_string().contains("noise_variance: must be positive and finite, got 0"));
     assert_eq!(Target::from(2).class(), Some(2));
 }

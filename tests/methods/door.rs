@@ -5,7 +5,7 @@ use bayes_lora::error::Result;
 use bayes_lora::identity::Identity;
 use bayes_lora::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use bayes_lora::methods::{
-    BeliefKinds, FitContext, Fitted, FittedMethod, Keep, Kept, Method, MethodFit, Recipe, SampledBelief,
+    BeliefKinds, FitContext, Fitted, FittedMethod, Keep, Kept, Method, MethodFit, SampledBelief,
 };
 use bayes_lora::models::{Mlp, Points};
 use burn::tensor::DType;
@@ -31,7 +31,7 @@ fn every_method_goes_through_one_door_and_comes_back_from_its_files() {
 fn what_a_method_lacks_is_said_before_any_training() {
     let case = points(DType::F32);
     // would train for long
-    let mut recipe = Recipe { lora: case.recipe.lora.clone().with_dropout(0.0), ..case.recipe.clone() };
+    let mut recipe = case.recipe.clone().with_lora(case.recipe.lora.clone().with_dropout(0.0));
     recipe.trainer.epochs = usize::MAX;
     let dropout = bayes_lora::methods::McDropout::default();
     let error = bayes_lora::methods::fit(&dropout, &case.base, &recipe, &case.train).err().unwrap().to_string();

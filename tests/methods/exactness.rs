@@ -111,7 +111,7 @@ fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
     let expected = softmax(logits(&case.map, &case.test).view());
     let probabilities = |precision: f64| {
         let precision = Some(PriorPrecision::new(precision).unwrap());
-        let config = LaplaceConfig { prior_precision: precision, ..LaplaceConfig::default() };
+        let config = LaplaceConfig::default().with_prior_precision(precision);
         let laplace = LaplaceMethod { laplace: config, ..laplace(CurvatureStructure::Kronecker) };
         let head = HeadLaplace { prior_precision: precision, ..HeadLaplace::default() };
         let fitted = [laplace.fit(&case.context(1, &control)), head.fit(&case.context(1, &control))];
@@ -171,7 +171,7 @@ fn an_ensemble_is_the_average_of_its_members_in_any_order() {
 
 /// A linear layer with an adapter, points of 4 features, and p.
 fn linear_layer() -> (Mlp, Mlp, Points, f64, f64) {
-    let config = MlpConfig { activation: Activation::Identity, dtype: DType::F64, ..MlpConfig::new([4, 3]) };
+    let config = MlpConfig::new([4, 3]).with_activation(Activation::Identity).with_dtype(DType::F64);
     let base = config.init(&crate::support::device()).unwrap();
     let lora = LoraConfig::new(2).with_alpha(3.0).with_dropout(0.25);
     let model = attach(base.clone(), &lora, 1).unwrap();

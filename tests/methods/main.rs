@@ -22,7 +22,7 @@ use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points, PromptClas
 use bayes_lora::predict::Predictive;
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Snapshot, Snapshots, Trainer, TrainerConfig};
+use bayes_lora::train::{Snapshot, Snapshots, Trainer};
 use burn::tensor::DType;
 use ndarray::{Array2, Axis};
 use support::points::{LIMITS, blobs, quick};
@@ -61,7 +61,7 @@ fn tfb() -> Tfb {
 
 fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
     let mut method = LaplaceMethod::with_structure(structure);
-    method.curvature.limits = LIMITS;
+    method.curvature.limits = Some(LIMITS);
     method
 }
 
@@ -126,11 +126,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Case<M, D> {
 
 fn recipe(lora: LoraConfig, epochs: usize) -> Recipe {
     let snapshots = Snapshots { count: 3, from: 0.25 };
-    Recipe { lora, trainer: TrainerConfig { snapshots, ..quick(epochs) } }
+    Recipe::new(lora).with_trainer(quick(epochs).with_snapshots(snapshots))
 }
 
 fn mlp(dtype: DType) -> Mlp {
-    MlpConfig { dtype, ..MlpConfig::new([2, 8, 2]) }.init(&device()).unwrap()
+    MlpConfig::new([2, 8, 2]).with_dtype(dtype).init(&device()).unwrap()
 }
 
 /// Two blobs of points.

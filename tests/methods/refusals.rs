@@ -13,7 +13,7 @@ use bayes_lora::models::{Mlp, Points};
 use bayes_lora::predict::Predictive;
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Snapshots, TrainerConfig, TrainingMode};
+use bayes_lora::train::{Snapshots, TrainingMode};
 use burn::tensor::DType;
 
 type OfPoints = dyn Method<Mlp, Points>;
@@ -35,9 +35,9 @@ fn what_is_missing_is_named_before_and_while_fitting() {
         requirements.check("the method", &base, recipe, held_out)
     };
     let of = |method: &OfPoints| method.requirements();
-    let dry = Recipe { lora: LoraConfig::new(2), ..case.recipe.clone() };
-    let few = TrainerConfig { snapshots: Snapshots { count: 2, from: 0.0 }, ..case.recipe.trainer.clone() };
-    let few = Recipe { trainer: few, ..case.recipe.clone() };
+    let dry = case.recipe.clone().with_lora(LoraConfig::new(2));
+    let few = case.recipe.trainer.clone().with_snapshots(Snapshots { count: 2, from: 0.0 });
+    let few = case.recipe.clone().with_trainer(few);
 
     for sharing in [NoiseSharing::Coherent, NoiseSharing::PerToken] {
         let method = McDropout { sharing, ..McDropout::default() };

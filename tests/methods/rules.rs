@@ -96,15 +96,13 @@ fn away_from_the_start() -> (Mlp, AdapterWeights) {
 
 /// One step over 20 items at once.
 fn one_step(rate: f64) -> TrainerConfig {
-    TrainerConfig {
-        epochs: 1,
-        learning_rate: rate,
-        warmup_fraction: 0.0,
-        decay: Decay::Constant,
-        limits: BatchLimits { max_items: 20, ..LIMITS },
-        max_grad_norm: None,
-        ..TrainerConfig::default()
-    }
+    TrainerConfig::default()
+        .with_epochs(1)
+        .with_learning_rate(rate)
+        .with_warmup_fraction(0.0)
+        .with_decay(Decay::Constant)
+        .with_limits(BatchLimits { max_items: 20, ..LIMITS })
+        .with_max_grad_norm(None)
 }
 
 /// The gradient of the mean NLL by central differences, right to 1e-10.
@@ -233,7 +231,7 @@ fn the_steps_of_an_epoch_of_ivon_hold_every_item_and_the_prior_once() {
     };
     let (start, weights) = away_from_the_start();
     // five steps of 8 items and one of 4
-    let config = TrainerConfig { limits: LIMITS, ..one_step(rate * curvature) };
+    let config = one_step(rate * curvature).with_limits(LIMITS);
     let mut rule: Rule = Box::new(rule.rule(44, 0).unwrap());
     let outcome = fit_by(&mut rule, &config, start.clone(), &data, &Control::silent());
     assert_eq!(outcome.report.steps, 6);
@@ -250,7 +248,7 @@ fn the_steps_of_an_epoch_of_ivon_hold_every_item_and_the_prior_once() {
 #[test]
 fn monte_clora_without_noise_is_plain_training_bit_for_bit() {
     let data = blobs(44, 1);
-    let config = TrainerConfig { weight_decay: 0.01, ..quick(3) };
+    let config = quick(3).with_weight_decay(0.01);
     let plain = train(config.clone(), adapted(0.2), &data, None);
     let by = |sample_scale| {
         let mut rule: Rule =
@@ -309,9 +307,9 @@ fn an_anchored_member_is_the_mode_around_its_own_anchor() {
     let precision = PriorPrecision::new(3.0).unwrap();
     let ensemble = AnchoredEnsemble { n_members: 2, ..AnchoredEnsemble::new(precision) };
     // to the mode, to the last bits: no dropout, no clipping, whole batches at a rate that falls to nothing
-    let trainer = TrainerConfig { learning_rate: 0.05, max_grad_norm: None, accumulation: 1, ..quick(6000) };
+    let trainer = quick(6000).with_learning_rate(0.05).with_max_grad_norm(None).with_accumulation(1);
     let limits = BatchLimits { max_items: data.n_items(), max_tokens: 10_000 };
-    let recipe = Recipe { lora: recipe.lora.with_dropout(0.0), trainer: TrainerConfig { limits, ..trainer } };
+    let recipe = Recipe::new(recipe.lora.with_dropout(0.0)).with_trainer(trainer.with_limits(limits));
     let control = Control::silent();
     let context = FitContext {
         base: &base,

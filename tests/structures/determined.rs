@@ -27,7 +27,7 @@ fn ways(model: &PromptClassifier, data: &EncodedDataset, base: &CurvatureConfig)
         .map(|(data, max_items, workers)| {
             let limits = BatchLimits { max_items, max_tokens: 100_000 };
             let control = Control::silent().with_workers(workers).unwrap();
-            fit_curvature(model, data, &CurvatureConfig { limits, ..base.clone() }, &control).unwrap()
+            fit_curvature(model, data, &base.clone().with_limits(limits), &control).unwrap()
         })
         .to_vec()
 }
@@ -47,7 +47,7 @@ fn singular_factors_leave_no_choice_to_rounding() {
         let test = jacobians(&model, &fixture.test);
         for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last] {
             for structure in [CurvatureStructure::Ekfac, CurvatureStructure::Kronecker] {
-                let base = CurvatureConfig { treatment, dense_limit: Some(1000), ..config(structure) };
+                let base = config(structure).with_treatment(treatment).with_dense_limit(1000);
                 let fits = ways(&model, &fixture.train, &base);
                 if structure == CurvatureStructure::Ekfac && treatment != TokenTreatment::Expand {
                     // fewer items than the factors are wide
@@ -108,7 +108,7 @@ fn in_single_precision_null_spaces_are_found_as_well() {
     let model = fixture.model(DType::F32);
     let test = jacobians(&model, &fixture.test);
     for treatment in [TokenTreatment::Reduce, TokenTreatment::Last] {
-        let base = CurvatureConfig { treatment, dense_limit: Some(1000), ..config(CurvatureStructure::Ekfac) };
+        let base = config(CurvatureStructure::Ekfac).with_treatment(treatment).with_dense_limit(1000);
         let fits = ways(&model, &fixture.train, &base);
         assert!(is_incomplete(&fits[0]), "{treatment:?}");
         let of = |curvature| covariance(&Laplace::new(&model, curvature, &fixed(0.5)).unwrap(), &test, 0.5);

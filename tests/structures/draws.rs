@@ -3,10 +3,9 @@
 use super::{config, covariance, fixed};
 use crate::support::{FIXTURES, Fixture, relative_error};
 use bayes_lora::curvature::{
-    AdapterSubset, CoreSpace, Curvature, CurvatureConfig, CurvatureStructure, CurvatureSums, RandomProjection,
-    fit_curvature,
+    AdapterSubset, CoreSpace, Curvature, CurvatureStructure, CurvatureSums, RandomProjection, fit_curvature,
 };
-use bayes_lora::posterior::{Laplace, LaplaceConfig, SampleThenOptimize};
+use bayes_lora::posterior::{Laplace, SampleThenOptimize};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::{LoraMatrix, Site};
@@ -38,15 +37,12 @@ fn as_jacobians(functional: &BTreeMap<Site, Array2<f64>>) -> BTreeMap<Site, Arra
 fn draws_have_the_covariance_of_the_posterior_in_every_structure() {
     let fixture = Fixture::load(FIXTURES[0]);
     let model = fixture.model(DType::F32); // draws are made on the host
-    let sketched = CurvatureConfig {
-        projection: Some(RandomProjection { width: 200, seed: 5 }),
-        ..config(CurvatureStructure::FunctionSpace)
-    };
+    let sketched = config(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width: 200, seed: 5 });
     for config in CurvatureStructure::ALL.map(config).into_iter().chain([sketched]) {
         let structure = config.structure;
         let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
         for temperature in [1.0, 0.25] {
-            let laplace = Laplace::new(&model, &curvature, &LaplaceConfig { temperature, ..fixed(2.0) }).unwrap();
+            let laplace = Laplace::new(&model, &curvature, &fixed(2.0).with_temperature(temperature)).unwrap();
             let functional = functional(&laplace);
             let variance = covariance(&laplace, &as_jacobians(&functional), 2.0)[[0, 0, 0]];
             let value = |index: usize| -> f64 {
@@ -82,14 +78,14 @@ fn weights_outside_the_subset_stay_at_their_trained_values() {
     let fixture = Fixture::load(FIXTURES[0]);
     let model = fixture.model(DType::F32);
     for structure in CurvatureStructure::ALL.into_iter().filter(|s| !s.plan().coordinates.is_of_modules()) {
-        let config = CurvatureConfig { subset: AdapterSubset::OnlyB, ..config(structure) };
+        let config = config(structure).with_subset(AdapterSubset::OnlyB);
         let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
         let laplace = Laplace::new(&model, &curvature, &fixed(2.0)).unwrap();
         for (site, w) in laplace.sample(1, 0) {
             assert_eq!(w == laplace.map()[&site], site.matrix == LoraMatrix::A, "{structure} {site}");
         }
     }
-    let config = CurvatureConfig { subset: AdapterSubset::OnlyB, ..config(CurvatureStructure::Core) };
+    let config = config(CurvatureStructure::Core).with_subset(AdapterSubset::OnlyB);
     let error = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap_err().to_string();
     assert!(error.contains("OnlyB"), "{error}");
 }

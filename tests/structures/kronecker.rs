@@ -16,11 +16,8 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 /// `‖G ⊗ A/normalizer − H_site‖ / ‖H_site‖` (Frobenius) of every site.
 fn errors<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, base: &CurvatureConfig) -> Vec<f64> {
-    let configs = [CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock].map(|structure| CurvatureConfig {
-        structure,
-        dense_limit: Some(1000),
-        ..base.clone()
-    });
+    let configs = [CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock]
+        .map(|structure| base.clone().with_structure(structure).with_dense_limit(1000));
     let fits = fit_curvatures(model, data, &configs, &Control::silent()).unwrap();
     let CurvatureSums::Joint(exact) = &fits[1].sums else { panic!("blocks are joint") };
     let norm = |m: &Array2<f64>| m.iter().map(|v| v * v).sum::<f64>().sqrt();
@@ -42,7 +39,7 @@ fn errors<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, base
 /// A perceptron with a trained-looking adapter and `n` points for it.
 fn perceptron(activation: Activation, n: usize) -> (Mlp, Points) {
     let widths = vec![5, 6, 4, 3];
-    let config = MlpConfig { activation, seed: 2, dtype: DType::F64, ..MlpConfig::new(widths) };
+    let config = MlpConfig::new(widths).with_activation(activation).with_seed(2).with_dtype(DType::F64);
     let model = attach(config.init(&device()).unwrap(), &LoraConfig::new(2), 1).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut weights = read_adapter(&model).unwrap();
@@ -61,10 +58,7 @@ fn kronecker_is_the_exact_block_of_a_deep_linear_network_and_of_one_row() {
     if !f64_or_skip("Kronecker blocks") {
         return;
     }
-    let gaussian = CurvatureConfig {
-        likelihood: Gaussian { noise_variance: 0.3 }.into(),
-        ..config(CurvatureStructure::Kronecker)
-    };
+    let gaussian = config(CurvatureStructure::Kronecker).with_likelihood(Gaussian { noise_variance: 0.3 });
     // gradients that do not depend on the item: the sum of products is the product of sums
     let (linear, points) = perceptron(Activation::Identity, 7);
     assert!(largest(&errors(&linear, &points, &gaussian)) < ALGEBRA);
@@ -84,8 +78,7 @@ fn kronecker_is_the_exact_block_of_a_deep_linear_network_and_of_one_row() {
 fn with_many_tokens_kronecker_is_off_by_what_the_treatment_ignores() {
     for (fixture, model) in cases("many tokens") {
         for treatment in [TokenTreatment::Expand, TokenTreatment::Reduce, TokenTreatment::Last] {
-            let base =
-                CurvatureConfig { treatment, fisher: FisherKind::Exact, ..config(CurvatureStructure::Kronecker) };
+            let base = config(CurvatureStructure::Kronecker).with_treatment(treatment).with_fisher(FisherKind::Exact);
             let mut errors = errors(&model, &fixture.train, &base);
             errors.sort_by(f64::total_cmp);
             let (low, median, high) = (errors[0], errors[errors.len() / 2], errors[errors.len() - 1]);
@@ -102,15 +95,13 @@ fn ekfac_has_the_trace_of_the_exact_matrix_and_is_closer_to_it_than_kfac() {
         for data in [fixture.train.clone(), continuation_dataset()] {
             let model = adapted_for(&fixture, &data);
             for (dense_limit, low_rank) in [(1000, 10), (0, 5)] {
-                let config = CurvatureConfig {
-                    dense_limit: Some(dense_limit),
-                    low_rank,
-                    limits: LIMITS,
-                    ..CurvatureConfig::default()
-                };
+                let config = CurvatureConfig::default()
+                    .with_dense_limit(dense_limit)
+                    .with_low_rank(low_rank)
+                    .with_limits(LIMITS);
                 let structures =
                     [CurvatureStructure::Ekfac, CurvatureStructure::Kronecker, CurvatureStructure::SiteBlock];
-                let configs = structures.map(|structure| CurvatureConfig { structure, ..config.clone() });
+                let configs = structures.map(|structure| config.clone().with_structure(structure));
                 let fits = fit_curvatures(&model, &data, &configs, &Control::silent()).unwrap();
                 let CurvatureSums::Diagonal(corrected) = &fits[0].sums else { panic!("EKFAC is a diagonal") };
                 let CurvatureSums::Joint(exact) = &fits[2].sums else { panic!("blocks are joint") };

@@ -38,7 +38,7 @@ const LIMITS: BatchLimits = BatchLimits { max_items: 15, max_tokens: 100_000 };
 const ALGEBRA: f64 = 1e-8;
 
 fn config(structure: CurvatureStructure) -> CurvatureConfig {
-    CurvatureConfig { limits: LIMITS, ..CurvatureConfig::with_structure(structure) }
+    CurvatureConfig::new(structure).with_limits(LIMITS)
 }
 
 fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, structure: CurvatureStructure) -> Curvature {
@@ -46,7 +46,7 @@ fn fit<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, structu
 }
 
 fn fixed(lambda: f64) -> LaplaceConfig {
-    LaplaceConfig { prior_precision: Some(PriorPrecision::new(lambda).unwrap()), ..LaplaceConfig::default() }
+    LaplaceConfig::default().with_prior_precision(PriorPrecision::new(lambda).unwrap())
 }
 
 /// The fixture's model in f64 with its adapter, asked in the form of `data`.

@@ -44,18 +44,14 @@ fn merged_shards_give_the_posterior_of_all_data() {
                 if structure == CurvatureStructure::Full && fixture.name != FIXTURES[0] {
                     continue;
                 }
-                let whole = CurvatureConfig { fisher, ..config(structure) };
-                let small = CurvatureConfig { limits: BatchLimits { max_items: 3, max_tokens: 1000 }, ..whole.clone() };
+                let whole = config(structure).with_fisher(fisher);
+                let small = whole.clone().with_limits(BatchLimits { max_items: 3, max_tokens: 1000 });
                 let all = fit(&model, &data, &whole);
                 let merged = match structure {
                     // shards of EKFAC share the bases of their merged factors
                     CurvatureStructure::Ekfac => {
                         let factors = |data: &EncodedDataset| {
-                            fit(
-                                &model,
-                                data,
-                                &CurvatureConfig { structure: CurvatureStructure::Kronecker, ..small.clone() },
-                            )
+                            fit(&model, data, &small.clone().with_structure(CurvatureStructure::Kronecker))
                         };
                         let bases = shards(&data).iter().map(factors).reduce(|a, b| a.merge(b).unwrap()).unwrap();
                         let second = |data| correct_eigenvalues(&model, data, &bases, &Control::silent()).unwrap();
@@ -80,7 +76,7 @@ fn merged_shards_give_the_posterior_of_all_data() {
 #[test]
 fn low_rank_sums_merge_within_the_discarded_trace() {
     for (fixture, model) in cases("low rank merging") {
-        let cut = CurvatureConfig { dense_limit: Some(0), low_rank: 4, ..config(CurvatureStructure::Kronecker) };
+        let cut = config(CurvatureStructure::Kronecker).with_dense_limit(0).with_low_rank(4);
         let whole = fit(&model, &fixture.train, &config(CurvatureStructure::Kronecker));
         let merged = shards(&fixture.train).into_iter().map(|shard| fit(&model, &shard, &cut));
         let merged = merged.reduce(|a, b| a.merge(b).unwrap()).unwrap();
@@ -105,11 +101,11 @@ fn sums_with_other_settings_refuse_to_merge_and_name_the_difference() {
         let base = config(CurvatureStructure::Kronecker);
         let others = [
             ("structure", config(CurvatureStructure::Diagonal)),
-            ("subset", CurvatureConfig { subset: AdapterSubset::OnlyA, ..base.clone() }),
-            ("fisher", CurvatureConfig { fisher: FisherKind::Empirical, ..base.clone() }),
-            ("treatment", CurvatureConfig { treatment: TokenTreatment::Last, ..base.clone() }),
-            ("likelihood", CurvatureConfig { likelihood: Gaussian { noise_variance: 1.0 }.into(), ..base.clone() }),
-            ("low_rank", CurvatureConfig { low_rank: 3, ..base.clone() }),
+            ("subset", base.clone().with_subset(AdapterSubset::OnlyA)),
+            ("fisher", base.clone().with_fisher(FisherKind::Empirical)),
+            ("treatment", base.clone().with_treatment(TokenTreatment::Last)),
+            ("likelihood", base.clone().with_likelihood(Gaussian { noise_variance: 1.0 })),
+            ("low_rank", base.clone().with_low_rank(3)),
         ];
         let own = fit(&model, &fixture.train, &base);
         for (name, other) in others {
@@ -134,7 +130,7 @@ fn the_estimate_is_what_the_sums_take_and_a_plan_above_the_limit_is_refused() {
                 fixture.name,
                 cost.bytes
             );
-            let tight = CurvatureConfig { memory_limit: Some(cost.bytes - 1), ..config };
+            let tight = config.with_memory_limit(cost.bytes - 1);
             let error = fit_curvature(&model, &fixture.train, &tight, &Control::silent()).unwrap_err().to_string();
             for number in [cost.bytes, cost.bytes - 1] {
                 assert!(error.contains(&number.to_string()), "{error}");

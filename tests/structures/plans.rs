@@ -32,7 +32,7 @@ const PROJECTION: RandomProjection = RandomProjection { width: 200, seed: 4 };
 /// The settings of a plan that has no name, with a projection where it needs one.
 fn of(plan: Plan) -> CurvatureConfig {
     let projection = (plan.coordinates == CoordinateKind::Sketch).then_some(PROJECTION);
-    CurvatureConfig { projection, ..config(CurvatureStructure::Custom(plan)) }
+    config(CurvatureStructure::Custom(plan)).with_projection(projection)
 }
 
 fn fit(model: &PromptClassifier, data: &EncodedDataset, config: &CurvatureConfig) -> Curvature {
@@ -48,7 +48,7 @@ fn diagonal(curvature: &Curvature) -> Array1<f64> {
 #[test]
 fn uncoupled_plans_are_the_diagonal_of_the_coupled_ones_in_their_coordinates() {
     for (fixture, model) in cases("plans") {
-        let sketched = CurvatureConfig { projection: Some(PROJECTION), ..config(CurvatureStructure::FunctionSpace) };
+        let sketched = config(CurvatureStructure::FunctionSpace).with_projection(PROJECTION);
         for (plan, coupled) in [(SKETCHED_DIAGONAL, sketched), (CORE_DIAGONAL, config(CurvatureStructure::Core))] {
             let expected = full_matrix(&fit(&model, &fixture.train, &coupled)).diag().to_owned();
             let error = relative_error(&diagonal(&fit(&model, &fixture.train, &of(plan))), &expected);
@@ -60,7 +60,7 @@ fn uncoupled_plans_are_the_diagonal_of_the_coupled_ones_in_their_coordinates() {
 #[test]
 fn plans_within_a_site_are_the_blocks_of_those_that_couple_all() {
     for (fixture, model) in cases("blocks of plans").take(1) {
-        let sketched = CurvatureConfig { projection: Some(PROJECTION), ..config(CurvatureStructure::FunctionSpace) };
+        let sketched = config(CurvatureStructure::FunctionSpace).with_projection(PROJECTION);
         let whole = full_matrix(&fit(&model, &fixture.train, &sketched));
         let CurvatureSums::Joint(blocks) = fit(&model, &fixture.train, &of(SKETCHED_BLOCK)).sums else {
             panic!("coupled sums were asked for")
@@ -125,7 +125,7 @@ fn plans_without_meaning_are_refused() {
     let plain = |plan| config(CurvatureStructure::Custom(plan));
     let coupled = Plan::of_jacobians(CoordinateKind::Kronecker, Coupling::Site(Held::Smaller));
     let factors = Plan { source: Source::Factors, ..CORE_DIAGONAL };
-    let projected = CurvatureConfig { projection: Some(PROJECTION), ..plain(CORE_DIAGONAL) };
+    let projected = plain(CORE_DIAGONAL).with_projection(PROJECTION);
     for (config, expected) in [
         (plain(coupled), ["Kronecker coordinates, coupled within a site", "not coupled"]),
         (plain(factors), ["factors in cores, uncoupled", "Kronecker coordinates"]),

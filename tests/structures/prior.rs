@@ -3,7 +3,7 @@
 use super::{LIMITS, adapted_for, cases, config, fit, fixed};
 use crate::support::{continuation_dataset, device, relative_error};
 use bayes_lora::belief::{LinkApprox, LogitGauge};
-use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::curvature::{AdapterSubset, CurvatureStructure, fit_curvature};
 use bayes_lora::likelihood::Gaussian;
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter, write_adapter};
@@ -33,7 +33,7 @@ fn no_neighbour_of_any_group_has_more_evidence() {
             let curvature = fit(&model, &fixture.train, structure);
             let mut last = f64::NEG_INFINITY;
             for prior_grouping in GROUPINGS {
-                let config = LaplaceConfig { prior_grouping, ..LaplaceConfig::default() };
+                let config = LaplaceConfig::default().with_prior_grouping(prior_grouping);
                 let laplace = Laplace::new(&model, &curvature, &config).unwrap();
                 let evidence = |p: &PriorPrecisions| laplace.log_marginal_likelihood(p).unwrap();
                 let best = evidence(laplace.prior_precisions());
@@ -64,7 +64,7 @@ fn coupled_structures_refuse_grouped_priors_and_cores_have_neither_a_nor_b() {
             (CurvatureStructure::Core, PriorGrouping::PerMatrix, "a core has no"),
         ] {
             let curvature = fit(&model, &fixture.train, structure);
-            let config = LaplaceConfig { prior_grouping: grouping, ..fixed(1.0) };
+            let config = fixed(1.0).with_prior_grouping(grouping);
             let error = Laplace::new(&model, &curvature, &config).unwrap_err().to_string();
             assert!(error.contains(word), "{structure}: {error}");
         }
@@ -76,7 +76,7 @@ fn the_number_of_precisions_must_be_that_of_the_groups() {
     for (fixture, model) in cases("counts").take(1) {
         let curvature =
             fit_curvature(&model, &fixture.train, &config(CurvatureStructure::Kronecker), &Control::silent()).unwrap();
-        let config = LaplaceConfig { prior_grouping: PriorGrouping::PerMatrix, ..fixed(1.0) };
+        let config = fixed(1.0).with_prior_grouping(PriorGrouping::PerMatrix);
         let laplace = Laplace::new(&model, &curvature, &config).unwrap();
         let three = PriorPrecisions::new(vec![PriorPrecision::new(1.0).unwrap(); 3]).unwrap();
         let error = laplace.with_prior_precisions(three).unwrap_err().to_string();
@@ -119,7 +119,7 @@ fn no_prior_on_a_grid_beats_the_one_tuned_on_held_out_items() {
         let data = &fixture.train;
         let link = LinkApprox::PairwiseProbit;
         for prior_grouping in [PriorGrouping::Scalar, PriorGrouping::PerMatrix] {
-            let config = LaplaceConfig { prior_grouping, ..LaplaceConfig::default() };
+            let config = LaplaceConfig::default().with_prior_grouping(prior_grouping);
             let laplace = Laplace::new(&model, &fit(&model, data, CurvatureStructure::Kronecker), &config).unwrap();
             let held_out = HeldOut::new(&model, &laplace, data, &LIMITS, &Control::silent()).unwrap();
             let tuned = held_out.tune(laplace.prior_precisions(), link).unwrap();
@@ -148,7 +148,7 @@ fn the_laplace_interval_of_log_lambda_covers_the_truth() {
     let mut covered = 0;
     for seed in 0..20 {
         let (n, d, c, rank, lambda, noise_variance) = (60, 8, 3, 4, 3.0f64, 0.05);
-        let base = MlpConfig { seed, ..MlpConfig::new([d, c]) }.init(&device()).unwrap();
+        let base = MlpConfig::new([d, c]).with_seed(seed).init(&device()).unwrap();
         let model = attach(base, &LoraConfig::new(rank), seed).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(100 + seed);
         let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
@@ -180,14 +180,12 @@ fn the_laplace_interval_of_log_lambda_covers_the_truth() {
         // the library's posterior over B alone at that mode has this very spectrum and optimum
         weights.insert(Site { module: "layers.0".into(), matrix: LoraMatrix::B }, mode(log.exp()));
         let model = write_adapter(model, &weights).unwrap();
-        let curvature = CurvatureConfig {
-            subset: AdapterSubset::OnlyB,
-            likelihood: Gaussian { noise_variance }.into(),
-            ..config(CurvatureStructure::Full)
-        };
+        let curvature = config(CurvatureStructure::Full)
+            .with_subset(AdapterSubset::OnlyB)
+            .with_likelihood(Gaussian { noise_variance });
         let data = Points::new(features, vec![0; n]).unwrap();
         let curvature = fit_curvature(&model, &data, &curvature, &Control::silent()).unwrap();
-        let zero = LaplaceConfig { prior_mean: PriorMean::Zero, ..LaplaceConfig::default() };
+        let zero = LaplaceConfig::default().with_prior_mean(PriorMean::Zero);
         let laplace = Laplace::new(&model, &curvature, &zero).unwrap();
         let found = laplace.prior_precisions().of(0).value().ln();
         assert!((found - log).abs() < 1e-3, "{found} against {log}"); // the network runs in f32

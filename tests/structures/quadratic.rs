@@ -2,12 +2,12 @@
 
 use super::{ALGEBRA, LIMITS, cases, config, fit, fixed};
 use crate::support::{device, f64_or_skip};
-use bayes_lora::curvature::{AdapterSubset, CoreSpace, CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::curvature::{AdapterSubset, CoreSpace, CurvatureStructure, fit_curvature};
 use bayes_lora::likelihood::{Categorical, Gaussian};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, attach, read_adapter, start_at, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
+use bayes_lora::posterior::{Laplace, log_likelihood_gradient};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::{LoraMatrix, Site};
@@ -30,7 +30,7 @@ const B: fn() -> Site = || Site { module: "layers.0".into(), matrix: LoraMatrix:
 impl Regression {
     fn new() -> Self {
         let (n, d, c, noise_variance) = (40, 6, 3, 0.2);
-        let base = MlpConfig { seed: 3, dtype: DType::F64, ..MlpConfig::new([d, c]) }.init(&device()).unwrap();
+        let base = MlpConfig::new([d, c]).with_seed(3).with_dtype(DType::F64).init(&device()).unwrap();
         let base = attach(base, &LoraConfig::new(4), 5).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let features = Array2::from_shape_fn((n, d), |_| rng.random_range(-1.0..1.0));
@@ -52,13 +52,9 @@ impl Regression {
         let model = write_adapter(self.base.clone(), &weights).unwrap();
         let likelihood = Gaussian { noise_variance: self.noise_variance };
         let gradient = log_likelihood_gradient(&model, &self.data, &likelihood, &LIMITS, &Control::silent()).unwrap();
-        let curvature = CurvatureConfig {
-            subset: AdapterSubset::OnlyB,
-            likelihood: likelihood.into(),
-            ..config(CurvatureStructure::Full)
-        };
+        let curvature = config(CurvatureStructure::Full).with_subset(AdapterSubset::OnlyB).with_likelihood(likelihood);
         let curvature = fit_curvature(&model, &self.data, &curvature, &Control::silent()).unwrap();
-        let zero = LaplaceConfig { prior_mean: PriorMean::Zero, ..fixed(1.0) };
+        let zero = fixed(1.0).with_prior_mean(PriorMean::Zero);
         Laplace::new(&model, &curvature, &zero).unwrap().with_gradient(&gradient).unwrap()
     }
 
@@ -107,7 +103,7 @@ fn a_core_whose_prior_is_centred_at_another_adapter_has_its_exact_evidence() {
         return;
     }
     let (n, d, c, noise_variance) = (20, 6, 4, 0.2);
-    let base = MlpConfig { seed: 3, dtype: DType::F64, ..MlpConfig::new([d, c]) }.init(&device()).unwrap();
+    let base = MlpConfig::new([d, c]).with_seed(3).with_dtype(DType::F64).init(&device()).unwrap();
     let base = attach(base, &LoraConfig::new(2), 5).unwrap();
     let scale = base.linears()[0].adapter.as_ref().unwrap().scale;
     let mut rng = ChaCha8Rng::seed_from_u64(13);
@@ -129,10 +125,10 @@ fn a_core_whose_prior_is_centred_at_another_adapter_has_its_exact_evidence() {
     let within = left.dot(&(trained[&B()].dot(&trained[&a]) - &product)).dot(&right);
 
     let likelihood = Gaussian { noise_variance };
-    let config = CurvatureConfig { likelihood: likelihood.into(), ..config(CurvatureStructure::Core) };
+    let config = config(CurvatureStructure::Core).with_likelihood(likelihood);
     let curvature = fit_curvature(&model, &data, &config, &Control::silent()).unwrap();
     let gradient = log_likelihood_gradient(&model, &data, &likelihood, &LIMITS, &Control::silent()).unwrap();
-    let initial = LaplaceConfig { prior_mean: PriorMean::Initial, ..fixed(1.0) };
+    let initial = fixed(1.0).with_prior_mean(PriorMean::Initial);
     let laplace = Laplace::new(&model, &curvature, &initial).unwrap();
     let scatter = laplace.groups()[0].scatter;
     assert!((scatter / within.mapv(|v| v * v).sum() - 1.0).abs() < ALGEBRA, "{scatter}");
@@ -187,7 +183,7 @@ fn a_newton_step_gains_what_stationarity_foretells() {
         for structure in [CurvatureStructure::FunctionSpace, CurvatureStructure::Core] {
             // a strong prior leaves a step so small that the quadratic model holds
             let lambda = 1e5;
-            let config = LaplaceConfig { prior_mean: PriorMean::Zero, ..fixed(lambda) };
+            let config = fixed(lambda).with_prior_mean(PriorMean::Zero);
             let laplace = Laplace::new(&model, &fit(&model, &fixture.train, structure), &config).unwrap();
             let found = laplace.stationarity(&gradient).unwrap();
             // with λ far above the curvature: gain = ½‖∇ log joint‖²/λ

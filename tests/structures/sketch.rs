@@ -7,7 +7,7 @@ use bayes_lora::posterior::Laplace;
 use bayes_lora::progress::Control;
 
 fn sketched(width: usize, seed: u64) -> CurvatureConfig {
-    CurvatureConfig { projection: Some(RandomProjection { width, seed }), ..config(CurvatureStructure::FunctionSpace) }
+    config(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width, seed })
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn shards_in_the_same_projection_merge_and_others_are_refused() {
         assert!(relative_error(&of(merged), &of(whole)) < ALGEBRA);
         let error = part(0, &sketched(300, 1)).merge(part(1, &sketched(300, 2))).unwrap_err().to_string();
         assert!(error.contains("projection") && error.contains("seed: 1") && error.contains("seed: 2"), "{error}");
-        for wrong in [sketched(0, 1), CurvatureConfig { structure: CurvatureStructure::Full, ..sketched(9, 1) }] {
+        for wrong in [sketched(0, 1), sketched(9, 1).with_structure(CurvatureStructure::Full)] {
             let error = fit_curvature(&model, &fixture.train, &wrong, &Control::silent()).unwrap_err().to_string();
             assert!(error.contains("projection"), "{error}");
         }

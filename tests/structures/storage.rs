@@ -24,17 +24,14 @@ fn fit(model: &PromptClassifier, data: &EncodedDataset, config: &CurvatureConfig
 fn what_is_loaded_equals_what_was_saved() {
     let fixture = Fixture::load(FIXTURES[0]);
     let dir = tempfile::tempdir().unwrap();
-    let cut = |structure| CurvatureConfig { dense_limit: Some(0), low_rank: 3, ..config(structure) };
+    let cut = |structure| config(structure).with_dense_limit(0).with_low_rank(3);
     // 0.1 + 0.2 has digits that a careless reader of numbers loses
-    let gaussian = Gaussian { noise_variance: 0.1 + 0.2 }.into();
+    let gaussian = Gaussian { noise_variance: 0.1 + 0.2 };
     let configs = CurvatureStructure::ALL.map(config).into_iter().chain([
         cut(CurvatureStructure::Kronecker),
         cut(CurvatureStructure::Ekfac),
-        CurvatureConfig { likelihood: gaussian, ..config(CurvatureStructure::Kronecker) },
-        CurvatureConfig {
-            projection: Some(RandomProjection { width: 100, seed: 3 }),
-            ..config(CurvatureStructure::FunctionSpace)
-        },
+        config(CurvatureStructure::Kronecker).with_likelihood(gaussian),
+        config(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width: 100, seed: 3 }),
     ]);
     let configs: Vec<CurvatureConfig> = configs.collect();
     for dtype in [DType::F32, DType::F64].into_iter().filter(|dtype| *dtype == DType::F32 || has_f64()) {
@@ -158,10 +155,7 @@ fn a_random_projection_to_nothing_is_refused() {
     let fixture = Fixture::load(FIXTURES[0]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sums.safetensors");
-    let sketched = CurvatureConfig {
-        projection: Some(RandomProjection { width: 1, seed: 3 }),
-        ..config(CurvatureStructure::FunctionSpace)
-    };
+    let sketched = config(CurvatureStructure::FunctionSpace).with_projection(RandomProjection { width: 1, seed: 3 });
     fit(&fixture.model(DType::F32), &fixture.train, &sketched).save(&path).unwrap();
     let mut parts = Parts::read(&path);
     parts.replace("\"Sketch\":{\"width\":1", "\"Sketch\":{\"width\":0");

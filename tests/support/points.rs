@@ -40,7 +40,7 @@ pub fn adapted(dropout: f64) -> Mlp {
 }
 
 pub fn quick(epochs: usize) -> TrainerConfig {
-    TrainerConfig { epochs, learning_rate: 0.01, limits: LIMITS, ..TrainerConfig::default() }
+    TrainerConfig::default().with_epochs(epochs).with_learning_rate(0.01).with_limits(LIMITS)
 }
 
 pub fn train<M: Classifier, D: Dataset<Input = M::Input>>(

@@ -1,0 +1,165 @@
+//! One idiom of configuration: a setter for every field, shared settings given once, and no order of the calls that matters.
+
+mod support;
+
+use bayes_lora::bayes_lora::BayesLoraConfig;
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
+use bayes_lora::data::BatchLimits;
+use bayes_lora::error::Error;
+use bayes_lora::likelihood::{Categorical, Gaussian, SharedLikelihood};
+use bayes_lora::lora::{LoraConfig, read_adapter};
+use bayes_lora::methods::Recipe;
+use bayes_lora::posterior::LaplaceConfig;
+use bayes_lora::predict::Predictive;
+use bayes_lora::prior::PriorGrouping;
+use bayes_lora::train::TrainerConfig;
+use support::points::{LIMITS, blobs, mlp, quick};
+
+type Setter = Box<dyn Fn(BayesLoraConfig) -> BayesLoraConfig>;
+
+const SMALL: BatchLimits = BatchLimits { max_items: 3, max_tokens: 100 };
+
+/// All setters of a whole, with these parts.
+fn setters(trainer: TrainerConfig, curvature: CurvatureConfig, likelihood: SharedLikelihood) -> [Setter; 8] {
+    [
+        Box::new(|c| c.with_lora(LoraConfig::new(2).with_dropout(0.2))),
+        Box::new(move |c| c.with_trainer(trainer.clone())),
+        Box::new(move |c| c.with_curvature(curvature.clone())),
+        Box::new(|c| c.with_laplace(LaplaceConfig::default().with_prior_grouping(PriorGrouping::PerMatrix))),
+        Box::new(|c| c.with_predictive(Predictive::Sampled { n_samples: 5, seed: 1 })),
+        Box::new(move |c| c.with_likelihood(likelihood.clone())),
+        Box::new(|c| c.with_limits(SMALL)),
+        Box::new(|c| c.with_seed(5)),
+    ]
+}
+
+fn apply(setters: &[Setter], order: &[usize]) -> BayesLoraConfig {
+    order.iter().fold(BayesLoraConfig::new(LoraConfig::new(1)), |config, &k| setters[k](config))
+}
+
+/// Calls `f` with every order of the first `n` of `order`.
+fn orders(order: &mut [usize], n: usize, f: &mut impl FnMut(&[usize])) {
+    if n <= 1 {
+        return f(order);
+    }
+    for k in 0..n {
+        order.swap(k, n - 1);
+        orders(order, n - 1, f);
+        order.swap(k, n - 1);
+    }
+}
+
+#[test]
+fn no_order_of_the_setters_changes_what_they_resolve_to() {
+    let gaussian = || SharedLikelihood::from(Gaussian { noise_variance: 0.5 });
+    let silent = (quick(2), CurvatureConfig::new(CurvatureStructure::Diagonal));
+    let spoken = (
+        quick(2).with_seed(9).with_likelihood(Categorical),
+        CurvatureConfig::default().with_limits(LIMITS).with_likelihood(Categorical),
+    );
+    for (trainer, curvature) in [silent, spoken] {
+        let setters = setters(trainer, curvature, gaussian());
+        let mut order: Vec<usize> = (0..setters.len()).collect();
+        let first = apply(&setters, &order).resolved();
+        let mut count = 0;
+        orders(&mut order, setters.len(), &mut |order| {
+            assert_eq!(apply(&setters, order).resolved(), first, "{order:?}");
+            count += 1;
+        });
+        assert_eq!(count, 40_320);
+    }
+}
+
+#[test]
+fn no_order_of_the_setters_changes_a_bit_of_the_fit() {
+    // a structure that the grouping by matrix fits, and dropout, so that the seed has a part in the training
+    let setters = setters(quick(2), CurvatureConfig::new(CurvatureStructure::Diagonal), Categorical.into());
+    let data = blobs(20, 1);
+    let fit = |order: &[usize]| {
+        let fitted = apply(&setters, order).init().unwrap().fit(mlp(), &data).unwrap();
+        let answer = fitted.predict_calibrated(&data).unwrap();
+        (read_adapter(&fitted.model).unwrap(), fitted.laplace.prior_precisions().clone(), fitted.limits, answer)
+    };
+    let n = setters.len();
+    let first = fit(&(0..n).collect::<Vec<_>>());
+    // every setter is the last one once, after the others forwards and backwards
+    for last in 0..n {
+        let mut order: Vec<usize> = (0..n).filter(|&k| k != last).chain([last]).collect();
+        assert_eq!(fit(&order), first, "{order:?}");
+        order[..n - 1].reverse();
+        assert_eq!(fit(&order), first, "{order:?}");
+    }
+    let other = apply(&setters, &(0..n).collect::<Vec<_>>()).with_seed(6).init().unwrap().fit(mlp(), &data).unwrap();
+    assert_ne!(read_adapter(&other.model).unwrap(), first.0);
+}
+
+#[test]
+fn parts_take_seed_likelihood_and_batches_of_the_whole_unless_they_set_their_own() {
+    let gaussian = SharedLikelihood::from(Gaussian { noise_variance: 0.5 });
+    let whole = || {
+        let config = BayesLoraConfig::new(LoraConfig::new(1));
+        config.with_seed(5).with_limits(SMALL).with_likelihood(gaussian.clone())
+    };
+    let BayesLoraConfig { trainer, curvature, .. } = whole().resolved();
+    assert_eq!((trainer.seed_or_default(), curvature.limits_or_default()), (5, SMALL));
+    assert_eq!(
+        (trainer.likelihood_or_default(), curvature.likelihood_or_default()),
+        (gaussian.clone(), gaussian.clone())
+    );
+    // the size of a step's batches changes the result, and is the trainer's alone
+    assert_eq!(trainer.limits, TrainerConfig::default().limits);
+
+    let trainer = TrainerConfig::default().with_seed(0).with_likelihood(Categorical);
+    let curvature = CurvatureConfig::default().with_limits(LIMITS);
+    let own = whole().with_trainer(trainer.clone()).with_curvature(curvature).resolved();
+    assert_eq!((&own.trainer, own.curvature.limits_or_default()), (&trainer, LIMITS));
+    assert_eq!(own.curvature.likelihood_or_default(), gaussian);
+    // a posterior around the optimum of another likelihood is refused
+    let error = own.init().unwrap().fit(mlp(), &blobs(8, 1)).err().unwrap().into_reason();
+    assert!(matches!(&error, Error::Incompatible(text) if text.contains("with_likelihood")), "{error}");
+}
+
+#[test]
+fn what_is_unset_and_its_default_set_by_hand_are_recognised_as_one() {
+    let trainer = |c: TrainerConfig| c.identity();
+    let usual = trainer(TrainerConfig::default());
+    assert_eq!(trainer(TrainerConfig::default().with_seed(0).with_likelihood(Categorical)), usual);
+    assert!(usual.difference(&trainer(TrainerConfig::default().with_seed(7))).unwrap().contains("seed"));
+    let gaussian = || Gaussian { noise_variance: 0.5 };
+    assert!(usual.difference(&trainer(TrainerConfig::default().with_likelihood(gaussian()))).is_some());
+    let curvature = CurvatureConfig::default().identity();
+    assert_eq!(CurvatureConfig::default().with_likelihood(Categorical).with_limits(SMALL).identity(), curvature);
+    assert!(curvature.difference(&CurvatureConfig::default().with_likelihood(gaussian()).identity()).is_some());
+    // the seed of an adapter is the context's, and no part of its recipe
+    let recipe = |seed| Recipe::new(LoraConfig::new(1)).with_trainer(TrainerConfig::default().with_seed(seed));
+    assert_eq!(recipe(7).identity().unwrap(), Recipe::new(LoraConfig::new(1)).identity().unwrap());
+}
+
+#[test]
+fn every_field_of_every_configuration_has_a_setter() {
+    let sources = [
+        include_str!("../src/bayes_lora.rs"),
+        include_str!("../src/compare/options.rs"),
+        include_str!("../src/curvature/config.rs"),
+        include_str!("../src/hub/options.rs"),
+        include_str!("../src/lora/config.rs"),
+        include_str!("../src/methods/method.rs"),
+        include_str!("../src/metrics/scores.rs"),
+        include_str!("../src/models/mlp.rs"),
+        include_str!("../src/posterior/config.rs"),
+        include_str!("../src/train/config.rs"),
+    ];
+    let mut fields = 0;
+    for source in sources {
+        let (_, rest) = source.split_once("#[non_exhaustive]\npub struct ").expect("a configuration");
+        let (body, _) = rest.split_once("\n}\n").unwrap();
+        let (name, body) = body.split_once(" {\n").unwrap();
+        for field in body.lines().filter_map(|line| line.strip_prefix("    pub ")?.split(':').next()) {
+            fields += 1;
+            let has = ["(", "<"].iter().any(|end| source.contains(&format!("with_{field}{end}")));
+            assert!(has, "{name} has no `with_{field}`");
+        }
+        assert!(source.contains("pub fn validate(&self) -> Result<()>"), "{name} has no `validate`");
+    }
+    assert!(fields > 70, "{fields}"); // all were read
+}
