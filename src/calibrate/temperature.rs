@@ -1,9 +1,9 @@
 //! Rescales all logits by one number, fitted to held-out labels.
 
+use super::held_out::{checked_logits, checked_targets, one_hot};
+use super::log_probabilities::log_probabilities;
+use super::temperature_search::{Objective, Outcome};
 use crate::belief::softmax;
-use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
-use crate::calibrate::log_probabilities::log_probabilities;
-use crate::calibrate::temperature_search::{Objective, Outcome};
 use crate::error::{Error, Result};
 use crate::search::{Search, SearchEnd};
 use ndarray::{Array2, ArrayView2};

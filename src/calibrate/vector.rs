@@ -1,8 +1,8 @@
 //! Gives every class its own weight and bias, fitted to held-out labels.
 
+use super::held_out::{checked_logits, checked_targets, one_hot};
+use super::vector_newton::{Objective, identity};
 use crate::belief::{LogitBelief, LogitGauge};
-use crate::calibrate::held_out::{checked_logits, checked_targets, one_hot};
-use crate::calibrate::vector_newton::{Objective, identity};
 use crate::error::{Error, Result, check_finite};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};

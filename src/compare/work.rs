@@ -190,10 +190,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
 
     /// Keeps the cell on disk, where there is one that takes it.
     fn keep(&self, cell: Cell) -> Cell {
-        if let Some(store) = self.store {
-            if let Err(reason) = store.keep(&cell) {
-                self.control.count_save_failure(&reason);
-            }
+        if let Some(Err(reason)) = self.store.map(|store| store.keep(&cell)) {
+            self.control.count_save_failure(&reason);
         }
         cell
     }

@@ -21,10 +21,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::encoding::{AnswerForm, Encoding, Normalization};
-use crate::data::prompt::PromptTemplate;
-use crate::data::tokens::Tokenizer;
-use crate::data::truncate::Truncation;
+use super::encoding::{AnswerForm, Encoding, Normalization};
+use super::prompt::PromptTemplate;
+use super::tokens::Tokenizer;
+use super::truncate::Truncation;
 
 /// All that the ids of a question depend on besides its own text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

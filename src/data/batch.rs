@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::data::encoded::{EncodedDataset, EncodedItem};
+use super::encoded::{EncodedDataset, EncodedItem};
 use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
 

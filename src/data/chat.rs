@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hf_chat_template::{ChatTemplate, FixedClock, Message, TokenField, TokenizerConfig};
 
-use crate::data::special::SpecialTokens;
+use super::special::SpecialTokens;
 use crate::error::{Error, Result};
 
 /// The date that templates see, in seconds since 1970: 26 July 2024, which Llama 3.1's template has as its default.

@@ -1,6 +1,6 @@
 //! Finds the one token that each class adds after a prompt.
 
-use crate::data::tokens::Tokenizer;
+use super::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 impl Tokenizer {

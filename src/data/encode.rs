@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use crate::data::asked::Asked;
-use crate::data::classes::common_prefix;
-use crate::data::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
-use crate::data::encoding::{AnswerForm, Encoding, Normalization};
-use crate::data::task::{Item, Task};
-use crate::data::tokens::{SpannedTokens, Tokenizer};
-use crate::data::truncate::{cut, droppable};
-use crate::data::wording::{PromptWriter, Wording};
+use super::asked::Asked;
+use super::classes::common_prefix;
+use super::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
+use super::encoding::{AnswerForm, Encoding, Normalization};
+use super::task::{Item, Task};
+use super::tokens::{SpannedTokens, Tokenizer};
+use super::truncate::{cut, droppable};
+use super::wording::{PromptWriter, Wording};
 use crate::error::{Error, Result};
 
 impl Encoding {

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::asked::Asked;
-use crate::data::tokens::Tokenizer;
+use super::asked::Asked;
+use super::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 /// One sequence for the model.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::prompt::PromptTemplate;
-use crate::data::truncate::Truncation;
+use super::prompt::PromptTemplate;
+use super::truncate::Truncation;
 use crate::error::{Error, Result};
 
 /// By what a continuation's log-likelihood is divided.

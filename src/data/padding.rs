@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::encoded::EncodedItem;
+use super::encoded::EncodedItem;
 use crate::error::{Error, Result};
 
 /// Where pads go. The side never changes a result.

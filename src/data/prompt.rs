@@ -3,7 +3,7 @@
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
-use crate::data::task::Item;
+use super::task::Item;
 use crate::error::{Error, Result};
 
 /// The most instructions that rendering one template may take.

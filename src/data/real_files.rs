@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::encoded::ResolvedAnswers;
-use crate::data::encoding::{AnswerForm, Encoding, Normalization};
-use crate::data::prompt::PromptTemplate;
-use crate::data::routing::read_areas;
-use crate::data::task::Task;
-use crate::data::tokens::Tokenizer;
-use crate::data::truncate::Truncation;
+use super::encoded::ResolvedAnswers;
+use super::encoding::{AnswerForm, Encoding, Normalization};
+use super::prompt::PromptTemplate;
+use super::routing::read_areas;
+use super::task::Task;
+use super::tokens::Tokenizer;
+use super::truncate::Truncation;
 
 /// The file below the shared folder, or a line that says what is skipped.
 fn shared(file: &str) -> Option<PathBuf> {

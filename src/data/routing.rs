@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::data::jsonl;
-use crate::data::task::{Item, Task};
+use super::jsonl;
+use super::task::{Item, Task};
 use crate::error::{Error, Result};
 use crate::file_kind::parse_json;
 

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::data::jsonl;
+use super::jsonl;
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 

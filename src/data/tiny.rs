@@ -1,6 +1,6 @@
 //! Tokenizers small enough to read, for this folder's tests.
 
-use crate::data::tokens::Tokenizer;
+use super::tokens::Tokenizer;
 
 /// Whole words; punctuation stands alone.
 pub(crate) fn words_json() -> String {

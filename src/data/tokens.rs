@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::data::chat::ChatFormat;
-use crate::data::jsonl::read_capped;
-use crate::data::special::SpecialTokens;
+use super::chat::ChatFormat;
+use super::jsonl::read_capped;
+use super::special::SpecialTokens;
 use crate::error::{Error, Result};
 use crate::file_kind::mistaken;
 use crate::hash::fnv1a;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::tokens::SpannedTokens;
+use super::tokens::SpannedTokens;
 use crate::error::{Error, Result};
 
 /// What to do with a prompt that is longer than the context.

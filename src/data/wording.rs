@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::data::prompt::{CompiledPrompt, PromptTemplate};
-use crate::data::task::Item;
-use crate::data::tokens::Tokenizer;
+use super::prompt::{CompiledPrompt, PromptTemplate};
+use super::task::Item;
+use super::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 /// A character of Unicode's private use area that stands for the user's message in a chat template.

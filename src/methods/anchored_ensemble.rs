@@ -44,7 +44,7 @@ impl AnchoredEnsemble {
         let sd = self.prior_precision.value().sqrt().recip();
         let mut anchor = prior_centre(start, self.prior_mean)?;
         for (site, w) in &mut anchor {
-            let noise = normals(&mut generator(seed, Purpose::Anchor, place(&*site), 0), w.dim());
+            let noise = normals(&mut generator(seed, Purpose::Anchor, place(site), 0), w.dim());
             w.scaled_add(sd, &noise);
         }
         Ok(anchor)

@@ -1,7 +1,7 @@
 //! Counts how often the top class is the label.
 
+use super::predictions::Predictions;
 use crate::error::Result;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 
 /// Share of the items whose most probable class is the label.

@@ -1,8 +1,8 @@
 //! Measures how well one score separates two sets of items, such as foreign from familiar ones.
 
+use super::bootstrap::{BayesianBootstrap, equal_weights};
+use super::interval::Estimate;
 use crate::error::{Error, Result, check_finite};
-use crate::metrics::bootstrap::{BayesianBootstrap, equal_weights};
-use crate::metrics::interval::Estimate;
 
 /// Probability that a positive item scores above a negative one, ties counting half.
 ///

@@ -1,8 +1,8 @@
 //! Gives any statistic of weighted items a posterior: the Bayesian bootstrap.
 
+use super::interval::{Estimate, checked_tail};
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
-use crate::metrics::interval::{Estimate, checked_tail};
 use rand_distr::{Distribution, Exp1};
 use serde::{Deserialize, Serialize};
 

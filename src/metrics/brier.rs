@@ -1,7 +1,7 @@
 //! Measures the squared distance between probabilities and the truth.
 
+use super::predictions::Predictions;
 use crate::error::Result;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 
 /// Mean squared distance between the probabilities and the one-hot label, summed over the classes.

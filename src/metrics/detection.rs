@@ -2,9 +2,9 @@
 //! others set one off.
 
 use super::auroc::Ranking;
+use super::bootstrap::BayesianBootstrap;
+use super::interval::Estimate;
 use crate::error::{Error, Result};
-use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::Estimate;
 
 /// Mean precision over the thresholds, weighted by the recall that each adds.
 ///

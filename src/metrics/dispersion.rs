@@ -1,9 +1,9 @@
 //! Says whether a posterior is too wide or too narrow, by what held-out labels make of its covariance.
 
+use super::bootstrap::BayesianBootstrap;
+use super::interval::Estimate;
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::error::Result;
-use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::Estimate;
 use crate::number::significant;
 use crate::search::{Line, Search, SearchEnd};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Compares confidence with accuracy bin by bin: the expected calibration error and its relatives.
 
+use super::bootstrap::equal_weights;
+use super::predictions::Predictions;
 use crate::error::{Error, Result};
-use crate::metrics::bootstrap::equal_weights;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 
 /// Expected calibration error of the top label over equal-width bins `(lo, hi]`, L1.

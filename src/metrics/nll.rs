@@ -1,10 +1,10 @@
 //! Measures the surprise at the labels: the negative log-likelihood.
 
+use super::bootstrap::BayesianBootstrap;
+use super::interval::Estimate;
+use super::predictions::Predictions;
 use crate::belief::item_loss;
 use crate::error::Result;
-use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::Estimate;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 
 /// Mean negative log-probability of the labels, in nats.

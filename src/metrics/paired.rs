@@ -1,10 +1,10 @@
 //! Compares two methods on the same items.
 
+use super::bootstrap::{BayesianBootstrap, equal_weights};
+use super::interval::Estimate;
+use super::paired_table::{PairedTable, checked_pair};
+use super::scores::{ScoreOptions, WeightedLosses};
 use crate::error::Result;
-use crate::metrics::bootstrap::{BayesianBootstrap, equal_weights};
-use crate::metrics::interval::Estimate;
-use crate::metrics::paired_table::{PairedTable, checked_pair};
-use crate::metrics::scores::{ScoreOptions, WeightedLosses};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

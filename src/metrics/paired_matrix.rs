@@ -1,10 +1,10 @@
 //! Compares many methods on the same items, every one with every other.
 
+use super::interval::Estimate;
+use super::paired_table::PairedTable;
+use super::predictions::Predictions;
+use super::scores::{ScoreOptions, WeightedLosses};
 use crate::error::{Error, Result};
-use crate::metrics::interval::Estimate;
-use crate::metrics::paired_table::PairedTable;
-use crate::metrics::predictions::Predictions;
-use crate::metrics::scores::{ScoreOptions, WeightedLosses};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,10 @@
 //! Counts on which of the same items two methods are right, and asks which one is more accurate.
 
+use super::bootstrap::BayesianBootstrap;
+use super::interval::Estimate;
+use super::predictions::Predictions;
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
-use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::Estimate;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 use rand_distr::{Distribution, Gamma};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! Lays confidence beside accuracy, bin by bin: the data of a reliability diagram.
 
+use super::ece::{bin_of, checked_n_bins};
+use super::interval::wilson_interval;
+use super::predictions::Predictions;
 use crate::error::Result;
-use crate::metrics::ece::{bin_of, checked_n_bins};
-use crate::metrics::interval::wilson_interval;
-use crate::metrics::predictions::Predictions;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,7 @@ pub struct ReliabilityBin {
 pub struct Reliability {
     /// The bins, from low to high confidence.
     pub bins: Vec<ReliabilityBin>,
-    /// Expected calibration error of these bins, as [`ece`](crate::metrics::ece).
+    /// Expected calibration error of these bins, as [`ece`](super::ece).
     pub ece: f64,
     /// Number of items in all bins together.
     pub n_items: usize,

@@ -1,10 +1,10 @@
 //! Asks how many errors remain when only the most confident items are answered.
 
+use super::bootstrap::equal_weights;
+use super::interval::check_share;
+use super::predictions::Predictions;
+use super::ranked::{Ranked, SLACK};
 use crate::error::{Error, Result, check_finite};
-use crate::metrics::bootstrap::equal_weights;
-use crate::metrics::interval::check_share;
-use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::{Ranked, SLACK};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

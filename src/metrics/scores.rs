@@ -1,12 +1,12 @@
 //! Gathers all metrics of one set of predictions, each with its interval.
 
+use super::bootstrap::{BayesianBootstrap, weighted_sum};
+use super::ece::Binned;
+use super::interval::{Estimate, beta_interval};
+use super::predictions::Predictions;
+use super::ranked::Ranked;
+use super::{brier, nll};
 use crate::error::{Error, Result};
-use crate::metrics::bootstrap::{BayesianBootstrap, weighted_sum};
-use crate::metrics::ece::Binned;
-use crate::metrics::interval::{Estimate, beta_interval};
-use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::Ranked;
-use crate::metrics::{brier, nll};
 use crate::setters::setters;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};

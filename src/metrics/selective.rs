@@ -1,10 +1,10 @@
 //! Says how right the surest answers are and how many can be given, each with its interval.
 
+use super::bootstrap::BayesianBootstrap;
+use super::interval::{Estimate, check_share};
+use super::predictions::Predictions;
+use super::ranked::Ranked;
 use crate::error::Result;
-use crate::metrics::bootstrap::BayesianBootstrap;
-use crate::metrics::interval::{Estimate, check_share};
-use crate::metrics::predictions::Predictions;
-use crate::metrics::ranked::Ranked;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 

@@ -28,7 +28,7 @@ const WITHOUT_BURN: &str = "belief calibrate linalg metrics";
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
 const BACKENDS: &str = "flex wgpu vulkan metal webgpu cuda rocm candle tch libtorch NdArray burn_ndarray burn_flex";
 /// Folders in which some files still name their neighbours from the crate's root.
-const OTHER_DIALECT: &str = "belief calibrate curvature data lora metrics models";
+const OTHER_DIALECT: &str = "lora";
 const MAX_LINES: usize = 400;
 
 /// What is wrong, a line each.
