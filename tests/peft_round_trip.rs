@@ -458,23 +458,24 @@ fn patterns_mean_what_they_mean_in_python() {
     let file = tempfile::NamedTempFile::new().unwrap();
     python(&["patterns", "0", &n, file.path().to_str().unwrap()]);
     let cases: Vec<(String, Vec<(String, bool)>)> = serde_json::from_reader(file.reopen().unwrap()).unwrap();
-    let (mut answers, mut matches, mut unbounded) = (0, 0, 0);
+    let (mut answers, mut matches, mut unbounded, mut refused) = (0, 0, 0, 0);
     for (pattern, texts) in &cases {
         let targets = TargetModules::Pattern(pattern.clone());
         for (text, expected) in texts {
             match targets.matches(text, false) {
                 Ok(found) => assert_eq!(found, *expected, "`{pattern}` on `{text}`"),
+                Err(error) if error.to_string().contains("steps") => unbounded += 1,
                 Err(error) => {
-                    unbounded += 1;
-                    assert!(error.to_string().contains("steps"), "{error}");
+                    refused += 1;
+                    assert!(error.to_string().contains("target of repeat operator"), "`{pattern}`: {error}");
                 }
             }
             answers += 1;
             matches += usize::from(*expected);
         }
     }
-    println!("{} patterns of Python: {answers} answers, {matches} matches, {unbounded} given up", cases.len());
-    assert!(matches > answers / 20 && unbounded < answers / 1000);
+    println!("{} patterns: {answers} answers, {matches} matches, {unbounded} given up, {refused} refused", cases.len());
+    assert!(matches > answers / 50 && unbounded < answers / 1000 && refused < answers / 100);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Says which linears are adapted and how, in PEFT's words.
 
-use super::targets::{OneOrMany, TargetModules, in_layers, is_kept_from_adapters, is_saved_whole, key_pattern};
+use super::targets::{OneOrMany, TargetModules, in_layers, is_kept_from_adapters, is_saved_whole, key_matches};
 use super::whole_numbers::{whole_as_integer, wholes_as_integers};
 use crate::error::{Error, Result};
 use crate::setters::setters;
@@ -177,13 +177,13 @@ impl LoraConfig {
         }
         for (key, rank) in &self.rank_pattern {
             let field = format!("rank_pattern[{key}]");
-            key_pattern(&field, key)?;
+            key_matches(&field, key, "")?;
             if *rank == 0 {
                 return Err(Error::config(field, "at least 1", rank));
             }
         }
         for key in self.alpha_pattern.keys() {
-            key_pattern(&format!("alpha_pattern[{key}]"), key)?;
+            key_matches(&format!("alpha_pattern[{key}]"), key, "")?;
         }
         for (field, alpha) in std::iter::once(("alpha".to_string(), self.alpha))
             .chain(self.alpha_pattern.iter().map(|(k, v)| (format!("alpha_pattern[{k}]"), *v)))
@@ -304,7 +304,7 @@ impl LoraConfig {
     fn lookup<'a, T>(&self, field: &str, patterns: &'a BTreeMap<String, T>, path: &str) -> Result<Option<&'a T>> {
         let path = self.inside(path).unwrap_or(path);
         for (key, value) in patterns {
-            if key_pattern(&format!("{field}[{key}]"), key)?.matches_start(path)? {
+            if key_matches(&format!("{field}[{key}]"), key, path)? {
                 return Ok(Some(value));
             }
         }

@@ -1,86 +1,115 @@
-//! Matches patterns as PEFT does, with Python's `re`, in a bounded number of steps.
+//! Matches patterns as PEFT does with Python's `re`, in bounded time.
 //!
-//! Look-ahead, look-behind, references to groups, conditions, atomic groups and possessive repetitions are what people write to
-//! leave modules out, and what the `regex` crate has not. Python's engine has no bound: `(a+)+b` on a long path never ends. Here it
-//! ends in an error. Left out are octal escapes and names of characters (`\N{…}`), the flags `a` and `L`, and groups that are
-//! referred to before they open. Of a million answers on random expressions none differs from Python's; what groups have captured
-//! after an empty round of a repetition may.
-
-mod program;
-mod set;
-mod syntax;
+//! What `regex` and Python read alike, which is most of what people write, runs in `regex`, in linear time. The rest (look-around,
+//! references, conditions, flags) runs in Oniguruma with its syntax for Python, and is an error where it goes back too often. It has
+//! no groups in a negated look-behind and repeats no places (`(?:^|a)?`). Some of what Python refuses has the library's meaning
+//! (`a**`). Beyond ASCII, classes are the library's; `$` before a line break at the end is the end in Oniguruma alone.
 
 use crate::error::{Error, Result};
-use program::{Program, Spans};
-use std::collections::BTreeMap;
+use onig::{MatchParam, RegexOptions, Region, SearchOptions, Syntax, SyntaxOperator};
+use regex::{Captures, Regex, RegexBuilder};
+use std::{result, sync::LazyLock};
 
 /// Characters of a pattern that an error shows.
 const MAX_SHOWN: usize = 500;
+/// Most bytes of a compiled `regex`, and its deepest nesting: `(a{500}){500}` would have 250,000 states.
+const MAX_COMPILED: usize = 1 << 20;
+const MAX_DEPTH: u32 = 50;
+/// Most bytes and groups of a pattern for Oniguruma, whose compiler has no such bounds and takes stack for every level.
+const MAX_BYTES: usize = 4096;
+const MAX_GROUPS: usize = 100;
+/// How often Oniguruma may go back, and the places that it may keep for it: ordinary targets take hundreds for a path, and every one
+/// more of `(?=(a+)+b)` doubles them. A step may search the places, so that both bound the time.
+const MAX_STEPS: u32 = 100_000;
+const MAX_PLACES: u32 = 10_000;
 
-/// A compiled pattern.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    program: Program,
-    names: BTreeMap<String, usize>,
-    /// For errors.
-    field: String,
-    source: String,
+type Compiled = LazyLock<result::Result<Regex, regex::Error>>;
+
+/// Expressions that `regex` and Python read alike.
+static READ_ALIKE: Compiled = LazyLock::new(|| {
+    let set = r"\[\^?(?:\\[dw.]|[A-Za-z0-9_](?:-[A-Za-z0-9_])?|\.)+\]";
+    let repeat = r"(?:(?:[*+?]|\{[0-9]{1,4}(?:,[0-9]{0,4})?\})\??)?";
+    Regex::new(&format!(r"\A(?:(?:\\[dDwWsS.]|{set}|[\w./:-]|\)){repeat}|\((?:\?:|\?P<[a-z]\w*>)?|[|^$])*\z"))
+});
+
+/// What Oniguruma reads and Python does not, flags for the whole, conditions on names, and what may hide them: escapes and sets.
+static UNITS: Compiled = LazyLock::new(|| {
+    let foreign = r"\\[a-zA-Z&&[^abABdDfnrsStuUvwWxZ]]|\(\*|\(\?P>|\(\?\(\W";
+    let (flags, name) = (r"\(\?[a-zA-Z]+\)", r"\(\?\((?<name>[^\W\d]\w*)\)");
+    Regex::new(&format!(r"(?s)(?<foreign>{foreign})|(?<flags>{flags})|{name}|\\.|\[\^?\]?(?:\\.|[^\\\]])*"))
+});
+
+/// Python's `re.fullmatch` of the value of a configuration's `field`.
+///
+/// # Errors
+/// If `source` is no regular expression of Python, too large, or takes too many steps; all are named.
+pub(super) fn matches_whole(field: &str, source: &str, text: &str) -> Result<bool> {
+    Ok(find(field, source, true, "", text)?.is_some())
 }
 
-impl Pattern {
-    /// Compiles the value of a configuration's `field`.
-    ///
-    /// # Errors
-    /// If it is no regular expression of Python, or too large; both are named.
-    pub(super) fn new(field: &str, source: &str) -> Result<Self> {
-        let compiled = syntax::parse(source).and_then(|parsed| Ok((Program::new(&parsed)?, parsed.names)));
-        match compiled {
-            Ok((program, names)) => Ok(Self { program, names, field: field.into(), source: source.into() }),
-            Err(reason) => Err(Error::config(
-                field,
-                "a regular expression of Python's `re`",
-                format!("`{}`: {reason}", shown(source)),
-            )),
+/// Python's `re.match`; errors as [`matches_whole`].
+pub(super) fn matches_start(field: &str, source: &str, text: &str) -> Result<bool> {
+    Ok(captured(field, source, "", text)?.is_some())
+}
+
+/// What the group `name` captured, where `re.match` finds a match: `Some(None)` if nothing. Errors as [`matches_whole`].
+pub(super) fn captured(field: &str, source: &str, name: &str, text: &str) -> Result<Option<Option<String>>> {
+    find(field, source, false, name, text)
+}
+
+fn find(field: &str, source: &str, is_whole: bool, name: &str, text: &str) -> Result<Option<Option<String>>> {
+    let invalid = |reason: String| {
+        let reason = reason.lines().last().unwrap_or_default();
+        Error::config(field, "a regular expression of Python's `re`", format!("`{}`: {reason}", shown(source)))
+    };
+    if READ_ALIKE.as_ref().is_ok_and(|alike| alike.is_match(source)) {
+        let regex = linear(source, is_whole).map_err(|error| invalid(error.to_string()))?;
+        return Ok(regex.captures(text).map(|all| Some(all.name(name)?.as_str().to_string())));
+    }
+    let regex = bounded(source).map_err(invalid)?;
+    let (mut all, mut bounds) = (Region::new(), MatchParam::default());
+    bounds.set_retry_limit_in_match(MAX_STEPS);
+    bounds.set_match_stack_limit(MAX_PLACES);
+    let whole = if is_whole { SearchOptions::SEARCH_OPTION_WHOLE_STRING } else { SearchOptions::SEARCH_OPTION_NONE };
+    let found = regex.match_with_param(text, 0, whole, Some(&mut all), bounds).map_err(|error| {
+        let reason = format!("it takes more than {MAX_STEPS} steps ({})", error.description());
+        let value = format!("`{}` on `{text}`: {reason}", shown(source));
+        Error::config(field, "a regular expression whose matches are found soon", value)
+    })?;
+    let mut span = None;
+    regex.foreach_name(|found, groups| {
+        span = span.or(groups.first().filter(|_| found == name).and_then(|group| all.pos(*group as usize)));
+        true
+    });
+    Ok(found.map(|_| span.and_then(|(start, end)| text.get(start..end)).map(str::to_string)))
+}
+
+/// `source` alone first, because `a)(b` is an expression only where parentheses are put around it.
+fn linear(source: &str, is_whole: bool) -> result::Result<Regex, regex::Error> {
+    let compile = |source: &str| RegexBuilder::new(source).size_limit(MAX_COMPILED).nest_limit(MAX_DEPTH).build();
+    compile(source).and_then(|_| compile(&format!(r"\A(?:{source}){}", if is_whole { r"\z" } else { "" })))
+}
+
+fn bounded(source: &str) -> result::Result<onig::Regex, String> {
+    let (bytes, groups) = (source.len(), source.matches('(').count());
+    if bytes > MAX_BYTES || groups > MAX_GROUPS {
+        return Err(format!("its {bytes} bytes and {groups} groups are more than {MAX_BYTES} or {MAX_GROUPS}"));
+    }
+    let units = UNITS.as_ref().map_err(|error| error.to_string())?;
+    for unit in units.captures_iter(source) {
+        if let Some(found) = unit.name("foreign").or(unit.name("flags").filter(|flags| flags.start() > 0)) {
+            return Err(format!("`{}` at byte {} is not known or not at the start", found.as_str(), found.start()));
         }
     }
-
-    /// Python's `re.fullmatch`.
-    ///
-    /// # Errors
-    /// If it takes too many steps.
-    pub(super) fn matches_whole(&self, text: &str) -> Result<bool> {
-        Ok(self.run(&text.chars().collect::<Vec<_>>(), true)?.is_some())
-    }
-
-    /// Python's `re.match`.
-    ///
-    /// # Errors
-    /// If it takes too many steps.
-    pub(super) fn matches_start(&self, text: &str) -> Result<bool> {
-        Ok(self.run(&text.chars().collect::<Vec<_>>(), false)?.is_some())
-    }
-
-    /// What the group `name` captured, where `re.match` finds a match: `Some(None)` if nothing.
-    ///
-    /// # Errors
-    /// If it takes too many steps.
-    pub(super) fn captured(&self, name: &str, text: &str) -> Result<Option<Option<String>>> {
-        let text: Vec<char> = text.chars().collect();
-        let Some(spans) = self.run(&text, false)? else { return Ok(None) };
-        let span = self.names.get(name).and_then(|group| spans[*group]);
-        Ok(Some(span.map(|(start, end)| text[start..end].iter().collect())))
-    }
-
-    fn run(&self, text: &[char], whole: bool) -> Result<Option<Spans>> {
-        self.program.run(text, whole).map_err(|reason| {
-            let path: String = text.iter().collect();
-            Error::config(
-                &self.field,
-                "a regular expression whose matches are found soon",
-                format!("`{}` on `{path}`: {reason}", shown(&self.source)),
-            )
-        })
-    }
+    let spelled = units.replace_all(source, |unit: &Captures<'_>| match unit.name("name") {
+        Some(name) => format!("(?(<{}>)", name.as_str()),
+        None => unit[0].to_string(),
+    });
+    let mut syntax = *Syntax::python();
+    syntax.enable_operators(SyntaxOperator::SYNTAX_OPERATOR_PLUS_POSSESSIVE_REPEAT);
+    syntax.enable_operators(SyntaxOperator::SYNTAX_OPERATOR_PLUS_POSSESSIVE_INTERVAL);
+    let compiled = onig::Regex::with_options(&spelled, RegexOptions::REGEX_OPTION_NONE, &syntax);
+    compiled.map_err(|error| error.description().to_string())
 }
 
 /// A pattern as errors show it: its beginning, if it is long.
@@ -99,91 +128,73 @@ mod tests {
     #[test]
     fn patterns_mean_what_they_mean_in_python() {
         for (pattern, yes, no) in [
-            ("a|ab", "ab", "abc"),
-            (r".*layers\.[01]\..*(q|v)_proj", "model.layers.1.self_attn.v_proj", "model.layers.2.self_attn.v_proj"),
-            ("^a$", "a", "ba"),
             ("(?!.*b).*", "aaa", "aba"),
             ("(?=a.*c$)...", "abc", "abd"),
-            ("a(?<=a)b", "ab", "bb"),
             (r"\w+(?<!_proj)", "q_norm", "q_proj"),
             (r"(a|b)\1", "bb", "ab"),
             (r"(?P<x>a+)-(?P=x)", "aa-aa", "aa-a"),
             ("(a)?(?(1)b|c)", "ab", "ac"),
+            ("(?P<x>a)?(?(x)b|c)", "c", "ac"),
+            (r"\(?(x)", "(x", "("),
             ("(?>a|ab)c", "ac", "abc"),
             ("a*+b", "aab", "aa"),
             ("a{,2}b", "aab", "aaab"),
-            ("a{2,}", "aaa", "a"),
-            ("a{x}", "a{x}", "ax"),
-            ("{", "{", ""),
             ("[]a]+", "a]", "b"),
-            ("[^]a]+", "b", "]"),
             ("[a&&b]+", "a&b", "c"),
-            ("[a-]", "-", "b"),
-            (r"[\d.]+", "1.2", "a"),
             (r"\<a\>", "<a>", "a"),
             ("(?i)Q_Proj", "q_pROJ", "q-proj"),
-            ("(?i:q)_proj", "Q_proj", "Q_PROJ"),
-            ("(?x) a b # two", "ab", "a b"),
-            ("(?s).", "\n", "ab"),
-            (".", "a", "\n"),
-            ("a$", "a", "a\n"),
+            ("^a$", "a", "a\n"),
             (r"\Aab\Z", "ab", "ab\n"),
-            (r"a\b.b", "a.b", "aab"),
-            ("(a*)*b", "aab", "aac"),
-            ("(?:a?){3}a{3}", "aaa", "aa"),
-            ("(?#text)a", "a", ""),
-            (r"\x61\u0062", "ab", "aB"),
-            ("", "", "a"),
+            (r".*layers\.[01]\.(q|v)_proj", "a.layers.1.v_proj", "a.layers.2.v_proj"),
         ] {
-            let compiled = Pattern::new("field", pattern).unwrap_or_else(|error| panic!("{error}"));
-            assert!(compiled.matches_whole(yes).unwrap(), "`{pattern}` on `{yes}`");
-            assert!(!compiled.matches_whole(no).unwrap(), "`{pattern}` on `{no}`");
-        }
-    }
-
-    #[test]
-    fn what_python_refuses_is_refused_with_its_reason() {
-        for (pattern, reason) in [
-            ("(", "not closed"),
-            (")", "nothing opens"),
-            ("*", "nothing before"),
-            ("^*", "nothing before"),
-            ("a**", "repeated"),
-            ("a{2,1}", "wrong way round"),
-            ("[b-a]", "wrong way round"),
-            ("[a", "too soon"),
-            ("a\\", "too soon"),
-            (r"\q", "`\\q`"),
-            (r"\1", "no group"),
-            ("(?P=x)", "no group"),
-            (r"(a\1)", "not closed yet"),
-            ("(?P<x>a)(?P<x>b)", "named `x`"),
-            ("a(?i)b", "start"),
-            ("(?w)a", "flag"),
-            ("(?(1)a|b|c)", "no group"),
-            ("a{99999}", "99999"),
-        ] {
-            let error = Pattern::new("target_modules", pattern).map(|_| ()).unwrap_err().to_string();
-            assert!(["target_modules", pattern, reason].iter().all(|part| error.contains(part)), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_match_that_would_take_for_ever_is_an_error() {
-        let long = "a".repeat(60);
-        for pattern in ["(a+)+b", "(?=(a+)+b)a*", "(a|aa)*b", r"(a*)*\1b", "(?<!(a+)+b)b|(a+)+c", "(?>(a*)*b)"] {
-            let error = Pattern::new("exclude_modules", pattern).unwrap().matches_whole(&long).unwrap_err().to_string();
-            for part in ["exclude_modules", pattern, &long, "steps"] {
-                assert!(error.contains(part), "{error}");
+            for (text, expected) in [(yes, true), (no, false)] {
+                let found = matches_whole("field", pattern, text).unwrap();
+                assert_eq!(found, expected, "`{pattern}` on `{text}`");
             }
         }
     }
 
     #[test]
-    fn groups_are_found_by_name() {
-        let pattern = Pattern::new("layers_pattern", r"(?:^|.*?\.)h\.(?P<idx>\d+)\.").unwrap();
-        assert_eq!(pattern.captured("idx", "a.h.12.b").unwrap(), Some(Some("12".into())));
-        assert_eq!(pattern.captured("idx", "a.i.12.b").unwrap(), None);
-        assert_eq!(pattern.captured("other", "h.12.b").unwrap(), Some(None));
+    fn what_python_refuses_and_reads_otherwise_is_refused_with_its_reason() {
+        let long = format!("(?=a){}", "a".repeat(4096));
+        for (pattern, reason) in [
+            ("(", "unclosed"),
+            ("a)(b", "unopened"),
+            ("^*", "repeat"),
+            ("a{2,1}", "range"),
+            ("(?=a)[b-a]", "range"),
+            (r"\q", r"`\q` at byte 0"),
+            ("(?P<x>a(?P>x)?)", "`(?P>` at byte 7"),
+            (r"\1", "backref"),
+            ("a(?i)b", "`(?i)` at byte 1"),
+            ("(?(?=a)b|c)", "`(?(?`"),
+            ("(*FAIL)", "`(*`"),
+            ("(?<=a|bc)d", "look-behind"),
+            (&long[..], "4101 bytes and 1 groups are more than 4096 or 100"),
+        ] {
+            let error = matches_start("target_modules", pattern, "a").unwrap_err().to_string();
+            let pattern = pattern.get(..MAX_SHOWN).unwrap_or(pattern);
+            assert!(["target_modules", pattern, reason].iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_match_that_would_take_for_ever_is_an_error_or_needs_no_going_back() {
+        let long = "a".repeat(60);
+        for pattern in ["(?=(a+)+b)a*", r"(a*)*\1b", "(?>(a*)*b)", "(?=a)((a?){1000}){1000}b"] {
+            let error = matches_whole("exclude_modules", pattern, &long).unwrap_err().to_string();
+            assert!(["exclude_modules", pattern, &long, "steps"].iter().all(|part| error.contains(part)), "{error}");
+        }
+        assert!(!matches_whole("exclude_modules", "(a+)+b", &long).unwrap());
+    }
+
+    #[test]
+    fn groups_are_found_by_name_in_both_engines() {
+        for more in ["", "(?!b)"] {
+            let pattern = format!(r"(?:^|.*?\.)h\.(?P<idx>\d+)\.{more}");
+            let found = |name, text| captured("layers_pattern", &pattern, name, text).unwrap();
+            assert_eq!(found("idx", "a.h.12.c"), Some(Some("12".into())));
+            assert_eq!((found("idx", "a.i.12.c"), found("other", "h.12.c")), (None, Some(None)));
+        }
     }
 }

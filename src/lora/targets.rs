@@ -2,7 +2,7 @@
 //!
 //! `check_target_module_exists` of PEFT 0.21 (`peft/tuners/tuners_utils.py`) is the reference.
 
-use super::pattern::Pattern;
+use super::pattern::{captured, matches_start, matches_whole};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ impl TargetModules {
     pub(super) fn names(&self, field: &str, path: &str) -> Result<bool> {
         match self {
             Self::Names(names) => Ok(names.iter().any(|name| is_path_or_suffix(path, name))),
-            Self::Pattern(p) => Pattern::new(field, p)?.matches_whole(path),
+            Self::Pattern(p) => matches_whole(field, p, path),
         }
     }
 
@@ -79,7 +79,7 @@ pub(super) fn in_layers(path: &str, layers: &[i64], patterns: &[String]) -> Resu
     let of_any = [r".*?\.[^.]*\.(?P<idx>\d+)\.".to_string()];
     let of_named: Vec<String> = patterns.iter().map(|p| format!(r"(?:^|.*?\.){p}\.(?P<idx>\d+)\.")).collect();
     for pattern in if of_named.is_empty() { of_any.as_slice() } else { &of_named } {
-        if let Some(found) = Pattern::new("layers_pattern", pattern)?.captured("idx", path)? {
+        if let Some(found) = captured("layers_pattern", pattern, "idx", path)? {
             let layer = found.and_then(|digits| digits.parse().ok());
             return Ok(layer.is_some_and(|layer: i64| layers.contains(&layer)));
         }
@@ -96,12 +96,12 @@ pub(super) fn is_saved_whole(path: &str, name: &str) -> bool {
 
 /// True if no adapter lies at `path` because of `name` in `modules_to_save`, which PEFT reads as a regular expression here.
 pub(super) fn is_kept_from_adapters(path: &str, name: &str) -> Result<bool> {
-    Pattern::new("modules_to_save", &format!(r"(^|.*\.){name}($|\..*)"))?.matches_start(path)
+    matches_start("modules_to_save", &format!(r"(^|.*\.){name}($|\..*)"), path)
 }
 
-/// A key of `rank_pattern` or `alpha_pattern`: it matches the path or a dotted suffix of it.
-pub(super) fn key_pattern(field: &str, key: &str) -> Result<Pattern> {
-    Pattern::new(field, &format!(r"(.*\.)?({key})$"))
+/// True if a key of `rank_pattern` or `alpha_pattern` matches `path` or a dotted suffix of it.
+pub(super) fn key_matches(field: &str, key: &str, path: &str) -> Result<bool> {
+    matches_start(field, &format!(r"(.*\.)?({key})$"), path)
 }
 
 fn is_path_or_suffix(path: &str, name: &str) -> bool {
@@ -194,7 +194,7 @@ mod tests {
     /// The pattern of a key stands in group 2 behind group 1, both PEFT's.
     #[test]
     fn references_in_keys_count_the_groups_that_peft_adds() {
-        let matches = |key: &str, path: &str| key_pattern("rank_pattern", key).unwrap().matches_start(path).unwrap();
+        let matches = |key: &str, path: &str| key_matches("rank_pattern", key, path).unwrap();
         assert!(matches("q_proj", "a.q_proj") && !matches("q_proj", "a.q_proj.b") && !matches("q_proj", "eq_proj"));
         assert!(matches(r"(b)\3", "a.bb") && !matches(r"(b)\1", "a.bb"));
     }

@@ -22,7 +22,7 @@ const FLOORS: [&str; 8] = [
     "bayes_lora compare",
 ];
 /// Foreign libraries, and the one folder that may know each.
-const HOMES: &str = "faer linalg, gguf_rs_lib gguf, hf_hub hub, kuva plot, ring hub, ureq hub";
+const HOMES: &str = "faer linalg, gguf_rs_lib gguf, hf_hub hub, kuva plot, onig lora, ring hub, ureq hub";
 /// Folders of mathematics on the host: nothing that they need, however far away, knows tensors.
 const WITHOUT_BURN: &str = "belief calibrate linalg metrics";
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
