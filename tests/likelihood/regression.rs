@@ -7,7 +7,7 @@ use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, FisherKind, fit_curvature};
 use bayes_lora::error::Result;
 use bayes_lora::identity::Identity;
-use bayes_lora::likelihood::{Gaussian, Likelihood, Target};
+use bayes_lora::likelihood::{Categorical, Gaussian, Likelihood, Target};
 use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, read_adapter};
 use bayes_lora::models::{Dataset, Mlp, MlpConfig};
@@ -289,7 +289,8 @@ fn three_calls_fit_a_regression_and_refuse_two_likelihoods() {
     let error = fitted.predict_calibrated(&data).unwrap_err().to_string();
     assert!(error.contains("gaussian") && error.contains("predict_targets"), "{error}");
     // the training of one likelihood, the curvature of another
-    let error = config.with_trainer(trainer).init().unwrap().fit(model, &data).unwrap_err().to_string();
+    let config = config.with_trainer(trainer.with_likelihood(Categorical));
+    let error = config.init().unwrap().fit(model, &data).unwrap_err().to_string();
     assert!(error.contains("`categorical` trains") && error.contains("`gaussian, noise_variance 0.2`"), "{error}");
 }
 
