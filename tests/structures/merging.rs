@@ -104,7 +104,7 @@ fn sums_with_other_settings_refuse_to_merge_and_name_the_difference() {
             ("subset", base.clone().with_subset(AdapterSubset::OnlyA)),
             ("fisher", base.clone().with_fisher(FisherKind::Empirical)),
             ("treatment", base.clone().with_treatment(TokenTreatment::Last)),
-            ("likelihood", base.clone().with_likelihood(Gaussian { noise_variance: 1.0 })),
+            ("likelihood.name", base.clone().with_likelihood(Gaussian { noise_variance: 1.0 })),
             ("low_rank", base.clone().with_low_rank(3)),
         ];
         let own = fit(&model, &fixture.train, &base);

@@ -143,7 +143,10 @@ fn a_damaged_file_is_refused_with_the_name_of_the_damage() {
     }
     curvature.save(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
-    for length in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
+    std::fs::write(&path, b"").unwrap();
+    let error = Curvature::load(&path).unwrap_err().to_string();
+    assert!(error.contains("sums.safetensors: is empty"), "{error}");
+    for length in [7, 100, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..length]).unwrap();
         let error = Curvature::load(&path).unwrap_err().to_string();
         assert!(error.contains("truncated") && error.contains(&format!("has {length}")), "{length}: {error}");
