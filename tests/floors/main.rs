@@ -27,8 +27,6 @@ const HOMES: &str = "faer linalg, gguf_rs_lib gguf, hf_hub hub, kuva plot, onig 
 const WITHOUT_BURN: &str = "belief calibrate linalg metrics";
 /// Names that would tie the code to one of burn's backends; words of this kind in texts count too.
 const BACKENDS: &str = "flex wgpu vulkan metal webgpu cuda rocm candle tch libtorch NdArray burn_ndarray burn_flex";
-/// Folders in which some files still name their neighbours from the crate's root.
-const OTHER_DIALECT: &str = "lora";
 const MAX_LINES: usize = 400;
 
 /// What is wrong, a line each.
@@ -100,10 +98,10 @@ impl House {
     }
 
     /// Neighbours that are not named from `super::`, and others that are not named from the root.
-    fn dialect(&self, left_out: &str) -> Faults {
+    fn dialect(&self) -> Faults {
         let judge = |Mention { at, written, binds, .. }: &Mention| {
             let beside = &at.module[..at.module.len().saturating_sub(1)];
-            let is_judged = !at.in_tests && !beside.is_empty() && !words(left_out).any(|folder| folder == at.module[0]);
+            let is_judged = !at.in_tests && !beside.is_empty();
             let is_other = match &*written[0] {
                 "crate" => written[1..].starts_with(beside),
                 "super" => written.get(1).is_some_and(|word| word == "super"),
@@ -186,7 +184,7 @@ fn one_folder_knows_each_foreign_library() {
 
 #[test]
 fn neighbours_are_named_from_super_and_others_from_the_root() {
-    none(house().dialect(OTHER_DIALECT));
+    none(house().dialect());
 }
 
 #[test]
@@ -288,7 +286,7 @@ fn foreign_libraries_and_other_dialects_are_found() {
     assert_eq!(House::read([("lora/a.rs", "use faer::Mat; fn f() { kuva::x() }")]).foreign().len(), 2);
     none(House::read([("plot/a.rs", "use kuva::Plot; // faer")]).foreign());
     for source in ["use crate::lora::b::B;", "use super::super::data::Task;", "use self::b::B;"] {
-        assert_eq!(House::read([("lora/a.rs", source)]).dialect("").len(), 1, "«{source}»");
+        assert_eq!(House::read([("lora/a.rs", source)]).dialect().len(), 1, "«{source}»");
     }
-    none(House::read([("lora/a.rs", "use super::b::B; use crate::data::Task; fn f(self) { self.g() }")]).dialect(""));
+    none(House::read([("lora/a.rs", "use super::b::B; use crate::data::Task; fn f(self) { self.g() }")]).dialect());
 }
