@@ -155,7 +155,7 @@ impl LoraLinear {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use super::to_array;
+    use crate::lora::to_array;
     use super::*;
     use burn::tensor::{Device, TensorData};
 
