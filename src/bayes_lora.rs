@@ -2,6 +2,7 @@
 
 mod trained;
 
+use crate::belief::LinkApprox;
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -223,10 +224,10 @@ impl BayesLora {
         data: &D,
         control: &Control,
     ) -> Result<Option<TrainingFit>> {
-        let BayesLoraConfig { laplace: LaplaceConfig { prior_precision, .. }, predictive, limits, .. } = &self.config;
+        let BayesLoraConfig { laplace: LaplaceConfig { prior_precision, .. }, limits, .. } = &self.config;
         match prior_precision {
             Some(_) => Ok(None),
-            None => TrainingFit::measure(model, laplace, data, predictive.tuning_link(), limits, control),
+            None => TrainingFit::measure(model, laplace, data, LinkApprox::default(), limits, control),
         }
     }
 }

@@ -180,7 +180,8 @@ fn whole(setting: &Setting) -> Identity {
     let asked = names.with("prompt", prompt_hash).with("classes", classes).with("number of training items", n_train);
     let labels = asked.with("held-out labels", held_out).with("test labels", test).with("shifted data", shifted);
     let versions = labels.with("format", format_version).with("version of bayes-lora", crate_version);
-    identity.clone().with_part("", versions)
+    // below a name of their own: a split may be called `seed`
+    identity.clone().with_part("setting", versions)
 }
 
 fn check_format(cell: &Cell, path: &Path) -> Result<()> {

@@ -155,8 +155,8 @@ impl LoraLinear {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use crate::lora::to_array;
     use super::*;
+    use crate::lora::to_array;
     use burn::tensor::{Device, TensorData};
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
-use crate::belief::{LinkApprox, LogitBelief};
+use crate::belief::{LinkApprox, LogitBelief, LogitGauge};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes, write_adapter};
@@ -120,6 +120,9 @@ pub struct SampledBelief<S> {
 
 impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler + Keep> Belief<M, D> for SampledBelief<S> {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        if let Some(laplace) = self.sampler.keep().as_ref().and_then(Kept::posterior) {
+            laplace.check_asked(data)?;
+        }
         let draw = |index| self.sampler.draw(self.seed, index);
         predict_sampled(model, data, draw, self.n_draws(), limits, control)
     }
@@ -189,6 +192,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for LinearizedBel
     }
 
     fn linearized(&self) -> Option<&Laplace> {
-        (!self.link.needs_raw_covariance()).then_some(&self.laplace)
+        (self.laplace.gauge(self.link) == LogitGauge::Centred).then_some(&self.laplace)
     }
 }

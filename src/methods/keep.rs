@@ -87,6 +87,11 @@ impl<'a> Kept<'a> {
         self
     }
 
+    /// The posterior, where there is one.
+    pub(super) fn posterior(&self) -> Option<&Laplace> {
+        self.posterior.as_deref()
+    }
+
     /// Takes a setting out.
     ///
     /// # Errors

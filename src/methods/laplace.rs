@@ -156,6 +156,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
+        context.check(self)?;
         match self.predictive {
             Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
             Predictive::Sampled { n_samples, .. } => check_some("n_samples", n_samples)?,

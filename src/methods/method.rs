@@ -5,6 +5,7 @@ use crate::curvature::{Curvature, CurvatureConfig};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::likelihood::TargetSpace;
 use crate::lora::{LoraConfig, attach};
 use crate::models::{Classifier, Dataset};
 use crate::progress::Control;
@@ -264,6 +265,18 @@ impl Requirements {
         }
         if self.held_out_labels && held_out.is_none_or(|data| data.label(0).is_none()) {
             missing.push("held-out items with labels".into());
+        }
+        let trained = recipe.trainer.likelihood_or_default();
+        if trained.target_space() != TargetSpace::Classes {
+            return Err(Error::Incompatible(format!(
+                "{method} answers with class probabilities, which the likelihood `{trained}` has not: use `BayesLora`"
+            )));
+        }
+        let curved = self.curvature.as_ref().map(CurvatureConfig::likelihood_or_default);
+        if let Some(curved) = curved.filter(|curved| *curved != trained) {
+            return Err(Error::Incompatible(format!(
+                "{method}: `{trained}` trains the adapter and `{curved}` gives the curvature: set both"
+            )));
         }
         if missing.is_empty() {
             return Ok(());

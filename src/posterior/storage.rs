@@ -126,7 +126,8 @@ impl Laplace {
         let blocks = writer.each("", self.blocks(), put_block)?;
         let numbers =
             self.prior_precisions().values().iter().map(|precision| precision.value()).chain([self.temperature()]);
-        let forms = (blocks, self.structure(), self.prior_grouping(), numbers.map(f64::to_bits).collect::<Vec<u64>>());
+        let numbers: Vec<u64> = numbers.map(f64::to_bits).collect();
+        let forms = (blocks, self.structure(), self.prior_grouping(), numbers, self.likelihood());
         let forms = serde_json::to_vec(&forms).map_err(|e| Error::format("posterior", e))?;
         let arrays = writer.arrays.iter().map(|(_, array)| array.hash());
         Ok(fnv1a_words([fnv1a(forms), adapter_fingerprint(self.map())].into_iter().chain(arrays)))
