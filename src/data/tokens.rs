@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::chat::ChatFormat;
 use super::jsonl::read_capped;
 use super::special::SpecialTokens;
@@ -10,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::file_kind::mistaken;
 use crate::hash::fnv1a;
 
+/// The most round and square brackets that a regular expression of a tokenizer opens; those of published models open at most dozens.
+const MAX_OPENED: usize = 256;
 /// The most bytes that one tokenizer file may hold (256 MiB).
 pub const MAX_TOKENIZER_BYTES: u64 = 1 << 28;
 
@@ -132,6 +136,11 @@ impl Tokenizer {
         if let Some(reason) = mistaken(files.tokenizer) {
             return Err(Error::Tokenizer { location: location.to_owned(), reason });
         }
+        // what is no JSON at all is refused by the library, in its words
+        let json: serde_json::Result<Value> = serde_json::from_slice(files.tokenizer);
+        if let Ok(json) = &json {
+            check_expressions(location, json)?;
+        }
         let inner = guarded(location, || {
             let mut inner = tokenizers::Tokenizer::from_bytes(files.tokenizer)?;
             inner.with_truncation(None)?;
@@ -158,7 +167,7 @@ impl Tokenizer {
             eos,
             pad,
             add_bos: special.add_bos,
-            fingerprint: fingerprint(location, files.tokenizer, (special.add_bos, bos))?,
+            fingerprint: fingerprint(json.map_err(|e| Error::format(location, e))?, (special.add_bos, bos)),
             chat_fingerprint: special.chat_template.as_ref().map(|source| fnv1a(source.bytes())),
             chat: ChatFormat::from_special(&special).map(|c| c.map_err(|e| e.to_string())),
             inner,
@@ -280,12 +289,31 @@ impl Tokenizer {
 }
 
 /// Truncation and padding that a file asks for are switched off, and enter no hash.
-fn fingerprint(location: &str, json: &[u8], begin: (Option<bool>, Option<u32>)) -> Result<u64> {
-    let mut file: serde_json::Value = serde_json::from_slice(json).map_err(|e| Error::format(location, e))?;
+fn fingerprint(mut file: Value, begin: (Option<bool>, Option<u32>)) -> u64 {
     if let Some(fields) = file.as_object_mut() {
         fields.retain(|name, _| name != "truncation" && name != "padding");
     }
-    Ok(fnv1a(format!("{file}{begin:?}").bytes()))
+    fnv1a(format!("{file}{begin:?}").bytes())
+}
+
+/// Refuses regular expressions that could nest too deeply: Oniguruma takes stack for every level, and ends the process where
+/// there is none left.
+fn check_expressions(location: &str, json: &Value) -> Result<()> {
+    match json {
+        Value::Array(items) => items.iter().try_for_each(|item| check_expressions(location, item)),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match value {
+            Value::String(expression) if name == "Regex" => {
+                let opened = expression.matches(['(', '[']).count();
+                if opened <= MAX_OPENED {
+                    return Ok(());
+                }
+                let reason = format!("a regular expression opens {opened} brackets, more than {MAX_OPENED}");
+                Err(Error::Tokenizer { location: location.to_owned(), reason })
+            }
+            value => check_expressions(location, value),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Calls into the tokenizers library and turns both its errors and its panics into [`Error::Tokenizer`].

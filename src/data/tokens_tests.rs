@@ -89,6 +89,22 @@ fn malformed_files_are_errors_and_never_panics() {
 }
 
 #[test]
+fn an_expression_that_nests_without_end_is_refused_before_it_takes_the_stack() {
+    let with = |expression: String| {
+        let split = format!(
+            r#"{{"type": "Split", "pattern": {{"Regex": "{expression}"}}, "behavior": "Isolated", "invert": false}}"#
+        );
+        Tokenizer::from_bytes(words_json().replace(r#"{"type": "Whitespace"}"#, &split).as_bytes())
+    };
+    // Oniguruma takes about 600 bytes of stack a level: this would end the process
+    for open in ["[", "("] {
+        let error = with(open.repeat(100_000)).unwrap_err().to_string();
+        assert!(error.contains("opens 100000 brackets") && error.contains("256"), "{error}");
+    }
+    assert!(with("[a-z]+|(b)".into()).is_ok());
+}
+
+#[test]
 fn a_panic_of_the_library_becomes_an_error() {
     let error = guarded::<()>("here", || panic!("odd {}", 1)).unwrap_err();
     assert_eq!(error.to_string(), "tokenizer here: panicked: odd 1");
