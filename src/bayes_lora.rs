@@ -216,7 +216,8 @@ impl BayesLora {
         })
     }
 
-    /// What the posterior makes of its own training items; asked only where the evidence chose its width.
+    /// What the posterior makes of its own training items; asked only where the evidence chose its width, and by the default link,
+    /// which suits any number of classes.
     fn training_fit<M: Classifier, D: Dataset<Input = M::Input>>(
         &self,
         model: &M,

@@ -141,7 +141,7 @@ fn every_group_of_a_prior_has_a_search_of_its_own() {
 #[test]
 fn what_the_posterior_makes_of_its_training_items_is_measured_on_them() {
     let fitted = fitted();
-    let (train, link) = (training(), LINK);
+    let (train, link) = (training(), LinkApprox::default());
     let labels: Vec<usize> = (0..train.len()).map(|item| train.label(item).unwrap()).collect();
     let mean = |belief: &LogitBelief| {
         let losses = belief.losses(&labels, link).unwrap();
