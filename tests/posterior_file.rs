@@ -102,14 +102,19 @@ fn a_posterior_knows_the_data_that_it_was_fitted_on_in_any_order() {
     assert!(fitted_on.check(&take(&[0, 1, 2, 3, 4, 4])).is_err());
 }
 
+/// The fixture's own adapter with its posterior in core space.
+fn fitted_in_core_space(fixture: &Fixture) -> FittedBayesLora<PromptClassifier> {
+    let (model, lora) =
+        load_peft(fixture.model_for(&fixture.train, DType::F32), fixture.dir().join("adapter")).unwrap();
+    let bayes = BayesLoraConfig::new(lora).with_limits(LIMITS).with_curvature(config(CurvatureStructure::Core));
+    bayes.init().unwrap().fit_laplace(model, &fixture.train).unwrap()
+}
+
 #[test]
 fn an_adapter_and_its_posterior_share_a_directory() {
     let fixture = Fixture::load(FIXTURES[0]);
     let dir = tempfile::tempdir().unwrap();
-    let (model, lora) =
-        load_peft(fixture.model_for(&fixture.train, DType::F32), fixture.dir().join("adapter")).unwrap();
-    let bayes = BayesLoraConfig::new(lora).with_limits(LIMITS).with_curvature(config(CurvatureStructure::Core));
-    let fitted = bayes.init().unwrap().fit_laplace(model, &fixture.train).unwrap();
+    let fitted = fitted_in_core_space(&fixture);
     fitted.save(dir.path(), "tiny").unwrap();
     let base = fixture.model_for(&fixture.train, DType::F32);
     let loaded = FittedBayesLora::load(base, dir.path(), LIMITS).unwrap();
@@ -289,10 +294,7 @@ fn sums_of_questions_asked_in_two_ways_do_not_merge() {
 fn a_posterior_lies_elsewhere_where_the_adapter_is_only_read() {
     let fixture = Fixture::load(FIXTURES[0]);
     let dir = tempfile::tempdir().unwrap();
-    let (model, lora) =
-        load_peft(fixture.model_for(&fixture.train, DType::F32), fixture.dir().join("adapter")).unwrap();
-    let bayes = BayesLoraConfig::new(lora).with_limits(LIMITS).with_curvature(config(CurvatureStructure::Core));
-    let fitted = bayes.init().unwrap().fit_laplace(model, &fixture.train).unwrap();
+    let fitted = fitted_in_core_space(&fixture);
     let (adapter, place) = (dir.path().join("adapter"), dir.path().join("new/mine.safetensors"));
     fitted.save(&adapter, "tiny").unwrap();
     std::fs::remove_file(adapter.join(POSTERIOR_FILE)).unwrap();

@@ -3,7 +3,7 @@
 use super::cell::{Cell, Outcome, Run, TrainingCost, rounded};
 use super::machine::machine;
 use super::setting::{About, Splits, setting};
-use super::store::RunStore;
+use super::store::{RunStore, count_failure};
 use super::work::{Work, failed};
 use crate::checkpoints::Checkpoints;
 use crate::data::BatchLimits;
@@ -111,11 +111,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         }
         if let Some(store) = &store {
             if start.is_some() {
-                self.count_failure(store.keep_setting(&setting));
+                count_failure(&self.control, store.keep_setting(&setting));
             }
             // so far only a method that lacks something has failed
             let is_failure = |cell: &&Cell| matches!(cell.outcome, Outcome::Failed(_));
-            cells.iter().flatten().filter(is_failure).for_each(|cell| self.count_failure(store.keep(cell)));
+            cells.iter().flatten().filter(is_failure).for_each(|cell| count_failure(&self.control, store.keep(cell)));
         }
         if !pending.is_empty() {
             let start = start.map_or_else(|| Start::untrained(base, &self.recipe, seed), Ok)?;
@@ -135,13 +135,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
-    }
-
-    /// Counts what a disk refused while there was work ([`Control::save_failures`]); the run goes on, and its cells are returned.
-    fn count_failure(&self, kept: Result<()>) {
-        if let Err(reason) = kept {
-            self.control.count_save_failure(&reason);
-        }
     }
 
     /// Trains the adapter that post-hoc methods start from; a run in a directory is taken up there.

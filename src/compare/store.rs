@@ -4,6 +4,7 @@ use super::cell::{CELL_FORMAT, Cell, Outcome, Run, Setting, TrainingCost};
 use crate::atomic_file::write_atomic;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::progress::Control;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,13 @@ impl RunStore {
         let json = serde_json::to_vec(value).map_err(|e| Error::format(path.display(), e))?;
         std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e))?;
         write_atomic(&path, &json)
+    }
+}
+
+/// Counts what a disk refused while there was work ([`Control::save_failures`]); the run goes on, and its cells are returned.
+pub(super) fn count_failure(control: &Control, kept: Result<()>) {
+    if let Err(reason) = kept {
+        control.count_save_failure(&reason);
     }
 }
 

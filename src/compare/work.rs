@@ -3,7 +3,7 @@
 use super::cell::{Answered, Answers, CELL_FORMAT, Cell, Cost, ExtraData, Outcome, rounded};
 use super::curvature_group::CurvatureGroup;
 use super::setting::Splits;
-use super::store::RunStore;
+use super::store::{RunStore, count_failure};
 use crate::belief::LogitGauge;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
 use crate::data::BatchLimits;
@@ -190,8 +190,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
 
     /// Keeps the cell on disk, where there is one that takes it.
     fn keep(&self, cell: Cell) -> Cell {
-        if let Some(Err(reason)) = self.store.map(|store| store.keep(&cell)) {
-            self.control.count_save_failure(&reason);
+        if let Some(store) = self.store {
+            count_failure(self.control, store.keep(&cell));
         }
         cell
     }
