@@ -65,6 +65,19 @@ impl TemperatureFit {
         Ok(self.temperature)
     }
 
+    /// The same with β at most 1: for answers to items that were trained on, whose labels have shaped the logits even where the item itself
+    /// is left out. They show overconfidence, but no reason to be more confident.
+    pub fn without_sharpening(mut self) -> Self {
+        if self.temperature.beta > 1.0 {
+            self.temperature = Temperature { beta: 1.0, end: SearchEnd::AtUpper };
+            (self.search.value, self.search.high, self.search.end) = (1.0, 1.0, SearchEnd::AtUpper);
+            self.search.meaning =
+                format!("{} training items give no reason for sharper answers than these", self.n_items);
+            (self.nll_after, self.standard_error) = (self.nll_before, None);
+        }
+        self
+    }
+
     /// Central interval of level `level` for β: β ± z times its standard error, of a normal distribution. None where β is no
     /// minimum.
     ///
@@ -276,6 +289,19 @@ mod tests {
         let hopeless = Temperature::fit(logits.view(), &[1; 20]).unwrap();
         assert_eq!((hopeless.standard_error, hopeless.interval(0.9).unwrap()), (None, None));
         assert!(hopeless.temperature.is_at_its_end() && !fit.temperature.is_at_its_end());
+    }
+
+    #[test]
+    fn a_temperature_without_sharpening_is_one_where_the_items_ask_for_more() {
+        let (logits, labels) = example(300, 4, 2.0);
+        let fit = Temperature::fit(logits.view(), &labels).unwrap();
+        assert!(fit.temperature.beta > 1.5);
+        let bounded = fit.without_sharpening();
+        assert_eq!((bounded.temperature.beta, bounded.nll_after), (1.0, bounded.nll_before));
+        assert!(bounded.search.remark().unwrap().contains("300 training items give no reason"), "{}", bounded.search);
+        let (logits, labels) = example(300, 4, 0.5);
+        let fit = Temperature::fit(logits.view(), &labels).unwrap();
+        assert_eq!(fit.clone().without_sharpening(), fit);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Describes the coordinates in which a structure holds the curvature of a site.
 
 use super::{
-    core_space::CoreSpace, core_space::matrix_of, kron_basis::KroneckerBasis, plan::CoordinateKind, sketch::Sketch,
+    core_space::CoreSpace, core_space::matrix_of, kron_basis::KroneckerBasis, plan::CoordinateKind,
+    sketch::RandomProjection, sketch::Sketch,
 };
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
@@ -75,6 +76,13 @@ impl Projection {
 }
 
 impl SiteSpace {
+    /// The same weights in their share of random sums; `n_total` weights share the projection.
+    pub(crate) fn sketched(&self, projection: RandomProjection, n_total: usize) -> Self {
+        let n = self.shape[0] * self.shape[1];
+        let sketch = Sketch::new(projection.share(n, n_total), projection.seed, &self.site, n);
+        Self { coordinates: Coordinates::Sketch(sketch), ..self.clone() }
+    }
+
     /// Number of coordinates.
     pub fn width(&self) -> usize {
         match &self.coordinates {

@@ -10,12 +10,14 @@
 
 mod cholesky;
 mod eigen;
+mod factor;
 mod low_rank;
 mod matmul;
 mod quadrature;
 
 pub use cholesky::semidefinite_cholesky;
 pub use eigen::{Eigen, eigh};
+pub use factor::CholeskyFactor;
 pub use low_rank::LowRankSum;
 pub use matmul::matmul;
 pub use quadrature::gauss_hermite;

@@ -5,7 +5,7 @@ use crate::curvature::{Cotangents, probe, repetitions};
 use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::tape::Site;
-use ndarray::{Array2, Array3, Array4, Axis};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, ArrayView2, Axis};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The combinations of logits whose Jacobians give a covariance in a gauge.
@@ -56,9 +56,31 @@ impl LogitJacobians {
         })
     }
 
+    /// What the combinations are.
+    pub(super) fn combinations(&self) -> Combinations {
+        Combinations { gauge: self.gauge, are_contrasts: self.are_contrasts }
+    }
+
     /// Covariance of the class logits `[n_items, C, C]` in the batch's gauge, from that of the K combinations.
     pub fn to_classes(&self, of_combinations: Array3<f64>) -> Array3<f64> {
-        let (n, n_classes) = self.logits.dim();
+        self.combinations().covariance_of_classes(self.logits.view(), of_combinations)
+    }
+}
+
+/// How the combinations of outputs that were differentiated relate to the outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Combinations {
+    /// In which the covariance of outputs is right.
+    pub(super) gauge: LogitGauge,
+    /// True if combination k is `f_{k+1} − f_0`, false if it is `f_k`.
+    pub(super) are_contrasts: bool,
+}
+
+impl Combinations {
+    /// Covariance of the outputs `[n, C, C]` in the gauge, from that of the combinations `[n, K, K]`; `outputs` `[n, C]` are −∞ where an
+    /// item has none.
+    pub(super) fn covariance_of_classes(self, outputs: ArrayView2<f64>, of_combinations: Array3<f64>) -> Array3<f64> {
+        let (n, n_classes) = outputs.dim();
         if n_classes == 1 && self.gauge == LogitGauge::Centred {
             // a single logit has no contrast
             return Array3::zeros((n, 1, 1));
@@ -69,11 +91,24 @@ impl LogitJacobians {
             pad_classes(of_combinations, n_classes)
         };
         if self.gauge == LogitGauge::Centred {
-            for (logits, mut item) in self.logits.outer_iter().zip(covariance.axis_iter_mut(Axis(0))) {
-                let centred = centre_covariance(logits, item.view());
+            for (outputs, mut item) in outputs.outer_iter().zip(covariance.axis_iter_mut(Axis(0))) {
+                let centred = centre_covariance(outputs, item.view());
                 item.assign(&centred);
             }
         }
         covariance
+    }
+
+    /// The change of C outputs, up to a common shift, where the combinations change by `change` `[K]`.
+    pub(super) fn push(self, change: ArrayView1<f64>, n_outputs: usize) -> Array1<f64> {
+        let first = usize::from(self.are_contrasts);
+        Array1::from_shape_fn(n_outputs, |c| c.checked_sub(first).and_then(|k| change.get(k)).copied().unwrap_or(0.0))
+    }
+
+    /// The transpose: derivatives `[C, w]` by outputs as those by the K combinations, `[K, w]`.
+    pub(super) fn pull(self, of_outputs: ArrayView2<f64>, n_combinations: usize) -> Array2<f64> {
+        let first = usize::from(self.are_contrasts);
+        let shape = (n_combinations, of_outputs.ncols());
+        Array2::from_shape_fn(shape, |(k, w)| of_outputs.get([k + first, w]).copied().unwrap_or(0.0))
     }
 }

@@ -12,6 +12,7 @@ mod groups;
 mod held_out;
 mod jacobians;
 mod laplace;
+mod linearized;
 mod mode;
 mod quadratic;
 mod sample_then_optimize;
@@ -27,6 +28,9 @@ pub use held_out::{HeldOut, TunedPrior};
 pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
 pub use laplace::Laplace;
+pub use linearized::{
+    JacobianRows, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum,
+};
 pub use mode::Stationarity;
 pub use quadratic::QuadraticModel;
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};

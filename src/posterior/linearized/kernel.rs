@@ -1,0 +1,188 @@
+//! Holds the inner products of Jacobians, and solves with what the likelihood's curvature makes of them.
+
+use crate::error::Result;
+use crate::linalg::{CholeskyFactor, matmul};
+use ndarray::{Array1, Array2, ArrayView1, s};
+use std::ops::Range;
+
+/// The kernel `K = ΦΦᵀ` of M combinations of outputs, whose prior covariance is `K/s`.
+#[derive(Debug, Clone)]
+pub(super) enum Kernel {
+    /// K, `[M, M]`.
+    Gram(Array2<f64>),
+    /// Φ, `[M, m]`: fewer numbers where m < M.
+    Features(Array2<f64>),
+}
+
+impl Kernel {
+    /// That of features Φ `[M, m]`, in the smaller of its two forms.
+    pub(super) fn new(features: Array2<f64>) -> Self {
+        let (rows, width) = features.dim();
+        if width < rows { Self::Features(features) } else { Self::Gram(matmul(features.view(), features.t())) }
+    }
+
+    /// Number of unknowns: α `[M]` of `θ = μ + Jᵀα/s`, or the weights `w = θ − μ` `[m]` themselves.
+    pub(super) fn n_unknowns(&self) -> usize {
+        match self {
+            Self::Gram(gram) => gram.nrows(),
+            Self::Features(features) => features.ncols(),
+        }
+    }
+
+    /// The largest prior variance of a combination at scale 1.
+    pub(super) fn largest_variance(&self) -> f64 {
+        let variances: Vec<f64> = match self {
+            Self::Gram(gram) => gram.diag().to_vec(),
+            Self::Features(features) => features.outer_iter().map(|row| row.dot(&row)).collect(),
+        };
+        variances.into_iter().fold(0.0, f64::max)
+    }
+
+    /// `J(θ − μ)`: `Kα/s`, or `Φw`.
+    pub(super) fn pulled(&self, unknowns: ArrayView1<f64>, scale: f64) -> Array1<f64> {
+        match self {
+            Self::Gram(gram) => gram.dot(&unknowns) / scale,
+            Self::Features(features) => features.dot(&unknowns),
+        }
+    }
+
+    /// `s (θ − μ)ᵀ(θ' − μ)` of unknowns and others, of which `pulled` is [`Kernel::pulled`].
+    pub(super) fn product(
+        &self,
+        unknowns: &Array1<f64>,
+        (others, pulled): (&Array1<f64>, &Array1<f64>),
+        scale: f64,
+    ) -> f64 {
+        match self {
+            Self::Gram(_) => unknowns.dot(pulled),
+            Self::Features(_) => scale * unknowns.dot(others),
+        }
+    }
+
+    /// The kernel under the curvature `Λ = RRᵀ` of the items, block-diagonal: `roots` holds `R_n` `[k_n, w_n]`, `ranges` the places of
+    /// item n among the combinations.
+    pub(super) fn curved(&self, roots: &[Array2<f64>], ranges: &[Range<usize>], scale: f64) -> Result<Curved<'_>> {
+        let mut columns = Vec::with_capacity(roots.len());
+        let mut next = 0;
+        for root in roots {
+            columns.push(next..next + root.ncols());
+            next += root.ncols();
+        }
+        let (matrix, product) = match self {
+            Self::Gram(gram) => {
+                let mut product = Array2::zeros((gram.nrows(), next));
+                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
+                    let part = gram.slice(s![.., range.clone()]).dot(root) / scale;
+                    product.slice_mut(s![.., column.clone()]).assign(&part);
+                }
+                let mut matrix = Array2::eye(next);
+                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
+                    let mut rows = matrix.slice_mut(s![column.clone(), ..]);
+                    rows += &root.t().dot(&product.slice(s![range.clone(), ..]));
+                }
+                (matrix, product)
+            }
+            Self::Features(features) => {
+                let mut product = Array2::zeros((next, features.ncols()));
+                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
+                    let part = root.t().dot(&features.slice(s![range.clone(), ..])) / scale.sqrt();
+                    product.slice_mut(s![column.clone(), ..]).assign(&part);
+                }
+                (Array2::eye(features.ncols()) + matmul(product.t(), product.view()), product)
+            }
+        };
+        Ok(Curved { kernel: self, scale, columns, product, factor: CholeskyFactor::new(matrix.view())? })
+    }
+}
+
+/// `A = I + RᵀKR/s`, factored; of features `H = I + XᵀX` with `X = RᵀΦ/√s`, which has the same determinant.
+pub(super) struct Curved<'a> {
+    kernel: &'a Kernel,
+    scale: f64,
+    /// The columns of R that belong to each item.
+    columns: Vec<Range<usize>>,
+    /// `KR/s` `[M, w]`, or X `[w, m]`.
+    product: Array2<f64>,
+    /// Of A, or of H.
+    factor: CholeskyFactor,
+}
+
+/// Applies Rᵀ item by item.
+fn pull(roots: &[Array2<f64>], ranges: &[Range<usize>], v: &Array1<f64>) -> Array1<f64> {
+    roots.iter().zip(ranges).flat_map(|(root, range)| root.t().dot(&v.slice(s![range.clone()]))).collect()
+}
+
+/// What the posterior says about the combinations of one item.
+pub(super) struct ItemCovariance {
+    /// `S_n`, the posterior covariance. `[k, k]`
+    pub(super) covariance: Array2<f64>,
+    /// `S_n R_n` `[k, w]`
+    pub(super) rooted: Array2<f64>,
+    /// `I − R_nᵀ S_n R_n`, which is the item's block of `A⁻¹`: no digits are lost where its leverage is nearly one. `[w, w]`
+    pub(super) slack: Array2<f64>,
+}
+
+impl Curved<'_> {
+    /// The unknowns to which a whole Newton step leads, from outputs at which the score is `score` and `J(θ − μ)` is `pulled`:
+    /// `α = b − R A⁻¹ RᵀKb/s` or `w = H⁻¹Φᵀb/s`, `b = RRᵀ pulled + score`.
+    pub(super) fn newton(
+        &self,
+        (roots, ranges): (&[Array2<f64>], &[Range<usize>]),
+        score: &Array1<f64>,
+        pulled: &Array1<f64>,
+    ) -> Array1<f64> {
+        let b = score + &self.push(roots, &pull(roots, ranges, pulled));
+        match self.kernel {
+            Kernel::Gram(gram) => {
+                let inner = pull(roots, ranges, &(gram.dot(&b) / self.scale));
+                let inner = self.factor.solve_vector(inner.view());
+                b - self.push(roots, &inner)
+            }
+            Kernel::Features(features) => self.factor.solve_vector(features.t().dot(&b).view()) / self.scale,
+        }
+    }
+
+    /// `ln det A`
+    pub(super) fn log_det(&self) -> f64 {
+        self.factor.log_det()
+    }
+
+    /// Applies R item by item.
+    fn push(&self, roots: &[Array2<f64>], v: &Array1<f64>) -> Array1<f64> {
+        let parts = roots.iter().zip(&self.columns).flat_map(|(root, columns)| root.dot(&v.slice(s![columns.clone()])));
+        parts.collect()
+    }
+
+    /// The posterior covariance of every item's combinations.
+    pub(super) fn items(&self, roots: &[Array2<f64>], ranges: &[Range<usize>]) -> Vec<ItemCovariance> {
+        let places = ranges.iter().zip(&self.columns);
+        match self.kernel {
+            Kernel::Gram(gram) => {
+                let reduced = self.factor.half_solve(self.product.t());
+                let inverse = self.factor.half_solve(Array2::eye(self.product.ncols()).view());
+                let item = |(range, columns): (&Range<usize>, &Range<usize>)| {
+                    let v = reduced.slice(s![.., range.clone()]);
+                    // L⁻¹ is lower triangular: its first rows of these columns are zero
+                    let z = inverse.slice(s![columns.start.., columns.clone()]);
+                    let prior = gram.slice(s![range.clone(), range.clone()]).mapv(|k| k / self.scale);
+                    ItemCovariance {
+                        covariance: prior - v.t().dot(&v),
+                        rooted: v.slice(s![columns.start.., ..]).t().dot(&z),
+                        slack: z.t().dot(&z),
+                    }
+                };
+                places.map(item).collect()
+            }
+            Kernel::Features(features) => {
+                let reduced = self.factor.half_solve(features.t()) / self.scale.sqrt();
+                let item = |((range, _), root): ((&Range<usize>, &Range<usize>), &Array2<f64>)| {
+                    let w = reduced.slice(s![.., range.clone()]);
+                    let covariance = w.t().dot(&w);
+                    let rooted = covariance.dot(root);
+                    ItemCovariance { slack: Array2::eye(root.ncols()) - root.t().dot(&rooted), rooted, covariance }
+                };
+                places.zip(roots).map(item).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Solves the linearised model to its mode by damped Newton steps in function space.
+
+use super::model::LinearizedModel;
+use crate::error::{Error, Result};
+use ndarray::{Array1, Array2, s};
+
+const WHAT: &str = "mode of the linearised model";
+/// Most Newton steps: quadratic convergence needs about ten.
+const MAX_STEPS: usize = 200;
+/// A step that promises less than this share of the log joint is the last.
+const TOLERANCE: f64 = 1e-13;
+/// Share of the promised rise that a step must keep, and the shortest step (rounding).
+const ARMIJO: f64 = 1e-4;
+const SHORTEST: f64 = 1e-9;
+
+/// The mode of a [`LinearizedModel`] under one prior.
+#[derive(Debug, Clone)]
+pub struct Mode {
+    /// Factor s on the prior precisions of reference.
+    pub scale: f64,
+    /// `Σ log p(y | x, θ̂)` in nats.
+    pub log_likelihood: f64,
+    /// `½ Σ_g λ_g ‖θ̂ − μ‖²` of the weights that the outputs see.
+    pub penalty: f64,
+    /// `ln det(I + RᵀKR/s)` at the mode, which is `ln det(H/λ + I)` of the generalised Gauss-Newton matrix there.
+    pub log_det_ratio: f64,
+    /// Newton steps taken.
+    pub steps: usize,
+    /// What one more step would add to the log joint, in nats: zero at the exact mode.
+    pub newton_gain: f64,
+    pub(super) unknowns: Array1<f64>,
+    /// `J(θ̂ − θ*)`, the change of the combinations.
+    pub(super) change: Array1<f64>,
+    pub(super) score: Array1<f64>,
+    /// `R_n`, one an item.
+    pub(super) roots: Vec<Array2<f64>>,
+}
+
+impl Mode {
+    /// `log Z ≈ Σ log p(y | x, θ̂) − ½ Σ_g λ_g ‖θ̂ − μ‖² − ½ ln det(H/λ + I)` in nats: the Laplace evidence where the expansion is about
+    /// a mode, as its derivation asks.
+    pub fn log_marginal_likelihood(&self) -> f64 {
+        self.log_likelihood - self.penalty - 0.5 * self.log_det_ratio
+    }
+}
+
+/// Where the iteration is.
+struct Point {
+    unknowns: Array1<f64>,
+    /// `J(θ − μ)`
+    pulled: Array1<f64>,
+    log_likelihood: f64,
+    log_joint: f64,
+}
+
+impl LinearizedModel {
+    /// The mode of `log p(y | x, θ) − ½ s Σ_g λ_g ‖θ − μ‖²` over the linearised outputs, a convex problem; from the mode under
+    /// another prior where one is known.
+    ///
+    /// With `f = m + Kα/s`, `m = f* − J(θ* − μ)`, and `Λ = RRᵀ` the Fisher information at f, a Newton step goes to
+    /// `α = b − R(I + RᵀKR/s)⁻¹RᵀKb/s`, `b = Λ(f − m) + ∇ log p` (Rasmussen & Williams 2006, algorithm 3.3, for any likelihood); where
+    /// there are fewer weights than rows, to the same in weights. It is shortened until it keeps a share of the rise that it promises.
+    ///
+    /// # Errors
+    /// If the scale is not positive and finite, a density is not finite at the start, or the steps do not converge.
+    pub fn mode(&self, scale: f64, start: Option<&Mode>) -> Result<Mode> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::config("scale of the prior precisions", "positive and finite", scale));
+        }
+        let zeros = || Array1::zeros(self.kernel.n_unknowns());
+        let mut at = self.point(start.map_or_else(zeros, |mode| mode.unknowns.clone()), scale);
+        if !at.log_joint.is_finite() {
+            at = self.point(zeros(), scale);
+        }
+        if !at.log_joint.is_finite() {
+            return Err(Error::numerical(WHAT, format!("its log joint begins at {}", at.log_joint)));
+        }
+        let mut is_last = false;
+        for steps in 0..=MAX_STEPS {
+            let change = &at.pulled - &self.drift;
+            let (score, roots) = self.derivatives(&change)?;
+            let curved = self.kernel.curved(&roots, &self.ranges, scale)?;
+            let to = curved.newton((&roots, &self.ranges), &score, &at.pulled);
+            let direction = &to - &at.unknowns;
+            let pulled = self.kernel.pulled(direction.view(), scale);
+            let promised = score.dot(&pulled) - self.kernel.product(&at.unknowns, (&direction, &pulled), scale);
+            if is_last {
+                return Ok(Mode {
+                    scale,
+                    log_likelihood: at.log_likelihood,
+                    penalty: at.log_likelihood - at.log_joint,
+                    log_det_ratio: curved.log_det(),
+                    steps,
+                    newton_gain: 0.5 * promised,
+                    unknowns: at.unknowns,
+                    change,
+                    score,
+                    roots,
+                });
+            }
+            is_last = promised <= TOLERANCE * (1.0 + at.log_joint.abs());
+            // the last step is below the rounding of the log joint, and doubles the digits of the weights
+            at = if is_last { self.point(to, scale) } else { self.shortened(&at, &direction, promised, scale)? };
+        }
+        Err(Error::numerical(WHAT, format!("no convergence in {MAX_STEPS} Newton steps at scale {scale:e}")))
+    }
+
+    /// The longest of the steps 1, ½, ¼, … along `direction` that rises as promised.
+    fn shortened(&self, from: &Point, direction: &Array1<f64>, promised: f64, scale: f64) -> Result<Point> {
+        let mut length = 1.0;
+        // rounding of a log joint of this size
+        let slack = 4.0 * f64::EPSILON * from.log_joint.abs() * (self.n_items() as f64).sqrt();
+        while length > SHORTEST {
+            let next = self.point(&from.unknowns + &(direction * length), scale);
+            if next.log_joint >= from.log_joint + ARMIJO * length * promised - slack {
+                return Ok(next);
+            }
+            length *= 0.5;
+        }
+        Err(Error::numerical(WHAT, format!("no step of 1 to {SHORTEST:e} Newton steps raises its log joint")))
+    }
+
+    fn point(&self, unknowns: Array1<f64>, scale: f64) -> Point {
+        let pulled = self.kernel.pulled(unknowns.view(), scale);
+        let log_likelihood = self.log_likelihood_at(&(&pulled - &self.drift));
+        let log_joint = log_likelihood - 0.5 * self.kernel.product(&unknowns, (&unknowns, &pulled), scale);
+        Point { unknowns, pulled, log_likelihood, log_joint }
+    }
+
+    /// Score and root of the Fisher information of every item's combinations.
+    fn derivatives(&self, change: &Array1<f64>) -> Result<(Array1<f64>, Vec<Array2<f64>>)> {
+        let mut score = Array1::zeros(self.n_rows());
+        let mut roots = Vec::with_capacity(self.n_items());
+        for (item, range) in self.ranges.iter().enumerate() {
+            let outputs = self.outputs_of(item, change);
+            let of_outputs = self.likelihood.score(outputs.view(), &self.targets[item]).insert_axis(ndarray::Axis(1));
+            let pulled = self.combinations.pull(of_outputs.view(), range.len());
+            score.slice_mut(s![range.clone()]).assign(&pulled.column(0));
+            roots.push(self.combinations.pull(self.likelihood.fisher_root(outputs.view())?.view(), range.len()));
+        }
+        Ok((score, roots))
+    }
+}

@@ -1,0 +1,231 @@
+//! The network linearised around the trained adapter, as a model of its own over its training items.
+
+use super::config::LinearizedConfig;
+use super::kernel::Kernel;
+use super::rows::JacobianRows;
+use crate::belief::{LogitBelief, LogitGauge};
+use crate::error::{Error, Result, check_finite};
+use crate::likelihood::{SharedLikelihood, Target};
+use crate::models::{Classifier, Dataset, known_targets};
+use crate::posterior::jacobians::Combinations;
+use crate::posterior::laplace::Laplace;
+use crate::prior::PriorPrecisions;
+use crate::progress::Control;
+use ndarray::{Array1, Array2, Array3, ArrayView1, Axis, s};
+use std::ops::Range;
+
+/// `f(x; θ) = f(x; θ*) + J(x)(θ − θ*)` on N training items, with the prior `N(μ, (sλ)⁻¹I)`: a Gaussian process with the mean
+/// `f* − J(θ* − μ)` and the kernel `K/s`, `K = Σ_g J_g J_gᵀ/λ_g` over the prior's groups, whose posterior is found exactly at its
+/// mode ([`LinearizedModel::mode`]).
+///
+/// The precisions λ_g are those of the posterior that it was made from; the scale s multiplies all of them.
+///
+/// Where the outputs matter up to a common shift, the combinations are the C − 1 differences to the first; otherwise, and for choices
+/// that are continuations, all outputs.
+#[derive(Debug, Clone)]
+pub struct LinearizedModel {
+    /// `f*`, `[N, C]`; −∞ for outputs that an item does not have.
+    pub(super) outputs: Array2<f64>,
+    /// The combinations of each item.
+    pub(super) ranges: Vec<Range<usize>>,
+    pub(super) combinations: Combinations,
+    /// `J(θ* − μ)`, one a combination.
+    pub(super) drift: Array1<f64>,
+    pub(super) kernel: Kernel,
+    pub(super) targets: Vec<Target>,
+    pub(super) likelihood: SharedLikelihood,
+    pub(super) precisions: PriorPrecisions,
+    /// Width of the random projection that the features went through; `None` where they are exact.
+    pub(super) projected: Option<usize>,
+}
+
+/// Prior variances of a combination of outputs, in nats², between which the scale of a prior is sought: beyond, the prior is flat, or its
+/// centre, for every purpose.
+const VARIANCES: (f64, f64) = (1e-10, 1e8);
+
+/// What is known of N items beside their Jacobians.
+#[derive(Debug, Clone)]
+pub struct LinearizedItems {
+    /// `f*`, `[N, C]`; −∞ for outputs that an item does not have.
+    pub outputs: Array2<f64>,
+    /// True if an item's rows are the differences of its outputs to the first, false if they are its outputs.
+    pub are_contrasts: bool,
+    /// Rows an item, k.
+    pub rows_per_item: usize,
+    /// `J(θ* − μ)`, one a row.
+    pub drift: Array1<f64>,
+    /// One an item.
+    pub targets: Vec<Target>,
+}
+
+impl LinearizedModel {
+    /// The model of items with features `J/√λ`, `[N·k, P]`, item after item: any linear model with any likelihood.
+    ///
+    /// # Errors
+    /// If counts do not fit each other, differences are taken of outputs whose common shift matters, or a value is not finite.
+    pub fn new(
+        items: LinearizedItems,
+        features: Array2<f64>,
+        likelihood: SharedLikelihood,
+        precisions: PriorPrecisions,
+    ) -> Result<Self> {
+        let (expected, found) = (items.drift.len(), features.nrows());
+        if expected != found {
+            return Err(Error::Count { what: "rows of Jacobians".into(), expected, found });
+        }
+        check_finite("Jacobians of the training items", features.iter().map(|v| v.is_finite()))?;
+        Self::with_kernel(items, Kernel::new(features), likelihood, precisions)
+    }
+
+    fn with_kernel(
+        items: LinearizedItems,
+        kernel: Kernel,
+        likelihood: SharedLikelihood,
+        precisions: PriorPrecisions,
+    ) -> Result<Self> {
+        let LinearizedItems { outputs, are_contrasts, rows_per_item: k, drift, targets } = items;
+        let gauge = if likelihood.is_shift_invariant() { LogitGauge::Centred } else { LogitGauge::Raw };
+        if are_contrasts && gauge == LogitGauge::Raw {
+            return Err(Error::Incompatible(format!(
+                "differences of outputs do not say what a {likelihood} likelihood needs: it depends on every output"
+            )));
+        }
+        let n = outputs.nrows();
+        if n == 0 {
+            return Err(Error::empty("set of training items"));
+        }
+        for (what, expected, found) in
+            [("targets of the training items", n, targets.len()), ("entries of J(θ* − μ)", n * k, drift.len())]
+        {
+            if expected != found {
+                return Err(Error::Count { what: what.into(), expected, found });
+            }
+        }
+        check_finite("J(θ* − μ) of the training items", drift.iter().map(|v| v.is_finite()))?;
+        for (item, (outputs, target)) in outputs.outer_iter().zip(&targets).enumerate() {
+            let present: Vec<bool> = outputs.iter().map(|v| v.is_finite()).collect();
+            likelihood.check_target(&item.to_string(), target, &present)?;
+        }
+        Ok(Self {
+            outputs,
+            ranges: (0..n).map(|item| item * k..(item + 1) * k).collect(),
+            combinations: Combinations { gauge, are_contrasts },
+            drift,
+            kernel,
+            targets,
+            likelihood,
+            precisions,
+            projected: None,
+        })
+    }
+
+    /// Linearises the network over the weights (or cores) and groups of a posterior, on the labelled items that it was trained on.
+    ///
+    /// # Errors
+    /// As [`JacobianRows::of`]; if a target is missing or is none for its item.
+    pub fn of<M: Classifier, D: Dataset<Input = M::Input>>(
+        model: &M,
+        laplace: &Laplace,
+        data: &D,
+        config: &LinearizedConfig,
+        control: &Control,
+    ) -> Result<Self> {
+        // before the pass: a label that is missing is better known now
+        let targets = known_targets(data, &**laplace.likelihood(), model.n_classes())?;
+        Self::from_rows(&JacobianRows::of(model, laplace, data, config, control)?, targets, laplace)
+    }
+
+    /// The same from Jacobians that are known.
+    ///
+    /// # Errors
+    /// As [`LinearizedModel::new`].
+    pub fn from_rows(rows: &JacobianRows, targets: Vec<Target>, laplace: &Laplace) -> Result<Self> {
+        let items = LinearizedItems {
+            outputs: rows.outputs.clone(),
+            are_contrasts: rows.are_contrasts,
+            rows_per_item: rows.rows_per_item,
+            drift: rows.drift.clone(),
+            targets,
+        };
+        let kernel =
+            if rows.width() < rows.n_rows() { Kernel::Features(rows.to_matrix()) } else { Kernel::Gram(rows.gram()) };
+        let (likelihood, precisions) = (laplace.likelihood().clone(), laplace.prior_precisions().clone());
+        let projected = rows.is_projected().then(|| rows.width());
+        Ok(Self { projected, ..Self::with_kernel(items, kernel, likelihood, precisions)? })
+    }
+
+    /// Number of training items.
+    pub fn n_items(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Number of combinations of outputs over all items: N(C − 1) where outputs matter up to a shift.
+    pub fn n_rows(&self) -> usize {
+        self.drift.len()
+    }
+
+    /// What was observed of the items.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// How targets depend on outputs.
+    pub fn likelihood(&self) -> &SharedLikelihood {
+        &self.likelihood
+    }
+
+    /// The prior precisions at scale 1.
+    pub fn precisions(&self) -> &PriorPrecisions {
+        &self.precisions
+    }
+
+    /// Width of the random projection that its Jacobians went through; `None` where they are exact.
+    pub fn projected(&self) -> Option<usize> {
+        self.projected
+    }
+
+    /// `Σ log p(y | x, θ*)` of the network itself in nats.
+    pub fn network_log_likelihood(&self) -> f64 {
+        self.log_likelihood_at(&Array1::zeros(self.n_rows()))
+    }
+
+    /// Between which log s a prior is sought, and where the largest prior variance is 1.
+    ///
+    /// # Errors
+    /// If no Jacobian is different from zero.
+    pub(super) fn log_scales(&self) -> Result<(f64, f64, f64)> {
+        let largest = self.kernel.largest_variance();
+        if largest > 0.0 && largest.is_finite() {
+            let (small, large) = VARIANCES;
+            return Ok(((largest / large).ln(), largest.ln(), (largest / small).ln()));
+        }
+        Err(Error::numerical("prior of the linearised model", format!("the largest square of a Jacobian is {largest}")))
+    }
+
+    /// The outputs of an item where the combinations change by `change`.
+    pub(super) fn outputs_of(&self, item: usize, change: &Array1<f64>) -> Array1<f64> {
+        self.changed(item, change.slice(s![self.ranges[item].clone()]))
+    }
+
+    fn changed(&self, item: usize, own: ArrayView1<f64>) -> Array1<f64> {
+        &self.outputs.row(item) + &self.combinations.push(own, self.outputs.ncols())
+    }
+
+    pub(super) fn log_likelihood_at(&self, change: &Array1<f64>) -> f64 {
+        let one = |item| self.likelihood.log_density(self.outputs_of(item, change).view(), &self.targets[item]);
+        (0..self.n_items()).map(one).sum()
+    }
+
+    /// A Gaussian belief about the items: the outputs where the combinations change by `change`, and the covariances of these.
+    pub(super) fn belief(&self, change: &Array1<f64>, covariances: &[Array2<f64>]) -> LogitBelief {
+        let (n, c) = self.outputs.dim();
+        let (mut mean, mut covariance) = (Array2::zeros((n, c)), Array3::zeros((n, c, c)));
+        for (item, own) in covariances.iter().enumerate() {
+            mean.row_mut(item).assign(&self.outputs_of(item, change));
+            let outputs = mean.slice(s![item..item + 1, ..]);
+            let of_classes = self.combinations.covariance_of_classes(outputs, own.clone().insert_axis(Axis(0)));
+            covariance.slice_mut(s![item..item + 1, .., ..]).assign(&of_classes);
+        }
+        LogitBelief::Gaussian { mean, covariance, gauge: self.combinations.gauge }
+    }
+}
