@@ -160,7 +160,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior_mean(prior_mean))?;
         seconds.push(clock.elapsed().as_secs_f64());
         let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
-        let quadratic = curvature.config.structure.plan().is_exact().then(|| at_mode(&laplace)).transpose()?;
+        let quadratic = curvature.config.structure.plan().is_exact().then(|| at_mode(&laplace)).and_then(|found| {
+            let refused = |e| println!("{}: no evidence at the mode: {e}", name(&curvature.config));
+            found.map_err(refused).ok()
+        });
         // the sums go here: those of thirty structures would fill the memory
         let (config, sums_bytes) = (curvature.config.clone(), curvature.bytes());
         candidates.push(Candidate { name: name(&config), config, sums_bytes, laplace, quadratic });
