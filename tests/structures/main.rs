@@ -7,6 +7,7 @@ mod draws;
 mod exactness;
 mod gauge;
 mod kronecker;
+mod linearized;
 mod merging;
 mod plans;
 mod prior;
