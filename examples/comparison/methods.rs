@@ -61,18 +61,17 @@ pub struct MethodArguments {
 
 impl MethodArguments {
     /// The methods asked for, or all of `default`.
-    pub fn methods(&self, default: &[&str], limits: BatchLimits) -> Result<Vec<BoxedMethod>, Box<dyn Error>> {
+    pub fn methods(&self, default: &[&str]) -> Result<Vec<BoxedMethod>, Box<dyn Error>> {
         if self.methods.is_empty() {
-            return default.iter().map(|name| self.method(name, limits)).collect();
+            return default.iter().map(|name| self.method(name)).collect();
         }
-        self.methods.iter().map(|name| self.method(name, limits)).collect()
+        self.methods.iter().map(|name| self.method(name)).collect()
     }
 
-    fn method(&self, name: &str, limits: BatchLimits) -> Result<BoxedMethod, Box<dyn Error>> {
+    fn method(&self, name: &str) -> Result<BoxedMethod, Box<dyn Error>> {
         let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
         let bounded = |mut method: LaplaceMethod| {
-            method.curvature.limits = Some(limits);
             method.curvature.memory_limit = Some(self.memory << 30);
             method
         };
