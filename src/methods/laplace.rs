@@ -1,7 +1,6 @@
 //! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
 
 use super::belief::{LinearizedBelief, SampledBelief};
-use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::draws::{self, Purpose};
@@ -103,7 +102,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     }
 
     fn describe(&self) -> String {
-        // the structure is in the name; sizes of batches and bounds on memory change no answer
+        // the structure is in the name; sizes of batches change an answer within its approximation, bounds on memory none
         let CurvatureConfig { subset, fisher, treatment, dense_limit, low_rank, projection, .. } = &self.curvature;
         let likelihood = self.curvature.likelihood_or_default();
         let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, without_residual } =
@@ -157,10 +156,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        match self.predictive {
-            Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
-            Predictive::Sampled { n_samples, .. } => check_some("n_samples", n_samples)?,
-            Predictive::Linearized(_) => {}
+        self.predictive.validate()?;
+        if self.predictive == Predictive::Map {
+            return Err(Error::config("predictive", "linearised or sampled", "Map"));
         }
         let at_mode = self.prior == PriorChoice::EvidenceAtMode;
         let structure = self.curvature.structure;
@@ -173,14 +171,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         }
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
-        let rows = estimate_cost(context.map, context.train, &self.curvature)?.network_rows;
+        let curvature = context.resolve(&self.curvature);
+        let rows = estimate_cost(context.map, context.train, &curvature)?.network_rows;
         let passes = rows as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
         // the evidence at the mode needs none at the adapter
         let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
         let config = LaplaceConfig { prior_precision: start, ..self.laplace };
-        let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &config)?;
-        let (likelihood, limits) = (self.curvature.likelihood_or_default(), self.curvature.limits_or_default());
+        let mut laplace = Laplace::new(context.map, context.curvature(&curvature)?, &config)?;
+        let (likelihood, limits) = (curvature.likelihood_or_default(), curvature.limits_or_default());
         let more_passes = match self.prior {
             PriorChoice::Configured => 0,
             PriorChoice::EvidenceAtMode => {
