@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// # fn run(base: &Mlp, about: About, splits: Splits<Points>, recipe: Recipe) -> bayes_lora::Result<()> {
 /// let comparison = Comparison::new(recipe)
 ///     .with_method(MaximumLikelihood)
-///     .with_method(LaplaceMethod::with_structure(CurvatureStructure::Kronecker))
+///     .with_method(LaplaceMethod::new(CurvatureStructure::Kronecker))
 ///     .with_dir("out/comparison");
 /// let cells = comparison.run(base, &about, &splits, 0)?.cells;
 /// # Ok(())
@@ -94,7 +94,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         let store = self.dir.as_ref().map(|dir| RunStore::open(dir, &setting, &names)).transpose()?;
         let mut cells: Vec<Option<Cell>> = Vec::new();
         for (method, name) in self.methods.iter().zip(&names) {
-            cells.push(match (method.requirements().check(name, base, &self.recipe, splits.held_out), &store) {
+            let is_able = || method.requirements().check(name, base, &self.recipe, splits.held_out);
+            cells.push(match (method.validate().and_then(|()| is_able()), &store) {
                 (Err(reason), _) => Some(failed(method.as_ref(), &reason)),
                 (Ok(()), Some(store)) => store.finished(name, &method.identity()?)?,
                 (Ok(()), None) => None,

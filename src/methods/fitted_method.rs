@@ -26,7 +26,7 @@ use std::path::Path;
 /// let data = Points::new(ndarray::arr2(&[[0.0, 1.0], [1.0, 0.0]]), vec![0, 1])?;
 /// let base = MlpConfig::new([2, 4, 2]).init(&burn::tensor::Device::flex())?;
 /// let recipe = Recipe::new(LoraConfig::new(1));
-/// let fitted = methods::fit(&DeepEnsemble { n_members: 3 }, &base, &recipe, &data)?;
+/// let fitted = methods::fit(&DeepEnsemble::default().with_n_members(2), &base, &recipe, &data)?;
 /// println!("{:.2}", fitted.predict(&data)?.probabilities);
 /// # }
 /// # Ok::<(), bayes_lora::error::Error>(())
@@ -92,6 +92,7 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
     /// [`Method::fit`].
     pub fn fit(&self, method: &dyn Method<M, D>) -> Result<FittedMethod<M, D>> {
         let Self { base, recipe, train, held_out, limits, seed, ref control } = *self;
+        method.validate()?;
         let requirements = method.requirements();
         limits.validate()?;
         recipe.validate()?;

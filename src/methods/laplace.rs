@@ -12,6 +12,7 @@ use crate::number::significant;
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
+use crate::setters::setters;
 
 /// How the prior precision is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -32,6 +33,7 @@ pub enum PriorChoice {
 ///
 /// Yang et al. (2024), arXiv 2308.13111; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LaplaceMethod {
     /// The curvature: structure, subset, Fisher information, treatment of tokens.
     pub curvature: CurvatureConfig,
@@ -45,7 +47,7 @@ pub struct LaplaceMethod {
 
 impl LaplaceMethod {
     /// Defaults in a structure: prior by evidence, linearised.
-    pub fn with_structure(structure: CurvatureStructure) -> Self {
+    pub fn new(structure: CurvatureStructure) -> Self {
         Self {
             curvature: CurvatureConfig::new(structure),
             laplace: LaplaceConfig::default(),
@@ -56,9 +58,42 @@ impl LaplaceMethod {
 
     /// Full curvature of the last adapted layer alone: the cheapest to store.
     pub fn last_layer() -> Self {
-        let mut method = Self::with_structure(CurvatureStructure::FunctionSpace);
+        let mut method = Self::new(CurvatureStructure::FunctionSpace);
         method.curvature.subset = AdapterSubset::LastLayer;
         method
+    }
+
+    setters! {
+        /// Sets the curvature.
+        with_curvature(curvature: CurvatureConfig);
+        /// Sets the prior and the temperature.
+        with_laplace(laplace: LaplaceConfig);
+        /// Sets how the prior precision is found.
+        with_prior(prior: PriorChoice);
+        /// Sets how it predicts: linearised or sampled.
+        with_predictive(predictive: Predictive);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.curvature.validate()?;
+        self.laplace.validate()?;
+        self.predictive.validate()?;
+        if self.predictive == Predictive::Map {
+            return Err(Error::config("predictive", "linearised or sampled", "Map"));
+        }
+        let structure = self.curvature.structure;
+        if self.prior == PriorChoice::EvidenceAtMode && !structure.plan().is_exact() {
+            return Err(Error::config(
+                "structure for the evidence at the mode",
+                "exact: full, function or core space",
+                structure,
+            ));
+        }
+        Ok(())
     }
 
     /// The same with its prior precision from held-out labels.
@@ -70,12 +105,6 @@ impl LaplaceMethod {
     /// The same with its prior precision by the evidence at the mode; of exact structures alone.
     pub fn with_evidence_at_mode(mut self) -> Self {
         self.prior = PriorChoice::EvidenceAtMode;
-        self
-    }
-
-    /// The same, predicting in another way.
-    pub fn with_predictive(mut self, predictive: Predictive) -> Self {
-        self.predictive = predictive;
         self
     }
 }
@@ -99,6 +128,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             name += ", sampled";
         }
         name
+    }
+
+    fn validate(&self) -> Result<()> {
+        LaplaceMethod::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -156,19 +189,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        self.predictive.validate()?;
-        if self.predictive == Predictive::Map {
-            return Err(Error::config("predictive", "linearised or sampled", "Map"));
-        }
         let at_mode = self.prior == PriorChoice::EvidenceAtMode;
-        let structure = self.curvature.structure;
-        if at_mode && !structure.plan().is_exact() {
-            return Err(Error::config(
-                "structure for the evidence at the mode",
-                "exact: full, function or core space",
-                structure,
-            ));
-        }
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
         let curvature = context.resolve(&self.curvature);

@@ -32,6 +32,14 @@ pub trait Method<M: Classifier, D: Dataset<Input = M::Input>> {
     /// If a setting cannot be told.
     fn identity(&self) -> Result<Identity>;
 
+    /// Checks every bound of the settings; asked before any work.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What must be there before [`Method::fit`]; [`Requirements::check`] says what is missing, before hours are spent.
     fn requirements(&self) -> Requirements {
         Requirements::default()
@@ -280,7 +288,7 @@ impl Requirements {
             )));
         }
         if let Some(curvature) = &self.curvature {
-            // those of batches are checked where they are set
+            // as at the recipe's own training: the size of batches that a whole sets is checked there
             let curvature = recipe.resolve(curvature, recipe.trainer.limits);
             curvature.validate()?;
             curvature.check_trained_by(&trained)?;
@@ -295,6 +303,7 @@ impl Requirements {
 impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// Checks once more what a comparison has checked before: a method may be fitted without one.
     pub(super) fn check(&self, method: &dyn Method<M, D>) -> Result<()> {
+        method.validate()?;
         method.requirements().check(&method.name(), self.base, self.recipe, self.held_out)
     }
 

@@ -1,7 +1,7 @@
 //! Any method through one door: from a base and data to predictions, saved and loaded, with kinds of the caller's own.
 
 use crate::{Case, LIMITS, methods, points};
-use bayes_lora::belief::LogitBelief;
+use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::compare::{About, ClassName, Comparison, Outcome, Splits};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::data::BatchLimits;
@@ -10,8 +10,8 @@ use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use bayes_lora::methods::{
-    Belief, BeliefKinds, Blob, FitContext, Fitted, FittedMethod, Keep, Kept, LaplaceMethod, MaximumLikelihood, Method,
-    MethodFit, Needs, PointBelief, Requirements, SampledBelief,
+    Belief, BeliefKinds, Blob, FitContext, Fitted, FittedMethod, HeadLaplace, Ivon, Keep, Kept, LaplaceMethod,
+    MaximumLikelihood, McDropout, Method, MethodFit, Needs, PointBelief, Requirements, SampledBelief, Swag,
 };
 use bayes_lora::models::{Mlp, Points};
 use bayes_lora::progress::Control;
@@ -57,8 +57,18 @@ fn settings_out_of_bounds_are_refused_before_any_training() {
     let none = BatchLimits { max_items: 0, ..LIMITS };
     let error = words(door().with_limits(none), &MaximumLikelihood);
     assert!(error.contains("max_items") && error.contains("got 0"), "{error}");
-    let mut method = LaplaceMethod::with_structure(CurvatureStructure::Kronecker);
+    let mut method = LaplaceMethod::new(CurvatureStructure::Kronecker);
     method.curvature.low_rank = 0;
+    let settings: [(&dyn Method<Mlp, Points>, &str); 4] = [
+        (&McDropout::default().with_n_samples(0), "n_samples"),
+        (&Swag::default().with_epochs(0), "epochs"),
+        (&Ivon::default().with_learning_rate(-1.0), "learning_rate"),
+        (&HeadLaplace::default().with_link(LinkApprox::GaussHermite { points: 0 }), "points"),
+    ];
+    for (method, field) in settings {
+        let error = words(door(), method);
+        assert!(error.contains(field) && error.contains("got"), "{error}");
+    }
     let error = words(door(), &method);
     assert!(error.contains("low_rank") && error.contains("got 0"), "{error}");
     let gaussian = Gaussian { noise_variance: 0.5 };
