@@ -9,6 +9,7 @@ mod common;
 use bayes_lora::curvature::Projection;
 use bayes_lora::curvature::{Cotangents, probe};
 use bayes_lora::models::{Classifier, Dataset};
+use bayes_lora::number::significant;
 use bayes_lora::posterior::Laplace;
 use bayes_lora::prior::PriorPrecision;
 use common::Subject;
@@ -71,11 +72,11 @@ fn prior_tuning(criterion: &mut Criterion) {
             covariances(&laplace, &projections, best[0].precision);
         });
         println!(
-            "prior_tuning/{}: a new prior costs {:.3} ms, the fit {:.1} ms: {:.2} %",
+            "prior_tuning/{}: a new prior costs {} ms, the fit {} ms: {} %",
             subject.name,
-            1e3 * change,
-            1e3 * fit,
-            100.0 * change / fit
+            significant(1e3 * change),
+            significant(1e3 * fit),
+            significant(100.0 * change / fit)
         );
     }
     group.finish();

@@ -14,6 +14,8 @@
 //! Ctrl-C ends the fit with its work saved, and the same command goes on from there.
 
 mod answers;
+#[path = "experiment/base.rs"]
+mod base;
 #[path = "experiment/ending.rs"]
 mod ending;
 #[path = "experiment/items.rs"]
@@ -24,18 +26,18 @@ mod offline;
 mod questions;
 
 use answers::{Answerer, claim_answers};
+use base::load_base;
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
 use bayes_lora::data::{EncodedDataset, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
-use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::models::PromptClassifier;
 use bayes_lora::number::significant;
 use bayes_lora::outputs::{claim_dir, claim_file, save_or_rescue};
 use bayes_lora::posterior::POSTERIOR_FILE;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
-use burn::tensor::Device;
 use clap::Parser;
 use ending::program;
 use items::ItemArguments;
@@ -121,15 +123,16 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
     println!("prior precision by {how}: {}", laplace.prior_precisions());
     match laplace.log_likelihood() {
         Some(_) => println!(
-            "log evidence: {:.1} nats over the training items",
-            laplace.log_marginal_likelihood(laplace.prior_precisions().clone())?
+            "log evidence: {} nats over the training items",
+            significant(laplace.log_marginal_likelihood(laplace.prior_precisions().clone())?)
         ),
         None => println!("log evidence: unknown, as a training item has no label"),
     }
     let n_adapter = summarize(&fitted.model).n_adapter;
     println!("effective dimension: {} of {n_adapter} weights", significant(laplace.effective_dimension()));
     fitted.remarks().iter().for_each(|remark| println!("note: {remark}"));
-    println!("wrote {}, {} bytes, in {:.1} s", file.display(), fs::metadata(&file)?.len(), fitted.curvature_seconds);
+    let (bytes, seconds) = (fs::metadata(&file)?.len(), significant(fitted.curvature_seconds));
+    println!("wrote {}, {bytes} bytes, in {seconds} s", file.display());
     if unfinished.try_exists()? {
         fs::remove_dir_all(&unfinished)?;
     }
@@ -151,10 +154,7 @@ impl Arguments {
     /// The adapter with its posterior.
     fn fit(&self, control: &Control) -> Result<FittedBayesLora<PromptClassifier>, Box<dyn Error>> {
         let (train, held_out) = self.data()?;
-        let (lm, report) = Pretrained::from_dir(&self.model)?.load_with_report(&Device::flex())?;
-        if !report.is_empty() {
-            eprintln!("{report}");
-        }
+        let lm = load_base(&self.model)?;
         let base = PromptClassifier::new(lm, &train)?;
         if self.train_missing && !self.adapter.join("adapter_config.json").try_exists()? {
             claim_dir(&self.adapter, 0)?;
@@ -207,7 +207,7 @@ impl Arguments {
         let trained = Trainer::new(trainer)?.fit(attach(base, &lora, seed)?, train, None, control)?;
         let base_model = self.model.display().to_string();
         save_or_rescue(&self.adapter, |dir| save_peft(&trained.model, &lora, &base_model, dir))?;
-        println!("{} had no adapter: trained one in {:.1} s", self.adapter.display(), trained.report.seconds);
+        println!("{} had no adapter: trained one in {} s", self.adapter.display(), significant(trained.report.seconds));
         Ok(())
     }
 }

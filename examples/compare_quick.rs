@@ -22,6 +22,7 @@ use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Item, PromptTemplate, 
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
 use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::number::significant;
 use bayes_lora::outputs::claim_dir;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig};
@@ -106,7 +107,7 @@ fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
             shifted: vec![Shifted { name: "fourth area".into(), data: &other, labelled: false }],
         };
         let comparison = Comparison::new(recipe.clone())
-            .with_methods(arguments.methods.methods(&all, limits)?)
+            .with_methods(arguments.methods.methods(&all)?)
             .with_limits(limits)
             .with_dir(&arguments.out)
             .with_control(control.clone());
@@ -114,7 +115,7 @@ fn run(arguments: Arguments, control: Control) -> Result<(), Box<dyn Error>> {
     }
     let report = Report::new(runs, arguments.report.options("MMLU areas, stories260K".into()))?;
     leave(&report, &arguments.out)?;
-    println!("{:.0} s in all", start.elapsed().as_secs_f64());
+    println!("{} s in all", significant(start.elapsed().as_secs_f64()));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use bayes_lora::data::{
 };
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, MlpConfig, Points, Pretrained, PromptClassifier};
+use bayes_lora::number::significant;
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::progress::Control;
 use burn::tensor::Device;
@@ -117,7 +118,12 @@ fn measure<M: Classifier, D: Dataset<Input = M::Input>>(
         let clock = Instant::now();
         Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
         let decomposition = clock.elapsed().as_secs_f64();
-        cells.push(format!("{pass:.2} + {decomposition:.3}, {:.1}", curvature.bytes() as f64 / 1e6));
+        cells.push(format!(
+            "{} + {}, {}",
+            significant(pass),
+            significant(decomposition),
+            significant(curvature.bytes() as f64 / 1e6)
+        ));
     }
     println!("| {} |", cells.join(" | "));
     Ok(())

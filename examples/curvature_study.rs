@@ -10,6 +10,8 @@
 
 #[path = "experiment/adapter.rs"]
 mod adapter;
+#[path = "experiment/base.rs"]
+mod base;
 #[path = "experiment/items.rs"]
 mod items;
 #[path = "experiment/questions.rs"]
@@ -259,10 +261,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         rows,
     };
     println!(
-        "maximum likelihood: accuracy {:.3}, NLL {:.3}, ECE {:.3}; wrote {}",
-        study.mle.0.value,
-        study.mle.1.value,
-        study.mle.2.value,
+        "maximum likelihood: accuracy {}, NLL {}, ECE {}; wrote {}",
+        significant(study.mle.0.value),
+        significant(study.mle.1.value),
+        significant(study.mle.2.value),
         out.join("study.json").display()
     );
     let json = serde_json::to_vec_pretty(&study)?;
@@ -371,26 +373,27 @@ fn evidence_chart(candidates: &[Candidate]) -> Result<CurveChart, Box<dyn Error>
 fn print_row(row: &Row) {
     let at = |at: &At| {
         format!(
-            "λ {:>9} NLL {:.3} ECE {:.3} acc {:.3} conf {:.3}",
+            "λ {:>9} NLL {} ECE {} acc {} conf {}",
             significant(at.prior_precision),
-            at.nll.value,
-            at.ece.value,
-            at.accuracy.value,
-            at.mean_confidence
+            significant(at.nll.value),
+            significant(at.ece.value),
+            significant(at.accuracy.value),
+            significant(at.mean_confidence)
         )
     };
     let against = row.against_exact.as_ref().map_or(String::new(), |a| {
-        format!(" | ratio {:.2} corr {:.2} KL {:.4}", a.median_variance_ratio, a.log_variance_correlation, a.mean_kl)
+        let [ratio, correlation, kl] =
+            [a.median_variance_ratio, a.log_variance_correlation, a.mean_kl].map(significant);
+        format!(" | ratio {ratio} corr {correlation} KL {kl}")
     });
-    let quadratic = row
-        .quadratic
-        .as_ref()
-        .map_or(String::new(), |(evidence, found)| format!(" | at the quadratic mode {evidence:.1} {}", at(found)));
+    let quadratic = row.quadratic.as_ref().map_or(String::new(), |(evidence, found)| {
+        format!(" | at the quadratic mode {} {}", significant(*evidence), at(found))
+    });
     println!(
-        "{:<42} evidence {:>9.1} (Newton gain {:.1}) | {}{quadratic} | held out: {}{against} | {}",
+        "{:<42} evidence {:>9} (Newton gain {}) | {}{quadratic} | held out: {}{against} | {}",
         row.name,
-        row.log_evidence,
-        row.stationarity.newton_gain,
+        significant(row.log_evidence),
+        significant(row.stationarity.newton_gain),
         at(&row.by_evidence),
         at(&row.by_held_out),
         row.dispersion

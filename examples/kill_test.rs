@@ -17,6 +17,7 @@ use bayes_lora::BayesLoraConfig;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::lora::LoraConfig;
+use bayes_lora::number::significant;
 use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use bayes_lora::progress::Control;
 use bayes_lora::tensor_file::TensorFile;
@@ -118,7 +119,7 @@ fn parent(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let begin = Instant::now();
     let said = finish(start(&out.join("undisturbed"), &out.join("expected"))?)?;
     let alone = begin.elapsed();
-    println!("undisturbed: {said}, {:.2} s", alone.as_secs_f64());
+    println!("undisturbed: {said}, {} s", significant(alone.as_secs_f64()));
     let expected = results(&out.join("expected"))?;
 
     let mut rng = ChaCha8Rng::seed_from_u64(*seed);

@@ -126,8 +126,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .figure()?
         .save(&out, "entropy")?;
     println!(
-        "\n{:.1} s; wrote {} and {} (and .svg, .json of each)",
-        start.elapsed().as_secs_f64(),
+        "\n{} s; wrote {} and {} (and .svg, .json of each)",
+        significant(start.elapsed().as_secs_f64()),
         confidences.png.display(),
         entropies.png.display()
     );

@@ -7,6 +7,8 @@
 
 #[path = "experiment/adapter.rs"]
 mod adapter;
+#[path = "experiment/base.rs"]
+mod base;
 #[path = "experiment/ending.rs"]
 mod ending;
 mod experiment;

@@ -13,6 +13,8 @@
 //! `examples/answers/mod.rs`. Without `--model` it works offline, on what `bayesianize` leaves without `--model`.
 
 mod answers;
+#[path = "experiment/base.rs"]
+mod base;
 #[path = "experiment/ending.rs"]
 mod ending;
 #[path = "offline/command_line.rs"]
@@ -21,12 +23,11 @@ mod offline;
 mod questions;
 
 use answers::{Answerer, claim_answers};
+use base::load_base;
 use bayes_lora::data::{Asked, Encoding, Tokenizer};
 use bayes_lora::lora::load_peft;
-use bayes_lora::models::Pretrained;
 use bayes_lora::posterior::{Laplace, POSTERIOR_FILE};
 use bayes_lora::progress::Control;
-use burn::tensor::Device;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ending::program;
@@ -99,10 +100,7 @@ fn run(matches: &ArgMatches, control: Control) -> Result<(), Box<dyn Error>> {
     let control = control.with_workers(2)?;
     // The posterior is about the language model: the way of asking joins it with the questions, so that a file which does not
     // fit is refused before the first of them is read.
-    let (base, report) = Pretrained::from_dir(model)?.load_with_report(&Device::flex())?;
-    if !report.is_empty() {
-        eprintln!("{report}");
-    }
+    let base = load_base(model)?;
     let (lm, _) = load_peft(base, adapter)?;
     let mut laplace = Laplace::load(posterior.clone().unwrap_or_else(|| adapter.join(POSTERIOR_FILE)), &lm)?;
     let tokenizer = Tokenizer::from_dir(model)?;

@@ -5,16 +5,19 @@
 //! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
 //! ```
 
+#[path = "experiment/base.rs"]
+mod base;
+
+use base::load_base;
 use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
 use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::models::PromptClassifier;
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
-use burn::tensor::Device;
 use clap::Parser;
 use serde_json::json;
 use std::error::Error;
@@ -72,10 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let control = Control::silent().with_workers(a.workers)?;
     let limits = |max_items| BatchLimits { max_items, max_tokens: usize::MAX };
     let train = encode(a.steps * a.batch, 0)?;
-    let (lm, beyond) = Pretrained::from_dir(&a.model)?.load_with_report(&Device::flex())?;
-    if !beyond.is_empty() {
-        eprintln!("{beyond}");
-    }
+    let lm = load_base(&a.model)?;
     let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
     let model = attach(PromptClassifier::new(lm, &train)?, &lora, 0)?;
 

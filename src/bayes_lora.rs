@@ -5,7 +5,7 @@ mod trained;
 use crate::belief::LinkApprox;
 use crate::curvature::{CurvatureConfig, fit_curvature};
 use crate::data::BatchLimits;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
@@ -85,8 +85,7 @@ impl BayesLoraConfig {
         let mut config = self.clone();
         config.trainer.seed.get_or_insert(self.seed);
         config.trainer.likelihood.get_or_insert_with(|| self.likelihood.clone());
-        config.curvature.likelihood.get_or_insert_with(|| self.likelihood.clone());
-        config.curvature.limits.get_or_insert(self.limits);
+        config.curvature = config.curvature.resolved_in(&self.likelihood, self.limits);
         config
     }
 
@@ -95,12 +94,14 @@ impl BayesLoraConfig {
     /// # Errors
     /// Names the field, its bound and its value.
     pub fn validate(&self) -> Result<()> {
-        let Self { lora, trainer, curvature, laplace, .. } = self.resolved();
+        let Self { lora, trainer, curvature, laplace, predictive, likelihood, limits, seed: _ } = self.resolved();
         lora.validate()?;
         trainer.validate()?;
         curvature.validate()?;
         laplace.validate()?;
-        self.likelihood.check()
+        predictive.validate()?;
+        limits.validate()?;
+        likelihood.check()
     }
 
     /// Checks every field once, and hands the parts what they share.
@@ -147,15 +148,7 @@ impl BayesLora {
         validation: Option<&D>,
         control: &Control,
     ) -> FitResult<M> {
-        let (trained, curved) =
-            (self.config.trainer.likelihood_or_default(), self.config.curvature.likelihood_or_default());
-        if trained != curved {
-            return Err(Error::Incompatible(format!(
-                "the posterior is about the optimum of one likelihood, but `{trained}` trains and `{curved}` gives the \
-                 curvature: set both (`with_likelihood`)"
-            ))
-            .into());
-        }
+        self.config.curvature.check_trained_by(&self.config.trainer.likelihood_or_default())?;
         let model = attach(model, &self.config.lora, self.config.seed)?;
         let TrainOutcome { model, best, report, .. } = self.trainer.fit(model, data, validation, control)?;
         let lora = self.config.lora.clone();
@@ -194,11 +187,12 @@ impl BayesLora {
         let start = Instant::now();
         let posterior = fit_curvature(&trained.model, data, &self.config.curvature, control).and_then(|curvature| {
             let laplace = Laplace::new(&trained.model, &curvature, &self.config.laplace)?;
+            let (curvature_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
             let training_fit = self.training_fit(&trained.model, &laplace, data, control)?;
-            Ok((laplace, training_fit))
+            Ok((laplace, training_fit, curvature_seconds, start.elapsed().as_secs_f64()))
         });
         let trained = Trained { model: trained.model.valid(), ..trained };
-        let (laplace, training_fit) = match posterior {
+        let (laplace, training_fit, curvature_seconds, training_fit_seconds) = match posterior {
             Ok(posterior) => posterior,
             Err(reason) => return Err(FitError { reason, trained: Some(Box::new(trained)) }),
         };
@@ -208,7 +202,8 @@ impl BayesLora {
             best_validation,
             training_fit,
             laplace,
-            curvature_seconds: start.elapsed().as_secs_f64(),
+            curvature_seconds,
+            training_fit_seconds,
             report,
             lora,
             predictive: self.config.predictive,
@@ -247,6 +242,8 @@ pub struct FittedBayesLora<M> {
     pub training_fit: Option<TrainingFit>,
     /// Wall-clock seconds that curvature and posterior took; zero for a posterior that was loaded.
     pub curvature_seconds: f64,
+    /// Wall-clock seconds that [`FittedBayesLora::training_fit`] took; zero where it was not asked for.
+    pub training_fit_seconds: f64,
     /// What happened during training, where there was any.
     pub report: Option<TrainReport>,
     /// The adapter's configuration.
@@ -305,6 +302,7 @@ impl<M: Classifier> FittedBayesLora<M> {
         posterior: impl AsRef<Path>,
         limits: BatchLimits,
     ) -> Result<Self> {
+        limits.validate()?;
         let (model, lora) = load_peft(model, adapter)?;
         let laplace = Laplace::load(posterior, &model)?;
         Ok(Self {
@@ -313,6 +311,7 @@ impl<M: Classifier> FittedBayesLora<M> {
             laplace,
             training_fit: None,
             curvature_seconds: 0.0,
+            training_fit_seconds: 0.0,
             report: None,
             lora,
             predictive: Predictive::default(),

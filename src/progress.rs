@@ -68,8 +68,8 @@ impl Control {
         self.workers
     }
 
-    /// Keeps the unfinished work of training and of curvature passes in a directory, which is made at once, and takes it up from
-    /// there.
+    /// Keeps the unfinished work of training, of curvature passes and of predictions in a directory, which is made at once, and takes
+    /// it up from there.
     ///
     /// # Errors
     /// As [`Checkpoints::validate`], and if the directory cannot be made or written.

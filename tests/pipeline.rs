@@ -9,7 +9,7 @@ use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
     Adaptable, LoraConfig, LoraLinear, attach, load_peft, merge, read_adapter, save_peft, summarize,
 };
-use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, PromptClassifier};
+use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, Points, PointsBatch, PromptClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::prior::{PriorGrouping, PriorPrecision};
@@ -21,6 +21,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::Array2;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use support::points::{LIMITS, blobs, changed, distance, mlp, nll, quick, train};
 use support::{Fixture, central_difference, device, has_f64, logits, relative_error};
 
@@ -95,6 +96,53 @@ fn fitted_objects_are_send_and_sync() {
     let here = fitted.predict_calibrated(&blobs(4, 2)).unwrap();
     let there = std::thread::scope(|s| s.spawn(|| fitted.predict_calibrated(&blobs(4, 2)).unwrap()).join().unwrap());
     assert_eq!(there, here);
+}
+
+/// Points that take their time once their curvature is summed.
+struct Slow(Points, AtomicUsize);
+
+impl Dataset for Slow {
+    type Input = PointsBatch;
+
+    fn n_items(&self) -> usize {
+        self.0.n_items()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.0.label(item)
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.0.item_id(item)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        self.0.plan(limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+        if self.1.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        self.0.batch(indices, device, dtype)
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(300);
+
+#[test]
+fn seconds_of_the_curvature_are_not_those_of_the_diagnosis_after_it() {
+    let model = train(quick(2), attach(mlp(), &LoraConfig::new(2), 0).unwrap(), &blobs(20, 1), None).model;
+    let curvature = CurvatureConfig::new(CurvatureStructure::Diagonal);
+    let whole = BatchLimits { max_items: 100, max_tokens: 1000 };
+    let bayes = BayesLoraConfig::new(LoraConfig::new(2)).with_curvature(curvature).with_limits(whole).init().unwrap();
+    let (clock, data) = (Instant::now(), Slow(blobs(20, 1), AtomicUsize::new(0)));
+    let fitted = bayes.fit_laplace(model, &data).unwrap();
+    // one batch each
+    assert_eq!((data.1.into_inner(), fitted.training_fit.is_some()), (2, true));
+    assert!(fitted.training_fit_seconds >= PAUSE.as_secs_f64());
+    assert!(fitted.curvature_seconds > 0.0);
+    assert!(fitted.curvature_seconds + fitted.training_fit_seconds <= clock.elapsed().as_secs_f64());
 }
 
 // ---- a posterior that fails --------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ mod support;
 
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::belief::LogitGauge;
-use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvature};
+use bayes_lora::curvature::{
+    Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, correct_eigenvalues, fit_curvature,
+};
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation,
 };
@@ -286,6 +288,18 @@ fn sums_of_questions_asked_in_two_ways_do_not_merge() {
     first.save(&path).unwrap();
     let merged = Curvature::load(&path).unwrap().merge(shard(&by_area(), 1)).unwrap();
     assert_eq!(merged.asked.as_ref(), questions(&by_area()).asked.as_ref());
+}
+
+#[test]
+fn eigenvalues_are_corrected_with_questions_asked_as_before() {
+    let data = questions(&by_area());
+    let model = attach(stories(&data), &LoraConfig::new(1).with_target_modules(["q_proj"]), 0).unwrap();
+    let factors = fit_curvature(&model, &data, &config(CurvatureStructure::Kronecker), &Control::silent()).unwrap();
+    let correct = |data: &EncodedDataset| correct_eigenvalues(&model, data, &factors, &Control::silent());
+    let error = correct(&questions(&by_area().with_max_tokens(32))).unwrap_err().to_string();
+    assert!(error.contains("to 64 tokens there") && error.contains("to 32 tokens here"), "{error}");
+    assert_eq!(correct(&data).unwrap().asked, data.asked);
+    assert!(correct(&EncodedDataset { asked: None, ..data }).is_ok());
 }
 
 // ---- where it lies -----------------------------------------------------------------------------------------------

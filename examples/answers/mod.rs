@@ -15,6 +15,7 @@ use bayes_lora::data::{BatchLimits, Encoding, Item, Task, Tokenizer, for_each_li
 use bayes_lora::error::{Error, Result};
 use bayes_lora::metrics::{Estimate, ScoreOptions, Scores};
 use bayes_lora::models::{CausalLm, PromptClassifier};
+use bayes_lora::number::significant;
 use bayes_lora::outputs::claim_file;
 use bayes_lora::posterior::Laplace;
 use bayes_lora::predict::{Predictive, predict};
@@ -211,6 +212,7 @@ struct Shown(Estimate);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} [{:.3}, {:.3}]", self.0.value, self.0.low, self.0.high)
+        let [value, low, high] = [self.0.value, self.0.low, self.0.high].map(significant);
+        write!(f, "{value} [{low}, {high}]")
     }
 }

@@ -1,7 +1,7 @@
 //! The methods that the programs compare, by name.
 
 use bayes_lora::curvature::CurvatureStructure;
-use bayes_lora::data::{BatchLimits, EncodedDataset};
+use bayes_lora::data::EncodedDataset;
 use bayes_lora::methods::{
     AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
     McDropout, Method, MonteClora, Named, NoiseSharing, Swag, Tfb,
@@ -61,36 +61,37 @@ pub struct MethodArguments {
 
 impl MethodArguments {
     /// The methods asked for, or all of `default`.
-    pub fn methods(&self, default: &[&str], limits: BatchLimits) -> Result<Vec<BoxedMethod>, Box<dyn Error>> {
+    pub fn methods(&self, default: &[&str]) -> Result<Vec<BoxedMethod>, Box<dyn Error>> {
         if self.methods.is_empty() {
-            return default.iter().map(|name| self.method(name, limits)).collect();
+            return default.iter().map(|name| self.method(name)).collect();
         }
-        self.methods.iter().map(|name| self.method(name, limits)).collect()
+        self.methods.iter().map(|name| self.method(name)).collect()
     }
 
-    fn method(&self, name: &str, limits: BatchLimits) -> Result<BoxedMethod, Box<dyn Error>> {
+    fn method(&self, name: &str) -> Result<BoxedMethod, Box<dyn Error>> {
         let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
         let bounded = |mut method: LaplaceMethod| {
-            method.curvature.limits = Some(limits);
             method.curvature.memory_limit = Some(self.memory << 30);
             method
         };
-        let laplace = |structure| bounded(LaplaceMethod::with_structure(structure));
+        let laplace = |structure| bounded(LaplaceMethod::new(structure));
         Ok(match name {
             "mle" => Box::new(MaximumLikelihood),
-            "dropout" => Box::new(McDropout { n_samples, sharing }),
-            "checkpoints" => Box::new(CheckpointEnsemble { n_members }),
-            "ensemble" => Box::new(DeepEnsemble { n_members }),
-            "anchored" => {
-                Box::new(AnchoredEnsemble { n_members, ..AnchoredEnsemble::new(PriorPrecision::new(2500.0)?) })
-            }
-            "swag" => Box::new(Swag { n_samples, ..Swag::default() }),
-            "ivon" => Box::new(Ivon { n_samples, ..Ivon::default() }),
-            "blob" => Box::new(Blob { n_samples, sharing, ..Blob::default() }),
+            "dropout" => Box::new(McDropout::default().with_n_samples(n_samples).with_sharing(sharing)),
+            "checkpoints" => Box::new(CheckpointEnsemble::default().with_n_members(n_members)),
+            "ensemble" => Box::new(DeepEnsemble::default().with_n_members(n_members)),
+            "anchored" => Box::new(AnchoredEnsemble::new(PriorPrecision::new(2500.0)?).with_n_members(n_members)),
+            "swag" => Box::new(Swag::default().with_n_samples(n_samples)),
+            "ivon" => Box::new(Ivon::default().with_n_samples(n_samples)),
+            "blob" => Box::new(Blob::default().with_n_samples(n_samples).with_sharing(sharing)),
             "monte-clora" => Box::new(MonteClora::default()),
-            "tfb" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::default() }),
-            "tfb-published" => Box::new(Tfb { n_samples, n_anchors: self.anchors, sharing, ..Tfb::published() }),
+            "tfb" => {
+                Box::new(Tfb::default().with_n_samples(n_samples).with_n_anchors(self.anchors).with_sharing(sharing))
+            }
+            "tfb-published" => {
+                Box::new(Tfb::published().with_n_samples(n_samples).with_n_anchors(self.anchors).with_sharing(sharing))
+            }
             "head" => Box::new(HeadLaplace::default()),
             "last-layer" => Box::new(bounded(LaplaceMethod::last_layer())),
             "function" => Box::new(laplace(CurvatureStructure::FunctionSpace)),
@@ -103,11 +104,11 @@ impl MethodArguments {
             "site-block" => Box::new(laplace(CurvatureStructure::SiteBlock)),
             "diagonal" => Box::new(laplace(CurvatureStructure::Diagonal)),
             "core-block" => Box::new(laplace(CurvatureStructure::CoreBlock)),
-            "swag-published" => Box::new(Named::new("SWAG, published", Swag { n_samples, ..Swag::published() })),
+            "swag-published" => Box::new(Named::new("SWAG, published", Swag::published().with_n_samples(n_samples))),
             "ivon-published" => {
-                Box::new(Named::new("IVON, published", Ivon { n_samples, ..Ivon::published(self.ess) }))
+                Box::new(Named::new("IVON, published", Ivon::published(self.ess).with_n_samples(n_samples)))
             }
-            "blob-published" => Box::new(Named::new("BLoB, published", Blob { n_samples, ..Blob::published() })),
+            "blob-published" => Box::new(Named::new("BLoB, published", Blob::published().with_n_samples(n_samples))),
             _ => {
                 let known = [&POST_HOC[..], &TRAINED[..], &ON_REQUEST[..]].concat().join(", ");
                 return Err(format!("unknown method `{name}`; there are {known}").into());

@@ -2,6 +2,7 @@
 
 use bayes_lora::compare::{Report, RowOutcome};
 use bayes_lora::metrics::Estimate;
+use bayes_lora::number::significant;
 use std::error::Error;
 use std::path::Path;
 
@@ -34,5 +35,6 @@ fn print_scores(report: &Report) {
 }
 
 fn show(e: &Estimate) -> String {
-    format!("{:>7.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+    let [value, low, high] = [e.value, e.low, e.high].map(significant);
+    format!("{:>23}", format!("{value} [{low}, {high}]"))
 }

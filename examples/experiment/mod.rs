@@ -83,11 +83,11 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Cont
     let labels = labels(test)?;
     let majority = majority_share(&labels, test.n_classes);
     println!(
-        "{task}: {} training, {} validation, {} test items; majority class {:.3}; {} prompts shortened",
+        "{task}: {} training, {} validation, {} test items; majority class {}; {} prompts shortened",
         train.len(),
         validation.len(),
         test.len(),
-        majority,
+        significant(majority),
         train.n_truncated + validation.n_truncated + test.n_truncated
     );
 
@@ -97,11 +97,11 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Cont
     let report = outcome.report;
     for epoch in &report.epochs {
         println!(
-            "  epoch {}: training NLL {}, validation NLL {:.3}, validation accuracy {:.3}",
+            "  epoch {}: training NLL {}, validation NLL {}, validation accuracy {}",
             epoch.epoch,
             significant(epoch.train_nll),
-            epoch.validation_nll.unwrap_or(f64::NAN),
-            epoch.validation_accuracy.unwrap_or(f64::NAN)
+            significant(epoch.validation_nll.unwrap_or(f64::NAN)),
+            significant(epoch.validation_accuracy.unwrap_or(f64::NAN))
         );
     }
     let fit_seconds = start.elapsed().as_secs_f64();
@@ -151,11 +151,11 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Cont
     }
     let paired = PairedScores::new(linearized.probabilities.view(), mle.view(), &labels, &options)?;
     println!(
-        "\nP(Laplace linearised better than MLE on the same items): NLL {:.3}, ECE {:.3}, Brier {:.3}, accuracy {:.3}",
-        paired.nll.p_better,
-        paired.ece.p_better,
-        paired.brier.p_better,
-        paired.table.p_better_accuracy()
+        "\nP(Laplace linearised better than MLE on the same items): NLL {}, ECE {}, Brier {}, accuracy {}",
+        significant(paired.nll.p_better),
+        significant(paired.ece.p_better),
+        significant(paired.brier.p_better),
+        significant(paired.table.p_better_accuracy())
     );
 
     let diagrams = [
@@ -194,8 +194,9 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Cont
         std::fs::remove_dir_all(&unfinished)?;
     }
     println!(
-        "\n{:.0} s in all (training and curvature {fit_seconds:.0} s); wrote {}",
-        report.seconds,
+        "\n{} s in all (training and curvature {} s); wrote {}",
+        significant(report.seconds),
+        significant(fit_seconds),
         files(out).join(", ")
     );
     Ok(())
@@ -207,7 +208,8 @@ fn files(out: &Path) -> Vec<String> {
 }
 
 fn show(e: &Estimate) -> String {
-    format!("{:>7.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+    let [value, low, high] = [e.value, e.low, e.high].map(significant);
+    format!("{:>23}", format!("{value} [{low}, {high}]"))
 }
 
 fn point_logits(

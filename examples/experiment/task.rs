@@ -1,13 +1,13 @@
 //! Flags that say which model learns which task, and what they make.
 
+use crate::base::load_base;
 use crate::items::ItemArguments;
 use crate::questions::QuestionArguments;
 use crate::splits::Splits;
 use bayes_lora::data::{BatchLimits, EncodedDataset, Task, Tokenizer};
 use bayes_lora::lora::LoraConfig;
-use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::models::PromptClassifier;
 use bayes_lora::train::TrainerConfig;
-use burn::tensor::Device;
 use clap::Args;
 use std::error::Error;
 use std::path::PathBuf;
@@ -70,10 +70,7 @@ impl TaskArguments {
 
     /// The pretrained model, asked for answers in the form of the data.
     pub fn model(&self, data: &EncodedDataset) -> Result<PromptClassifier, Box<dyn Error>> {
-        let (lm, report) = Pretrained::from_dir(&self.model)?.load_with_report(&Device::flex())?;
-        if !report.is_empty() {
-            eprintln!("{report}");
-        }
+        let lm = load_base(&self.model)?;
         Ok(PromptClassifier::new(lm, data)?)
     }
 

@@ -6,6 +6,8 @@
 //!   --tasks examples/paper_table/small.json --seeds 3 --out docs/results/paper_table
 //! ```
 
+#[path = "../experiment/base.rs"]
+mod base;
 #[path = "../experiment/ending.rs"]
 mod ending;
 #[path = "../comparison/methods.rs"]
@@ -16,15 +18,15 @@ mod report_arguments;
 mod scores;
 mod tasks;
 
+use base::load_base;
 use bayes_lora::compare::{About, Comparison, Protocol, Report, Shifted, Splits, read_runs};
 use bayes_lora::data::{BatchLimits, Tokenizer};
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::methods::Recipe;
-use bayes_lora::models::{Pretrained, PromptClassifier};
+use bayes_lora::models::PromptClassifier;
 use bayes_lora::outputs::claim_dir;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainerConfig};
-use burn::tensor::Device;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ending::program;
@@ -185,10 +187,7 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
         preset @ Protocol::Blob2024 => preset.recipe(task.train.len()),
     };
     recipe.trainer.snapshots = Snapshots { count: arguments.methods.members, from: 0.5 };
-    let (lm, report) = Pretrained::from_dir(&arguments.model)?.load_with_report(&Device::flex())?;
-    if !report.is_empty() {
-        eprintln!("{report}");
-    }
+    let lm = load_base(&arguments.model)?;
     let base = PromptClassifier::new(lm, &task.train)?;
     let about = About {
         protocol: arguments.protocol.name().into(),
@@ -209,7 +208,7 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
             .collect(),
     };
     let comparison = Comparison::new(recipe)
-        .with_methods(arguments.methods.methods(&POST_HOC, limits)?)
+        .with_methods(arguments.methods.methods(&POST_HOC)?)
         .with_limits(limits)
         .with_dir(&arguments.out)
         .with_control(control.clone());

@@ -47,6 +47,18 @@ impl Default for LinkApprox {
 }
 
 impl LinkApprox {
+    /// Checks that there is a draw or a node.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::MonteCarlo { n_samples: 0, .. } => Err(Error::config("n_samples", "at least 1", 0)),
+            Self::GaussHermite { points: 0 } => Err(Error::config("points", "at least 1", 0)),
+            _ => Ok(()),
+        }
+    }
+
     /// True if the form reads the variances of single logits, so that it needs the Jacobians of all classes.
     pub fn needs_raw_covariance(&self) -> bool {
         matches!(self, Self::RawProbit | Self::LaplaceBridge)
@@ -54,6 +66,7 @@ impl LinkApprox {
 
     /// Standard normal draws or quadrature nodes with weights, shared by all items: nodes `[n, dims]`, weights `[n]`.
     pub(super) fn nodes(&self, dims: usize) -> Result<(Array2<f64>, Array1<f64>)> {
+        self.validate()?;
         match *self {
             Self::GaussHermite { points } => {
                 if dims != 1 {
@@ -66,8 +79,8 @@ impl LinkApprox {
                 let (nodes, weights) = crate::linalg::gauss_hermite(points)?;
                 Ok((nodes.insert_axis(ndarray::Axis(1)), weights))
             }
-            Self::MonteCarlo { n_samples, seed } => standard_normals(n_samples, seed, dims),
-            _ => standard_normals(2000, 0, dims),
+            Self::MonteCarlo { n_samples, seed } => Ok(standard_normals(n_samples, seed, dims)),
+            _ => Ok(standard_normals(2000, 0, dims)),
         }
     }
 
@@ -136,10 +149,7 @@ fn normalized(logs: Array1<f64>) -> Array1<f64> {
     logs - sum
 }
 
-fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> Result<(Array2<f64>, Array1<f64>)> {
-    if n_samples == 0 {
-        return Err(Error::config("n_samples", "at least 1", n_samples));
-    }
+fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> (Array2<f64>, Array1<f64>) {
     let half = n_samples.div_ceil(2);
     let mut rng = generator(seed, Purpose::Link, dims as u64, 0);
     let mut nodes = Array2::zeros((2 * half, dims));
@@ -150,7 +160,7 @@ fn standard_normals(n_samples: usize, seed: u64, dims: usize) -> Result<(Array2<
             nodes[[half + i, j]] = -z;
         }
     }
-    Ok((nodes, Array1::from_elem(2 * half, 0.5 / half as f64)))
+    (nodes, Array1::from_elem(2 * half, 0.5 / half as f64))
 }
 
 fn pairwise_probit(mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Array1<f64> {

@@ -128,10 +128,10 @@ impl VectorScaling {
                 let projector =
                     Array2::from_shape_fn((n_classes, n_classes), |(a, b)| f64::from(u8::from(a == b)) - 1.0 / n);
                 let weight = Array1::from(self.weight.clone());
-                let map = projector.dot(&(&projector * &weight.insert_axis(Axis(1))));
+                let scaling = projector.dot(&(&projector * &weight.insert_axis(Axis(1))));
                 let mut scaled = Array3::zeros(covariance.dim());
                 for (mut out, item) in scaled.outer_iter_mut().zip(covariance.outer_iter()) {
-                    out.assign(&map.dot(&item).dot(&map.t()));
+                    out.assign(&scaling.dot(&item).dot(&scaling.t()));
                 }
                 let mean = self.scaled(mean.view())?;
                 LogitBelief::Gaussian { mean, covariance: scaled, gauge: LogitGauge::Centred }

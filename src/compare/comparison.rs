@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// # fn run(base: &Mlp, about: About, splits: Splits<Points>, recipe: Recipe) -> bayes_lora::Result<()> {
 /// let comparison = Comparison::new(recipe)
 ///     .with_method(MaximumLikelihood)
-///     .with_method(LaplaceMethod::with_structure(CurvatureStructure::Kronecker))
+///     .with_method(LaplaceMethod::new(CurvatureStructure::Kronecker))
 ///     .with_dir("out/comparison");
 /// let cells = comparison.run(base, &about, &splits, 0)?.cells;
 /// # Ok(())
@@ -56,7 +56,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         self
     }
 
-    /// Sets the size of a batch of predictions.
+    /// Sets the size of a batch outside training: of curvatures' passes, unless a method sets its own, and of predictions.
     pub fn with_limits(mut self, limits: BatchLimits) -> Self {
         self.limits = limits;
         self
@@ -81,9 +81,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
     /// that ask for curvature share its passes, and those that are linearised the Jacobians of their predictions.
     ///
     /// # Errors
-    /// If two methods have one name, a label is missing, the training of the shared adapter fails, the directory holds a run
+    /// If a setting is out of bounds, two methods have one name, a label is missing, the training of the shared adapter fails, the directory holds a run
     /// with other data, weights or settings or cannot be written, or the caller cancels.
     pub fn run(&self, base: &M, about: &About, splits: &Splits<D>, seed: u64) -> Result<Run> {
+        self.limits.validate()?;
+        self.recipe.validate()?;
         let names: Vec<String> = self.methods.iter().map(|method| method.name()).collect();
         if let Some(twice) = names.iter().enumerate().find(|(k, name)| names[..*k].contains(name)) {
             return Err(Error::config("methods", "names that differ", format!("`{}` twice", twice.1)));
@@ -92,7 +94,8 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         let store = self.dir.as_ref().map(|dir| RunStore::open(dir, &setting, &names)).transpose()?;
         let mut cells: Vec<Option<Cell>> = Vec::new();
         for (method, name) in self.methods.iter().zip(&names) {
-            cells.push(match (method.requirements().check(name, base, &self.recipe, splits.held_out), &store) {
+            let is_able = || method.requirements().check(name, base, &self.recipe, splits.held_out);
+            cells.push(match (method.validate().and_then(|()| is_able()), &store) {
                 (Err(reason), _) => Some(failed(method.as_ref(), &reason)),
                 (Ok(()), Some(store)) => store.finished(name, &method.identity()?)?,
                 (Ok(()), None) => None,

@@ -37,7 +37,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
     /// # Errors
     /// If the caller cancels.
     pub(super) fn all(&self, pending: &[usize], cells: &mut [Option<Cell>]) -> Result<()> {
-        let curvature_of = |k: usize| self.methods[k].requirements().curvature;
+        let curvature_of = |k: usize| {
+            let asked = self.methods[k].requirements().curvature;
+            asked.map(|config| self.recipe.resolve(&config, self.limits))
+        };
         let (with_curvature, others): (Vec<usize>, Vec<usize>) =
             pending.iter().partition(|&&k| curvature_of(k).is_some());
         for k in others {

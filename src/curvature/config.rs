@@ -22,8 +22,8 @@ pub struct CurvatureConfig {
     pub fisher: FisherKind,
     /// How tokens enter the Kronecker factors; the other structures are sums over items.
     pub treatment: TokenTreatment,
-    /// How targets depend on outputs; that of the training. `None` is that of the whole ([`crate::BayesLoraConfig`]), else
-    /// categorical.
+    /// How targets depend on outputs; that of the training. `None` is that of the whole ([`crate::BayesLoraConfig`],
+    /// [`crate::methods::Recipe`]), else categorical.
     pub likelihood: Option<SharedLikelihood>,
     /// Widest factor kept dense; a wider one is kept at `low_rank`. The narrower of a site's two factors is always dense.
     ///
@@ -37,7 +37,8 @@ pub struct CurvatureConfig {
     /// Most bytes that the sums may take; a larger plan is refused before anything runs.
     pub memory_limit: Option<u64>,
     /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in. `None` is
-    /// those of the whole ([`crate::BayesLoraConfig`]), else 8 items and 2,048 tokens.
+    /// those of the whole ([`crate::BayesLoraConfig`], [`crate::methods::MethodFit`], [`crate::compare::Comparison`]), else 8 items
+    /// and 2,048 tokens.
     pub limits: Option<BatchLimits>,
 }
 
@@ -103,10 +104,32 @@ impl CurvatureConfig {
         self.limits.unwrap_or(BatchLimits { max_items: 8, max_tokens: 2048 })
     }
 
+    /// The same as a part of a whole: with its likelihood and its size of batches where these are not set here.
+    pub fn resolved_in(&self, likelihood: &SharedLikelihood, limits: BatchLimits) -> Self {
+        let mut config = self.clone();
+        config.likelihood.get_or_insert_with(|| likelihood.clone());
+        config.limits.get_or_insert(limits);
+        config
+    }
+
     /// The same with defaults in place of what a whole may set: what sums and their files hold.
     pub(super) fn resolved(&self) -> Self {
-        let (likelihood, limits) = (Some(self.likelihood_or_default()), Some(self.limits_or_default()));
-        Self { likelihood, limits, ..self.clone() }
+        self.resolved_in(&self.likelihood_or_default(), self.limits_or_default())
+    }
+
+    /// Checks that the likelihood that trained an adapter gives its curvature, too.
+    ///
+    /// # Errors
+    /// Names both.
+    pub(crate) fn check_trained_by(&self, trained: &SharedLikelihood) -> Result<()> {
+        let curved = self.likelihood_or_default();
+        if curved == *trained {
+            return Ok(());
+        }
+        Err(Error::Incompatible(format!(
+            "the posterior is about the optimum of one likelihood, but `{trained}` trains the adapter and `{curved}` gives the \
+             curvature: set one for both (`with_likelihood`)"
+        )))
     }
 
     /// The structure's plan, in random sums of the weights where a projection is asked for.
@@ -134,8 +157,22 @@ impl CurvatureConfig {
         passes(self) == passes(other)
     }
 
-    /// All settings that the sums depend on: not the sizes of batches, nor bounds on memory.
+    /// All settings that the sums depend on: no bounds on memory.
+    ///
+    /// The size of batches is one in Kronecker coordinates alone. Without a [`CurvatureConfig::dense_limit`] the widest dense factor is
+    /// estimated from the number of batches, and what a low-rank factor discards depends on which vectors come together. All other
+    /// sums are those of single items, in any batches.
     pub fn identity(&self) -> Identity {
+        let identity = self.identity_in_any_batches();
+        if self.plan().coordinates == CoordinateKind::Kronecker {
+            identity.with("limits", self.limits)
+        } else {
+            identity
+        }
+    }
+
+    /// The same without the size of batches: shards may differ in it, as low-rank factors do in the order of their vectors.
+    fn identity_in_any_batches(&self) -> Identity {
         let Self {
             structure,
             subset,
@@ -161,7 +198,7 @@ impl CurvatureConfig {
     /// # Errors
     /// Names the first setting that differs, and both its values.
     pub(super) fn check_merges_with(&self, other: &Self) -> Result<()> {
-        match self.identity().difference(&other.identity()) {
+        match self.identity_in_any_batches().difference(&other.identity_in_any_batches()) {
             None => Ok(()),
             Some(difference) => {
                 Err(Error::Incompatible(format!("curvature sums with different settings do not merge: {difference}")))
@@ -176,6 +213,7 @@ impl CurvatureConfig {
     pub fn validate(&self) -> Result<()> {
         self.fisher.check()?;
         self.likelihood_or_default().check()?;
+        self.limits_or_default().validate()?;
         if self.low_rank == 0 {
             return Err(Error::config("low_rank", "at least 1", 0));
         }

@@ -145,7 +145,7 @@ impl SiteSpace {
     /// Shape of a deviation in these coordinates before it is scaled: that of the weight, or of the core.
     pub(crate) fn latent_shape(&self) -> [usize; 2] {
         match &self.coordinates {
-            Coordinates::Core(core) => [core.map.nrows(), core.map.ncols()],
+            Coordinates::Core(core) => [core.trained.nrows(), core.trained.ncols()],
             Coordinates::Sketch(sketch) => [1, sketch.width],
             _ => self.shape,
         }

@@ -22,7 +22,7 @@ const RANK_TOLERANCE: f64 = 1e-6;
 /// # Shapes
 /// - column_basis U: `[d_out, ρ_B]`, row_basis V: `[d_in, ρ_A]`
 /// - from_a `S_B⁻¹ V_Bᵀ`: `[ρ_B, r]`
-/// - map R: `[ρ_B, ρ_A]`
+/// - trained R: `[ρ_B, ρ_A]`
 ///
 /// The space is that of LoRA-XS (2405.17604) and B-LoRA-XS (2502.12122), here around any trained adapter.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +35,8 @@ pub struct CoreSpace {
     pub row_basis: Array2<f64>,
     /// `S_B⁻¹ V_Bᵀ`
     pub from_a: Array2<f64>,
-    /// The trained core.
-    pub map: Array2<f64>,
+    /// The core of the trained adapter.
+    pub trained: Array2<f64>,
 }
 
 impl CoreSpace {
@@ -60,18 +60,18 @@ impl CoreSpace {
         let row_basis = matmul(a.t(), (&a_left / &a_values).view());
         let from_a = (&b_right / &b_values).reversed_axes();
         let right = a.dot(&row_basis);
-        let map = column_basis.t().dot(b).dot(&right);
-        Ok(Self { module: module.into(), column_basis, row_basis, from_a, map })
+        let trained = column_basis.t().dot(b).dot(&right);
+        Ok(Self { module: module.into(), column_basis, row_basis, from_a, trained })
     }
 
     /// Number of unknowns, ρ_B·ρ_A.
     pub fn n_unknowns(&self) -> usize {
-        self.map.len()
+        self.trained.len()
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        8 * (self.column_basis.len() + self.row_basis.len() + self.from_a.len() + self.map.len())
+        8 * (self.column_basis.len() + self.row_basis.len() + self.from_a.len() + self.trained.len())
     }
 
     /// `J_R = S_B⁻¹ V_Bᵀ J_A V` of one Jacobian of the A site, `[r, d_in]` to `[ρ_B, ρ_A]`.
@@ -89,7 +89,7 @@ impl CoreSpace {
     /// If `centre` lacks the module.
     pub fn displacement(&self, centre: &AdapterWeights) -> Result<Array2<f64>> {
         let (a, b) = (matrix_of(centre, &self.site(LoraMatrix::A))?, matrix_of(centre, &self.site(LoraMatrix::B))?);
-        Ok(&self.map - &self.column_basis.t().dot(b).dot(&a.dot(&self.row_basis)))
+        Ok(&self.trained - &self.column_basis.t().dot(b).dot(&a.dot(&self.row_basis)))
     }
 
     /// The Jacobian of A whose projection ([`CoreSpace::project`]) is `core`: `Bᵀ U core Vᵀ`.
@@ -104,7 +104,7 @@ impl CoreSpace {
 
     /// Writes the adapter with core `R + δ`: `B = U (R + δ)`, `A = Vᵀ`, with empty directions up to the rank.
     pub(crate) fn write(&self, deviation: &Array2<f64>, weights: &mut AdapterWeights) {
-        let core = &self.map + deviation;
+        let core = &self.trained + deviation;
         if let Some(b) = weights.get_mut(&self.site(LoraMatrix::B)) {
             b.fill(0.0);
             b.slice_mut(s![.., ..core.ncols()]).assign(&self.column_basis.dot(&core));

@@ -100,19 +100,8 @@ impl Curvature {
     pub fn merge(mut self, other: Self) -> Result<Self> {
         self.config.check_merges_with(&other.config)?;
         self.check_same_adapter_and_other_items(&other)?;
-        self.asked = match (self.asked, &other.asked) {
-            (Some(asked), Some(others)) => {
-                let differences = asked.differences(others);
-                if !differences.is_empty() {
-                    return Err(Error::Incompatible(format!(
-                        "the two curvature sums are about questions asked in two ways: {}",
-                        differences.join("; ")
-                    )));
-                }
-                Some(asked)
-            }
-            _ => None,
-        };
+        self.check_asked(other.asked.as_ref())?;
+        self.asked = self.asked.filter(|_| other.asked.is_some());
         match (&mut self.sums, other.sums) {
             (CurvatureSums::Kronecker(a), CurvatureSums::Kronecker(b)) => merge_sites(a, b, KroneckerFactors::merge)?,
             (CurvatureSums::Diagonal(a), CurvatureSums::Diagonal(b)) => merge_sites(a, b, DiagonalSum::merge)?,
@@ -126,6 +115,22 @@ impl Curvature {
         }
         self.count(other.n_data, other.log_likelihood, other.item_keys);
         Ok(self)
+    }
+
+    /// Checks that other items are asked as those seen so far; where one of the two is unknown there is nothing to compare.
+    ///
+    /// # Errors
+    /// Names every difference with both values.
+    pub(super) fn check_asked(&self, others: Option<&Asked>) -> Result<()> {
+        let differences =
+            self.asked.as_ref().zip(others).map_or_else(Vec::new, |(own, others)| own.differences(others));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Incompatible(format!(
+            "curvature sums are about questions asked in one way, and these are asked in two: {}",
+            differences.join("; ")
+        )))
     }
 
     fn check_same_adapter_and_other_items(&self, other: &Self) -> Result<()> {

@@ -94,7 +94,7 @@ pub fn fit_curvatures<M: Classifier, D: Dataset<Input = M::Input>>(
 /// Shards of the data are corrected in the bases of their merged factors, and their sums then merge.
 ///
 /// # Errors
-/// As [`fit_curvature`]; if `kronecker` is of another structure or adapter.
+/// As [`fit_curvature`]; if `kronecker` is of another structure or adapter, or of questions asked in another way.
 pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
@@ -102,6 +102,7 @@ pub fn correct_eigenvalues<M: Classifier, D: Dataset<Input = M::Input>>(
     control: &Control,
 ) -> Result<Curvature> {
     kronecker.check_fitted_at(&read_adapter(model)?)?;
+    kronecker.check_asked(data.asked())?;
     let mut fitted = passes(model, data, vec![Job::in_bases_of(kronecker, CurvatureStructure::Ekfac)?], control)?;
     Ok(fitted.swap_remove(0))
 }

@@ -116,8 +116,10 @@ impl KroneckerBasis {
         let (b, k, _, _) = jacobians.dim();
         let oriented = if self.wide_is_input { jacobians } else { jacobians.permuted_axes([0, 1, 3, 2]) };
         let (n, w) = (oriented.len_of(Axis(2)), oriented.len_of(Axis(3)));
-        let flat = oriented.as_standard_layout().into_owned().into_shape_with_order((b * k * n, w));
-        let Ok(flat) = flat else { unreachable!("a standard layout reshapes") };
+        let mut flat = Array2::zeros((b * k * n, w));
+        for (mut row, lane) in flat.outer_iter_mut().zip(oriented.lanes(Axis(3))) {
+            row.assign(&lane);
+        }
         let (kept, kn) = (self.wide.values.len(), self.narrow.values.len());
         let on_wide = matmul(flat.view(), self.wide.basis.view());
         let mut coefficients = Array3::zeros((b, k, kn * kept));

@@ -40,6 +40,19 @@ pub struct BatchLimits {
 }
 
 impl BatchLimits {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [("max_items", self.max_items), ("max_tokens", self.max_tokens)] {
+            if value == 0 {
+                return Err(Error::config(field, "at least 1", value));
+            }
+        }
+        Ok(())
+    }
+
     /// Limits under which a batch may be repeated `copies` times and still respect these (one item always fits).
     pub fn shared_by(self, copies: usize) -> Self {
         let share = |limit: usize| (limit / copies.max(1)).max(1);
@@ -79,11 +92,7 @@ pub enum BatchOrder {
 /// # Errors
 /// [`Error::Config`] for a limit of 0.
 pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
-    for (field, value) in [("max_items", limits.max_items), ("max_tokens", limits.max_tokens)] {
-        if value == 0 {
-            return Err(Error::config(field, "at least 1", value));
-        }
-    }
+    limits.validate()?;
     let mut indices: Vec<usize> = (0..sizes.len()).collect();
     Ok(match order {
         BatchOrder::Sequential => cut(&indices, sizes, limits),

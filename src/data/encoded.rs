@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::asked::Asked;
 use super::tokens::Tokenizer;
 use crate::error::{Error, Result};
+use crate::number::significant;
 
 /// One sequence for the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,7 +184,8 @@ impl EncodedDataset {
                         let _ = writeln!(text, "{}", tokenizer.decode(prompt)?);
                     }
                     let tokens: Vec<String> = scored.iter().map(|id| tokenizer.token(*id)).collect();
-                    let _ = writeln!(text, "row {class}: weight {:.4}, scored {tokens:?}{}", row.weight, marked(class));
+                    let weight = significant(row.weight);
+                    let _ = writeln!(text, "row {class}: weight {weight}, scored {tokens:?}{}", marked(class));
                 }
             }
         }
@@ -235,6 +237,6 @@ mod tests {
         let rows = vec![row(&[5, 6, 7], 2..3), row(&[5, 6, 8, 9], 2..4)];
         let text = dataset(ResolvedAnswers::Continuation, rows).example(0, &tiny::words()).unwrap();
         assert!(text.contains("Answer :"), "{text}");
-        assert!(text.contains(r#"row 1: weight 0.5000, scored ["two", "three"]  <- label"#), "{text}");
+        assert!(text.contains(r#"row 1: weight 0.5, scored ["two", "three"]  <- label"#), "{text}");
     }
 }

@@ -62,11 +62,11 @@ impl SpecialTokens {
         config: Option<&[u8]>,
     ) -> Result<Self> {
         let tokenizer_config = object(CONFIG, tokenizer_config)?;
-        let map = object(MAP, special_tokens_map)?;
+        let of_map = object(MAP, special_tokens_map)?;
         let config = object("config.json", config)?;
         // beside this list, transformers no longer reads the map
         let is_complete = tokenizer_config["added_tokens_decoder"].is_object();
-        let name = |field: &str| match (text_of(&tokenizer_config[field]), text_of(&map[field])) {
+        let name = |field: &str| match (text_of(&tokenizer_config[field]), text_of(&of_map[field])) {
             (Some(a), Some(b)) if a != b && !is_complete => Err(Error::Incompatible(format!(
                 "`{field}` is `{a}` in {CONFIG} and `{b}` in {MAP}: transformers takes the second; remove the wrong one"
             ))),

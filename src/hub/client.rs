@@ -109,7 +109,9 @@ impl Client {
         mut act: impl FnMut() -> std::result::Result<T, Failure>,
     ) -> Result<T> {
         let mut backoff = self.first_wait;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             match act() {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
@@ -122,7 +124,6 @@ impl Client {
                 }
             }
         }
-        unreachable!("attempts are counted without end")
     }
 
     /// Asks for commit, checksum and size of a file; `None` if the hub says that there is none.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
+use crate::number::significant;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use rand::RngExt;
@@ -47,10 +48,10 @@ impl std::fmt::Display for AdapterSummary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "trainable params: {} || all params: {} || trainable%: {:.4} ({} adapted modules)",
+            "trainable params: {} || all params: {} || trainable%: {} ({} adapted modules)",
             self.n_adapter,
             self.n_total,
-            100.0 * self.n_adapter as f64 / self.n_total.max(1) as f64,
+            significant(100.0 * self.n_adapter as f64 / self.n_total.max(1) as f64),
             self.n_modules
         )
     }

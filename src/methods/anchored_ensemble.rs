@@ -9,6 +9,7 @@ use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, attach, prior_centre, read_adapter, start_at};
 use crate::models::{Classifier, Dataset};
 use crate::prior::{PriorMean, PriorPrecision};
+use crate::setters::setters;
 use crate::train::Objective;
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` where member k minimises `−Σ log p(y | x, θ) + ½λ‖θ − θ₀ₖ‖²` from its anchor
@@ -21,6 +22,7 @@ use crate::train::Objective;
 ///
 /// Pearce et al. (2020), arXiv 1810.05546; Osband et al. (2018), arXiv 1806.03335.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AnchoredEnsemble {
     /// K
     pub n_members: usize,
@@ -34,6 +36,23 @@ impl AnchoredEnsemble {
     /// Three members around their random starts.
     pub fn new(prior_precision: PriorPrecision) -> Self {
         Self { n_members: 3, prior_precision, prior_mean: PriorMean::Initial }
+    }
+
+    setters! {
+        /// Sets K.
+        with_n_members(n_members: usize);
+        /// Sets λ.
+        with_prior_precision(prior_precision: PriorPrecision);
+        /// Sets μ.
+        with_prior_mean(prior_mean: PriorMean);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("n_members", self.n_members)
     }
 
     /// θ₀ of a member whose fresh adapter `start` carries, drawn from `seed`.
@@ -60,6 +79,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
         Identity::of(self)
     }
 
+    fn validate(&self) -> Result<()> {
+        AnchoredEnsemble::validate(self)
+    }
+
     fn describe(&self) -> String {
         let Self { n_members, prior_precision, prior_mean } = self;
         format!(
@@ -74,7 +97,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_some("n_members", self.n_members)?;
         let objective = Objective::MaximumAPosteriori { precision: self.prior_precision, mean: PriorMean::Initial };
         let mut members = Vec::new();
         let mut items = 0;

@@ -121,7 +121,7 @@ pub struct SampledBelief<S> {
 impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler + Keep> Belief<M, D> for SampledBelief<S> {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
         if let Some(laplace) = self.sampler.keep().as_ref().and_then(Kept::posterior) {
-            laplace.check_asked(data)?;
+            laplace.check_answers(model, data)?;
         }
         let draw = |index| self.sampler.draw(self.seed, index);
         predict_sampled(model, data, draw, self.n_draws(), limits, control)

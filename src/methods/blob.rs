@@ -4,7 +4,7 @@ use super::adapter_training::{settings, start};
 use super::belief::SampledBelief;
 use super::blob_rule::BlobRule;
 use super::blob_settings::{Blob, BlobObjective};
-use super::bounds::{check_not_negative, check_positive, check_some};
+use super::bounds::{check_positive, check_some};
 use super::gaussian::{GaussianAdapter, bytes_of};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
@@ -22,18 +22,10 @@ impl Blob {
     /// # Errors
     /// Names the field that is out of bounds.
     pub fn rule(&self, n_items: usize, batch: usize, peak: f64, seed: u64) -> Result<BlobRule> {
-        check_positive("prior_sd", self.prior_sd)?;
-        check_positive("initial_root", self.initial_root)?;
+        self.validate()?;
         check_positive("peak", peak)?;
         check_some("n_items", n_items)?;
         check_some("batch", batch)?;
-        match self.objective {
-            BlobObjective::Elbo { kl_weight } => check_not_negative("kl_weight", kl_weight)?,
-            BlobObjective::Published { kl_learning_rate, gamma } => {
-                check_not_negative("kl_learning_rate", kl_learning_rate)?;
-                check_positive("gamma", gamma)?;
-            }
-        }
         Ok(BlobRule::new(*self, (n_items, batch), peak, seed))
     }
 }
@@ -48,6 +40,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Blob {
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        Blob::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -65,7 +61,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Blob {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_some("n_samples", self.n_samples)?;
         let config = TrainerConfig { max_grad_norm: None, ..settings(context) };
         let batch = config.limits.max_items * config.accumulation;
         let mut rule = self.rule(context.train.n_items(), batch, config.learning_rate, context.seed)?;

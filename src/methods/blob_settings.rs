@@ -1,6 +1,9 @@
 //! What BLoB can be told, and the published schedule of its divergence.
 
+use super::bounds::{check_not_negative, check_positive, check_some};
 use super::method::NoiseSharing;
+use crate::error::Result;
+use crate::setters::setters;
 use std::f64::consts::PI;
 
 /// `q(A) = Π N(M_ij, σ_ij²)` with `σ = G²`, B deterministic, prior `N(0, σ_p²)` on every element of A.
@@ -13,6 +16,7 @@ use std::f64::consts::PI;
 ///
 /// Wang et al. (2024), arXiv 2406.11675.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Blob {
     /// What is minimised, and by what.
     pub objective: BlobObjective,
@@ -65,6 +69,36 @@ impl Blob {
     pub fn published() -> Self {
         let objective = BlobObjective::Published { kl_learning_rate: 0.01, gamma: 8.0 };
         Self { objective, sharing: NoiseSharing::PerToken, ..Self::default() }
+    }
+
+    setters! {
+        /// Sets what is minimised, and by what.
+        with_objective(objective: BlobObjective);
+        /// Sets σ_p.
+        with_prior_sd(prior_sd: f64);
+        /// Sets g.
+        with_initial_root(initial_root: f64);
+        /// Sets the number of draws at prediction.
+        with_n_samples(n_samples: usize);
+        /// Sets what shares a draw at prediction.
+        with_sharing(sharing: NoiseSharing);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_positive("prior_sd", self.prior_sd)?;
+        check_positive("initial_root", self.initial_root)?;
+        match self.objective {
+            BlobObjective::Elbo { kl_weight } => check_not_negative("kl_weight", kl_weight)?,
+            BlobObjective::Published { kl_learning_rate, gamma } => {
+                check_not_negative("kl_learning_rate", kl_learning_rate)?;
+                check_positive("gamma", gamma)?;
+            }
+        }
+        check_some("n_samples", self.n_samples)
     }
 }
 

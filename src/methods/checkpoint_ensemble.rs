@@ -1,10 +1,12 @@
 //! Checkpoint ensemble: several points of one training run.
 
+use super::bounds::check_some;
 use super::members::Members;
 use super::method::{FitContext, Fitted, Method, Requirements};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
+use crate::setters::setters;
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over the last K snapshots of one run, equally spaced as the trainer kept them
 /// ([`crate::train::Snapshots`]). With a rate that decays to zero the last ones lie close together: take them from the second
@@ -12,6 +14,7 @@ use crate::models::{Classifier, Dataset};
 ///
 /// Chen et al. (2017), arXiv 1710.03282.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct CheckpointEnsemble {
     /// K
     pub n_members: usize,
@@ -24,6 +27,21 @@ impl Default for CheckpointEnsemble {
     }
 }
 
+impl CheckpointEnsemble {
+    setters! {
+        /// Sets K.
+        with_n_members(n_members: usize);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("n_members", self.n_members)
+    }
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEnsemble {
     fn name(&self) -> String {
         "checkpoint ensemble".into()
@@ -31,6 +49,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEns
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        CheckpointEnsemble::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -45,7 +67,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for CheckpointEns
         context.check(self)?;
         let found = context.snapshots.len();
         // the last one is often the trained adapter itself
-        let Some(first) = found.checked_sub(self.n_members).filter(|_| self.n_members > 0) else {
+        let Some(first) = found.checked_sub(self.n_members) else {
             return Err(Error::Count { what: "snapshots of the training run".into(), expected: self.n_members, found });
         };
         let chosen = &context.snapshots[first..];

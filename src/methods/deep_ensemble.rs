@@ -7,12 +7,14 @@ use crate::error::Result;
 use crate::identity::Identity;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, Dataset};
+use crate::setters::setters;
 
 /// `p̄ = (1/K) Σ_k softmax f(x; θ_k)` over K runs of one recipe, each with its own start, order of the data and dropout. The
 /// trained adapter of the comparison is the first member.
 ///
 /// Lakshminarayanan et al. (2017), arXiv 1612.01474; Wang et al. (2023), arXiv 2310.00035.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct DeepEnsemble {
     /// K
     pub n_members: usize,
@@ -25,6 +27,21 @@ impl Default for DeepEnsemble {
     }
 }
 
+impl DeepEnsemble {
+    setters! {
+        /// Sets K.
+        with_n_members(n_members: usize);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("n_members", self.n_members)
+    }
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble {
     fn name(&self) -> String {
         "deep ensemble".into()
@@ -32,6 +49,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        DeepEnsemble::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -44,7 +65,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for DeepEnsemble 
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_some("n_members", self.n_members)?;
         let mut members = vec![read_adapter(context.map)?];
         let mut items = 0;
         for member in 1..self.n_members as u64 {

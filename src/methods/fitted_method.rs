@@ -7,10 +7,12 @@ use super::start::Start;
 use crate::curvature::fit_curvatures;
 use crate::data::BatchLimits;
 use crate::error::Result;
-use crate::lora::{LoraConfig, load_peft, save_peft};
+use crate::lora::{LoraConfig, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
+use crate::outputs::claim_dir;
 use crate::predict::Prediction;
 use crate::progress::Control;
+use crate::train::TrainReport;
 use std::path::Path;
 
 /// Fits a method to labelled data from the pretrained model alone; batches and seed are those of the recipe's trainer.
@@ -24,7 +26,7 @@ use std::path::Path;
 /// let data = Points::new(ndarray::arr2(&[[0.0, 1.0], [1.0, 0.0]]), vec![0, 1])?;
 /// let base = MlpConfig::new([2, 4, 2]).init(&burn::tensor::Device::flex())?;
 /// let recipe = Recipe::new(LoraConfig::new(1));
-/// let fitted = methods::fit(&DeepEnsemble { n_members: 3 }, &base, &recipe, &data)?;
+/// let fitted = methods::fit(&DeepEnsemble::default().with_n_members(2), &base, &recipe, &data)?;
 /// println!("{:.2}", fitted.predict(&data)?.probabilities);
 /// # }
 /// # Ok::<(), bayes_lora::error::Error>(())
@@ -65,7 +67,7 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
         self
     }
 
-    /// Sets the size of a batch outside training.
+    /// Sets the size of a batch outside training: of the curvature's pass, unless the method sets its own, and of predictions.
     pub fn with_limits(mut self, limits: BatchLimits) -> Self {
         self.limits = limits;
         self
@@ -90,13 +92,16 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
     /// [`Method::fit`].
     pub fn fit(&self, method: &dyn Method<M, D>) -> Result<FittedMethod<M, D>> {
         let Self { base, recipe, train, held_out, limits, seed, ref control } = *self;
+        method.validate()?;
         let requirements = method.requirements();
+        limits.validate()?;
+        recipe.validate()?;
         requirements.check(&method.name(), base, recipe, held_out)?;
         let start = match requirements.map {
             true => Start::trained(base, recipe, train, seed, control)?,
             false => Start::untrained(base, recipe, seed)?,
         };
-        let configs: Vec<_> = requirements.curvature.into_iter().collect();
+        let configs: Vec<_> = requirements.curvature.iter().map(|config| recipe.resolve(config, limits)).collect();
         let curvatures = fit_curvatures(&start.model, train, &configs, control)?;
         let curvatures: Vec<_> = configs.into_iter().zip(curvatures).collect();
         let fitted = method.fit(&FitContext {
@@ -111,7 +116,8 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
             seed,
             control,
         })?;
-        Ok(FittedMethod { model: start.model.valid(), fitted, lora: recipe.lora.clone(), limits })
+        let (model, report) = (start.model.valid(), start.report);
+        Ok(FittedMethod { model, fitted, report, lora: recipe.lora.clone(), limits })
     }
 }
 
@@ -121,6 +127,8 @@ pub struct FittedMethod<M: Classifier, D: Dataset<Input = M::Input>> {
     pub model: M,
     /// What answers, and what it took.
     pub fitted: Fitted<M, D>,
+    /// What happened while the adapter trained that the method starts from, where there is one; `None` for one that was loaded.
+    pub report: Option<TrainReport>,
     /// The adapter's configuration.
     pub lora: LoraConfig,
     /// Size of a batch of predictions.
@@ -149,10 +157,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FittedMethod<M, D> {
     /// base.
     ///
     /// # Errors
-    /// As [`save_peft`] and [`Fitted::save`].
+    /// As [`save_peft`] and [`Fitted::save`]; nothing is written where the belief cannot be saved, or `dir` refuses or lacks the
+    /// room for both.
     pub fn save(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
-        save_peft(&self.model, &self.lora, base_model, dir.as_ref())?;
-        self.fitted.save(dir, &self.model)
+        let (dir, saved) = (dir.as_ref(), self.fitted.to_saved(&self.model)?);
+        claim_dir(dir, 4 * summarize(&self.model).n_adapter as u64 + saved.bytes())?;
+        save_peft(&self.model, &self.lora, base_model, dir)?;
+        saved.write(dir, &self.model)
     }
 
     /// Loads what [`FittedMethod::save`] wrote onto a base model: it answers bit by bit as what was saved.
@@ -176,8 +187,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FittedMethod<M, D> {
         M: 'static,
         D: 'static,
     {
+        limits.validate()?;
         let (model, lora) = load_peft(base, dir.as_ref())?;
         let fitted = Fitted::load_with(dir, &model, kinds)?;
-        Ok(Self { model: model.valid(), fitted, lora, limits })
+        Ok(Self { model: model.valid(), fitted, report: None, lora, limits })
     }
 }

@@ -15,6 +15,7 @@ use crate::predict::{HeadRows, predict_head};
 use crate::prior::PriorPrecision;
 use crate::progress::Control;
 use crate::search::Search;
+use crate::setters::setters;
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 
 /// Logits are linear in the rows w_c of the output layer, `f_c = w_cᵀh + b_c`, so that their GGN is their Hessian:
@@ -30,11 +31,29 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 ///
 /// Kristiadi et al. (2020), arXiv 2002.10118; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct HeadLaplace {
     /// A fixed λ; `None` takes the one with the most evidence.
     pub prior_precision: Option<PriorPrecision>,
     /// How the Gaussian becomes probabilities.
     pub link: LinkApprox,
+}
+
+impl HeadLaplace {
+    setters! {
+        /// Sets a fixed λ; `None` takes the one with the most evidence.
+        with_prior_precision(prior_precision: impl Into<Option<PriorPrecision>>);
+        /// Sets how the Gaussian becomes probabilities.
+        with_link(link: LinkApprox);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.link.validate()
+    }
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
@@ -44,6 +63,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        HeadLaplace::validate(self)
     }
 
     fn describe(&self) -> String {

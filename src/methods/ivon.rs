@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::lora::{Adaptable, AdapterWeights, adapter_gradients, read_adapter, write_adapter};
 use crate::models::{Classifier, Dataset};
+use crate::setters::setters;
 use crate::tape::Site;
 use crate::train::{StepPosition, TrainerConfig, UpdateRule};
 use burn::optim::GradientsParams;
@@ -33,6 +34,7 @@ use ndarray::{Array2, Zip};
 ///
 /// Shen et al. (2024), arXiv 2402.17641, algorithm 1; Cong et al. (2024), arXiv 2411.04421; Cong et al. (2025), arXiv 2506.14280.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Ivon {
     /// Peak learning rate; warm-up and decay are the recipe's. `None` takes the recipe's rate over ξ: no step of a weight is
     /// longer than the rate times ξ, and with AdamW hardly any is longer than its rate.
@@ -84,22 +86,48 @@ impl Ivon {
         Self { effective_sample_size: None, prior_precision, ..Self::default() }
     }
 
+    setters! {
+        /// Sets the peak learning rate; `None` takes the recipe's over ξ.
+        with_learning_rate(learning_rate: impl Into<Option<f64>>);
+        /// Sets ess; `None` takes the number of training items.
+        with_effective_sample_size(effective_sample_size: impl Into<Option<f64>>);
+        /// Sets λ.
+        with_prior_precision(prior_precision: f64);
+        /// Sets h before the first step.
+        with_initial_hessian(initial_hessian: f64);
+        /// Sets β₁.
+        with_beta_1(beta_1: f64);
+        /// Sets β₂.
+        with_beta_2(beta_2: f64);
+        /// Sets ξ; `None` does not clip.
+        with_clip(clip: impl Into<Option<f64>>);
+        /// Says whether the rate is multiplied by `h₀ + δ`.
+        with_rescale_lr(rescale_lr: bool);
+        /// Sets the number of draws at prediction.
+        with_n_samples(n_samples: usize);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("n_samples", self.n_samples)?;
+        self.rate(1.0)?;
+        self.check_bounds()
+    }
+
     /// The peak learning rate beside a recipe's.
     fn rate(&self, of_recipe: f64) -> Result<f64> {
         match (self.learning_rate, self.clip) {
-            (Some(rate), _) => Ok(rate),
+            (Some(rate), _) => check_positive("learning_rate", rate).map(|()| rate),
             (None, Some(clip)) => Ok(of_recipe / clip),
             (None, None) => Err(Error::config("learning_rate", "given where steps are not clipped", "none")),
         }
     }
 
-    /// The rule for `n_items` training items, with draws from `seed`.
-    ///
-    /// # Errors
-    /// Names the field that is out of bounds.
-    pub fn rule(&self, n_items: usize, seed: u64) -> Result<IvonRule> {
-        let ess = self.effective_sample_size.unwrap_or(n_items as f64);
-        check_positive("effective_sample_size", ess)?;
+    /// Checks what the rule reads: where it is run by itself, the trainer's rate counts.
+    fn check_bounds(&self) -> Result<()> {
         check_not_negative("prior_precision", self.prior_precision)?;
         check_not_negative("initial_hessian", self.initial_hessian)?;
         for (field, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
@@ -107,7 +135,20 @@ impl Ivon {
                 return Err(Error::config(field, "in [0, 1)", beta));
             }
         }
-        self.clip.map_or(Ok(()), |clip| check_positive("clip", clip))?;
+        for (field, value) in [("effective_sample_size", self.effective_sample_size), ("clip", self.clip)] {
+            value.map_or(Ok(()), |value| check_positive(field, value))?;
+        }
+        Ok(())
+    }
+
+    /// The rule for `n_items` training items, with draws from `seed`.
+    ///
+    /// # Errors
+    /// Names the field that is out of bounds.
+    pub fn rule(&self, n_items: usize, seed: u64) -> Result<IvonRule> {
+        self.check_bounds()?;
+        let ess = self.effective_sample_size.unwrap_or(n_items as f64);
+        check_positive("effective_sample_size", ess)?;
         let delta = self.prior_precision / ess;
         check_positive("initial_hessian + prior_precision/ess", self.initial_hessian + delta)?;
         let step = IvonStep { ess, delta, beta_1: self.beta_1, beta_2: self.beta_2, clip: self.clip };
@@ -124,6 +165,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ivon::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -151,7 +196,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Ivon {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_some("n_samples", self.n_samples)?;
         let mut rule = self.rule(context.train.n_items(), context.seed)?;
         let recipe = settings(context);
         let learning_rate = self.rate(recipe.learning_rate)?;

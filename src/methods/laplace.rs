@@ -1,7 +1,6 @@
 //! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
 
 use super::belief::{LinearizedBelief, SampledBelief};
-use super::bounds::check_some;
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::draws::{self, Purpose};
@@ -13,6 +12,7 @@ use crate::number::significant;
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorPrecision;
+use crate::setters::setters;
 
 /// How the prior precision is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -33,6 +33,7 @@ pub enum PriorChoice {
 ///
 /// Yang et al. (2024), arXiv 2308.13111; Daxberger et al. (2021), arXiv 2106.14806.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LaplaceMethod {
     /// The curvature: structure, subset, Fisher information, treatment of tokens.
     pub curvature: CurvatureConfig,
@@ -46,7 +47,7 @@ pub struct LaplaceMethod {
 
 impl LaplaceMethod {
     /// Defaults in a structure: prior by evidence, linearised.
-    pub fn with_structure(structure: CurvatureStructure) -> Self {
+    pub fn new(structure: CurvatureStructure) -> Self {
         Self {
             curvature: CurvatureConfig::new(structure),
             laplace: LaplaceConfig::default(),
@@ -57,9 +58,42 @@ impl LaplaceMethod {
 
     /// Full curvature of the last adapted layer alone: the cheapest to store.
     pub fn last_layer() -> Self {
-        let mut method = Self::with_structure(CurvatureStructure::FunctionSpace);
+        let mut method = Self::new(CurvatureStructure::FunctionSpace);
         method.curvature.subset = AdapterSubset::LastLayer;
         method
+    }
+
+    setters! {
+        /// Sets the curvature.
+        with_curvature(curvature: CurvatureConfig);
+        /// Sets the prior and the temperature.
+        with_laplace(laplace: LaplaceConfig);
+        /// Sets how the prior precision is found.
+        with_prior(prior: PriorChoice);
+        /// Sets how it predicts: linearised or sampled.
+        with_predictive(predictive: Predictive);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.curvature.validate()?;
+        self.laplace.validate()?;
+        self.predictive.validate()?;
+        if self.predictive == Predictive::Map {
+            return Err(Error::config("predictive", "linearised or sampled", "Map"));
+        }
+        let structure = self.curvature.structure;
+        if self.prior == PriorChoice::EvidenceAtMode && !structure.plan().is_exact() {
+            return Err(Error::config(
+                "structure for the evidence at the mode",
+                "exact: full, function or core space",
+                structure,
+            ));
+        }
+        Ok(())
     }
 
     /// The same with its prior precision from held-out labels.
@@ -71,12 +105,6 @@ impl LaplaceMethod {
     /// The same with its prior precision by the evidence at the mode; of exact structures alone.
     pub fn with_evidence_at_mode(mut self) -> Self {
         self.prior = PriorChoice::EvidenceAtMode;
-        self
-    }
-
-    /// The same, predicting in another way.
-    pub fn with_predictive(mut self, predictive: Predictive) -> Self {
-        self.predictive = predictive;
         self
     }
 }
@@ -102,8 +130,12 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         name
     }
 
+    fn validate(&self) -> Result<()> {
+        LaplaceMethod::validate(self)
+    }
+
     fn describe(&self) -> String {
-        // the structure is in the name; sizes of batches and bounds on memory change no answer
+        // the structure is in the name; sizes of batches change an answer within its approximation, bounds on memory none
         let CurvatureConfig { subset, fisher, treatment, dense_limit, low_rank, projection, .. } = &self.curvature;
         let likelihood = self.curvature.likelihood_or_default();
         let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, without_residual } =
@@ -157,30 +189,18 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        match self.predictive {
-            Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
-            Predictive::Sampled { n_samples, .. } => check_some("n_samples", n_samples)?,
-            Predictive::Linearized(_) => {}
-        }
         let at_mode = self.prior == PriorChoice::EvidenceAtMode;
-        let structure = self.curvature.structure;
-        if at_mode && !structure.plan().is_exact() {
-            return Err(Error::config(
-                "structure for the evidence at the mode",
-                "exact: full, function or core space",
-                structure,
-            ));
-        }
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
-        let rows = estimate_cost(context.map, context.train, &self.curvature)?.network_rows;
+        let curvature = context.resolve(&self.curvature);
+        let rows = estimate_cost(context.map, context.train, &curvature)?.network_rows;
         let passes = rows as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
         // the evidence at the mode needs none at the adapter
         let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
         let config = LaplaceConfig { prior_precision: start, ..self.laplace };
-        let mut laplace = Laplace::new(context.map, context.curvature(&self.curvature)?, &config)?;
-        let (likelihood, limits) = (self.curvature.likelihood_or_default(), self.curvature.limits_or_default());
+        let mut laplace = Laplace::new(context.map, context.curvature(&curvature)?, &config)?;
+        let (likelihood, limits) = (curvature.likelihood_or_default(), curvature.limits_or_default());
         let more_passes = match self.prior {
             PriorChoice::Configured => 0,
             PriorChoice::EvidenceAtMode => {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset};
+use crate::setters::setters;
 use crate::tape::{LoraMatrix, RowDropout, RowKeys, SiteNoise, dropout_mask};
 use ndarray::Array1;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 ///
 /// Gal & Ghahramani (2016), arXiv 1506.02142.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct McDropout {
     /// Number of passes.
     pub n_samples: usize,
@@ -32,6 +34,23 @@ impl Default for McDropout {
     /// Ten coherent draws.
     fn default() -> Self {
         Self { n_samples: 10, sharing: NoiseSharing::Coherent }
+    }
+}
+
+impl McDropout {
+    setters! {
+        /// Sets the number of passes.
+        with_n_samples(n_samples: usize);
+        /// Sets what shares a mask.
+        with_sharing(sharing: NoiseSharing);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("n_samples", self.n_samples)
     }
 }
 
@@ -47,6 +66,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
         Identity::of(self)
     }
 
+    fn validate(&self) -> Result<()> {
+        McDropout::validate(self)
+    }
+
     fn describe(&self) -> String {
         format!("{} passes, {} masks", self.n_samples, self.sharing)
     }
@@ -60,7 +83,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for McDropout {
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
-        check_some("n_samples", self.n_samples)?;
+        self.validate()?;
         let of = |linear: &crate::lora::LoraLinear| Some((linear.path.clone(), linear.adapter.as_ref()?.dropout));
         let probabilities: BTreeMap<String, f64> = context.map.linears().into_iter().filter_map(of).collect();
         if probabilities.values().all(|p| *p == 0.0) {

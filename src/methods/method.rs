@@ -32,6 +32,14 @@ pub trait Method<M: Classifier, D: Dataset<Input = M::Input>> {
     /// If a setting cannot be told.
     fn identity(&self) -> Result<Identity>;
 
+    /// Checks every bound of the settings; asked before any work.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What must be there before [`Method::fit`]; [`Requirements::check`] says what is missing, before hours are spent.
     fn requirements(&self) -> Requirements {
         Requirements::default()
@@ -134,6 +142,12 @@ impl Recipe {
         self.trainer.validate()
     }
 
+    /// The settings of a curvature at an adapter of this recipe: with the likelihood of its training and this size of batches where
+    /// they set none of their own.
+    pub(crate) fn resolve(&self, curvature: &CurvatureConfig, limits: BatchLimits) -> CurvatureConfig {
+        curvature.resolved_in(&self.trainer.likelihood_or_default(), limits)
+    }
+
     /// All settings that an adapter depends on, but for its seed, which is the context's.
     ///
     /// # Errors
@@ -157,7 +171,7 @@ pub struct FitContext<'a, M, D> {
     pub snapshots: &'a [Snapshot],
     /// How it was made.
     pub recipe: &'a Recipe,
-    /// Curvature at the trained adapter, one for each configuration that a method asks for.
+    /// Curvature at the trained adapter, one for each configuration that a method asks for ([`FitContext::curvature`]).
     pub curvatures: &'a [(CurvatureConfig, Curvature)],
     /// Training items.
     pub train: &'a D,
@@ -234,7 +248,8 @@ impl Requirements {
     /// Says what is missing.
     ///
     /// # Errors
-    /// Names the method and each thing that it lacks.
+    /// Names the method and each thing that it lacks; if the curvature that it asks for is out of bounds or of another likelihood than
+    /// the training.
     pub fn check<M: Classifier, D: Dataset>(
         &self,
         method: &str,
@@ -272,11 +287,11 @@ impl Requirements {
                 "{method} answers with class probabilities, which the likelihood `{trained}` has not: use `BayesLora`"
             )));
         }
-        let curved = self.curvature.as_ref().map(CurvatureConfig::likelihood_or_default);
-        if let Some(curved) = curved.filter(|curved| *curved != trained) {
-            return Err(Error::Incompatible(format!(
-                "{method}: `{trained}` trains the adapter and `{curved}` gives the curvature: set both"
-            )));
+        if let Some(curvature) = &self.curvature {
+            // as at the recipe's own training: the size of batches that a whole sets is checked there
+            let curvature = recipe.resolve(curvature, recipe.trainer.limits);
+            curvature.validate()?;
+            curvature.check_trained_by(&trained)?;
         }
         if missing.is_empty() {
             return Ok(());
@@ -288,6 +303,7 @@ impl Requirements {
 impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
     /// Checks once more what a comparison has checked before: a method may be fitted without one.
     pub(super) fn check(&self, method: &dyn Method<M, D>) -> Result<()> {
+        method.validate()?;
         method.requirements().check(&method.name(), self.base, self.recipe, self.held_out)
     }
 
@@ -326,12 +342,20 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> FitContext<'_, M, D> {
         self.control.clone().without_checkpoints()
     }
 
-    /// The curvature of these settings.
+    /// The settings of a curvature as it was fitted: with the likelihood of the recipe and the size of batches here, where they set
+    /// none of their own.
+    pub fn resolve(&self, config: &CurvatureConfig) -> CurvatureConfig {
+        self.recipe.resolve(config, self.limits)
+    }
+
+    /// The curvature of these settings, [resolved](FitContext::resolve).
     ///
     /// # Errors
     /// If it was not asked for by [`Requirements::curvature`].
     pub fn curvature(&self, config: &CurvatureConfig) -> Result<&Curvature> {
-        let found = self.curvatures.iter().find(|(asked, _)| asked == config).map(|(_, curvature)| curvature);
+        let config = self.resolve(config);
+        let is_asked = |(asked, _): &&(CurvatureConfig, Curvature)| self.resolve(asked) == config;
+        let found = self.curvatures.iter().find(is_asked).map(|(_, curvature)| curvature);
         found.ok_or_else(|| Error::Incompatible(format!("no {} curvature was fitted", config.structure)))
     }
 }

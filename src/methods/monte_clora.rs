@@ -2,7 +2,6 @@
 
 use super::adapter_training::{settings, start};
 use super::belief::OwnPointBelief;
-use super::bounds::{check_not_negative, check_some};
 use super::method::{FitContext, Fitted, Method, Requirements, Spent};
 use super::monte_clora_rule::MonteCloraRule;
 use super::monte_clora_settings::MonteClora;
@@ -17,9 +16,7 @@ impl MonteClora {
     /// # Errors
     /// Names the field that is out of bounds.
     pub fn rule(&self, weight_decay: f64, seed: u64) -> Result<MonteCloraRule> {
-        check_not_negative("sample_scale", self.sample_scale)?;
-        check_not_negative("kl_weight", self.kl_weight)?;
-        check_some("n_draws", self.n_draws)?;
+        self.validate()?;
         Ok(MonteCloraRule::new(*self, weight_decay, seed))
     }
 }
@@ -31,6 +28,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for MonteClora {
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        MonteClora::validate(self)
     }
 
     fn describe(&self) -> String {

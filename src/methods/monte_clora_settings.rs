@@ -1,5 +1,9 @@
 //! What MonteCLoRA's training noise can be told.
 
+use super::bounds::{check_not_negative, check_some};
+use crate::error::Result;
+use crate::setters::setters;
+
 /// AdamW on an adapter whose A has noise of its own in every training step; what it predicts with is the trained adapter alone,
 /// for PEFT's sampler is off in evaluation. **It has no predictive distribution**: it is here as the training noise that it is.
 ///
@@ -20,6 +24,7 @@
 ///
 /// Sengupta et al. (2024), arXiv 2411.04358; PEFT 0.21, `tuners/lora/monteclora.py`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MonteClora {
     /// s
     pub sample_scale: f64,
@@ -33,5 +38,26 @@ impl Default for MonteClora {
     /// PEFT's: s = 1e-4, eight draws, κ = 1e-5.
     fn default() -> Self {
         Self { sample_scale: 1e-4, n_draws: 8, kl_weight: 1e-5 }
+    }
+}
+
+impl MonteClora {
+    setters! {
+        /// Sets s.
+        with_sample_scale(sample_scale: f64);
+        /// Sets K.
+        with_n_draws(n_draws: usize);
+        /// Sets κ.
+        with_kl_weight(kl_weight: f64);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_not_negative("sample_scale", self.sample_scale)?;
+        check_not_negative("kl_weight", self.kl_weight)?;
+        check_some("n_draws", self.n_draws)
     }
 }

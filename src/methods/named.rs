@@ -44,6 +44,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>, T: Method<M, D>> Method<M, D> 
         self.method.identity()
     }
 
+    fn validate(&self) -> Result<()> {
+        self.method.validate()
+    }
+
     fn requirements(&self) -> Requirements {
         self.method.requirements()
     }

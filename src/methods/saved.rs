@@ -3,15 +3,15 @@
 use super::keep::Kept;
 use super::kinds::BeliefKinds;
 use super::method::{Fitted, Spent};
-use crate::curvature::{Reader, Writer};
-use crate::error::{Error, Result};
+use crate::curvature::Reader;
+use crate::error::{Error, Result, check_finite};
 use crate::file_header::{Exact, parse_header};
 use crate::lora::{Adaptable, ModelFingerprint, read_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::outputs::claim_dir;
 use crate::posterior::{Laplace, POSTERIOR_FILE};
 use crate::search::{ExactSearch, Search};
-use crate::tensor_file::{TensorFile, write_checked};
+use crate::tensor_file::{StoredArray, TensorFile, write_checked};
 use ndarray::CowArray;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +44,31 @@ struct Header {
     searches: Vec<ExactSearch>,
 }
 
+/// All that the files of a belief will hold, checked.
+pub(super) struct Saved<'a> {
+    header: Header,
+    kept: Kept<'a>,
+}
+
+impl Saved<'_> {
+    /// About the size of the files.
+    pub(super) fn bytes(&self) -> u64 {
+        let matrices = self.header.matrices.values().map(|[rows, columns]| 8 * (rows * columns) as u64);
+        let blocks = self.kept.posterior.iter().flat_map(|posterior| posterior.blocks());
+        matrices.sum::<u64>() + blocks.map(|block| block.bytes() as u64).sum::<u64>()
+    }
+
+    /// Writes the posterior, then what needs it.
+    pub(super) fn write<M: Adaptable>(self, dir: &Path, model: &M) -> Result<()> {
+        if let Some(posterior) = &self.kept.posterior {
+            posterior.save(dir.join(POSTERIOR_FILE), model)?;
+        }
+        let matrices = self.kept.matrices.iter();
+        let arrays = matrices.map(|(name, matrix)| (name.clone(), StoredArray::new(matrix.view()))).collect();
+        write_checked(&dir.join(BELIEF_FILE), arrays, KEY, &self.header)
+    }
+}
+
 impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     /// Saves the belief in the folder `dir` as `belief.safetensors`, a Laplace posterior beside it as `posterior.safetensors`, each
     /// in one step. Of the model, only fingerprints are in it: save its adapter with [`crate::lora::save_peft`].
@@ -52,12 +77,21 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
     /// If the belief is of a kind that cannot be saved, a value is not finite, a Laplace posterior is about another adapter than
     /// the model's, or the folder cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>, model: &M) -> Result<()> {
-        let dir = dir.as_ref();
+        let (dir, saved) = (dir.as_ref(), self.to_saved(model)?);
+        // so that no posterior stands there without its belief
+        claim_dir(dir, saved.bytes())?;
+        saved.write(dir, model)
+    }
+
+    /// What [`Fitted::save`] writes, complete before anything is written.
+    ///
+    /// # Errors
+    /// If the belief is of a kind that cannot be saved, or a value is not finite.
+    pub(super) fn to_saved(&self, model: &M) -> Result<Saved<'_>> {
         let kept = self.belief.keep();
         let kept = kept.ok_or_else(|| Error::Incompatible("this belief does not say what it keeps".into()))?;
-        let mut writer = Writer::default();
         for (name, matrix) in &kept.matrices {
-            writer.put(name.clone(), matrix.view())?;
+            check_finite(format_args!("tensor `{name}`"), matrix.iter().map(|v| v.is_finite()))?;
         }
         let exact = |(name, value): (&String, &f64)| Ok((name.clone(), Exact::new(name, *value)?));
         let header = Header {
@@ -73,12 +107,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Fitted<M, D> {
             found: self.found.iter().map(exact).collect::<Result<_>>()?,
             searches: self.searches.iter().map(ExactSearch::new).collect::<Result<_>>()?,
         };
-        // so that no posterior stands there without its belief
-        claim_dir(dir, 0)?;
-        if let Some(posterior) = &kept.posterior {
-            posterior.save(dir.join(POSTERIOR_FILE), model)?;
-        }
-        write_checked(&dir.join(BELIEF_FILE), writer.arrays, KEY, &header)
+        Ok(Saved { header, kept })
     }
 
     /// Reads what [`Fitted::save`] wrote, for the base and the adapter of `model`: it believes what was saved, bit by bit.

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, Dataset};
+use crate::setters::setters;
 use crate::train::{Decay, Snapshots, TrainerConfig};
 
 /// `θ ~ N(θ̄, ½ diag s² + ½ D Dᵀ/(K − 1))`: mean θ̄ and variance s² of T snapshots of the adapter, taken while training goes on
@@ -19,6 +20,7 @@ use crate::train::{Decay, Snapshots, TrainerConfig};
 ///
 /// Maddox et al. (2019), arXiv 1902.02476; Onal et al. (2024), arXiv 2405.03425.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Swag {
     /// Passes over the training data after the training.
     pub epochs: usize,
@@ -47,6 +49,36 @@ impl Swag {
     pub fn published() -> Self {
         Self { epochs: 5, rate_share: 0.1, n_snapshots: 5, rank: 5, scale: 2.0, ..Self::default() }
     }
+
+    setters! {
+        /// Sets the passes over the training data after the training.
+        with_epochs(epochs: usize);
+        /// Sets their rate, as a share of the recipe's peak.
+        with_rate_share(rate_share: f64);
+        /// Sets T.
+        with_n_snapshots(n_snapshots: usize);
+        /// Sets K.
+        with_rank(rank: usize);
+        /// Sets the factor of the covariance.
+        with_scale(scale: f64);
+        /// Sets the number of draws.
+        with_n_samples(n_samples: usize);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        check_some("epochs", self.epochs)?;
+        check_some("n_samples", self.n_samples)?;
+        check_positive("rate_share", self.rate_share)?;
+        check_not_negative("scale", self.scale)?;
+        if self.n_snapshots < 2 {
+            return Err(Error::config("n_snapshots", "at least 2", self.n_snapshots));
+        }
+        SwagMoments::new(self.rank).map(|_| ())
+    }
 }
 
 impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
@@ -56,6 +88,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
 
     fn identity(&self) -> Result<Identity> {
         Identity::of(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        Swag::validate(self)
     }
 
     fn describe(&self) -> String {
@@ -75,12 +111,6 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Swag {
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        check_some("n_samples", self.n_samples)?;
-        check_positive("rate_share", self.rate_share)?;
-        check_not_negative("scale", self.scale)?;
-        if self.n_snapshots < 2 {
-            return Err(Error::config("n_snapshots", "at least 2", self.n_snapshots));
-        }
         let mut moments = SwagMoments::new(self.rank)?;
         let config = TrainerConfig {
             epochs: self.epochs,

@@ -14,6 +14,7 @@ use crate::lora::{AdapterSampler, AdapterWeights, read_adapter};
 use crate::models::{Classifier, Dataset, Subset};
 use crate::predict::{predict_map, predict_sampled};
 use crate::search::{Search, SearchEnd};
+use crate::setters::setters;
 use crate::tape::{LoraMatrix, Site};
 use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ const RANK_TOLERANCE: f64 = 1e-12;
 ///
 /// Shi et al. (2025), *Training-free Bayesianization*, arXiv 2412.05723.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Tfb {
     /// Number of draws, in the search and in prediction.
     pub n_samples: usize,
@@ -67,7 +69,26 @@ impl Tfb {
         Self { tolerance: 1.5, range: (1e-3, 0.015), ..Self::default() }
     }
 
-    fn check(&self) -> Result<()> {
+    setters! {
+        /// Sets the number of draws, in the search and in prediction.
+        with_n_samples(n_samples: usize);
+        /// Sets the most training items in the search.
+        with_n_anchors(n_anchors: usize);
+        /// Sets the largest relative rise of the loss.
+        with_tolerance(tolerance: f64);
+        /// Sets where σ is sought.
+        with_range(range: (f64, f64));
+        /// Sets where the search ends.
+        with_width(width: f64);
+        /// Sets what shares a draw in prediction.
+        with_sharing(sharing: NoiseSharing);
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
         let (low, high) = self.range;
         if !(low > 0.0 && high > low && high.is_finite()) {
             return Err(Error::config("range", "positive and ascending", format!("{low} to {high}")));
@@ -78,8 +99,7 @@ impl Tfb {
             }
         }
         check_some("n_samples", self.n_samples)?;
-        check_some("n_anchors", self.n_anchors)?;
-        Ok(())
+        check_some("n_anchors", self.n_anchors)
     }
 
     /// The largest σ that passed, and how many were tried. `passes` must be true below some σ and false above; where it fails
@@ -116,6 +136,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
         Identity::of(self)
     }
 
+    fn validate(&self) -> Result<()> {
+        Tfb::validate(self)
+    }
+
     fn describe(&self) -> String {
         format!(
             "{} draws, {} noise, {} training inputs, relative rise of the NLL {}, sigma from {} to {} within {}",
@@ -128,7 +152,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
-        self.check()?;
+        context.check(self)?;
         let n_anchors = self.n_anchors.min(context.train.n_items());
         let of_item = |item: &usize| draws::seed(context.seed, Purpose::TfbInputs, context.train.item_key(*item), 0);
         let mut anchors: Vec<usize> = (0..context.train.n_items()).collect();
@@ -347,7 +371,7 @@ mod tests {
             (Tfb { tolerance: 0.0, ..tfb }, "tolerance"),
             (Tfb { n_anchors: 0, ..tfb }, "n_anchors"),
         ] {
-            assert!(wrong.check().unwrap_err().to_string().contains(name));
+            assert!(wrong.validate().unwrap_err().to_string().contains(name));
         }
     }
 }

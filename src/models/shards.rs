@@ -115,12 +115,12 @@ impl Shards {
 pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(index).map_err(|e| Error::io(index, e))?;
     let value: Value = parse_json(&bytes, index.display())?;
-    let map = value
+    let files = value
         .get("weight_map")
         .and_then(Value::as_object)
         .ok_or_else(|| Error::format(index.display(), "has no `weight_map`"))?;
     let mut names = BTreeSet::new();
-    for (tensor, file) in map {
+    for (tensor, file) in files {
         let name = file.as_str().unwrap_or_default();
         if !is_plain(name) {
             return Err(Error::format(

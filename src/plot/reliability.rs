@@ -108,20 +108,20 @@ mod tests {
 
     #[test]
     fn titles_counts_ece_and_means_are_readable_in_the_picture() {
-        let (a, b) = (reliability(SOME), reliability([3, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        let (a, b) = (reliability(SOME), Reliability { ece: 4e-4, ..reliability([3, 0, 0, 0, 0, 0, 0, 0, 0, 1]) });
         let svg = reliability_diagram(&[("A & B", &a), ("Laplace", &b)]).unwrap().shapes();
         for expected in [
             ">A &amp; B<",
             ">Laplace<",
-            ">ECE 0.050 · n = 500<",
-            ">ECE 0.050 · n = 4<",
+            ">ECE 0.05 · n = 500<",
+            ">ECE 4.00e-4 · n = 4<",
             ">12<",
             ">30<",
             ">58<",
             ">400<",
             // (12 · 0.5 + 30 · 0.7 + 58 · 0.8 + 400 · 0.9) / 500
-            ">accuracy 0.867<",
-            ">mean confidence 0.917<",
+            ">accuracy 0.8668<",
+            ">mean confidence 0.9168<",
         ] {
             assert!(svg.contains(expected), "{expected}");
         }

@@ -3,8 +3,18 @@
 use super::laplace::Laplace;
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, read_adapter};
+use crate::models::Dataset;
 
 impl Laplace {
+    /// Checks that it may answer `data` by `model`: what every prediction asks first.
+    ///
+    /// # Errors
+    /// As [`Laplace::check_is_about`] and, unless the caller insists, [`super::FittedOn::check_asked`].
+    pub(crate) fn check_answers<M: Adaptable, D: Dataset>(&self, model: &M, data: &D) -> Result<()> {
+        self.check_is_about(model)?;
+        self.check_asked(data)
+    }
+
     /// Checks that `model` carries the adapter that the posterior is about.
     ///
     /// # Errors

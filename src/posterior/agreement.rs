@@ -43,7 +43,7 @@ fn check_shape(space: &SiteSpace, map: &AdapterWeights) -> Result<()> {
         let of_b = Site { module: core.module.clone(), matrix: LoraMatrix::B };
         let (d_out, d_in) = (map.get(&of_b).map_or(0, |b| b.nrows()), weight.ncols());
         let (expected, found) = ([d_out, d_in], [core.column_basis.nrows(), core.row_basis.nrows()]);
-        if expected != found || core.module != space.site.module || core.map.ncols() > weight.nrows() {
+        if expected != found || core.module != space.site.module || core.trained.ncols() > weight.nrows() {
             return Err(Error::Shape {
                 what: format!("core of `{}`", core.module),
                 expected: expected.to_vec(),

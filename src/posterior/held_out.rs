@@ -186,9 +186,7 @@ impl HeldOut {
         control: &Control,
     ) -> Result<Vec<Self>> {
         let model = model.valid();
-        laplaces
-            .iter()
-            .try_for_each(|laplace| laplace.check_is_about(&model).and_then(|()| laplace.check_asked(data)))?;
+        laplaces.iter().try_for_each(|laplace| laplace.check_answers(&model, data))?;
         let n_classes = model.n_classes();
         let first = laplaces.first().ok_or_else(|| Error::empty("list of posteriors"))?;
         let likelihood = first.likelihood();

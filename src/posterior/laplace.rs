@@ -182,11 +182,8 @@ impl Laplace {
         self
     }
 
-    /// Checks that it may answer `data`.
-    ///
-    /// # Errors
     /// As [`FittedOn::check_asked`], unless the caller insists.
-    pub(crate) fn check_asked<D: Dataset>(&self, data: &D) -> Result<()> {
+    pub(super) fn check_asked<D: Dataset>(&self, data: &D) -> Result<()> {
         if self.any_way_of_asking { Ok(()) } else { self.fitted_on.check_asked(data) }
     }
 

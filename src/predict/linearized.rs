@@ -46,7 +46,7 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
         return Err(Error::empty("list of posteriors"));
     }
     let model = model.valid();
-    laplaces.iter().try_for_each(|laplace| laplace.check_is_about(&model).and_then(|()| laplace.check_asked(data)))?;
+    laplaces.iter().try_for_each(|laplace| laplace.check_answers(&model, data))?;
     let (n, c) = (data.n_items(), model.n_classes());
     let batches = data.plan(limits.shared_by(repetitions_in(gauge, data, c)), BatchOrder::ByLength)?;
     let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();

@@ -1,6 +1,8 @@
 //! One call for every way of predicting, and one value for what it says.
 
-use super::{linearized::predict_linearized, map::predict_map, sampled::predict_sampled};
+use super::linearized::predict_linearized;
+use super::map::predict_map;
+use super::sampled::{check_draws, predict_sampled};
 use crate::belief::{Decomposition, LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -34,6 +36,18 @@ impl Default for Predictive {
 }
 
 impl Predictive {
+    /// Checks that there is a draw.
+    ///
+    /// # Errors
+    /// Names the field, its bound and its value.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Map => Ok(()),
+            Self::Sampled { n_samples, .. } => check_draws(n_samples),
+            Self::Linearized(link) => link.validate(),
+        }
+    }
+
     /// The link under which a prior is tuned on held-out items: its own, where that reads the centred covariance.
     pub fn tuning_link(&self) -> LinkApprox {
         match *self {
@@ -68,8 +82,8 @@ impl Prediction {
 ///
 /// # Errors
 /// As [`predict_map`], [`predict_sampled`] and [`predict_linearized`]; if the posterior's likelihood is not about classes, whose
-/// targets [`super::predict_targets`] predicts; if the data are known to be asked in another way than those that the posterior was
-/// fitted on.
+/// targets [`super::predict_targets`] predicts; if the posterior is about another adapter than the model's, or the data are known to
+/// be asked in another way than those that it was fitted on.
 pub fn predict<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     laplace: &Laplace,
@@ -96,11 +110,11 @@ pub(super) fn believe<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<(LogitBelief, LinkApprox)> {
-    laplace.check_asked(data)?;
+    how.validate()?;
+    laplace.check_answers(model, data)?;
     Ok(match how {
         Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {
-            laplace.check_is_about(model)?;
             let draw = |index| Ok(laplace.sample(seed, index));
             let belief = predict_sampled(model, data, draw, n_samples, limits, control)?;
             (belief, LinkApprox::default())

@@ -33,6 +33,14 @@ pub fn predict_sampled<M: Classifier, D: Dataset<Input = M::Input>>(
     })
 }
 
+/// Checks that there is a draw.
+///
+/// # Errors
+/// Names the field, its bound and its value.
+pub(super) fn check_draws(n_samples: usize) -> Result<()> {
+    if n_samples == 0 { Err(Error::config("n_samples", "at least 1", 0)) } else { Ok(()) }
+}
+
 /// The belief of `n_samples` passes of equal weight; `pass` gives the logits of pass 0, 1, …
 ///
 /// # Errors
@@ -42,9 +50,7 @@ pub(super) fn stacked(
     (n_items, n_classes): (usize, usize),
     mut pass: impl FnMut(u64) -> Result<Array2<f64>>,
 ) -> Result<LogitBelief> {
-    if n_samples == 0 {
-        return Err(Error::config("n_samples", "at least 1", 0));
-    }
+    check_draws(n_samples)?;
     let mut logits = Array3::zeros((n_samples, n_items, n_classes));
     for (index, mut draw) in logits.outer_iter_mut().enumerate() {
         draw.assign(&pass(index as u64)?);

@@ -12,7 +12,7 @@ use crate::draws;
 use crate::error::{Error, Result};
 use crate::file_header::parse_header;
 use crate::identity::Identity;
-use crate::lora::{AdapterWeights, model_fingerprint, read_adapter};
+use crate::lora::{AdapterWeights, adapter_fingerprint, model_fingerprint, read_adapter};
 use crate::models::{Classifier, Dataset, data_fingerprint};
 use crate::tape::Site;
 use crate::tensor_file::{StoredArray, TensorFile, write_checked};
@@ -35,7 +35,7 @@ const SUMS: &str = "sums";
 /// All settings, weights and data that a run's result depends on.
 pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
     (config, rule): (&TrainerConfig, Identity),
-    start: &M,
+    (start, centre): (&M, Option<&AdapterWeights>),
     data: &D,
     validation: Option<&D>,
 ) -> Result<Identity> {
@@ -47,7 +47,9 @@ pub(super) fn identity<M: Classifier, D: Dataset<Input = M::Input>>(
         .with("scale and dropout", adapter_settings(start))
         .with("training data", of_data(data)?)
         .with("validation data", validation.map_or(Ok("none".into()), of_data)?)
-        .with("weights at the start", format!("{:016x}", model_fingerprint(start)?)))
+        .with("weights at the start", format!("{:016x}", model_fingerprint(start)?))
+        // the prior's mean may be a start that is not this one
+        .with("prior centre", centre.map_or("none".into(), |centre| format!("{:016x}", adapter_fingerprint(centre)))))
 }
 
 /// What the weights of adapted modules do not tell; each pair once.

@@ -162,6 +162,7 @@ impl TrainerConfig {
             return Err(Error::config("weight_decay", "at least 0 and finite", self.weight_decay));
         }
         Schedule::new(self.learning_rate, self.warmup_fraction, self.decay, 1)?;
+        self.limits.validate()?;
         self.snapshots.validate()?;
         self.likelihood_or_default().check()
     }

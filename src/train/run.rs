@@ -45,7 +45,8 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let files = match control.saver() {
         None => None,
         Some((checkpoints, saver)) => {
-            let files = RunFiles::new(checkpoints, identity((config, rule.identity()?), &start, data, validation)?);
+            let point = (&start, centre.as_ref());
+            let files = RunFiles::new(checkpoints, identity((config, rule.identity()?), point, data, validation)?);
             run = files.resume((run, &mut *rule), &start, &config.mode)?;
             Some((files, saver))
         }
@@ -240,7 +241,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             skipped,
         });
         let unit = self.config.likelihood_or_default().unit();
-        Ok(format!("loss {} nats an {unit}, {tokens_per_second:.0} tokens/s", significant(mean_nll)))
+        Ok(format!("loss {} nats an {unit}, {} tokens/s", significant(mean_nll), significant(tokens_per_second)))
     }
 
     /// Counts a step that must not change anything.

@@ -6,10 +6,11 @@ use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::{Error, Result};
-use bayes_lora::lora::{LoraConfig, attach, read_adapter};
+use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Dataset, Mlp, Points, PointsBatch};
+use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Snapshots, TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
+use bayes_lora::train::{Objective, Snapshots, TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
 use burn::tensor::{DType, Device};
 use ndarray::Array2;
 use std::path::Path;
@@ -194,6 +195,27 @@ fn checkpoints_of_another_run_are_refused_by_what_differs() {
     refused(config.clone(), scaled, &data, &["scale and dropout", "16, 0.3"]);
     let limits = BatchLimits { max_items: 7, ..LIMITS };
     refused(config.clone().with_limits(limits), adapted(0.3), &data, &["limits.max_items", "8", "7"]);
+}
+
+#[test]
+fn trainings_around_two_centres_of_the_prior_share_no_checkpoint() {
+    let (data, dir) = (blobs(44, 1), tempfile::tempdir().unwrap());
+    // one point, which two starts have come to
+    let weights = read_adapter(&adapted(0.0)).unwrap();
+    let came_from = |seed| write_adapter(attach(mlp(), &LoraConfig::new(2), seed).unwrap(), &weights).unwrap();
+    let precision = PriorPrecision::new(10.0).unwrap();
+    let config = |mean| eventful().with_objective(Objective::MaximumAPosteriori { precision, mean });
+    let run = |mean, seed, control: &Control| fit(&config(mean), came_from(seed), &data, control);
+    let first = run(PriorMean::Initial, 3, &seldom(dir.path())).unwrap();
+    let alone = run(PriorMean::Initial, 4, &Control::silent()).unwrap();
+    assert_ne!(values(&first.model), values(&alone.model));
+    let error = run(PriorMean::Initial, 4, &seldom(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("prior centre"), "{error}");
+    assert_eq!(values(&run(PriorMean::Initial, 3, &seldom(dir.path())).unwrap().model), values(&first.model));
+    // around zero it does not matter from where they came
+    let dir = tempfile::tempdir().unwrap();
+    let first = run(PriorMean::Zero, 3, &seldom(dir.path())).unwrap();
+    assert_eq!(values(&run(PriorMean::Zero, 4, &seldom(dir.path())).unwrap().model), values(&first.model));
 }
 
 #[test]

@@ -3,11 +3,24 @@
 use super::{adapted_mlp, check, file_in_the_way, mlp, points, silent, trainer};
 use crate::support::device;
 use bayes_lora::bayes_lora::BayesLoraConfig;
+use bayes_lora::belief::LinkApprox;
+use bayes_lora::data::BatchLimits;
+use bayes_lora::error::Result;
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::models::MlpConfig;
+use bayes_lora::predict::Predictive;
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::train::{TrainerConfig, TrainingMode, set_trainable};
+
+const NO_TOKEN: BatchLimits = BatchLimits { max_items: 1, max_tokens: 0 };
+
+/// What init says of a whole configuration.
+fn whole(change: fn(&mut BayesLoraConfig)) -> Result<()> {
+    let mut config = BayesLoraConfig::new(LoraConfig::new(2));
+    change(&mut config);
+    config.init().map(|_| ())
+}
 
 #[test]
 fn bad_settings_are_refused_by_name_and_numbers() {
@@ -31,14 +44,25 @@ fn bad_settings_are_refused_by_name_and_numbers() {
             || trainer(|c| c.weight_decay = -0.1).map(|_| ()),
             &["weight_decay", "at least 0", "got -0.1"],
         ),
+        ("settings that init checks", || whole(|c| c.curvature.low_rank = 0), &["low_rank", "at least 1", "got 0"]),
+        ("batches of no item", || whole(|c| c.limits.max_items = 0), &["max_items", "at least 1", "got 0"]),
+        ("batches of no token", || whole(|c| c.limits.max_tokens = 0), &["max_tokens", "at least 1", "got 0"]),
+        ("steps of no item", || trainer(|c| c.limits.max_items = 0).map(|_| ()), &["max_items", "got 0"]),
+        ("passes of no token", || whole(|c| c.curvature.limits = Some(NO_TOKEN)), &["max_tokens", "got 0"]),
         (
-            "settings that init checks",
-            || {
-                let mut config = BayesLoraConfig::new(LoraConfig::new(2));
-                config.curvature.low_rank = 0;
-                config.init().map(|_| ())
-            },
-            &["low_rank", "at least 1", "got 0"],
+            "no draw",
+            || whole(|c| c.predictive = Predictive::Sampled { n_samples: 0, seed: 0 }),
+            &["n_samples", "at least 1", "got 0"],
+        ),
+        (
+            "no draw of the link",
+            || whole(|c| c.predictive = Predictive::Linearized(LinkApprox::MonteCarlo { n_samples: 0, seed: 0 })),
+            &["n_samples", "at least 1", "got 0"],
+        ),
+        (
+            "no node of the link",
+            || whole(|c| c.predictive = Predictive::Linearized(LinkApprox::GaussHermite { points: 0 })),
+            &["points", "at least 1", "got 0"],
         ),
         (
             "a log in a folder that is none",

@@ -112,8 +112,8 @@ fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
     let probabilities = |precision: f64| {
         let precision = Some(PriorPrecision::new(precision).unwrap());
         let config = LaplaceConfig::default().with_prior_precision(precision);
-        let laplace = LaplaceMethod { laplace: config, ..laplace(CurvatureStructure::Kronecker) };
-        let head = HeadLaplace { prior_precision: precision, ..HeadLaplace::default() };
+        let laplace = laplace(CurvatureStructure::Kronecker).with_laplace(config);
+        let head = HeadLaplace::default().with_prior_precision(precision);
         let fitted = [laplace.fit(&case.context(1, &control)), head.fit(&case.context(1, &control))];
         fitted.map(|fitted| {
             let belief = fitted.unwrap().belief;

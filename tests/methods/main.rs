@@ -34,19 +34,19 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
     vec![
         Box::new(MaximumLikelihood),
         Box::new(McDropout::default()),
-        Box::new(McDropout { sharing: per_token, ..McDropout::default() }),
+        Box::new(McDropout::default().with_sharing(per_token)),
         Box::new(CheckpointEnsemble::default()),
         Box::new(DeepEnsemble::default()),
         Box::new(AnchoredEnsemble::new(PriorPrecision::new(4.0).unwrap())),
         Box::new(ivon()),
         Box::new(Blob::default()),
-        Box::new(Blob { objective: BlobObjective::Elbo { kl_weight: 1.0 }, sharing: per_token, ..Blob::default() }),
+        Box::new(Blob::default().with_objective(BlobObjective::Elbo { kl_weight: 1.0 }).with_sharing(per_token)),
         Box::new(Blob::published()),
         Box::new(MonteClora::default()),
-        Box::new(Swag { n_snapshots: 6, rank: 3, ..Swag::default() }),
+        Box::new(Swag::default().with_n_snapshots(6).with_rank(3)),
         Box::new(tfb()),
-        Box::new(Tfb { sharing: per_token, ..tfb() }),
-        Box::new(Tfb { n_anchors: 16, width: 0.2, ..Tfb::published() }),
+        Box::new(tfb().with_sharing(per_token)),
+        Box::new(Tfb::published().with_n_anchors(16).with_width(0.2)),
         Box::new(HeadLaplace::default()),
         Box::new(laplace(CurvatureStructure::Kronecker)),
         Box::new(laplace(CurvatureStructure::Core)),
@@ -56,11 +56,11 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
 }
 
 fn tfb() -> Tfb {
-    Tfb { n_samples: 4, n_anchors: 16, width: 0.2, ..Tfb::default() }
+    Tfb::default().with_n_samples(4).with_n_anchors(16).with_width(0.2)
 }
 
 fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
-    let mut method = LaplaceMethod::with_structure(structure);
+    let mut method = LaplaceMethod::new(structure);
     method.curvature.limits = Some(LIMITS);
     method
 }
@@ -68,7 +68,7 @@ fn laplace(structure: CurvatureStructure) -> LaplaceMethod {
 /// IVON for networks of a few weights and runs of a few steps.
 fn ivon() -> Ivon {
     let bayes = Ivon::at_temperature_1(5.0);
-    Ivon { learning_rate: Some(0.1), initial_hessian: 0.1, beta_2: 0.99, clip: None, ..bayes }
+    bayes.with_learning_rate(0.1).with_initial_hessian(0.1).with_beta_2(0.99).with_clip(None)
 }
 
 /// All that a comparison has before its methods are fitted.

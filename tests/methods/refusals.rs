@@ -6,7 +6,7 @@ use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::methods::{
-    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, McDropout, Method,
+    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, LaplaceMethod, McDropout, Method,
     MonteClora, NoiseSharing, Recipe, Requirements, Swag, Tfb,
 };
 use bayes_lora::models::{Mlp, Points};
@@ -40,7 +40,7 @@ fn what_is_missing_is_named_before_and_while_fitting() {
     let few = case.recipe.clone().with_trainer(few);
 
     for sharing in [NoiseSharing::Coherent, NoiseSharing::PerToken] {
-        let method = McDropout { sharing, ..McDropout::default() };
+        let method = McDropout::default().with_sharing(sharing);
         assert!(check(of(&method), &case.recipe, None).is_ok());
         contains(&check(of(&method), &dry, None).unwrap_err().to_string(), &["the method", "dropout"]);
     }
@@ -60,10 +60,10 @@ fn what_is_missing_is_named_before_and_while_fitting() {
 
     case.snapshots.pop();
     refused(&ensemble, &case, &["snapshots", "3", "2"]);
-    refused(&CheckpointEnsemble { n_members: 0 }, &case, &["snapshots"]);
-    refused(&DeepEnsemble { n_members: 0 }, &case, &["n_members"]);
+    refused(&CheckpointEnsemble::default().with_n_members(0), &case, &["n_members"]);
+    refused(&DeepEnsemble::default().with_n_members(0), &case, &["n_members"]);
     let anchored = AnchoredEnsemble::new(PriorPrecision::new(1.0).unwrap());
-    refused(&AnchoredEnsemble { n_members: 0, ..anchored }, &case, &["n_members"]);
+    refused(&anchored.with_n_members(0), &case, &["n_members"]);
     let map = attach(case.base.clone(), &dry.lora, 3).unwrap();
     refused(&McDropout::default(), &Case { map, ..case }, &["MC dropout", "trained with dropout"]);
 }
@@ -109,7 +109,8 @@ fn what_continuations_do_not_allow_is_refused() {
     };
     let control = Control::silent();
     let believe = |sharing| {
-        let fitted = McDropout { sharing, n_samples: 2 }.fit(&case.context(1, &control)).unwrap();
+        let fitted =
+            McDropout::default().with_sharing(sharing).with_n_samples(2).fit(&case.context(1, &control)).unwrap();
         fitted.belief.believe(&case.map, &case.test, &BatchLimits { max_items: 3, max_tokens: 100 }, &control)
     };
     contains(&believe(NoiseSharing::PerToken).unwrap_err().to_string(), &["per token", "output head", "continuations"]);
@@ -122,15 +123,15 @@ fn what_continuations_do_not_allow_is_refused() {
 #[test]
 fn settings_out_of_bounds_are_refused_before_training() {
     let case = points(DType::F32);
-    refused(&MonteClora { n_draws: 0, ..MonteClora::default() }, &case, &["n_draws"]);
-    refused(&MonteClora { sample_scale: -1.0, ..MonteClora::default() }, &case, &["sample_scale"]);
-    refused(&Blob { prior_sd: 0.0, ..Blob::default() }, &case, &["prior_sd"]);
-    refused(&Ivon { beta_2: 1.0, ..ivon() }, &case, &["beta_2"]);
-    refused(&Swag { rank: 1, ..Swag::default() }, &case, &["rank", "1"]);
-    refused(&Swag { scale: f64::NAN, ..Swag::default() }, &case, &["scale", "NaN"]);
-    refused(&Swag { n_snapshots: 1, ..Swag::default() }, &case, &["n_snapshots", "1"]);
-    refused(&Swag { rate_share: 0.0, ..Swag::default() }, &case, &["rate_share"]);
-    let curved = LaplaceMethod::with_structure(CurvatureStructure::Diagonal);
+    refused(&MonteClora::default().with_n_draws(0), &case, &["n_draws"]);
+    refused(&MonteClora::default().with_sample_scale(-1.0), &case, &["sample_scale"]);
+    refused(&Blob::default().with_prior_sd(0.0), &case, &["prior_sd"]);
+    refused(&ivon().with_beta_2(1.0), &case, &["beta_2"]);
+    refused(&Swag::default().with_rank(1), &case, &["rank", "1"]);
+    refused(&Swag::default().with_scale(f64::NAN), &case, &["scale", "NaN"]);
+    refused(&Swag::default().with_n_snapshots(1), &case, &["n_snapshots", "1"]);
+    refused(&Swag::default().with_rate_share(0.0), &case, &["rate_share"]);
+    let curved = LaplaceMethod::new(CurvatureStructure::Diagonal);
     refused(&curved.clone().with_predictive(Predictive::Map), &case, &["predictive"]);
     refused(
         &laplace(CurvatureStructure::Kronecker).with_evidence_at_mode(),
@@ -138,11 +139,11 @@ fn settings_out_of_bounds_are_refused_before_training() {
         &["structure for the evidence at the mode", "Kronecker"],
     );
     let none: [&OfPoints; 6] = [
-        &Ivon { n_samples: 0, ..ivon() },
-        &Blob { n_samples: 0, ..Blob::default() },
-        &Swag { n_samples: 0, ..Swag::default() },
-        &Tfb { n_samples: 0, ..Tfb::default() },
-        &McDropout { n_samples: 0, ..McDropout::default() },
+        &ivon().with_n_samples(0),
+        &Blob::default().with_n_samples(0),
+        &Swag::default().with_n_samples(0),
+        &Tfb::default().with_n_samples(0),
+        &McDropout::default().with_n_samples(0),
         &curved.with_predictive(Predictive::Sampled { n_samples: 0, seed: 0 }),
     ];
     none.into_iter().for_each(|method| refused(method, &case, &["n_samples", "at least 1"]));

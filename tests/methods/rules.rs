@@ -30,7 +30,7 @@ fn fit_by(rule: &mut Rule, config: &TrainerConfig, start: Mlp, data: &Points, co
 
 /// Every rule that draws, made anew.
 fn rules() -> Vec<(&'static str, Rule)> {
-    let noisy = MonteClora { sample_scale: 0.1, ..MonteClora::default() };
+    let noisy = MonteClora::default().with_sample_scale(0.1);
     vec![
         ("IVON", Box::new(ivon().rule(44, 7).unwrap())),
         ("BLoB", Box::new(Blob::default().rule(44, 8, 0.01, 7).unwrap())),
@@ -70,7 +70,7 @@ fn a_run_taken_up_after_any_step_ends_in_the_same_bits() {
             assert!(name == "MonteCLoRA" || kept == state, "{name} after step {}", step + 1);
         }
         // a rule with other settings is another run
-        let mut other: Rule = Box::new(Ivon { prior_precision: 9.0, ..ivon() }.rule(44, 7).unwrap());
+        let mut other: Rule = Box::new(ivon().with_prior_precision(9.0).rule(44, 7).unwrap());
         let refused = Trainer::new(config.clone()).unwrap().fit_by(
             &mut *other,
             adapted(0.3),
@@ -126,14 +126,12 @@ fn ivon_estimates_its_curvature_from_the_draw_at_which_the_gradient_is() {
     }
     let data = blobs(20, 1);
     let (ess, beta_2) = (100.0, 0.9);
-    let settings = Ivon {
-        effective_sample_size: Some(ess),
-        prior_precision: 0.0,
-        initial_hessian: 1.0,
-        beta_2,
-        clip: None,
-        ..Ivon::default()
-    };
+    let settings = Ivon::default()
+        .with_effective_sample_size(ess)
+        .with_prior_precision(0.0)
+        .with_initial_hessian(1.0)
+        .with_beta_2(beta_2)
+        .with_clip(None);
     let (start, mean) = away_from_the_start();
     let mut rule = settings.rule(20, 5).unwrap();
     let drawn = read_adapter(&rule.point(&start, FIRST).unwrap()).unwrap();
@@ -161,7 +159,7 @@ fn blob_moves_its_deviations_by_the_gradient_at_the_draw() {
     let data = blobs(20, 1);
     // a cycle so long that the divergence has no weight in its first step: G moves by ∂NLL/∂G alone
     let objective = BlobObjective::Published { kl_learning_rate: 0.1, gamma: 1.0 };
-    let settings = Blob { objective, initial_root: 0.5, ..Blob::default() };
+    let settings = Blob::default().with_objective(objective).with_initial_root(0.5);
     let (start, mean) = away_from_the_start();
     let mut rule = settings.rule(20, 20, 0.5, 5).unwrap();
     let before = rule.deviations(&mean).unwrap();
@@ -189,15 +187,13 @@ fn ivon_without_spread_and_momentum_is_gradient_descent_at_every_site() {
     }
     let data = blobs(20, 1);
     // deviations of 1e-8 at h = 1, which does not move
-    let rule = Ivon {
-        effective_sample_size: Some(1e16),
-        prior_precision: 0.0,
-        initial_hessian: 1.0,
-        beta_1: 0.0,
-        beta_2: 1.0 - f64::EPSILON / 2.0,
-        clip: None,
-        ..Ivon::default()
-    };
+    let rule = Ivon::default()
+        .with_effective_sample_size(1e16)
+        .with_prior_precision(0.0)
+        .with_initial_hessian(1.0)
+        .with_beta_1(0.0)
+        .with_beta_2(1.0 - f64::EPSILON / 2.0)
+        .with_clip(None);
     let (start, weights) = away_from_the_start();
     let rate = 0.5;
     let mut rule: Rule = Box::new(rule.rule(20, 0).unwrap());
@@ -221,14 +217,12 @@ fn the_steps_of_an_epoch_of_ivon_hold_every_item_and_the_prior_once() {
     let (data, lambda, rate) = (blobs(44, 1), 20.0, 1e-7);
     // ess = N at a curvature of 1e16: deviations of 1.5e-9, steps of rate·(g + λm/N)
     let curvature = 1e16;
-    let rule = Ivon {
-        learning_rate: None,
-        initial_hessian: curvature,
-        beta_1: 0.0,
-        beta_2: 1.0 - f64::EPSILON / 2.0,
-        clip: None,
-        ..Ivon::at_temperature_1(lambda)
-    };
+    let rule = Ivon::at_temperature_1(lambda)
+        .with_learning_rate(None)
+        .with_initial_hessian(curvature)
+        .with_beta_1(0.0)
+        .with_beta_2(1.0 - f64::EPSILON / 2.0)
+        .with_clip(None);
     let (start, weights) = away_from_the_start();
     // five steps of 8 items and one of 4
     let config = one_step(rate * curvature).with_limits(LIMITS);
@@ -252,7 +246,7 @@ fn monte_clora_without_noise_is_plain_training_bit_for_bit() {
     let plain = train(config.clone(), adapted(0.2), &data, None);
     let by = |sample_scale| {
         let mut rule: Rule =
-            Box::new(MonteClora { sample_scale, ..MonteClora::default() }.rule(config.weight_decay, 1).unwrap());
+            Box::new(MonteClora::default().with_sample_scale(sample_scale).rule(config.weight_decay, 1).unwrap());
         fit_by(&mut rule, &config, adapted(0.2), &data, &Control::silent())
     };
     assert_eq!(values(&by(0.0).model), values(&plain.model));
@@ -264,7 +258,7 @@ fn blob_without_spread_and_divergence_is_adam() {
     let data = blobs(44, 1);
     // σ = 1e-24, and nothing moves G or pulls M
     let objective = BlobObjective::Published { kl_learning_rate: 0.0, gamma: 8.0 };
-    let blob = Blob { objective, initial_root: 1e-12, ..Blob::default() };
+    let blob = Blob::default().with_objective(objective).with_initial_root(1e-12);
     let config = quick(3);
     let mut rule: Rule = Box::new(blob.rule(44, 8, config.learning_rate, 1).unwrap());
     let by_blob = fit_by(&mut rule, &config, adapted(0.0), &data, &Control::silent());
@@ -305,7 +299,7 @@ fn an_anchored_member_is_the_mode_around_its_own_anchor() {
     }
     let Case { base, recipe, train: data, .. } = points(DType::F64);
     let precision = PriorPrecision::new(3.0).unwrap();
-    let ensemble = AnchoredEnsemble { n_members: 2, ..AnchoredEnsemble::new(precision) };
+    let ensemble = AnchoredEnsemble::new(precision).with_n_members(2);
     // to the mode, to the last bits: no dropout, no clipping, whole batches at a rate that falls to nothing
     let trainer = quick(6000).with_learning_rate(0.05).with_max_grad_norm(None).with_accumulation(1);
     let limits = BatchLimits { max_items: data.n_items(), max_tokens: 10_000 };
@@ -372,7 +366,7 @@ fn anchors_have_the_law_of_the_prior() {
     // standard errors: 0.5/√n of the mean, 0.25·√(2/n) of the variance
     assert!((deviations.iter().sum::<f64>() / n).abs() < 5.0 * 0.5 / n.sqrt());
     assert!((variance - 0.25).abs() < 5.0 * 0.25 * (2.0 / n).sqrt(), "{variance}");
-    let zero = AnchoredEnsemble { prior_mean: PriorMean::Zero, ..ensemble };
+    let zero = ensemble.with_prior_mean(PriorMean::Zero);
     let (a, b) = (ensemble.anchor(&start, 3).unwrap(), zero.anchor(&start, 3).unwrap());
     for (site, w) in &centre {
         assert!((&a[site] - &b[site] - w).iter().all(|d| d.abs() < 1e-12), "{site}");

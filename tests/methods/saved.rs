@@ -12,6 +12,7 @@ use bayes_lora::methods::{
 };
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::POSTERIOR_FILE;
+use bayes_lora::predict::Predictive;
 use bayes_lora::progress::Control;
 use burn::tensor::DType;
 use ndarray::Array2;
@@ -67,6 +68,19 @@ fn every_flipped_byte_is_found_or_changes_nothing() {
     assert!(load(&dir, &case.map).is_err());
     std::fs::remove_file(&path).unwrap();
     refused(load(&dir, &case.map), &[BELIEF_FILE]);
+}
+
+#[test]
+fn draws_of_a_posterior_are_of_its_own_adapter_alone() {
+    let case = case();
+    let sampled = laplace(CurvatureStructure::Core).with_predictive(Predictive::Sampled { n_samples: 2, seed: 0 });
+    let fitted = fitted(&case, &sampled);
+    let limits = BatchLimits { max_items: 64, max_tokens: 1000 };
+    let believe = |model: &Mlp| fitted.belief.believe(model, &case.test, &limits, &Control::silent());
+    assert!(believe(&case.map).is_ok());
+    let other = attach(case.base.clone(), &case.recipe.lora, 77).unwrap();
+    let error = believe(&other).unwrap_err().to_string();
+    assert!(error.contains("other weights than the adapter"), "{error}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn draws_have_the_covariance_of_the_posterior_in_every_structure() {
                             let core = CoreSpace::new(laplace.map(), &site.module).unwrap();
                             let b = &draw[&Site { module: site.module.clone(), matrix: LoraMatrix::B }];
                             let moved = core.column_basis.t().dot(b).dot(&draw[site].dot(&core.row_basis));
-                            (core.project(functional[site].view()) * (moved - &core.map)).sum()
+                            (core.project(functional[site].view()) * (moved - &core.trained)).sum()
                         })
                         .sum();
                 }

@@ -90,10 +90,10 @@ fn core_jacobians_equal_finite_differences() {
         let CurvatureSums::Joint(blocks) = &curvature.sums else { panic!("core space is joint") };
         for space in &blocks[0].spaces {
             let core = CoreSpace::new(&weights, &space.site.module).unwrap();
-            let (rows, columns) = core.map.dim();
+            let (rows, columns) = core.trained.dim();
             for (i, j) in [(0, 0), (rows - 1, 0), (rows - 1, columns - 1)] {
                 let moved = |step: f64| {
-                    let mut moved = core.map.clone();
+                    let mut moved = core.trained.clone();
                     moved[[i, j]] += step;
                     let mut weights: AdapterWeights = weights.clone();
                     set(&mut weights, &core, &moved);

@@ -142,7 +142,7 @@ impl Reader {
                 Coordinates::Weights => space.shape,
                 Coordinates::Kronecker(basis) => [basis.narrow.values.len(), basis.wide.values.len()],
                 Coordinates::Sketch(sketch) => [1, sketch.width],
-                Coordinates::Core(core) => [core.map.nrows(), core.map.ncols()],
+                Coordinates::Core(core) => [core.trained.nrows(), core.trained.ncols()],
             };
             total = rows.checked_mul(columns).and_then(|width| total.checked_add(width)).ok_or_else(|| {
                 self.format(format!("shape {:?} of `{}` overflows the number of coordinates", space.shape, space.site))
@@ -188,7 +188,7 @@ impl Reader {
                     column_basis: self.take(&format!("{name}.core.column_basis"), [d_out_of_b, rank_b])?,
                     row_basis: self.take(&format!("{name}.core.row_basis"), [d_in, rank_a])?,
                     from_a: self.take(&format!("{name}.core.from_a"), [rank_b, d_out])?,
-                    map: self.take(&format!("{name}.core.map"), [rank_b, rank_a])?,
+                    trained: self.take(&format!("{name}.core.map"), [rank_b, rank_a])?,
                 })
             }
         };

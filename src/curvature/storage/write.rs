@@ -113,7 +113,7 @@ impl<'a> Writer<'a> {
                     ("column_basis", &core.column_basis),
                     ("row_basis", &core.row_basis),
                     ("from_a", &core.from_a),
-                    ("map", &core.map),
+                    ("map", &core.trained),
                 ];
                 for (part, array) in arrays {
                     self.put(format!("{name}.core.{part}"), array.view())?;

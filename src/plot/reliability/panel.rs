@@ -3,6 +3,7 @@
 use super::bin::{Filled, PLOT, check_unit};
 use crate::error::{Error, Result};
 use crate::metrics::Reliability;
+use crate::number::significant;
 use crate::plot::axes::{Axes, BELOW, room_beside};
 use crate::plot::canvas::{Canvas, Rect, Stroke};
 use crate::plot::key::{Entry, Key, ROW, Symbol, draw_bar, draw_interval};
@@ -101,14 +102,17 @@ impl<'a> Panel<'a> {
         let (title, size) = fit(self.title, 13, 10, PLOT + GAP - 8.0);
         let heading = TextStyle::plain(size).anchored(Anchor::Middle);
         canvas.text(middle, 21.0, &title, heading);
-        let summary = format!("ECE {:.3} · n = {}", self.reliability.ece, self.reliability.n_items);
+        let summary = format!("ECE {} · n = {}", significant(self.reliability.ece), self.reliability.n_items);
         let style = TextStyle::plain(11).anchored(Anchor::Middle).colored(GREY);
         canvas.text(middle, 39.0, &summary, style);
         self.draw_diagram(canvas, left, first.then_some("accuracy"));
         self.draw_histogram(canvas, left, first.then_some("share of items"), shared);
         let means = [
-            Entry::new(Symbol::Line(accuracy_line()), format!("accuracy {:.3}", self.accuracy)),
-            Entry::new(Symbol::Line(confidence_line()), format!("mean confidence {:.3}", self.mean_confidence)),
+            Entry::new(Symbol::Line(accuracy_line()), format!("accuracy {}", significant(self.accuracy))),
+            Entry::new(
+                Symbol::Line(confidence_line()),
+                format!("mean confidence {}", significant(self.mean_confidence)),
+            ),
         ];
         Key::new(&means, PLOT + GAP).draw(canvas, middle, HISTOGRAM_TOP + HISTOGRAM + BELOW);
     }
