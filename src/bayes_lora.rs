@@ -12,6 +12,7 @@ use crate::models::{Classifier, Dataset};
 use crate::outputs::{claim_dir, claim_file};
 use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
 use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
+use crate::prior::PriorChoice;
 use crate::progress::Control;
 use crate::search::Search;
 use crate::setters::setters;
@@ -158,7 +159,7 @@ impl BayesLora {
     /// Fits the posterior of an adapter that is already trained (and leaves it as it is).
     ///
     /// # Errors
-    /// As [`fit_curvature`] and [`Laplace::new`]; the error holds the model.
+    /// As [`fit_curvature`] and [`Laplace::fit`]; the error holds the model.
     pub fn fit_laplace<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: M, data: &D) -> FitResult<M> {
         self.fit_laplace_with(model, data, &Control::silent())
     }
@@ -186,7 +187,8 @@ impl BayesLora {
     ) -> FitResult<M> {
         let start = Instant::now();
         let posterior = fit_curvature(&trained.model, data, &self.config.curvature, control).and_then(|curvature| {
-            let laplace = Laplace::new(&trained.model, &curvature, &self.config.laplace)?;
+            let BayesLoraConfig { laplace, limits, .. } = &self.config;
+            let laplace = Laplace::fit(&trained.model, &curvature, data, laplace, limits, control)?;
             let (curvature_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
             let training_fit = self.training_fit(&trained.model, &laplace, data, control)?;
             Ok((laplace, training_fit, curvature_seconds, start.elapsed().as_secs_f64()))
@@ -220,10 +222,12 @@ impl BayesLora {
         data: &D,
         control: &Control,
     ) -> Result<Option<TrainingFit>> {
-        let BayesLoraConfig { laplace: LaplaceConfig { prior_precision, .. }, limits, .. } = &self.config;
-        match prior_precision {
-            Some(_) => Ok(None),
-            None => TrainingFit::measure(model, laplace, data, LinkApprox::default(), limits, control),
+        let BayesLoraConfig { laplace: LaplaceConfig { prior, .. }, limits, .. } = &self.config;
+        match prior {
+            PriorChoice::Matched | PriorChoice::Fixed(_) => Ok(None),
+            PriorChoice::Evidence | PriorChoice::EvidenceAtMode => {
+                TrainingFit::measure(model, laplace, data, LinkApprox::default(), limits, control)
+            }
         }
     }
 }

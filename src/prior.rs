@@ -40,6 +40,40 @@ impl PriorPrecision {
     }
 }
 
+/// How prior precisions are found, from the training items alone.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub enum PriorChoice {
+    /// Those with the most evidence, expanded about the trained adapter as if it were a mode.
+    #[default]
+    Evidence,
+    /// Those with the most evidence at the own mode of the network linearised around the adapter
+    /// ([`crate::posterior::LinearizedModel::optimal_prior`]).
+    EvidenceAtMode,
+    /// Those under which the linearised network fits the training items as well as the network does
+    /// ([`crate::posterior::LinearizedModel::matched_prior`]).
+    Matched,
+    /// One for all weights, as given.
+    Fixed(PriorPrecision),
+}
+
+impl PriorChoice {
+    /// True if the training items' Jacobians are needed, beyond their curvature.
+    pub fn needs_training_items(self) -> bool {
+        matches!(self, Self::EvidenceAtMode | Self::Matched)
+    }
+}
+
+impl std::fmt::Display for PriorChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Evidence => f.write_str("by evidence"),
+            Self::EvidenceAtMode => f.write_str("by evidence at the mode"),
+            Self::Matched => f.write_str("matched to the training fit"),
+            Self::Fixed(precision) => write!(f, "{}", precision.value()),
+        }
+    }
+}
+
 /// Where the prior is centred.
 ///
 /// PEFT starts `A` at random and `B` at zero. Around μ = 0 most of `‖θ* − μ‖²` is that random start, which says nothing

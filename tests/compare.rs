@@ -87,7 +87,7 @@ fn comparison() -> Comparison<Mlp, Points> {
         .with_method(HeadLaplace::default())
         .with_method(laplace(CurvatureStructure::Kronecker))
         .with_method(laplace(CurvatureStructure::Full))
-        .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior())
+        .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior(true))
 }
 
 fn run(comparison: &Comparison<Mlp, Points>, data: &Data, seed: u64) -> Result<Run> {
@@ -329,7 +329,7 @@ fn a_method_that_fails_is_a_row_that_says_why_and_is_tried_again() {
             .with_method(Broken)
             .with_method(McDropout::default())
             .with_method(CheckpointEnsemble::default().with_n_members(9))
-            .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior())
+            .with_method(laplace(CurvatureStructure::Kronecker).with_held_out_prior(true))
             .with_dir(dir.path())
     };
     let splits = Splits { held_out: None, ..data.splits() };

@@ -277,7 +277,7 @@ fn long_calls_stop_when_asked_to() {
     let fixture = Fixture::load(NAME);
     let model = fixture.model(DType::F32);
     let curvature = fit_curvature(&model, &fixture.train, &CurvatureConfig::default(), &Control::silent()).unwrap();
-    let prior_precision = Some(PriorPrecision::new(1.0).unwrap());
+    let prior_precision = PriorPrecision::new(1.0).unwrap();
     let laplace =
         Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior_precision(prior_precision)).unwrap();
     let one = BatchLimits { max_items: 1, max_tokens: 100 };

@@ -13,10 +13,11 @@ use bayes_lora::data::{
 use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{LoraConfig, attach, base_fingerprint, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points, Pretrained, PromptClassifier};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, POSTERIOR_FILE, log_likelihood_gradient};
-use bayes_lora::predict::{Predictive, predict_linearized};
+use bayes_lora::posterior::{AnswerTemperatures, Laplace, LaplaceConfig, POSTERIOR_FILE, log_likelihood_gradient};
+use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::prior::{PriorGrouping, PriorPrecision};
 use bayes_lora::progress::Control;
+use bayes_lora::search::{Search, SearchEnd};
 use burn::tensor::DType;
 use ndarray::{Array2, Axis};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -24,6 +25,7 @@ use std::path::Path;
 use support::{FIXTURES, Fixture, device, root};
 
 const LIMITS: BatchLimits = BatchLimits { max_items: 8, max_tokens: 4096 };
+const SAMPLED: Predictive = Predictive::Sampled { n_samples: 3, seed: 2 };
 
 fn config(structure: CurvatureStructure) -> CurvatureConfig {
     CurvatureConfig::new(structure).with_limits(LIMITS)
@@ -67,6 +69,20 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
             let gradient = log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent());
             saved = saved.with_gradient(&gradient.unwrap()).unwrap().with_optimal_prior().unwrap();
         }
+        if config.structure == CurvatureStructure::FunctionSpace {
+            let of = |beta| Search::new("inverse temperature", beta, (0.01, 1.0), SearchEnd::Inside);
+            let plain = saved.clone();
+            saved = saved.with_answer_temperatures(AnswerTemperatures { network: of(0.25), posterior: of(0.7) });
+            let answers = |laplace: &Laplace, how| {
+                predict(&model, laplace, &fixture.test, how, &LIMITS, &Control::silent()).unwrap().belief
+            };
+            for (how, beta) in [(Predictive::Map, 0.25), (Predictive::default(), 0.7), (SAMPLED, 0.7)] {
+                assert_eq!(answers(&saved, how), answers(&plain, how).tempered(beta), "{how:?}");
+            }
+            // of another prior nothing is known
+            let other = saved.clone().with_prior_precisions(PriorPrecision::new(3.0).unwrap()).unwrap();
+            assert_eq!(other.answer_temperatures(), None);
+        }
         saved.save(&path, &model).unwrap();
         let loaded = Laplace::load(&path, &model).unwrap();
         let beliefs = [&saved, &loaded].map(|laplace| {
@@ -75,6 +91,7 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
         });
         assert_eq!(beliefs[0].moments(), beliefs[1].moments(), "{config:?}");
         assert_eq!(saved.sample(3, 1), loaded.sample(3, 1), "{config:?}");
+        assert_eq!(saved.answer_temperatures(), loaded.answer_temperatures(), "{config:?}");
         let numbers = |laplace: &Laplace| {
             let precisions = laplace.prior_precisions().clone();
             (laplace.log_marginal_likelihood(&precisions).unwrap(), laplace.groups().to_vec(), precisions)
@@ -206,7 +223,7 @@ fn stories(data: &EncodedDataset) -> PromptClassifier {
 /// A posterior around an adapter that has learnt nothing; the prior is given, for evidence has nothing to say about it.
 fn fitted_on(data: &EncodedDataset, curvature: CurvatureConfig) -> FittedBayesLora<PromptClassifier> {
     let lora = LoraConfig::new(1).with_target_modules(["q_proj"]);
-    let prior_precision = Some(PriorPrecision::new(1.0).unwrap());
+    let prior_precision = PriorPrecision::new(1.0).unwrap();
     let bayes = BayesLoraConfig::new(lora.clone())
         .with_limits(ASKED_LIMITS)
         .with_curvature(curvature)

@@ -7,15 +7,17 @@ use bayes_lora::methods::{
     McDropout, Method, MonteClora, Named, NoiseSharing, Swag, Tfb,
 };
 use bayes_lora::models::PromptClassifier;
-use bayes_lora::prior::PriorPrecision;
+use bayes_lora::predict::Predictive;
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use clap::Args;
 use std::error::Error;
 
 pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 
 /// Those that start from the trained adapter, and those that go on training or train their own.
-pub const POST_HOC: [&str; 12] = [
+pub const POST_HOC: [&str; 17] = [
     "mle",
+    "mle-loo",
     "dropout",
     "checkpoints",
     "tfb",
@@ -23,7 +25,11 @@ pub const POST_HOC: [&str; 12] = [
     "head",
     "function",
     "function-mode",
+    "function-matched",
+    "function-loo",
     "kronecker",
+    "kronecker-matched",
+    "kronecker-loo",
     "core",
     "ekfac",
     "last-layer",
@@ -98,8 +104,19 @@ impl MethodArguments {
             "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
             "core" => Box::new(laplace(CurvatureStructure::Core)),
             "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
-            "function-mode" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_evidence_at_mode()),
-            "core-mode" => Box::new(laplace(CurvatureStructure::Core).with_evidence_at_mode()),
+            "mle-loo" => Box::new(
+                laplace(CurvatureStructure::Kronecker)
+                    .with_leave_one_out_temperature()
+                    .with_predictive(Predictive::Map),
+            ),
+            "function-matched" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_prior(PriorChoice::Matched)),
+            "function-loo" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_leave_one_out_temperature()),
+            "kronecker-matched" => Box::new(laplace(CurvatureStructure::Kronecker).with_prior(PriorChoice::Matched)),
+            "kronecker-loo" => Box::new(laplace(CurvatureStructure::Kronecker).with_leave_one_out_temperature()),
+            "function-mode" => {
+                Box::new(laplace(CurvatureStructure::FunctionSpace).with_prior(PriorChoice::EvidenceAtMode))
+            }
+            "core-mode" => Box::new(laplace(CurvatureStructure::Core).with_prior(PriorChoice::EvidenceAtMode)),
             "full" => Box::new(laplace(CurvatureStructure::Full)),
             "site-block" => Box::new(laplace(CurvatureStructure::SiteBlock)),
             "diagonal" => Box::new(laplace(CurvatureStructure::Diagonal)),

@@ -3,6 +3,7 @@
 use super::gaussian::bytes_of;
 use super::keep::{Keep, Kept};
 use crate::belief::{LinkApprox, LogitBelief, LogitGauge};
+use crate::calibrate::Temperature;
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::lora::{AdapterSampler, AdapterWeights, check_same_shapes, write_adapter};
@@ -72,6 +73,38 @@ impl Keep for PointBelief {
     }
 }
 
+/// The network at the trained adapter, its logits times an inverse temperature.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TemperedBelief {
+    /// The inverse temperature.
+    pub temperature: Temperature,
+}
+
+impl<M: Classifier, D: Dataset<Input = M::Input>> Belief<M, D> for TemperedBelief {
+    fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
+        Ok(predict_map(model, data, limits, control)?.tempered(self.temperature.beta))
+    }
+
+    fn needs(&self, _data: &D, _n_classes: usize) -> Needs {
+        Needs { forwards: 1, ..Needs::default() }
+    }
+}
+
+impl TemperedBelief {
+    pub(super) const KIND: &str = "trained adapter at a temperature";
+    const BETA: &str = "inverse temperature";
+
+    pub(super) fn restore(kept: &mut Kept) -> Result<Self> {
+        Ok(Self { temperature: Temperature::new(kept.take_number(Self::BETA)?)? })
+    }
+}
+
+impl Keep for TemperedBelief {
+    fn keep(&self) -> Option<Kept<'_>> {
+        Some(Kept::new(Self::KIND).with_number(Self::BETA, self.temperature.beta))
+    }
+}
+
 /// The network at an adapter of the method's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnPointBelief {
@@ -120,11 +153,15 @@ pub struct SampledBelief<S> {
 
 impl<M: Classifier, D: Dataset<Input = M::Input>, S: AdapterSampler + Keep> Belief<M, D> for SampledBelief<S> {
     fn believe(&self, model: &M, data: &D, limits: &BatchLimits, control: &Control) -> Result<LogitBelief> {
-        if let Some(laplace) = self.sampler.keep().as_ref().and_then(Kept::posterior) {
-            laplace.check_answers(model, data)?;
-        }
+        let kept = self.sampler.keep();
+        let laplace = kept.as_ref().and_then(Kept::posterior);
+        laplace.map_or(Ok(()), |laplace| laplace.check_answers(model, data))?;
         let draw = |index| self.sampler.draw(self.seed, index);
-        predict_sampled(model, data, draw, self.n_draws(), limits, control)
+        let belief = predict_sampled(model, data, draw, self.n_draws(), limits, control)?;
+        Ok(match laplace {
+            Some(laplace) => laplace.answered(belief),
+            None => belief,
+        })
     }
 
     fn needs(&self, _data: &D, _n_classes: usize) -> Needs {

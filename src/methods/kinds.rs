@@ -1,6 +1,6 @@
 //! Lists the kinds of beliefs that a file can hold, and how each is rebuilt.
 
-use super::belief::{Belief, LinearizedBelief, OwnPointBelief, PointBelief, SAMPLED, SampledBelief};
+use super::belief::{Belief, LinearizedBelief, OwnPointBelief, PointBelief, SAMPLED, SampledBelief, TemperedBelief};
 use super::calibrated::{CALIBRATED, CalibratedBelief, take_calibrator};
 use super::gaussian::GaussianAdapter;
 use super::head_laplace::HeadBelief;
@@ -27,6 +27,7 @@ impl<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static> Default fo
         let mut kinds = Self(BTreeMap::new());
         kinds.add(PointBelief::KIND, |_, _| Ok(Box::new(PointBelief)));
         kinds.add(OwnPointBelief::KIND, |kept, map| Ok(Box::new(OwnPointBelief::restore(kept, &map)?)));
+        kinds.add(TemperedBelief::KIND, |kept, _| Ok(Box::new(TemperedBelief::restore(kept)?)));
         kinds.add(LinearizedBelief::KIND, |kept, _| Ok(Box::new(LinearizedBelief::restore(kept)?)));
         kinds.add(HeadBelief::KIND, |kept, _| Ok(Box::new(HeadBelief::restore(kept)?)));
         kinds.add_draws(Members::KIND, |kept, map| Members::restore(kept, &map));

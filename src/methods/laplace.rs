@@ -1,33 +1,18 @@
 //! Laplace: a Gaussian around the trained adapter from the curvature there, in any structure.
 
-use super::belief::{LinearizedBelief, SampledBelief};
+use super::belief::{LinearizedBelief, SampledBelief, TemperedBelief};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
+use crate::belief::LinkApprox;
+use crate::calibrate::Temperature;
 use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::likelihood::{Likelihood, TargetSpace};
 use crate::models::{Classifier, Dataset};
-use crate::number::significant;
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient, repetitions_in};
+use crate::posterior::{AnswerTemperatures, HeldOut, Laplace, LaplaceConfig, repetitions_in};
 use crate::predict::Predictive;
-use crate::prior::PriorPrecision;
+use crate::prior::PriorChoice;
 use crate::setters::setters;
-
-/// How the prior precision is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub enum PriorChoice {
-    /// As [`LaplaceConfig`] says: the most evidence, or a fixed one. No further data.
-    #[default]
-    Configured,
-    /// The most evidence at the mode of the log joint's quadratic expansion ([`Laplace::with_gradient`]), where weights about which
-    /// the data say nothing are back at the prior's centre. Exact structures alone; one more pass over the training items. Refused
-    /// where the expansion makes labels more than certain: there it does not hold as far from the adapter as its mode is.
-    EvidenceAtMode,
-    /// The least negative log-likelihood of the held-out items: their labels are spent. It is that of the linearised predictive, also
-    /// where predictions are sampled.
-    HeldOut,
-}
 
 /// `θ ~ N(θ*, T(H + λI)⁻¹)` with the curvature H of the training data, linearised or sampled.
 ///
@@ -39,8 +24,9 @@ pub struct LaplaceMethod {
     pub curvature: CurvatureConfig,
     /// The prior and the temperature.
     pub laplace: LaplaceConfig,
-    /// How the prior precision is found.
-    pub prior: PriorChoice,
+    /// Take the prior precision with the least negative log-likelihood of the held-out items, whose labels are spent, in place of the one
+    /// that `laplace` says. It is that of the linearised predictive, also where predictions are sampled.
+    pub held_out_prior: bool,
     /// Linearised or sampled.
     pub predictive: Predictive,
 }
@@ -51,7 +37,7 @@ impl LaplaceMethod {
         Self {
             curvature: CurvatureConfig::new(structure),
             laplace: LaplaceConfig::default(),
-            prior: PriorChoice::default(),
+            held_out_prior: false,
             predictive: Predictive::default(),
         }
     }
@@ -68,8 +54,8 @@ impl LaplaceMethod {
         with_curvature(curvature: CurvatureConfig);
         /// Sets the prior and the temperature.
         with_laplace(laplace: LaplaceConfig);
-        /// Sets how the prior precision is found.
-        with_prior(prior: PriorChoice);
+        /// Says whether held-out labels choose the prior precision.
+        with_held_out_prior(held_out_prior: bool);
         /// Sets how it predicts: linearised or sampled.
         with_predictive(predictive: Predictive);
     }
@@ -82,29 +68,32 @@ impl LaplaceMethod {
         self.curvature.validate()?;
         self.laplace.validate()?;
         self.predictive.validate()?;
-        if self.predictive == Predictive::Map {
-            return Err(Error::config("predictive", "linearised or sampled", "Map"));
-        }
-        let structure = self.curvature.structure;
-        if self.prior == PriorChoice::EvidenceAtMode && !structure.plan().is_exact() {
+        if self.predictive == Predictive::Map && !self.laplace.leave_one_out_temperature {
             return Err(Error::config(
-                "structure for the evidence at the mode",
-                "exact: full, function or core space",
-                structure,
+                "predictive",
+                "linearised or sampled, as its answers have no temperature",
+                "Map",
+            ));
+        }
+        if self.held_out_prior && self.laplace.prior.needs_training_items() {
+            return Err(Error::config(
+                "prior",
+                "by evidence or fixed where held-out labels choose",
+                self.laplace.prior,
             ));
         }
         Ok(())
     }
 
-    /// The same with its prior precision from held-out labels.
-    pub fn with_held_out_prior(mut self) -> Self {
-        self.prior = PriorChoice::HeldOut;
+    /// The same with its prior precision chosen from the training items in this way.
+    pub fn with_prior(mut self, prior: PriorChoice) -> Self {
+        self.laplace.prior = prior;
         self
     }
 
-    /// The same with its prior precision by the evidence at the mode; of exact structures alone.
-    pub fn with_evidence_at_mode(mut self) -> Self {
-        self.prior = PriorChoice::EvidenceAtMode;
+    /// The same with the matched prior, and the temperature of answers that suits the training items when each is left out.
+    pub fn with_leave_one_out_temperature(mut self) -> Self {
+        (self.laplace.prior, self.laplace.leave_one_out_temperature) = (PriorChoice::Matched, true);
         self
     }
 }
@@ -119,13 +108,21 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             AdapterSubset::OnlyB => name += ", B",
             AdapterSubset::Pattern(pattern) => name += &format!(", {pattern}"),
         }
-        name += match self.prior {
-            PriorChoice::Configured => "",
+        name += match self.laplace.prior {
+            PriorChoice::Evidence | PriorChoice::Fixed(_) => "",
             PriorChoice::EvidenceAtMode => ", evidence at the mode",
-            PriorChoice::HeldOut => ", held-out prior",
+            PriorChoice::Matched => ", matched prior",
         };
-        if let Predictive::Sampled { .. } = self.predictive {
-            name += ", sampled";
+        if self.held_out_prior {
+            name += ", held-out prior";
+        }
+        if self.laplace.leave_one_out_temperature {
+            name += ", leave-one-out temperature";
+        }
+        match self.predictive {
+            Predictive::Sampled { .. } => name += ", sampled",
+            Predictive::Map => name = "maximum likelihood, leave-one-out temperature".into(),
+            Predictive::Linearized(_) => {}
         }
         name
     }
@@ -138,14 +135,15 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         // the structure is in the name; sizes of batches change an answer within its approximation, bounds on memory none
         let CurvatureConfig { subset, fisher, treatment, dense_limit, low_rank, projection, .. } = &self.curvature;
         let likelihood = self.curvature.likelihood_or_default();
-        let LaplaceConfig { prior_mean, prior_grouping, prior_precision, temperature, without_residual } =
-            &self.laplace;
-        let precision = match (self.prior, prior_precision) {
-            (PriorChoice::HeldOut, _) => "by held-out likelihood".to_string(),
-            (PriorChoice::EvidenceAtMode, _) => "by evidence at the mode".into(),
-            (PriorChoice::Configured, None) => "by evidence".into(),
-            (PriorChoice::Configured, Some(precision)) => format!("{}", precision.value()),
-        };
+        let LaplaceConfig {
+            prior_mean,
+            prior_grouping,
+            prior,
+            leave_one_out_temperature,
+            temperature,
+            without_residual,
+        } = &self.laplace;
+        let precision = if self.held_out_prior { "by held-out likelihood".into() } else { prior.to_string() };
         let mut text = format!(
             "{fisher:?} Fisher, {treatment:?}, prior precision {precision} ({prior_grouping:?}, mean {prior_mean:?}), temperature \
              {temperature}, {:?}",
@@ -163,21 +161,22 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
         unusual(projection.is_some(), format!("{projection:?}"));
         unusual(*without_residual, "without residual".into());
+        unusual(*leave_one_out_temperature, "answers at the leave-one-out temperature".into());
         text
     }
 
     fn identity(&self) -> Result<Identity> {
-        let Self { curvature, laplace, prior, predictive } = self;
+        let Self { curvature, laplace, held_out_prior, predictive } = self;
         let with_curvature = Identity::new().with_part("curvature", curvature.identity());
         Ok(with_curvature
             .with_part("laplace", Identity::of(laplace)?)
-            .with("prior", prior)
+            .with("held_out_prior", held_out_prior)
             .with("predictive", predictive))
     }
 
     fn requirements(&self) -> Requirements {
         Requirements {
-            held_out_labels: self.prior == PriorChoice::HeldOut,
+            held_out_labels: self.held_out_prior,
             curvature: Some(self.curvature.clone()),
             ..Requirements::default()
         }
@@ -189,44 +188,42 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {
         context.check(self)?;
-        let at_mode = self.prior == PriorChoice::EvidenceAtMode;
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
         let curvature = context.resolve(&self.curvature);
         let rows = estimate_cost(context.map, context.train, &curvature)?.network_rows;
         let passes = rows as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
-        // the evidence at the mode needs none at the adapter
-        let start = if at_mode { Some(PriorPrecision::new(1.0)?) } else { self.laplace.prior_precision };
-        let config = LaplaceConfig { prior_precision: start, ..self.laplace };
-        let mut laplace = Laplace::new(context.map, context.curvature(&curvature)?, &config)?;
-        let (likelihood, limits) = (curvature.likelihood_or_default(), curvature.limits_or_default());
-        let more_passes = match self.prior {
-            PriorChoice::Configured => 0,
-            PriorChoice::EvidenceAtMode => {
-                let gradient =
-                    log_likelihood_gradient(context.map, context.train, &*likelihood, &limits, context.control)?;
-                laplace = laplace.with_gradient(&gradient)?.with_optimal_prior()?;
-                context.train.n_items()
-            }
-            PriorChoice::HeldOut => {
-                let data = context.held_out.ok_or_else(|| Error::empty("set of held-out items"))?;
-                let held_out = HeldOut::new(context.map, &laplace, data, &context.limits, context.control)?;
-                let tuned = held_out.tune(laplace.prior_precisions(), self.predictive.tuning_link())?;
-                laplace = laplace.with_tuned_prior(tuned)?;
-                spent.labelled = data.n_items();
-                data.n_items() * repetitions_in(laplace.gauge(self.predictive.tuning_link()), data, n_classes)
-            }
-        };
+        let curvature = context.curvature(&curvature)?;
+        let (limits, control) = (&context.limits, context.control);
+        let mut laplace = Laplace::fit(context.map, curvature, context.train, &self.laplace, limits, control)?;
+        let passes_of =
+            |laplace: &Laplace, data: &D, link| data.n_items() * repetitions_in(laplace.gauge(link), data, n_classes);
+        let mut more_passes = 0;
+        if self.laplace.prior.needs_training_items() {
+            more_passes = passes_of(&laplace, context.train, LinkApprox::default());
+        }
+        if self.held_out_prior {
+            let (data, link) = (context.held_out, self.predictive.tuning_link());
+            let data = data.ok_or_else(|| Error::empty("set of held-out items"))?;
+            let held_out = HeldOut::new(context.map, &laplace, data, limits, control)?;
+            let tuned = held_out.tune(laplace.prior_precisions(), link)?;
+            laplace = laplace.with_tuned_prior(tuned)?;
+            spent.labelled = data.n_items();
+            more_passes = passes_of(&laplace, data, link);
+        }
         spent.forwards += more_passes;
         spent.backwards += more_passes;
         let precision = laplace.prior_precisions().of(0).value();
         let (dimension, searches) = (laplace.effective_dimension(), laplace.prior_searches().to_vec());
-        let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone());
-        let evidence = if at_mode { Some(at_most_certain(evidence?, &*likelihood)?) } else { evidence.ok() };
+        let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone()).ok();
+        let answers = laplace.answer_temperatures().cloned();
         let bytes = laplace.blocks().iter().map(|block| block.bytes()).sum();
         let fitted = match self.predictive {
-            Predictive::Map => return Err(Error::config("predictive", "linearised or sampled", "Map")),
+            Predictive::Map => {
+                let beta = answers.as_ref().map_or(1.0, |answers| answers.network.value);
+                Fitted::new(TemperedBelief { temperature: Temperature::new(beta)? })
+            }
             Predictive::Sampled { n_samples, seed } => {
                 let seed = draws::seed(context.seed, Purpose::MethodDraws, 0, seed);
                 Fitted::new(SampledBelief { sampler: laplace, n_samples, seed, bytes })
@@ -235,38 +232,16 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         };
         let fitted = fitted.with_spent(spent).with_found("prior precision", precision);
         let fitted = fitted.with_found("effective dimension", dimension).with_searches(searches);
+        let fitted = match answers {
+            Some(AnswerTemperatures { network, posterior }) => {
+                let fitted = fitted.with_found("inverse temperature, network", network.value);
+                fitted.with_found("inverse temperature, posterior", posterior.value)
+            }
+            None => fitted,
+        };
         Ok(match evidence {
             Some(evidence) => fitted.with_found("log evidence", evidence),
             None => fitted,
         })
-    }
-}
-
-/// The same evidence, if it can be one: that of labels is a probability, only that of real targets is a density.
-fn at_most_certain(log_evidence: f64, likelihood: &dyn Likelihood) -> Result<f64> {
-    if log_evidence > 0.0 && likelihood.target_space() != TargetSpace::Continuous {
-        return Err(Error::numerical(
-            "evidence at the mode",
-            format!(
-                "it is exp({}), more than certainty: the quadratic expansion does not hold as far from the adapter as \
-                 its mode is; take the evidence at the adapter, or held-out items",
-                significant(log_evidence)
-            ),
-        ));
-    }
-    Ok(log_evidence)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::likelihood::{Categorical, Gaussian};
-
-    #[test]
-    fn labels_that_are_more_than_certain_are_refused_and_densities_are_not() {
-        let error = at_most_certain(25.67, &Categorical).unwrap_err().to_string();
-        assert!(error.contains("exp(25.67)") && error.contains("held-out"), "{error}");
-        assert!(at_most_certain(-3.0, &Categorical).is_ok());
-        assert!(at_most_certain(25.67, &Gaussian { noise_variance: 1e-6 }).is_ok());
     }
 }

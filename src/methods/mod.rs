@@ -59,7 +59,7 @@ mod tfb;
 mod token_noise;
 
 pub use anchored_ensemble::AnchoredEnsemble;
-pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief};
+pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief, TemperedBelief};
 pub use blob_rule::BlobRule;
 pub use blob_settings::{Blob, BlobObjective};
 pub use calibrated::CalibratedBelief;
@@ -72,7 +72,7 @@ pub use ivon::{Ivon, IvonRule};
 pub use ivon_step::{IvonMoments, IvonStep};
 pub use keep::{Keep, Kept};
 pub use kinds::BeliefKinds;
-pub use laplace::{LaplaceMethod, PriorChoice};
+pub use laplace::LaplaceMethod;
 pub use maximum_likelihood::MaximumLikelihood;
 pub use mc_dropout::{DropoutSampler, McDropout, TokenDropout};
 pub use members::{Members, member_seed};

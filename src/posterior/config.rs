@@ -1,7 +1,7 @@
 //! Says how a posterior is built.
 
 use crate::error::{Error, Result};
-use crate::prior::{PriorGrouping, PriorMean, PriorPrecision};
+use crate::prior::{PriorChoice, PriorGrouping, PriorMean, PriorPrecision};
 use crate::setters::setters;
 
 /// How the posterior is built from the curvature.
@@ -12,8 +12,10 @@ pub struct LaplaceConfig {
     pub prior_mean: PriorMean,
     /// Which weights share a prior precision.
     pub prior_grouping: PriorGrouping,
-    /// A fixed prior precision for all weights; `None` maximises the evidence, group by group.
-    pub prior_precision: Option<PriorPrecision>,
+    /// How the prior precisions are found.
+    pub prior: PriorChoice,
+    /// Give answers the temperature that suits the training items when each is left out; with [`PriorChoice::Matched`] alone.
+    pub leave_one_out_temperature: bool,
     /// Factor T on the posterior covariance: below 1 a cold posterior, above 1 a warm one. No part of the evidence.
     pub temperature: f64,
     /// Forget the trace that low-rank factors discarded instead of keeping it as an isotropic rest.
@@ -26,7 +28,8 @@ impl Default for LaplaceConfig {
         Self {
             prior_mean: PriorMean::default(),
             prior_grouping: PriorGrouping::default(),
-            prior_precision: None,
+            prior: PriorChoice::default(),
+            leave_one_out_temperature: false,
             temperature: 1.0,
             without_residual: false,
         }
@@ -39,12 +42,19 @@ impl LaplaceConfig {
         with_prior_mean(prior_mean: PriorMean);
         /// Sets which weights share a prior precision.
         with_prior_grouping(prior_grouping: PriorGrouping);
-        /// Sets a fixed prior precision; `None` maximises the evidence.
-        with_prior_precision(prior_precision: impl Into<Option<PriorPrecision>>);
+        /// Sets how the prior precisions are found.
+        with_prior(prior: PriorChoice);
+        /// Says whether answers get the temperature that suits the training items when each is left out.
+        with_leave_one_out_temperature(leave_one_out_temperature: bool);
         /// Sets the factor on the posterior covariance.
         with_temperature(temperature: f64);
         /// Says whether to forget the trace that low-rank factors discarded.
         with_without_residual(without_residual: bool);
+    }
+
+    /// Sets a fixed prior precision for all weights.
+    pub fn with_prior_precision(self, precision: PriorPrecision) -> Self {
+        self.with_prior(PriorChoice::Fixed(precision))
     }
 
     /// Checks every bound.
@@ -54,6 +64,13 @@ impl LaplaceConfig {
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::config("temperature", "positive and finite", self.temperature));
+        }
+        if self.leave_one_out_temperature && self.prior != PriorChoice::Matched {
+            return Err(Error::config(
+                "prior for the leave-one-out temperature",
+                "matched: items are left out under the prior that fits them as the network does",
+                self.prior,
+            ));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The Laplace approximation: a Gaussian around the trained adapter.
 
 use super::agreement::check_fits;
+use super::answers::AnswerTemperatures;
 use super::block::Block;
 use super::config::LaplaceConfig;
 use super::evidence::EvidenceOptimum;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
 use crate::lora::{Adaptable, AdapterSampler, AdapterWeights, prior_centre, read_adapter};
 use crate::models::Dataset;
-use crate::prior::{PriorGrouping, PriorPrecision, PriorPrecisions};
+use crate::prior::{PriorChoice, PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::search::Search;
 use crate::tape::Site;
 use ndarray::{Array3, Array4};
@@ -36,6 +37,7 @@ pub struct Laplace {
     /// How they were found, one a group; empty where they were given.
     searches: Vec<Search>,
     temperature: f64,
+    answers: Option<AnswerTemperatures>,
     likelihood: SharedLikelihood,
     log_likelihood: Option<f64>,
     fitted_on: FittedOn,
@@ -43,12 +45,21 @@ pub struct Laplace {
 }
 
 impl Laplace {
-    /// Decomposes the curvature once, and sets the prior precision as configured.
+    /// Decomposes the curvature once, and sets the prior precision as configured, where that needs no more than the curvature.
     ///
     /// # Errors
-    /// If the model has no adapter or another than the curvature, the prior's centre is unknown, the structure couples weights
+    /// If the prior is chosen by the training items ([`Laplace::fit`]), the model has no adapter or another than the curvature, the prior's centre is unknown, the structure couples weights
     /// of different prior groups, or the evidence has no optimum.
     pub fn new<M: Adaptable>(model: &M, curvature: &Curvature, config: &LaplaceConfig) -> Result<Self> {
+        let start = match config.prior {
+            PriorChoice::Fixed(precision) => precision,
+            PriorChoice::Evidence => PriorPrecision::new(1.0)?,
+            choice @ (PriorChoice::EvidenceAtMode | PriorChoice::Matched) => {
+                return Err(Error::Incompatible(format!(
+                    "a prior precision {choice} needs the training items, not their curvature alone: `Laplace::fit` takes them"
+                )));
+            }
+        };
         let map = read_adapter(model)?;
         let centre = prior_centre(model, config.prior_mean)?;
         let blocks = Block::all(curvature, !config.without_residual)?;
@@ -62,11 +73,11 @@ impl Laplace {
             (curvature.config.structure, config.prior_grouping),
             (blocks, group_of, groups),
             (map, centre),
-            config.prior_precision.unwrap_or(PriorPrecision::new(1.0)?).into(),
+            start.into(),
             (curvature.config.likelihood_or_default(), curvature.log_likelihood, FittedOn::curvature(curvature)),
         )
         .with_temperature(config.temperature)?;
-        if config.prior_precision.is_none() {
+        if config.prior == PriorChoice::Evidence {
             laplace = laplace.with_optimal_prior()?;
         }
         Ok(laplace)
@@ -91,6 +102,7 @@ impl Laplace {
             precisions,
             searches: Vec::new(),
             temperature: 1.0,
+            answers: None,
             likelihood,
             log_likelihood,
             fitted_on,
@@ -112,14 +124,23 @@ impl Laplace {
         self.searches = searches;
     }
 
-    /// The same posterior under other prior precisions; nothing is fitted again.
+    /// The temperatures of its answers, where they were found on the training items.
+    pub fn answer_temperatures(&self) -> Option<&AnswerTemperatures> {
+        self.answers.as_ref()
+    }
+
+    pub(super) fn set_answer_temperatures(&mut self, answers: Option<AnswerTemperatures>) {
+        self.answers = answers;
+    }
+
+    /// The same posterior under other prior precisions; nothing is fitted again, and temperatures of its answers are forgotten.
     ///
     /// # Errors
     /// If there is neither one nor one for each group.
     pub fn with_prior_precisions(mut self, precisions: impl Into<PriorPrecisions>) -> Result<Self> {
         let precisions = precisions.into();
         precisions.check_count(self.groups.len())?;
-        (self.precisions, self.searches) = (precisions, Vec::new());
+        (self.precisions, self.searches, self.answers) = (precisions, Vec::new(), None);
         Ok(self)
     }
 

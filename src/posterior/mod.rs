@@ -3,9 +3,11 @@
 
 mod about;
 mod agreement;
+mod answers;
 mod block;
 mod config;
 mod evidence;
+mod fit;
 mod fitted_on;
 mod gradient;
 mod groups;
@@ -18,6 +20,7 @@ mod quadratic;
 mod sample_then_optimize;
 mod storage;
 
+pub use answers::AnswerTemperatures;
 pub use block::Block;
 pub use config::LaplaceConfig;
 pub use evidence::{EvidenceOptimum, Spectrum};

@@ -2,6 +2,7 @@
 //! neither training data nor a decomposition.
 
 use super::agreement::check_shapes;
+use super::answers::AnswerTemperatures;
 use super::block::{Block, Rotation};
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
@@ -24,7 +25,7 @@ use std::path::Path;
 /// The posterior's name in a folder: beside its adapter, or beside what a method keeps.
 pub const POSTERIOR_FILE: &str = "posterior.safetensors";
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 4;
+const FORMAT_VERSION: u64 = 5;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_posterior";
 
@@ -40,6 +41,8 @@ struct Header {
     /// How they were found, one a prior group; empty where they were given.
     prior_searches: Vec<ExactSearch>,
     temperature: Exact,
+    /// Of answers: of the trained adapter alone, and of the posterior.
+    answer_temperatures: Option<[ExactSearch; 2]>,
     likelihood: SharedLikelihood,
     log_likelihood: Option<Exact>,
     fitted_on: FittedOn,
@@ -106,6 +109,10 @@ impl Laplace {
                 .collect::<Result<_>>()?,
             prior_searches: self.prior_searches().iter().map(ExactSearch::new).collect::<Result<_>>()?,
             temperature: Exact::new("temperature", self.temperature())?,
+            answer_temperatures: self
+                .answer_temperatures()
+                .map(|answers| Ok([ExactSearch::new(&answers.network)?, ExactSearch::new(&answers.posterior)?]))
+                .transpose()?,
             likelihood: self.likelihood().clone(),
             log_likelihood: self.log_likelihood().map(|l| Exact::new("log-likelihood", l)).transpose()?,
             fitted_on: self.fitted_on().clone(),
@@ -124,8 +131,10 @@ impl Laplace {
     pub(crate) fn fingerprint(&self) -> Result<u64> {
         let mut writer = Writer::default();
         let blocks = writer.each("", self.blocks(), put_block)?;
-        let numbers =
-            self.prior_precisions().values().iter().map(|precision| precision.value()).chain([self.temperature()]);
+        let answers = self.answer_temperatures().into_iter();
+        let answers = answers.flat_map(|answers| [answers.network.value, answers.posterior.value]);
+        let numbers = self.prior_precisions().values().iter().map(|precision| precision.value());
+        let numbers = numbers.chain([self.temperature()]).chain(answers);
         let numbers: Vec<u64> = numbers.map(f64::to_bits).collect();
         let forms = (blocks, self.structure(), self.prior_grouping(), numbers, self.likelihood());
         let forms = serde_json::to_vec(&forms).map_err(|e| Error::format("posterior", e))?;
@@ -177,6 +186,15 @@ impl Laplace {
             (header.likelihood, header.log_likelihood.map(Exact::value), header.fitted_on),
         );
         laplace.set_prior_searches(searches);
+        if let Some(answers) = header.answer_temperatures {
+            let [network, posterior] = answers.map(Search::from);
+            for search in [&network, &posterior] {
+                if !(search.value > 0.0 && search.value <= 1.0) {
+                    return Err(Error::config(search.quantity.clone(), "in (0, 1]", search.value));
+                }
+            }
+            laplace.set_answer_temperatures(Some(AnswerTemperatures { network, posterior }));
+        }
         laplace.with_temperature(header.temperature.value())
     }
 }

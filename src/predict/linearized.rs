@@ -10,7 +10,8 @@ use crate::posterior::{Laplace, LogitJacobians, repetitions_in};
 use crate::progress::Control;
 use ndarray::{Array2, Array3, Axis, s};
 
-/// Gaussian belief about every item's logits, in the data's order and in the wanted gauge.
+/// Gaussian belief about every item's logits, in the data's order and in the wanted gauge, with the temperature of the posterior's answers
+/// where it has one.
 ///
 /// `limits` count the repetitions of a batch for its several Jacobians. The answer of an item is C + C² numbers, and C + kC² under k
 /// posteriors: 8 MB an item at C = 1000.
@@ -73,10 +74,12 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     };
     let rows = rows((&model, data), (width, kind), &batches, control, work)?;
     let mean = rows.slice(s![.., ..c]);
-    let of = |k: usize| LogitBelief::Gaussian {
-        mean: mean.to_owned(),
-        covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
-        gauge,
+    let of = |(k, laplace): (usize, &&Laplace)| {
+        laplace.answered(LogitBelief::Gaussian {
+            mean: mean.to_owned(),
+            covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
+            gauge,
+        })
     };
-    Ok((0..laplaces.len()).map(of).collect())
+    Ok(laplaces.iter().enumerate().map(of).collect())
 }

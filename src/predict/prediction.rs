@@ -113,11 +113,11 @@ pub(super) fn believe<M: Classifier, D: Dataset<Input = M::Input>>(
     how.validate()?;
     laplace.check_answers(model, data)?;
     Ok(match how {
-        Predictive::Map => (predict_map(model, data, limits, control)?, LinkApprox::default()),
+        Predictive::Map => (laplace.answered(predict_map(model, data, limits, control)?), LinkApprox::default()),
         Predictive::Sampled { n_samples, seed } => {
             let draw = |index| Ok(laplace.sample(seed, index));
             let belief = predict_sampled(model, data, draw, n_samples, limits, control)?;
-            (belief, LinkApprox::default())
+            (laplace.answered(belief), LinkApprox::default())
         }
         Predictive::Linearized(link) => {
             (predict_linearized(model, laplace, data, laplace.gauge(link), limits, control)?, link)

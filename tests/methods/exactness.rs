@@ -5,16 +5,15 @@ use crate::{Case, laplace, link, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
-use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{Adaptable, AdapterSampler, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::methods::{
     Belief, ColumnSpaceNoise, DropoutSampler, Flipout, GaussianAdapter, HeadLaplace, LaplaceMethod, Members, Method,
     NoiseOfA, NoisyBelief, OwnPointBelief, SampledBelief, TokenDropout,
 };
 use bayes_lora::models::{Activation, Mlp, MlpConfig, Points};
-use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
-use bayes_lora::predict::predict_sampled;
-use bayes_lora::prior::PriorPrecision;
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LinearizedConfig, LinearizedModel};
+use bayes_lora::predict::{Predictive, predict_map, predict_sampled};
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::tape::LoraMatrix;
 use burn::tensor::DType;
@@ -111,7 +110,7 @@ fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
     let expected = softmax(logits(&case.map, &case.test).view());
     let probabilities = |precision: f64| {
         let precision = Some(PriorPrecision::new(precision).unwrap());
-        let config = LaplaceConfig::default().with_prior_precision(precision);
+        let config = LaplaceConfig::default().with_prior(precision.map_or(PriorChoice::Evidence, PriorChoice::Fixed));
         let laplace = laplace(CurvatureStructure::Kronecker).with_laplace(config);
         let head = HeadLaplace::default().with_prior_precision(precision);
         let fitted = [laplace.fit(&case.context(1, &control)), head.fit(&case.context(1, &control))];
@@ -126,20 +125,46 @@ fn a_prior_that_allows_nothing_leaves_the_answers_of_the_trained_adapter() {
 }
 
 #[test]
-fn the_prior_by_evidence_at_the_mode_is_that_of_the_posterior_with_its_gradient() {
-    if !f64_or_skip("evidence at the mode") {
+fn priors_and_temperatures_from_the_training_items_are_those_of_the_linearised_model() {
+    if !f64_or_skip("priors of the linearised model") {
         return;
     }
     let case = points(DType::F64);
     let control = Control::silent();
-    let precision = |method: LaplaceMethod| method.fit(&case.context(1, &control)).unwrap().found["prior precision"];
-    let gradient = log_likelihood_gradient(&case.map, &case.train, &Categorical, &LIMITS, &control).unwrap();
+    let found = |method: LaplaceMethod| method.fit(&case.context(1, &control)).unwrap().found;
     let core = laplace(CurvatureStructure::Core);
     let curvature = &case.curvatures.iter().find(|(config, _)| *config == core.curvature).unwrap().1;
-    let posterior = Laplace::new(&case.map, curvature, &core.laplace).unwrap().with_gradient(&gradient).unwrap();
-    let by_hand = posterior.with_optimal_prior().unwrap().prior_precisions().of(0).value();
-    assert!((precision(core.clone().with_evidence_at_mode()) / by_hand - 1.0).abs() < 1e-9); // batches in parallel
-    assert!((precision(core) / by_hand - 1.0).abs() > 0.01);
+    let fixed = core.laplace.with_prior_precision(PriorPrecision::new(1.0).unwrap());
+    let posterior = Laplace::new(&case.map, curvature, &fixed).unwrap();
+    let config = LinearizedConfig::default().with_limits(LIMITS);
+    let linearized = LinearizedModel::of(&case.map, &posterior, &case.train, &config, &control).unwrap();
+    let at_mode = linearized.optimal_prior().unwrap().precisions.of(0).value();
+    let precision = |prior| found(core.clone().with_prior(prior))["prior precision"];
+    assert!((precision(PriorChoice::EvidenceAtMode) / at_mode - 1.0).abs() < 1e-9); // batches in parallel
+    let matched = linearized.matched_prior().unwrap().usable().unwrap();
+    assert!((precision(PriorChoice::Matched) / matched.precisions.of(0).value() - 1.0).abs() < 1e-9);
+    assert!((precision(PriorChoice::Evidence) / at_mode - 1.0).abs() > 0.01);
+    let answers = linearized.leave_one_out(&matched.mode).unwrap().answer_temperatures().unwrap();
+    let tempered = found(core.clone().with_leave_one_out_temperature());
+    assert!((tempered["inverse temperature, network"] / answers.network.value - 1.0).abs() < 1e-9);
+    assert!((tempered["inverse temperature, posterior"] / answers.posterior.value - 1.0).abs() < 1e-6); // a golden section
+
+    // and they act on answers, whichever way these are made
+    let limits = LIMITS;
+    let of = |method: LaplaceMethod| {
+        let fitted = method.fit(&case.context(1, &control)).unwrap();
+        fitted.belief.believe(&case.map, &case.test, &limits, &control).unwrap()
+    };
+    let plain = predict_map(&case.map, &case.test, &limits, &control).unwrap();
+    let network = of(core.clone().with_leave_one_out_temperature().with_predictive(Predictive::Map));
+    assert!(relative_error(&network.moments().0, &plain.tempered(answers.network.value).moments().0) < 1e-9);
+    for predictive in [Predictive::default(), Predictive::Sampled { n_samples: 3, seed: 1 }] {
+        let cold = of(core.clone().with_prior(PriorChoice::Matched).with_predictive(predictive));
+        let warm = of(core.clone().with_leave_one_out_temperature().with_predictive(predictive));
+        let expected = cold.tempered(answers.posterior.value);
+        assert!(relative_error(&warm.moments().0, &expected.moments().0) < 1e-6, "{predictive:?}");
+        assert!(relative_error(&warm.moments().1, &expected.moments().1) < 1e-6, "{predictive:?}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use bayes_lora::methods::{
 };
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points, PromptClassifier};
 use bayes_lora::predict::Predictive;
-use bayes_lora::prior::PriorPrecision;
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshot, Snapshots, Trainer};
 use burn::tensor::DType;
@@ -50,7 +50,12 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
         Box::new(HeadLaplace::default()),
         Box::new(laplace(CurvatureStructure::Kronecker)),
         Box::new(laplace(CurvatureStructure::Core)),
-        Box::new(laplace(CurvatureStructure::Core).with_evidence_at_mode()),
+        Box::new(laplace(CurvatureStructure::Core).with_prior(PriorChoice::EvidenceAtMode)),
+        Box::new(laplace(CurvatureStructure::Kronecker).with_prior(PriorChoice::Matched)),
+        Box::new(laplace(CurvatureStructure::Core).with_leave_one_out_temperature()),
+        Box::new(
+            laplace(CurvatureStructure::Kronecker).with_leave_one_out_temperature().with_predictive(Predictive::Map),
+        ),
         Box::new(laplace(CurvatureStructure::Core).with_predictive(Predictive::Sampled { n_samples: 10, seed: 0 })),
     ]
 }

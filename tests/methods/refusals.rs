@@ -10,8 +10,9 @@ use bayes_lora::methods::{
     MonteClora, NoiseSharing, Recipe, Requirements, Swag, Tfb,
 };
 use bayes_lora::models::{Mlp, Points};
+use bayes_lora::posterior::LaplaceConfig;
 use bayes_lora::predict::Predictive;
-use bayes_lora::prior::PriorPrecision;
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Snapshots, TrainingMode};
 use burn::tensor::DType;
@@ -133,11 +134,10 @@ fn settings_out_of_bounds_are_refused_before_training() {
     refused(&Swag::default().with_rate_share(0.0), &case, &["rate_share"]);
     let curved = LaplaceMethod::new(CurvatureStructure::Diagonal);
     refused(&curved.clone().with_predictive(Predictive::Map), &case, &["predictive"]);
-    refused(
-        &laplace(CurvatureStructure::Kronecker).with_evidence_at_mode(),
-        &case,
-        &["structure for the evidence at the mode", "Kronecker"],
-    );
+    let matched = laplace(CurvatureStructure::Kronecker).with_prior(PriorChoice::Matched);
+    refused(&matched.clone().with_held_out_prior(true), &case, &["held-out labels choose", "matched"]);
+    let tempered = LaplaceConfig::default().with_leave_one_out_temperature(true);
+    refused(&matched.with_laplace(tempered), &case, &["leave-one-out temperature", "by evidence"]);
     let none: [&OfPoints; 6] = [
         &ivon().with_n_samples(0),
         &Blob::default().with_n_samples(0),

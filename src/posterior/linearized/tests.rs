@@ -1,7 +1,7 @@
 //! The linearised model against a dense solver over weights, and leaving out against refitting.
 
 use super::*;
-use crate::belief::LogitBelief;
+use crate::belief::{LinkApprox, LogitBelief};
 use crate::likelihood::{Categorical, Gaussian, SharedLikelihood, Target};
 use crate::linalg::{CholeskyFactor, eigh};
 use crate::prior::{PriorPrecision, PriorPrecisions};
@@ -293,6 +293,32 @@ fn no_scale_of_the_prior_has_more_evidence_than_the_one_found() {
         for log in [-3.0, -1.0, -0.1, 0.1, 1.0, 3.0f64] {
             let other = model.mode(optimum.mode.scale * log.exp(), None).unwrap().log_marginal_likelihood();
             assert!(other <= best + 1e-3, "{name}: {other} at {log} beside {best}"); // 0.01 in log s, squared
+        }
+    }
+}
+
+#[test]
+fn temperatures_of_answers_have_the_least_loss_without_the_item_and_never_sharpen() {
+    for (boldness, softer) in [(6.0, true), (0.2, false)] {
+        let mut problem = Problem::classes((40, 3, 30), true, 9, |_, _| true);
+        problem.items.outputs *= boldness;
+        problem.items.drift.fill(0.0);
+        let model = problem.model();
+        let left_out = model.leave_one_out(&model.mode(20.0, None).unwrap()).unwrap();
+        let answers = left_out.answer_temperatures().unwrap();
+        let labels = left_out.labels().unwrap();
+        let mean = left_out.belief().moments().0;
+        let link = LinkApprox::default();
+        let nll = |belief: &LogitBelief| belief.losses(&labels, link).unwrap().iter().sum::<f64>() / 40.0;
+        for (search, belief) in
+            [(answers.network, LogitBelief::Point { logits: mean }), (answers.posterior, left_out.belief().clone())]
+        {
+            assert_eq!(search.value < 1.0, softer, "{search}");
+            let best = nll(&belief.tempered(search.value));
+            for beta in [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0] {
+                assert!(nll(&belief.tempered(beta)) >= best - 1e-6, "{search}: {beta} is better"); // width 1e-4, squared
+            }
+            assert_eq!(search.remark().is_some(), !softer, "{search}");
         }
     }
 }

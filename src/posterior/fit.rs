@@ -1,0 +1,88 @@
+//! Fits a posterior by any choice of its prior that needs no further labels.
+
+use super::answers::AnswerTemperatures;
+use super::config::LaplaceConfig;
+use super::laplace::Laplace;
+use super::linearized::{LinearizedConfig, LinearizedModel};
+use crate::curvature::Curvature;
+use crate::data::BatchLimits;
+use crate::error::{Error, Result};
+use crate::models::{Classifier, Dataset};
+use crate::prior::{PriorChoice, PriorGrouping, PriorPrecision, PriorPrecisions};
+use crate::progress::Control;
+use crate::search::Search;
+
+/// What a posterior took from the training items beyond their curvature.
+#[derive(Debug, Clone)]
+struct Chosen {
+    precisions: PriorPrecisions,
+    /// Of the scale of all precisions.
+    search: Search,
+    answers: Option<AnswerTemperatures>,
+}
+
+impl Laplace {
+    /// The posterior of [`Laplace::new`], with its prior precisions as configured: [`PriorChoice::EvidenceAtMode`],
+    /// [`PriorChoice::Matched`] and the temperature of its answers take one more pass over the training items, for their Jacobians.
+    ///
+    /// # Errors
+    /// As [`Laplace::new`], [`LinearizedModel::of`], [`LinearizedModel::optimal_prior`] and
+    /// [`MatchedPrior::usable`](super::MatchedPrior::usable).
+    pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
+        model: &M,
+        curvature: &Curvature,
+        data: &D,
+        config: &LaplaceConfig,
+        limits: &BatchLimits,
+        control: &Control,
+    ) -> Result<Self> {
+        config.validate()?;
+        if !config.prior.needs_training_items() {
+            return Self::new(model, curvature, config);
+        }
+        // several groups keep the ratios that the evidence gives them
+        let reference = match config.prior_grouping {
+            PriorGrouping::Scalar => PriorChoice::Fixed(PriorPrecision::new(1.0)?),
+            _ => PriorChoice::Evidence,
+        };
+        let plain = LaplaceConfig { prior: reference, leave_one_out_temperature: false, ..*config };
+        let laplace = Self::new(model, curvature, &plain)?;
+        let at = LinearizedConfig::default().with_limits(*limits);
+        let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
+        laplace.chosen(choose(&linearized, config)?)
+    }
+
+    fn chosen(self, Chosen { precisions, search, answers }: Chosen) -> Result<Self> {
+        let groups = self.groups();
+        let searches = groups.iter().enumerate().map(|(index, group)| {
+            let ratio = precisions.of(index).value() / search.value;
+            let (low, high) = (ratio * search.low, ratio * search.high);
+            let of_group = Search::new(group.sought(groups.len()), ratio * search.value, (low, high), search.end);
+            of_group.with_meaning(search.meaning.clone())
+        });
+        let searches = searches.collect();
+        let mut laplace = self.with_prior_precisions(precisions)?;
+        laplace.set_prior_searches(searches);
+        laplace.set_answer_temperatures(answers);
+        Ok(laplace)
+    }
+}
+
+/// What the linearised model of the training items says about the prior, and about its answers where that is asked.
+fn choose(linearized: &LinearizedModel, config: &LaplaceConfig) -> Result<Chosen> {
+    match config.prior {
+        PriorChoice::EvidenceAtMode => {
+            let found = linearized.optimal_prior()?;
+            Ok(Chosen { precisions: found.precisions, search: found.search, answers: None })
+        }
+        PriorChoice::Matched => {
+            let found = linearized.matched_prior()?.usable()?;
+            let answers = config.leave_one_out_temperature.then(|| {
+                let left_out = linearized.leave_one_out(&found.mode)?;
+                left_out.answer_temperatures()
+            });
+            Ok(Chosen { precisions: found.precisions, search: found.search, answers: answers.transpose()? })
+        }
+        PriorChoice::Evidence | PriorChoice::Fixed(_) => Err(Error::empty("choice of a prior by the training items")),
+    }
+}
