@@ -56,7 +56,7 @@ impl BayesLoraConfig {
             likelihood: curvature.likelihood_or_default(),
             limits: curvature.limits_or_default(),
             curvature,
-            laplace: LaplaceConfig::default(),
+            laplace: LaplaceConfig::without_labels(),
             predictive: Predictive::default(),
             seed: 0,
         }
@@ -225,7 +225,7 @@ impl BayesLora {
         let BayesLoraConfig { laplace: LaplaceConfig { prior, .. }, limits, .. } = &self.config;
         match prior {
             PriorChoice::Matched | PriorChoice::Fixed(_) => Ok(None),
-            PriorChoice::Evidence | PriorChoice::EvidenceAtMode => {
+            PriorChoice::Evidence | PriorChoice::EvidenceAtMode | PriorChoice::MatchedOrEvidence => {
                 TrainingFit::measure(model, laplace, data, LinkApprox::default(), limits, control)
             }
         }

@@ -52,6 +52,8 @@ pub enum PriorChoice {
     /// Those under which the linearised network fits the training items as well as the network does
     /// ([`crate::posterior::LinearizedModel::matched_prior`]).
     Matched,
+    /// The same; where no prior fits so, those with the most evidence, and the search for the other says so.
+    MatchedOrEvidence,
     /// One for all weights, as given.
     Fixed(PriorPrecision),
 }
@@ -59,7 +61,12 @@ pub enum PriorChoice {
 impl PriorChoice {
     /// True if the training items' Jacobians are needed, beyond their curvature.
     pub fn needs_training_items(self) -> bool {
-        matches!(self, Self::EvidenceAtMode | Self::Matched)
+        self == Self::EvidenceAtMode || self.is_matched()
+    }
+
+    /// True if it is matched to the training fit, where that can be.
+    pub fn is_matched(self) -> bool {
+        matches!(self, Self::Matched | Self::MatchedOrEvidence)
     }
 }
 
@@ -69,6 +76,7 @@ impl std::fmt::Display for PriorChoice {
             Self::Evidence => f.write_str("by evidence"),
             Self::EvidenceAtMode => f.write_str("by evidence at the mode"),
             Self::Matched => f.write_str("matched to the training fit"),
+            Self::MatchedOrEvidence => f.write_str("matched to the training fit, else by evidence"),
             Self::Fixed(precision) => write!(f, "{}", precision.value()),
         }
     }

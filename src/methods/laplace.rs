@@ -111,7 +111,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         name += match self.laplace.prior {
             PriorChoice::Evidence | PriorChoice::Fixed(_) => "",
             PriorChoice::EvidenceAtMode => ", evidence at the mode",
-            PriorChoice::Matched => ", matched prior",
+            PriorChoice::Matched | PriorChoice::MatchedOrEvidence => ", matched prior",
         };
         if self.held_out_prior {
             name += ", held-out prior";

@@ -82,6 +82,12 @@ impl Laplace {
         self
     }
 
+    /// The same posterior whose answers have no temperature.
+    pub fn without_answer_temperatures(mut self) -> Self {
+        self.set_answer_temperatures(None);
+        self
+    }
+
     /// The belief with the temperature of the posterior's answers, where it has one.
     pub(crate) fn answered(&self, belief: LogitBelief) -> LogitBelief {
         let Some(AnswerTemperatures { network, posterior }) = self.answer_temperatures() else { return belief };

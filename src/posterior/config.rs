@@ -14,7 +14,8 @@ pub struct LaplaceConfig {
     pub prior_grouping: PriorGrouping,
     /// How the prior precisions are found.
     pub prior: PriorChoice,
-    /// Give answers the temperature that suits the training items when each is left out; with [`PriorChoice::Matched`] alone.
+    /// Give answers the temperature that suits the training items when each is left out; with a matched prior alone. Targets that are no
+    /// classes have none.
     pub leave_one_out_temperature: bool,
     /// Factor T on the posterior covariance: below 1 a cold posterior, above 1 a warm one. No part of the evidence.
     pub temperature: f64,
@@ -37,6 +38,12 @@ impl Default for LaplaceConfig {
 }
 
 impl LaplaceConfig {
+    /// What [`crate::BayesLoraConfig`] uses: the prior matched to the training fit where one is, by evidence otherwise, and answers at the
+    /// temperature that suits the training items when each is left out. No held-out label is read. For [`super::Laplace::fit`].
+    pub fn without_labels() -> Self {
+        Self::default().with_prior(PriorChoice::MatchedOrEvidence).with_leave_one_out_temperature(true)
+    }
+
     setters! {
         /// Sets the centre of the prior.
         with_prior_mean(prior_mean: PriorMean);
@@ -65,7 +72,7 @@ impl LaplaceConfig {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::config("temperature", "positive and finite", self.temperature));
         }
-        if self.leave_one_out_temperature && self.prior != PriorChoice::Matched {
+        if self.leave_one_out_temperature && !self.prior.is_matched() {
             return Err(Error::config(
                 "prior for the leave-one-out temperature",
                 "matched: items are left out under the prior that fits them as the network does",

@@ -7,6 +7,7 @@ use super::linearized::{LinearizedConfig, LinearizedModel};
 use crate::curvature::Curvature;
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
+use crate::likelihood::TargetSpace;
 use crate::models::{Classifier, Dataset};
 use crate::prior::{PriorChoice, PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::progress::Control;
@@ -27,7 +28,7 @@ impl Laplace {
     ///
     /// # Errors
     /// As [`Laplace::new`], [`LinearizedModel::of`], [`LinearizedModel::optimal_prior`] and
-    /// [`MatchedPrior::usable`](super::MatchedPrior::usable).
+    /// [`MatchedPrior::usable`](super::MatchedPrior::usable), but for [`PriorChoice::MatchedOrEvidence`], which goes on by evidence.
     pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         curvature: &Curvature,
@@ -45,11 +46,29 @@ impl Laplace {
             PriorGrouping::Scalar => PriorChoice::Fixed(PriorPrecision::new(1.0)?),
             _ => PriorChoice::Evidence,
         };
-        let plain = LaplaceConfig { prior: reference, leave_one_out_temperature: false, ..*config };
-        let laplace = Self::new(model, curvature, &plain)?;
+        let with = |prior| LaplaceConfig { prior, leave_one_out_temperature: false, ..*config };
+        let laplace = Self::new(model, curvature, &with(reference))?;
         let at = LinearizedConfig::default().with_limits(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
-        laplace.chosen(choose(&linearized, config)?)
+        match choose(&linearized, config) {
+            Ok(chosen) => laplace.chosen(chosen),
+            Err(Error::Numerical { reason, .. }) if config.prior == PriorChoice::MatchedOrEvidence => {
+                let mut laplace = Self::new(model, curvature, &with(PriorChoice::Evidence))?;
+                laplace.remark_on_prior(&reason);
+                Ok(laplace)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Adds a reason to the searches for the prior.
+    fn remark_on_prior(&mut self, reason: &str) {
+        let searches = self.prior_searches().iter().cloned().map(|mut search| {
+            search.meaning = format!("by evidence, as none is matched: {reason}");
+            search
+        });
+        let searches = searches.collect();
+        self.set_prior_searches(searches);
     }
 
     fn chosen(self, Chosen { precisions, search, answers }: Chosen) -> Result<Self> {
@@ -75,12 +94,11 @@ fn choose(linearized: &LinearizedModel, config: &LaplaceConfig) -> Result<Chosen
             let found = linearized.optimal_prior()?;
             Ok(Chosen { precisions: found.precisions, search: found.search, answers: None })
         }
-        PriorChoice::Matched => {
+        PriorChoice::Matched | PriorChoice::MatchedOrEvidence => {
             let found = linearized.matched_prior()?.usable()?;
-            let answers = config.leave_one_out_temperature.then(|| {
-                let left_out = linearized.leave_one_out(&found.mode)?;
-                left_out.answer_temperatures()
-            });
+            let is_of_classes = linearized.likelihood().target_space() == TargetSpace::Classes;
+            let answers = (config.leave_one_out_temperature && is_of_classes)
+                .then(|| linearized.leave_one_out(&found.mode)?.answer_temperatures());
             Ok(Chosen { precisions: found.precisions, search: found.search, answers: answers.transpose()? })
         }
         PriorChoice::Evidence | PriorChoice::Fixed(_) => Err(Error::empty("choice of a prior by the training items")),

@@ -54,7 +54,7 @@ impl Laplace {
         let start = match config.prior {
             PriorChoice::Fixed(precision) => precision,
             PriorChoice::Evidence => PriorPrecision::new(1.0)?,
-            choice @ (PriorChoice::EvidenceAtMode | PriorChoice::Matched) => {
+            choice @ (PriorChoice::EvidenceAtMode | PriorChoice::Matched | PriorChoice::MatchedOrEvidence) => {
                 return Err(Error::Incompatible(format!(
                     "a prior precision {choice} needs the training items, not their curvature alone: `Laplace::fit` takes them"
                 )));

@@ -62,7 +62,9 @@ impl TrainingFit {
         };
         let some = Subset::new(data, items)?;
         let control = control.clone().without_checkpoints();
-        let belief = predict_linearized(model, laplace, &some, laplace.gauge(link), limits, &control)?;
+        // as wide as the prior makes it: softer answers are another matter
+        let untempered = laplace.clone().without_answer_temperatures();
+        let belief = predict_linearized(model, &untempered, &some, laplace.gauge(link), limits, &control)?;
         let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
         let logits = belief.moments().0;
         let uniform = logits.mapv(|f| if f.is_finite() { 0.0 } else { f });

@@ -54,9 +54,9 @@ impl Search {
         self.end == SearchEnd::Inside
     }
 
-    /// What a reader of the number must know; nothing where it lies inside.
+    /// What a reader of the number must know; nothing where it lies inside and needs no words.
     pub fn remark(&self) -> Option<String> {
-        (!self.is_inside()).then(|| self.to_string())
+        (!self.is_inside() || !self.meaning.is_empty()).then(|| self.to_string())
     }
 
     /// The search, if its number lies inside.
@@ -64,10 +64,10 @@ impl Search {
     /// # Errors
     /// In the words of [`Search`]'s text, where it does not.
     pub fn inside(self) -> Result<Self> {
-        match self.remark() {
-            None => Ok(self),
-            Some(remark) => Err(Error::numerical(format!("search of the {}", self.quantity), remark)),
+        if self.is_inside() {
+            return Ok(self);
         }
+        Err(Error::numerical(format!("search of the {}", self.quantity), self.to_string()))
     }
 }
 
