@@ -52,7 +52,7 @@ fn methods<M: Classifier, D: Dataset<Input = M::Input>>() -> Vec<Box<dyn Method<
         Box::new(laplace(CurvatureStructure::Core)),
         Box::new(laplace(CurvatureStructure::Core).with_prior(PriorChoice::EvidenceAtMode)),
         Box::new(laplace(CurvatureStructure::Kronecker).with_prior(PriorChoice::Matched)),
-        Box::new(laplace(CurvatureStructure::Core).with_leave_one_out_temperature()),
+        Box::new(laplace(CurvatureStructure::Kronecker).with_leave_one_out_temperature()),
         Box::new(
             laplace(CurvatureStructure::Kronecker).with_leave_one_out_temperature().with_predictive(Predictive::Map),
         ),

@@ -37,7 +37,9 @@ fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: 
         // from its definition, for the field is cut at 0
         let information = &entropy.total - &entropy.expected;
         assert!(information.iter().all(|i| *i > -1e-12), "{what}: negative mutual information, {information}");
-        let random = !matches!(whole, LogitBelief::Point { .. });
+        // labels of noise ask for answers so soft that the weights no longer matter
+        let is_uniform = p.iter().all(|p| (p * case.map.n_classes() as f64 - 1.0).abs() < 1e-5);
+        let random = !matches!(whole, LogitBelief::Point { .. }) && !is_uniform;
         assert_eq!(information.iter().any(|i| *i > 1e-12), random, "{what}: {information}");
 
         for max_items in [1, 64] {
@@ -75,7 +77,8 @@ fn check<M: Classifier + 'static, D: Dataset<Input = M::Input> + 'static>(case: 
         }
         assert!(fitted.found.values().all(|v| v.is_finite()), "{what}: {:?}", fitted.found);
         let is_gaussian = matches!(whole, LogitBelief::Gaussian { .. });
-        let fixed = is_gaussian || ["maximum likelihood", "checkpoint ensemble"].contains(&method.name().as_str());
+        let fixed = ["maximum likelihood", "maximum likelihood, leave-one-out temperature", "checkpoint ensemble"];
+        let fixed = is_gaussian || fixed.contains(&method.name().as_str());
         assert_eq!(of(&*fit(6).belief) == whole, fixed, "{what}: another seed");
 
         let dir = tempfile::tempdir().unwrap();
