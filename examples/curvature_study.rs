@@ -73,8 +73,6 @@ struct Candidate {
     config: CurvatureConfig,
     sums_bytes: usize,
     laplace: Laplace,
-    /// The same with the evidence at the mode of the quadratic model, where the curvature is exact.
-    quadratic: Option<Laplace>,
 }
 
 #[derive(Serialize)]
@@ -102,8 +100,6 @@ struct Row {
     log_evidence: f64,
     effective_dimension: f64,
     by_evidence: At,
-    /// Log evidence at the mode of the quadratic model, and the prior precision with the most of it.
-    quadratic: Option<(f64, At)>,
     by_held_out: At,
     /// Both at one prior precision.
     against_exact: Option<Against>,
@@ -161,14 +157,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let clock = Instant::now();
         let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior_mean(prior_mean))?;
         seconds.push(clock.elapsed().as_secs_f64());
-        let at_mode = |laplace: &Laplace| laplace.clone().with_gradient(&gradient)?.with_optimal_prior();
-        let quadratic = curvature.config.structure.plan().is_exact().then(|| at_mode(&laplace)).and_then(|found| {
-            let refused = |e| println!("{}: no evidence at the mode: {e}", name(&curvature.config));
-            found.map_err(refused).ok()
-        });
         // the sums go here: those of thirty structures would fill the memory
         let (config, sums_bytes) = (curvature.config.clone(), curvature.bytes());
-        candidates.push(Candidate { name: name(&config), config, sums_bytes, laplace, quadratic });
+        candidates.push(Candidate { name: name(&config), config, sums_bytes, laplace });
     }
     let clock = Instant::now();
     let laplaces: Vec<&Laplace> = candidates.iter().map(|c| &c.laplace).collect();
@@ -191,7 +182,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut rows = Vec::new();
     for (k, candidate) in candidates.iter().enumerate() {
-        let Candidate { name, config, sums_bytes, laplace, quadratic } = candidate;
+        let Candidate { name, config, sums_bytes, laplace } = candidate;
         let tuned = validation[k].tune(laplace.prior_precisions(), LINK)?;
         tuned.searches.iter().filter_map(Search::remark).for_each(|remark| println!("{name}: {remark}"));
         let score = |precisions: &PriorPrecisions| -> Result<At, Box<dyn Error>> {
@@ -207,10 +198,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 p_better_nll_than_mle: paired.nll.p_better,
                 p_better_ece_than_mle: paired.ece.p_better,
             })
-        };
-        let at_mode = |laplace: &Laplace| -> Result<(f64, At), Box<dyn Error>> {
-            let precisions = laplace.prior_precisions();
-            Ok((laplace.log_marginal_likelihood(precisions)?, score(precisions)?))
         };
         let against = |index: Option<usize>| -> Result<Option<Against>, Box<dyn Error>> {
             // the prior of a core is in other units
@@ -233,7 +220,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             log_evidence: laplace.log_marginal_likelihood(laplace.prior_precisions())?,
             effective_dimension: laplace.effective_dimension(),
             by_evidence: score(laplace.prior_precisions())?,
-            quadratic: quadratic.as_ref().map(at_mode).transpose()?,
             by_held_out: score(&tuned.precisions)?,
             against_exact: against(yardsticks[0])?,
             against_site_block: against(yardsticks[1])?,
@@ -386,11 +372,8 @@ fn print_row(row: &Row) {
             [a.median_variance_ratio, a.log_variance_correlation, a.mean_kl].map(significant);
         format!(" | ratio {ratio} corr {correlation} KL {kl}")
     });
-    let quadratic = row.quadratic.as_ref().map_or(String::new(), |(evidence, found)| {
-        format!(" | at the quadratic mode {} {}", significant(*evidence), at(found))
-    });
     println!(
-        "{:<42} evidence {:>9} (Newton gain {}) | {}{quadratic} | held out: {}{against} | {}",
+        "{:<42} evidence {:>9} (Newton gain {}) | {} | held out: {}{against} | {}",
         row.name,
         significant(row.log_evidence),
         significant(row.stationarity.newton_gain),

@@ -10,10 +10,9 @@ use bayes_lora::curvature::{
 use bayes_lora::data::{
     AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation,
 };
-use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{LoraConfig, attach, base_fingerprint, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points, Pretrained, PromptClassifier};
-use bayes_lora::posterior::{AnswerTemperatures, Laplace, LaplaceConfig, POSTERIOR_FILE, log_likelihood_gradient};
+use bayes_lora::posterior::{AnswerTemperatures, Laplace, LaplaceConfig, POSTERIOR_FILE};
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::prior::{PriorGrouping, PriorPrecision};
 use bayes_lora::progress::Control;
@@ -65,10 +64,6 @@ fn what_is_loaded_predicts_and_draws_as_what_was_saved() {
         };
         let settings = LaplaceConfig::default().with_prior_grouping(prior_grouping).with_temperature(0.7);
         let mut saved = Laplace::new(&model, &curvature, &settings).unwrap();
-        if config.structure == CurvatureStructure::Core {
-            let gradient = log_likelihood_gradient(&model, &fixture.train, &Categorical, &LIMITS, &Control::silent());
-            saved = saved.with_gradient(&gradient.unwrap()).unwrap().with_optimal_prior().unwrap();
-        }
         if config.structure == CurvatureStructure::FunctionSpace {
             let of = |beta| Search::new("inverse temperature", beta, (0.01, 1.0), SearchEnd::Inside);
             let plain = saved.clone();

@@ -82,12 +82,6 @@ impl Plan {
         self.coordinates == CoordinateKind::Kronecker && self.source == Source::Jacobians
     }
 
-    /// True if it holds H itself, with all correlations, over the weights or cores that it speaks of.
-    pub fn is_exact(self) -> bool {
-        let is_complete = matches!(self.coordinates, CoordinateKind::Weights | CoordinateKind::Core);
-        is_complete && matches!(self.coupling, Coupling::All(_))
-    }
-
     /// True if weights may be shortened by a random projection: what needs one, and rows of weights.
     pub(super) fn takes_projection(self) -> bool {
         match self.coordinates {

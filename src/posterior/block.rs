@@ -2,7 +2,6 @@
 //! arithmetic.
 
 use super::evidence::Spectrum;
-use super::quadratic::QuadraticModel;
 use crate::curvature::{
     Coordinates, Curvature, DiagonalSum, GramSum, JointSum, KroneckerBasis, KroneckerFactors, Projection, RowBlock,
     SiteSpace,
@@ -152,24 +151,6 @@ impl Block {
         spectrum.values.extend(self.kept.iter().map(|e| (*e, 1.0)));
         let missing = self.missing.iter().zip(self.missing_parts());
         spectrum.values.extend(missing.map(|(e, directions)| (*e, directions as f64)));
-    }
-
-    /// Adds this block's part of a quadratic model, in the order of [`Block::extend`], from the projections of the gradient and
-    /// of the displacement (two combinations of one item).
-    pub(super) fn extend_quadratic(&self, projection: &Projection, model: &mut QuadraticModel) {
-        let gram = projection.gram();
-        model.gradient_square += gram[[0, 0, 0]];
-        model.gradient_displacement += gram[[0, 0, 1]];
-        let pairs = projection.coefficients.index_axis(Axis(0), 0);
-        for (e, pair) in self.kept.iter().zip(pairs.axis_iter(Axis(1))) {
-            model.pulls.push((pair[0] + e * pair[1]).powi(2));
-            model.curvature_displacement += e * pair[1].powi(2);
-        }
-        for (j, e) in self.missing.iter().enumerate() {
-            let part = |c, d| projection.outside.as_ref().map_or(0.0, |outside| outside[[0, j, c, d]]);
-            model.pulls.push((part(0, 0) + 2.0 * e * part(0, 1) + e * e * part(1, 1)).max(0.0));
-            model.curvature_displacement += e * part(1, 1);
-        }
     }
 
     /// Eigenvalues of the directions held, and of those left out.

@@ -67,7 +67,7 @@ impl Spectrum {
         };
         let (largest, multiplicity) = self.values.iter().fold((0.0, 0.0), |top, v| if v.0 > top.0 { *v } else { top });
         let bounds = (largest.min(0.5 * multiplicity / scatter).ln(), (total / scatter).sqrt().ln());
-        rise_to_top(slope, bounds.1, bounds)
+        rise_to_top(slope, bounds)
     }
 
     /// The largest and the smallest positive eigenvalue.
@@ -84,18 +84,14 @@ impl Spectrum {
     }
 }
 
-pub(super) const WHAT: &str = "evidence maximisation";
+const WHAT: &str = "evidence maximisation";
 
 /// What the searches of this module are over.
 pub(super) const PRIOR_PRECISION: &str = "prior precision";
 
 /// Newton steps on log λ inside a bracket, to a relative 1e-12; `slope` gives the first and second derivative of the evidence.
-pub(super) fn rise_to_top(
-    slope: impl Fn(f64) -> (f64, f64),
-    start: f64,
-    bounds: (f64, f64),
-) -> Result<EvidenceOptimum> {
-    let ((mut low, mut high), mut log) = (bounds, start);
+fn rise_to_top(slope: impl Fn(f64) -> (f64, f64), bounds: (f64, f64)) -> Result<EvidenceOptimum> {
+    let ((mut low, mut high), mut log) = (bounds, bounds.1);
     for iteration in 1..=200 {
         let (g, h) = slope(log);
         if g > 0.0 {

@@ -2,7 +2,6 @@
 
 use super::block::Block;
 use super::evidence::{EvidenceOptimum, PRIOR_PRECISION, Spectrum};
-use super::quadratic::QuadraticModel;
 use crate::curvature::{CurvatureStructure, SiteSpace};
 use crate::error::{Error, Result};
 use crate::lora::AdapterWeights;
@@ -17,19 +16,13 @@ pub struct Group {
     pub spectrum: Spectrum,
     /// `‖θ* − μ‖²` of them; `‖R − UᵀB₀A₀V‖²` of cores ([`crate::curvature::CoreSpace::displacement`]).
     pub scatter: f64,
-    /// The log-likelihood to second order around θ*, where its gradient is known (see [`super::Laplace::with_gradient`]).
-    pub quadratic: Option<QuadraticModel>,
 }
 
 impl Group {
     /// This group's part of the log evidence less that of the likelihood at the adapter:
-    /// `−½λ‖θ* − μ‖² − ½ log det(H/λ + I)`, or with the mode of the quadratic model in place of θ*.
+    /// `−½λ‖θ* − μ‖² − ½ log det(H/λ + I)`.
     pub fn log_evidence(&self, precision: PriorPrecision) -> f64 {
-        let log_joint = match &self.quadratic {
-            Some(model) => model.log_joint(&self.spectrum, precision),
-            None => -0.5 * precision.value() * self.scatter,
-        };
-        log_joint - 0.5 * self.spectrum.log_det_ratio(precision)
+        -0.5 * precision.value() * self.scatter - 0.5 * self.spectrum.log_det_ratio(precision)
     }
 
     /// What a search for its precision is over, where there are `n_groups`.
@@ -42,10 +35,7 @@ impl Group {
     /// # Errors
     /// If there is none: zero curvature, or θ* = μ.
     pub fn optimize(&self) -> Result<EvidenceOptimum> {
-        match &self.quadratic {
-            Some(model) => model.maximize(&self.spectrum),
-            None => self.spectrum.maximize(self.scatter),
-        }
+        self.spectrum.maximize(self.scatter)
     }
 }
 
@@ -70,7 +60,7 @@ pub(super) fn group_blocks(
             )));
         };
         let index = groups.iter().position(|group| group.name == *name).unwrap_or_else(|| {
-            groups.push(Group { name: name.clone(), spectrum: Spectrum::default(), scatter: 0.0, quadratic: None });
+            groups.push(Group { name: name.clone(), spectrum: Spectrum::default(), scatter: 0.0 });
             groups.len() - 1
         });
         block.extend(&mut groups[index].spectrum);

@@ -7,7 +7,6 @@ use super::config::LaplaceConfig;
 use super::evidence::EvidenceOptimum;
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
-use super::quadratic::QuadraticModel;
 use crate::belief::{LinkApprox, LogitGauge};
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
@@ -233,12 +232,6 @@ impl Laplace {
         &self.groups
     }
 
-    pub(super) fn set_quadratic(&mut self, models: Vec<QuadraticModel>) {
-        for (group, model) in self.groups.iter_mut().zip(models) {
-            group.quadratic = Some(model);
-        }
-    }
-
     /// The group of each block, an index into [`Laplace::groups`].
     pub(super) fn group_of(&self) -> &[usize] {
         &self.group_of
@@ -264,8 +257,7 @@ impl Laplace {
         self.over_groups(&self.precisions, |group, precision| group.spectrum.effective_dimension(precision))
     }
 
-    /// `log Z(λ) = Σ log p(y | x, θ*) − ½ Σ_groups λ‖θ* − μ‖² − ½ log det(H/λ + I)` in nats, over the training data; with a
-    /// gradient ([`Laplace::with_gradient`]) the first two terms are those of the quadratic model's mode.
+    /// `log Z(λ) = Σ log p(y | x, θ*) − ½ Σ_groups λ‖θ* − μ‖² − ½ log det(H/λ + I)` in nats, over the training data.
     ///
     /// # Errors
     /// If the curvature was fitted without targets, or there is neither one precision nor one for each group.
@@ -285,8 +277,7 @@ impl Laplace {
     /// The prior precisions that maximise the evidence, one a group: the groups do not interact.
     ///
     /// # Errors
-    /// If a group has no optimum: zero curvature, or θ* = μ; at the mode of the quadratic model where a larger or a smaller λ is
-    /// always better.
+    /// If a group has no optimum: zero curvature, or θ* = μ.
     pub fn optimize_prior(&self) -> Result<Vec<EvidenceOptimum>> {
         let optimum = |group: &Group| {
             let mut optimum = group.optimize().map_err(|e| match e {

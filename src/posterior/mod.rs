@@ -15,9 +15,8 @@ mod held_out;
 mod jacobians;
 mod laplace;
 mod linearized;
-mod mode;
-mod quadratic;
 mod sample_then_optimize;
+mod stationarity;
 mod storage;
 
 pub use answers::AnswerTemperatures;
@@ -34,7 +33,6 @@ pub use laplace::Laplace;
 pub use linearized::{
     JacobianRows, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum,
 };
-pub use mode::Stationarity;
-pub use quadratic::QuadraticModel;
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
+pub use stationarity::Stationarity;
 pub use storage::POSTERIOR_FILE;

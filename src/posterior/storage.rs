@@ -5,9 +5,8 @@ use super::agreement::check_shapes;
 use super::answers::AnswerTemperatures;
 use super::block::{Block, Rotation};
 use super::fitted_on::FittedOn;
-use super::groups::{Group, group_blocks};
+use super::groups::group_blocks;
 use super::laplace::Laplace;
-use super::quadratic::QuadraticModel;
 use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
@@ -50,8 +49,6 @@ struct Header {
     /// The prior's centre at `centre.0`, `centre.1`, …; the matrices that are not listed are zero there.
     centre: Vec<Site>,
     blocks: Vec<PartForm>,
-    /// One a prior group, with `quadratic.N.pulls`; empty where the gradient is unknown.
-    quadratic: Vec<QuadraticForm>,
 }
 
 /// A block: its coordinates at `N.0`, `N.1`, …, its eigenvalues at `N.kept` and `N.missing`.
@@ -70,14 +67,6 @@ enum RotationForm {
     Vectors,
     /// `N.rows.0`, `N.rows.1`, … and `N.from_rows` `[rows, directions]`
     Rows { blocks: Vec<BlockForm>, directions: usize },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuadraticForm {
-    gradient_square: Exact,
-    gradient_displacement: Exact,
-    curvature_displacement: Exact,
 }
 
 impl Laplace {
@@ -119,7 +108,6 @@ impl Laplace {
             model: ModelFingerprint::of(model, self.map())?,
             centre: centre.iter().map(|(site, _)| (*site).clone()).collect(),
             blocks: writer.each("", self.blocks(), put_block)?,
-            quadratic: put_quadratic(&mut writer, self.groups())?,
         };
         write_checked(path, writer.arrays, KEY, &header)
     }
@@ -167,8 +155,7 @@ impl Laplace {
         }
         let blocks = reader.each("", header.blocks, take_block)?;
         check_shapes(&blocks, &map)?;
-        let (mut groups, group_of) = group_blocks(&blocks, header.prior_grouping, header.structure, &map, &centre)?;
-        take_quadratic(&mut reader, header.quadratic, &mut groups)?;
+        let (groups, group_of) = group_blocks(&blocks, header.prior_grouping, header.structure, &map, &centre)?;
         reader.finish()?;
         let precisions = header.prior_precisions.into_iter().map(|p| PriorPrecision::new(p.value()));
         let precisions = PriorPrecisions::new(precisions.collect::<Result<_>>()?)?;
@@ -248,38 +235,4 @@ fn take_block(reader: &mut Reader, name: &str, form: PartForm) -> Result<Block> 
     };
     let (kept, missing) = (eigenvalues(reader, "kept", n_kept)?, eigenvalues(reader, "missing", n_parts)?);
     Ok(Block::from_parts(spaces, rotation, kept, missing))
-}
-
-fn put_quadratic<'a>(writer: &mut Writer<'a>, groups: &'a [Group]) -> Result<Vec<QuadraticForm>> {
-    let known = groups.iter().filter_map(|group| group.quadratic.as_ref().map(|model| (group, model)));
-    let forms = known.enumerate().map(|(number, (group, model))| {
-        writer.put(format!("quadratic.{number}.pulls"), ndarray::aview1(&model.pulls))?;
-        let exact = |what: &str, value| Exact::new(format_args!("{what} of group `{}`", group.name), value);
-        Ok(QuadraticForm {
-            gradient_square: exact("gradient", model.gradient_square)?,
-            gradient_displacement: exact("gradient", model.gradient_displacement)?,
-            curvature_displacement: exact("displacement", model.curvature_displacement)?,
-        })
-    });
-    forms.collect()
-}
-
-fn take_quadratic(reader: &mut Reader, forms: Vec<QuadraticForm>, groups: &mut [Group]) -> Result<()> {
-    if forms.is_empty() {
-        return Ok(());
-    }
-    if forms.len() != groups.len() {
-        let what = "quadratic models of prior groups".into();
-        return Err(Error::Count { what, expected: groups.len(), found: forms.len() });
-    }
-    for (number, (form, group)) in forms.into_iter().zip(groups).enumerate() {
-        let pulls: Array1<f64> = reader.take(&format!("quadratic.{number}.pulls"), group.spectrum.values.len())?;
-        group.quadratic = Some(QuadraticModel {
-            pulls: pulls.to_vec(),
-            gradient_square: form.gradient_square.value(),
-            gradient_displacement: form.gradient_displacement.value(),
-            curvature_displacement: form.curvature_displacement.value(),
-        });
-    }
-    Ok(())
 }

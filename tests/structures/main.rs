@@ -11,8 +11,9 @@ mod linearized;
 mod merging;
 mod plans;
 mod prior;
-mod quadratic;
+mod regression;
 mod sketch;
+mod stationarity;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
