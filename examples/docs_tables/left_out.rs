@@ -7,8 +7,8 @@ use crate::table::{Table, probability};
 const HUNDRED: &str = "ML + temperature, 100 labels";
 const BOUND: &str = "ML + temperature, test labels (bound)";
 const SCORES: [&str; 5] = ["accuracy", "nll", "ece", "brier", "aurc"];
-/// A row has the NLL of maximum likelihood where the two differ by less, in nats.
-const SAME: f64 = 1e-9;
+/// Shown as 0.000, without a sign.
+const ROUNDED: f64 = 5e-4;
 
 /// One row of one cell, where it was scored.
 struct Scored {
@@ -135,13 +135,12 @@ pub fn counts(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
             table.row([name.to_string(), format!("0 ({asked})")]);
             continue;
         }
-        let worst = if worst.abs() < SAME { 0.0 } else { worst };
         table.row([
             name.to_string(),
             if asked == n { n.to_string() } else { format!("{n} ({})", asked - n) },
             harms.to_string(),
             helps.to_string(),
-            format!("{worst:+.3}"),
+            if worst.abs() < ROUNDED { "0.000".into() } else { format!("{worst:+.3}") },
             if compared == 0 { "–".into() } else { format!("{below} of {compared}") },
             format!("{:.3}", above / n as f64),
         ]);
@@ -194,6 +193,27 @@ pub fn adapters(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
             ["by_evidence", "at_own_mode", "matched"].map(whole).into_iter().collect::<Result<Vec<_>, _>>()?.join(", "),
             betas.map(beta).into_iter().collect::<Result<Vec<_>, _>>()?.join(", "),
         ]);
+    }
+    Ok(table.markdown())
+}
+
+/// Seconds of every stage, the mean over the cells, and the bytes that it leaves.
+pub fn costs(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let mut stages: Vec<(String, Vec<f64>, Option<f64>)> = Vec::new();
+    for (_, cell) in cells(spec, data)? {
+        for cost in cell.list("costs")? {
+            let (what, seconds) = (cost.text("what")?, cost.number("seconds")?);
+            let bytes = cost.find("bytes").map(|_| cost.number("bytes")).transpose()?;
+            match stages.iter_mut().find(|(known, ..)| *known == what) {
+                Some((_, all, _)) => all.push(seconds),
+                None => stages.push((what, vec![seconds], bytes)),
+            }
+        }
+    }
+    let mut table = Table::new(["stage", "seconds", "MB"]);
+    for (what, seconds, bytes) in stages {
+        let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
+        table.row([what, format!("{mean:.1}"), bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes / 1e6))]);
     }
     Ok(table.markdown())
 }

@@ -17,7 +17,7 @@
 //! | `ratios` | curvature studies, one a task | `tasks`, `ranks` |
 //! | `choices` | curvature studies | `task` of every file |
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
-//! | `left-out`, `left-out-adapters` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin |
+//! | `left-out`, `left-out-adapters`, `left-out-costs` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin |
 //! | `left-out-counts` | the same, all tasks | `cells` |
 //! | `typed` | columns and rows that no run left as JSON | |
 
@@ -131,6 +131,7 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "comparison" => comparison::comparison(spec, data),
         "left-out" => left_out::scores(spec, data),
         "left-out-adapters" => left_out::adapters(spec, data),
+        "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
