@@ -61,7 +61,8 @@ fn range(values: &[f64]) -> String {
     if values.len() == 1 { format!("{mean:.3}") } else { format!("{mean:.3} ({low:.3}–{high:.3})") }
 }
 
-/// Every row over the seeds of a task: means with the smallest and the largest, P seed by seed.
+/// Every row over the seeds of a task, but those whose names end with one of the words given (`without`): means with the smallest and the
+/// largest, P seed by seed.
 pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let cells = cells(spec, data)?;
     let all = cells.iter().map(|(_, cell)| rows(cell)).collect::<Result<Vec<_>, _>>()?;
@@ -69,7 +70,11 @@ pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let mut table = Table::new(
         columns.into_iter().chain(["P(NLL better than ML)", "P(NLL better than ML + temperature of 100 labels)"]),
     );
+    let without = spec.values("without");
     for (name, _) in names(&all) {
+        if without.iter().any(|end| name.ends_with(end)) {
+            continue;
+        }
         let found: Vec<&Node> = all.iter().filter_map(|rows| named(rows, name)).collect();
         let mut line = vec![name.to_string()];
         if found.is_empty() {
@@ -156,7 +161,7 @@ pub fn adapters(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "accuracy: training, left out, cross-fitted, held out",
         "NLL: left out, cross-fitted, held out",
         "λ of weights: usual evidence, own mode, matched",
-        "β: left out, own logits, cross-fitted, 100 labels, test labels",
+        "β: left out, own logits, cross-fitted, 300 labels, test labels",
     ]);
     for (name, cell) in cells(spec, data)? {
         let three = |path: &str| {
@@ -179,7 +184,7 @@ pub fn adapters(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
             Ok("–".into())
         };
         let free = ["ML + leave-one-out temperature, β free", "ML + leave-one-out temperature, own logits, β free"];
-        let betas = [free[0], free[1], "ML + cross-fitted temperature", HUNDRED, BOUND];
+        let betas = [free[0], free[1], "ML + cross-fitted temperature", "ML + temperature, 300 labels", BOUND];
         table.row([
             name,
             three("training.nll")?,

@@ -17,8 +17,8 @@
 //! | `ratios` | curvature studies, one a task | `tasks`, `ranks` |
 //! | `choices` | curvature studies | `task` of every file |
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
-//! | `left-out`, `left-out-adapters`, `left-out-costs` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin |
-//! | `left-out-counts` | the same, all tasks | `cells` |
+//! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
+//! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
