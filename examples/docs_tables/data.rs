@@ -71,6 +71,16 @@ impl Data {
         Ok(Node { place: format!("{name}.json"), value: self.json[name].clone() })
     }
 
+    /// The names of the files `DIR/NAME.json`, in order.
+    pub fn names(&self, dir: &str) -> Result<Vec<String>, Failure> {
+        let path = self.dir.join(dir);
+        let entries = std::fs::read_dir(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".json")?.to_string())).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// The report of all cells in a directory.
     pub fn report(&mut self, name: &str) -> Result<&Report, Failure> {
         if !self.reports.contains_key(name) {

@@ -17,10 +17,13 @@
 //! | `ratios` | curvature studies, one a task | `tasks`, `ranks` |
 //! | `choices` | curvature studies | `task` of every file |
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
+//! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
+//! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
+mod left_out;
 mod runs;
 mod study;
 mod table;
@@ -126,6 +129,10 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "ratios" => study::ratios(spec, data),
         "choices" => study::choices(spec, data),
         "comparison" => comparison::comparison(spec, data),
+        "left-out" => left_out::scores(spec, data),
+        "left-out-adapters" => left_out::adapters(spec, data),
+        "left-out-costs" => left_out::costs(spec, data),
+        "left-out-counts" => left_out::counts(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }
