@@ -1,5 +1,5 @@
-//! Does the influence foretell what another training does? The linear datamodelling score (Park et al. 2023, arXiv 2303.14186,
-//! definition 2.3): over adapters trained on random halves of the items, the rank correlation of each test item's loss and of the sum of
+//! Does the influence foretell what another training does? The linear datamodelling score (Park et al. 2023, arXiv 2303.14186):
+//! over adapters trained on random halves of the items, the rank correlation of each test item's loss and of the sum of
 //! the influences of the items left out.
 
 use crate::Outcome;

@@ -30,7 +30,7 @@ impl LinearizedModel {
     /// The influence of every training item on other items, at a mode of this model; `train` are the rows that it was made from, `others`
     /// come from them by [`JacobianRows::of_others`].
     ///
-    /// It takes 8 N·n·C bytes. Others that are many are asked about in parts, for which no more than the rows' products is repeated.
+    /// It takes 8 N·n·C bytes; where that is too much, ask about the others in parts.
     ///
     /// # Errors
     /// If mode and rows are not of this model, the others are in other coordinates, or an item alone determines its outputs to rounding.

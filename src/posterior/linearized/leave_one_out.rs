@@ -68,8 +68,8 @@ impl LeaveOneOut {
     /// items as if they had not been trained on, [`LeaveOneOut::belief`], [`LeaveOneOut::own_belief`] or one of them that was
     /// calibrated. Items that are far up among these ([`largest_first`]) are mislabelled more often than others.
     ///
-    /// One number an item, in the data's order; the negative of their sum estimates the log predictive density of new items. (Vehtari,
-    /// Gelman & Gabry 2017, arXiv 1507.04544, equation 4.)
+    /// One number an item, in the data's order. (Vehtari, Gelman & Gabry 2017, arXiv 1507.04544, where the sum of such terms estimates the
+    /// log predictive density of new items; here that would be too good, for the Jacobians have seen the labels.)
     ///
     /// # Errors
     /// If the belief is about another number of items, or as [`crate::likelihood::Likelihood::log_predictive`].

@@ -17,10 +17,10 @@ pub(super) enum OtherRows {
 }
 
 impl LinearizedModel {
-    /// Rows of other items beside the kernel, whose rows were `train`.
+    /// Rows of other items beside the kernel, whose rows were `train`: any that are as many are taken for these.
     ///
     /// # Errors
-    /// If these are as many as the model's and in the same coordinates as the others' they are taken to be its own; else which differ.
+    /// If they are not as many, or the others are in other coordinates.
     pub(super) fn other_rows(&self, train: &JacobianRows, others: &JacobianRows) -> Result<OtherRows> {
         let (expected, found) = (self.n_rows(), train.n_rows());
         if expected != found {

@@ -68,7 +68,7 @@ fn influence_is_one_newton_step_without_the_item_and_nearly_all_of_refitting() {
             println!(
                 "{name}, scale {scale}: up to {size:.3}; {of_step:.1e} from one step, {of_refit:.1e} from refitting"
             );
-            assert!(of_step < 1e-8, "{name} at {scale}: {of_step}"); // the mode's own tolerance
+            assert!(of_step < 1e-11, "{name} at {scale}: {of_step}"); // 1e-13 is seen: one solve, written in two ways
             assert!(of_refit <= bound * (1.0 + size), "{name} at {scale}: {of_refit} of {size}"); // the rest of the iteration
             assert!(size > 0.0, "{name} at {scale}: no item has any influence");
         }
