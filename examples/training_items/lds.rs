@@ -5,9 +5,10 @@
 use crate::Outcome;
 use crate::bench::{Bench, Linearized, select, shuffled};
 use crate::kfac;
-use bayes_lora::likelihood::Target;
+use bayes_lora::likelihood::{Categorical, Likelihood, Target};
 use bayes_lora::metrics::{BayesianBootstrap, Estimate};
-use ndarray::Array2;
+use bayes_lora::posterior::JacobianRows;
+use ndarray::{Array1, Array2, s};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ struct Row {
     name: &'static str,
     /// Mean over the test items of Spearman's rank correlation over the halves; interval over the test items.
     score: Estimate,
+    /// The same of the difference to the last row, item by item.
+    above_last: Estimate,
 }
 
 #[derive(Serialize)]
@@ -32,8 +35,6 @@ pub struct DatamodellingScore {
     training_seconds: f64,
     influence_seconds: f64,
     kfac_seconds: f64,
-    /// Loss of every test item in every half's adapter, in nats, a half a row.
-    losses: Vec<Vec<f64>>,
 }
 
 pub fn measure(bench: &Bench, n_halves: usize, seed: u64) -> Outcome<DatamodellingScore> {
@@ -55,6 +56,7 @@ pub fn measure(bench: &Bench, n_halves: usize, seed: u64) -> Outcome<Datamodelli
     let priors = [model.precisions().scaled(mode.scale)?, model.precisions().scaled(evidence.scale)?];
     let by_kfac = kfac::loss_changes(bench, (&adapted, &linearized), &train, &test, &priors)?;
     let kfac_seconds = clock.elapsed().as_secs_f64();
+    let by_gradients = gradient_products(&linearized, &others, &targets)?;
     println!("{prior} prior: scale {:.3}; evidence: {:.3}", mode.scale, evidence.scale);
 
     let clock = Instant::now();
@@ -75,12 +77,12 @@ pub fn measure(bench: &Bench, n_halves: usize, seed: u64) -> Outcome<Datamodelli
     };
     let moved: Vec<Vec<f64>> =
         left_out.iter().map(|items| influence.loss_change_without(items, &targets)).collect::<Result<_, _>>()?;
-    let mut table = Vec::new();
-    println!("\nlinear datamodelling score over {n_halves} halves and {N_TEST} test items:");
+    let mut correlations = Vec::new();
     for (name, predicted) in [
         ("influence, matched prior: sum of losses", sums(&by_losses)),
         ("influence, matched prior: loss of summed outputs", moved),
         ("influence, prior by evidence", sums(&by_evidence)),
+        ("products of gradients", sums(&by_gradients)),
         ("Kronecker influence, matched prior", sums(&by_kfac[0])),
         ("Kronecker influence, prior by evidence", sums(&by_kfac[1])),
     ] {
@@ -88,10 +90,19 @@ pub fn measure(bench: &Bench, n_halves: usize, seed: u64) -> Outcome<Datamodelli
             let column = |rows: &[Vec<f64>]| rows.iter().map(|row| row[x]).collect::<Vec<f64>>();
             rank_correlation(&column(&predicted), &column(&losses))
         };
-        let correlations: Vec<f64> = (0..N_TEST).map(of_item).collect();
-        let score = BayesianBootstrap::default().mean(&correlations)?;
-        println!("  {name:<50} {:.3} [{:.3}, {:.3}]", score.value, score.low, score.high);
-        table.push(Row { name, score });
+        correlations.push((name, (0..N_TEST).map(of_item).collect::<Vec<f64>>()));
+    }
+    println!(
+        "\nseed {seed}: linear datamodelling score over {n_halves} halves and {N_TEST} test items, and its difference to the last:"
+    );
+    let last = correlations.last().map(|(_, values)| values.clone()).unwrap_or_default();
+    let mut table = Vec::new();
+    for (name, values) in correlations {
+        let score = BayesianBootstrap::default().mean(&values)?;
+        let differences: Vec<f64> = values.iter().zip(&last).map(|(a, b)| a - b).collect();
+        let above_last = BayesianBootstrap::default().mean(&differences)?;
+        println!("  {name:<50} {}   {}", show(&score), show(&above_last));
+        table.push(Row { name, score, above_last });
     }
     Ok(DatamodellingScore {
         seed,
@@ -103,8 +114,27 @@ pub fn measure(bench: &Bench, n_halves: usize, seed: u64) -> Outcome<Datamodelli
         training_seconds,
         influence_seconds,
         kfac_seconds,
-        losses,
     })
+}
+
+fn show(e: &Estimate) -> String {
+    format!("{:>6.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+}
+
+/// Influence without any curvature: `g_x J_x J_tᵀ g_t`, as of one step of gradient descent from the trained adapter.
+fn gradient_products(linearized: &Linearized, others: &JacobianRows, targets: &[Target]) -> Outcome<Array2<f64>> {
+    let Linearized { rows, model, .. } = linearized;
+    let scores = |rows: &JacobianRows, targets: &[Target]| -> Vec<Array1<f64>> {
+        // rows are the differences to the first output
+        let one = |(outputs, target)| Categorical.score(outputs, target).slice(s![1..]).to_owned();
+        rows.outputs.outer_iter().zip(targets).map(one).collect()
+    };
+    let (of_train, of_others) = (scores(rows, model.targets()), scores(others, targets));
+    let (kernel, k) = (rows.kernel(others)?, rows.rows_per_item);
+    Ok(Array2::from_shape_fn((of_train.len(), of_others.len()), |(t, x)| {
+        let between = kernel.slice(s![t * k..(t + 1) * k, x * k..(x + 1) * k]);
+        of_train[t].dot(&between.dot(&of_others[x]))
+    }))
 }
 
 /// Spearman's; of equal values the mean rank; 0 where one side does not vary.

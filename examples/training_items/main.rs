@@ -47,7 +47,8 @@ struct Arguments {
     /// Share of the training items whose label is changed.
     #[arg(long, default_value_t = 0.05)]
     flipped: f64,
-    /// Linear datamodelling score of the influence over so many adapters trained on random halves of 320 items, and nothing else.
+    /// Linear datamodelling score of the influence over so many adapters trained on random halves of 320 items, for every seed,
+    /// and nothing else.
     #[arg(long)]
     lds: Option<usize>,
     /// Learning curves of chosen batches beside random ones, for every seed, and nothing else.
@@ -75,7 +76,8 @@ fn run(arguments: Arguments, control: Control) -> Outcome<()> {
     claim_dir(out, 0)?;
     let bench = Bench::new(control.with_workers(2)?.with_signals()?)?;
     if let Some(n_halves) = arguments.lds {
-        return save(out, "lds.json", &lds::measure(&bench, n_halves, arguments.seeds[0])?);
+        let scores = arguments.seeds.iter().map(|&seed| lds::measure(&bench, n_halves, seed));
+        return save(out, "lds.json", &scores.collect::<Outcome<Vec<_>>>()?);
     }
     if arguments.active {
         return save(out, "active.json", &active::curves(&bench, &arguments.seeds)?);
