@@ -31,7 +31,8 @@ pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
 pub use laplace::Laplace;
 pub use linearized::{
-    JacobianRows, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum,
+    Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel,
+    MatchedPrior, Mode, ModeOptimum, largest_first,
 };
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
 pub use stationarity::Stationarity;

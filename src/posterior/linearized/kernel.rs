@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::linalg::{CholeskyFactor, matmul};
-use ndarray::{Array1, Array2, ArrayView1, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use std::ops::Range;
 
 /// The kernel `K = ΦΦᵀ` of M combinations of outputs, whose prior covariance is `K/s`.
@@ -97,19 +97,14 @@ impl Kernel {
 
 /// `A = I + RᵀKR/s`, factored; of features `H = I + XᵀX` with `X = RᵀΦ/√s`, which has the same determinant.
 pub(super) struct Curved<'a> {
-    kernel: &'a Kernel,
-    scale: f64,
+    pub(super) kernel: &'a Kernel,
+    pub(super) scale: f64,
     /// The columns of R that belong to each item.
     columns: Vec<Range<usize>>,
     /// `KR/s` `[M, w]`, or X `[w, m]`.
     product: Array2<f64>,
     /// Of A, or of H.
-    factor: CholeskyFactor,
-}
-
-/// Applies Rᵀ item by item.
-fn pull(roots: &[Array2<f64>], ranges: &[Range<usize>], v: &Array1<f64>) -> Array1<f64> {
-    roots.iter().zip(ranges).flat_map(|(root, range)| root.t().dot(&v.slice(s![range.clone()]))).collect()
+    pub(super) factor: CholeskyFactor,
 }
 
 /// What the posterior says about the combinations of one item.
@@ -122,6 +117,14 @@ pub(super) struct ItemCovariance {
     pub(super) slack: Array2<f64>,
 }
 
+impl ItemCovariance {
+    /// `(I − Λ_n S_n)⁻¹ g = g + R_n (I − R_nᵀ S_n R_n)⁻¹ R_nᵀ S_n g`: what `H⁻¹ J_nᵀ` must be applied to for `H₋ₙ⁻¹ J_nᵀ g`.
+    pub(super) fn without(&self, root: &Array2<f64>, score: ArrayView1<f64>) -> Result<Array1<f64>> {
+        let inner = CholeskyFactor::new(self.slack.view())?.solve_vector(self.rooted.t().dot(&score).view());
+        Ok(&score + &root.dot(&inner))
+    }
+}
+
 impl Curved<'_> {
     /// The unknowns to which a whole Newton step leads, from outputs at which the score is `score` and `J(θ − μ)` is `pulled`:
     /// `α = b − R A⁻¹ RᵀKb/s` or `w = H⁻¹Φᵀb/s`, `b = RRᵀ pulled + score`.
@@ -131,12 +134,14 @@ impl Curved<'_> {
         score: &Array1<f64>,
         pulled: &Array1<f64>,
     ) -> Array1<f64> {
-        let b = score + &self.push(roots, &pull(roots, ranges, pulled));
+        let pull = |v: &Array1<f64>| self.pull((roots, ranges), v.view().insert_axis(Axis(1)));
+        let push = |v: &Array2<f64>| self.push((roots, ranges), v.view()).remove_axis(Axis(1));
+        let b = score + &push(&pull(pulled));
         match self.kernel {
             Kernel::Gram(gram) => {
-                let inner = pull(roots, ranges, &(gram.dot(&b) / self.scale));
-                let inner = self.factor.solve_vector(inner.view());
-                b - self.push(roots, &inner)
+                let inner = pull(&(gram.dot(&b) / self.scale));
+                let inner = self.factor.solve(inner.view());
+                b - push(&inner)
             }
             Kernel::Features(features) => self.factor.solve_vector(features.t().dot(&b).view()) / self.scale,
         }
@@ -147,10 +152,22 @@ impl Curved<'_> {
         self.factor.log_det()
     }
 
-    /// Applies R item by item.
-    fn push(&self, roots: &[Array2<f64>], v: &Array1<f64>) -> Array1<f64> {
-        let parts = roots.iter().zip(&self.columns).flat_map(|(root, columns)| root.dot(&v.slice(s![columns.clone()])));
-        parts.collect()
+    /// `Rᵀ v` item by item, `[M, q]` to `[w, q]`.
+    pub(super) fn pull(&self, (roots, ranges): (&[Array2<f64>], &[Range<usize>]), v: ArrayView2<f64>) -> Array2<f64> {
+        let mut pulled = Array2::zeros((self.columns.last().map_or(0, |last| last.end), v.ncols()));
+        for ((root, range), columns) in roots.iter().zip(ranges).zip(&self.columns) {
+            pulled.slice_mut(s![columns.clone(), ..]).assign(&root.t().dot(&v.slice(s![range.clone(), ..])));
+        }
+        pulled
+    }
+
+    /// `R v` item by item, `[w, q]` to `[M, q]`.
+    pub(super) fn push(&self, (roots, ranges): (&[Array2<f64>], &[Range<usize>]), v: ArrayView2<f64>) -> Array2<f64> {
+        let mut pushed = Array2::zeros((ranges.last().map_or(0, |last| last.end), v.ncols()));
+        for ((root, range), columns) in roots.iter().zip(ranges).zip(&self.columns) {
+            pushed.slice_mut(s![range.clone(), ..]).assign(&root.dot(&v.slice(s![columns.clone(), ..])));
+        }
+        pushed
     }
 
     /// The posterior covariance of every item's combinations.

@@ -2,7 +2,7 @@
 
 use super::mode::Mode;
 use super::model::LinearizedModel;
-use crate::belief::LogitBelief;
+use crate::belief::{LinkApprox, LogitBelief};
 use crate::error::{Error, Result};
 use crate::likelihood::{SharedLikelihood, Target};
 use crate::linalg::CholeskyFactor;
@@ -31,10 +31,7 @@ impl LinearizedModel {
     /// # Errors
     /// If the mode is not of this model, or an item alone determines its outputs to rounding.
     pub fn leave_one_out(&self, mode: &Mode) -> Result<LeaveOneOut> {
-        if mode.change.len() != self.n_rows() {
-            let what = "combinations of the mode".into();
-            return Err(Error::Count { what, expected: self.n_rows(), found: mode.change.len() });
-        }
+        self.check_mode(mode)?;
         let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
         let mut shift = Array1::zeros(self.n_rows());
         let mut covariances = Vec::with_capacity(self.n_items());
@@ -67,6 +64,20 @@ impl LeaveOneOut {
         &self.own
     }
 
+    /// How much each target surprises those who have seen all others: `−ln E[p(y_n | f)]` in nats under a belief about the training
+    /// items as if they had not been trained on, [`LeaveOneOut::belief`], [`LeaveOneOut::own_belief`] or one of them that was
+    /// calibrated. Items that are far up among these ([`largest_first`]) are mislabelled more often than others.
+    ///
+    /// One number an item, in the data's order. (Vehtari, Gelman & Gabry 2017, arXiv 1507.04544, where the sum of such terms estimates the
+    /// log predictive density of new items; here that would be too good, for the Jacobians have seen the labels.)
+    ///
+    /// # Errors
+    /// If the belief is about another number of items, or as [`crate::likelihood::Likelihood::log_predictive`].
+    pub fn surprises(&self, belief: &LogitBelief, link: LinkApprox) -> Result<Vec<f64>> {
+        let logs = self.likelihood.log_predictive(belief, &self.targets, link)?;
+        Ok(logs.into_iter().map(|log| 0.0 - log).collect())
+    }
+
     /// The items' targets, in the data's order.
     pub fn targets(&self) -> &[Target] {
         &self.targets
@@ -90,4 +101,16 @@ impl LeaveOneOut {
     pub fn precisions(&self) -> &PriorPrecisions {
         &self.precisions
     }
+}
+
+/// Ranks values: the places of the largest first, equal ones in their order.
+///
+/// ```
+/// use bayes_lora::posterior::largest_first;
+/// assert_eq!(largest_first(&[0.1, 3.0, 0.1, 7.0]), [3, 1, 0, 2]);
+/// ```
+pub fn largest_first(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+    order
 }

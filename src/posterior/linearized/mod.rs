@@ -1,22 +1,31 @@
 //! Solves the network linearised around its adapter to its own mode: a convex problem, whose evidence, matched prior and
 //! leave-one-out answers need neither held-out labels nor further training.
 
+mod batch_choice;
 mod config;
+mod influence;
+mod joint;
 mod kernel;
 mod leave_one_out;
 mod matched;
 mod mode;
 mod model;
 mod optimum;
+mod others;
 mod rows;
 
+pub use batch_choice::Choice;
 pub use config::LinearizedConfig;
-pub use leave_one_out::LeaveOneOut;
+pub use influence::Influence;
+pub use joint::JointBelief;
+pub use leave_one_out::{LeaveOneOut, largest_first};
 pub use matched::MatchedPrior;
 pub use mode::Mode;
 pub use model::{LinearizedItems, LinearizedModel};
 pub use optimum::ModeOptimum;
 pub use rows::JacobianRows;
 
+#[cfg(test)]
+mod others_tests;
 #[cfg(test)]
 mod tests;

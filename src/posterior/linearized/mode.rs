@@ -105,6 +105,15 @@ impl LinearizedModel {
         Err(Error::numerical(WHAT, format!("no convergence in {MAX_STEPS} Newton steps at scale {scale:e}")))
     }
 
+    /// Checks that a mode is one of as many combinations.
+    pub(super) fn check_mode(&self, mode: &Mode) -> Result<()> {
+        let (expected, found) = (self.n_rows(), mode.change.len());
+        if expected != found {
+            return Err(Error::Count { what: "combinations of the mode".into(), expected, found });
+        }
+        Ok(())
+    }
+
     /// The longest of the steps 1, ½, ¼, … along `direction` that rises as promised.
     fn shortened(&self, from: &Point, direction: &Array1<f64>, promised: f64, scale: f64) -> Result<Point> {
         let mut length = 1.0;

@@ -218,14 +218,26 @@ impl LinearizedModel {
 
     /// A Gaussian belief about the items: the outputs where the combinations change by `change`, and the covariances of these.
     pub(super) fn belief(&self, change: &Array1<f64>, covariances: &[Array2<f64>]) -> LogitBelief {
-        let (n, c) = self.outputs.dim();
-        let (mut mean, mut covariance) = (Array2::zeros((n, c)), Array3::zeros((n, c, c)));
-        for (item, own) in covariances.iter().enumerate() {
-            mean.row_mut(item).assign(&self.outputs_of(item, change));
-            let outputs = mean.slice(s![item..item + 1, ..]);
-            let of_classes = self.combinations.covariance_of_classes(outputs, own.clone().insert_axis(Axis(0)));
-            covariance.slice_mut(s![item..item + 1, .., ..]).assign(&of_classes);
+        let mut mean = Array2::zeros(self.outputs.dim());
+        for (item, mut row) in mean.outer_iter_mut().enumerate() {
+            row.assign(&self.outputs_of(item, change));
         }
-        LogitBelief::Gaussian { mean, covariance, gauge: self.combinations.gauge }
+        gaussian_belief(mean, covariances, self.combinations)
     }
+}
+
+/// The Gaussian belief with a mean and the covariances of each item's combinations.
+pub(super) fn gaussian_belief(
+    mean: Array2<f64>,
+    covariances: &[Array2<f64>],
+    combinations: Combinations,
+) -> LogitBelief {
+    let (n, c) = mean.dim();
+    let mut covariance = Array3::zeros((n, c, c));
+    for (item, own) in covariances.iter().enumerate() {
+        let outputs = mean.slice(s![item..item + 1, ..]);
+        let of_classes = combinations.covariance_of_classes(outputs, own.clone().insert_axis(Axis(0)));
+        covariance.slice_mut(s![item..item + 1, .., ..]).assign(&of_classes);
+    }
+    LogitBelief::Gaussian { mean, covariance, gauge: combinations.gauge }
 }

@@ -170,9 +170,7 @@ impl JacobianRows {
     /// # Errors
     /// If the others are in other coordinates (see [`JacobianRows::of_others`]).
     pub fn kernel(&self, others: &Self) -> Result<Array2<f64>> {
-        if !Arc::ptr_eq(&self.coordinates, &others.coordinates) {
-            return Err(Error::Incompatible("two sets of Jacobian rows are in different coordinates".into()));
-        }
+        self.check_same_coordinates(others)?;
         let mut kernel = Array2::zeros((self.n_rows(), others.n_rows()));
         let mut places = self.places.iter();
         for block in self.blocks() {
@@ -184,6 +182,18 @@ impl JacobianRows {
             }
         }
         Ok(kernel)
+    }
+
+    /// Checks that other rows are in these coordinates, and as many an item.
+    pub(super) fn check_same_coordinates(&self, others: &Self) -> Result<()> {
+        if !Arc::ptr_eq(&self.coordinates, &others.coordinates) {
+            return Err(Error::Incompatible("two sets of Jacobian rows are in different coordinates".into()));
+        }
+        let (expected, found) = (self.rows_per_item, others.rows_per_item);
+        if expected != found {
+            return Err(Error::Count { what: "rows of Jacobians an item".into(), expected, found });
+        }
+        Ok(())
     }
 
     /// The rows `[n_rows, width]` in the order of the data.

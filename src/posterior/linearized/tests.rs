@@ -11,10 +11,10 @@ use rand::{RngExt, SeedableRng};
 
 /// A linear model of N items with random features, and all that a dense solver needs.
 #[derive(Clone)]
-struct Problem {
-    items: LinearizedItems,
-    features: Array2<f64>,
-    likelihood: SharedLikelihood,
+pub(super) struct Problem {
+    pub(super) items: LinearizedItems,
+    pub(super) features: Array2<f64>,
+    pub(super) likelihood: SharedLikelihood,
 }
 
 fn uniform(rng: &mut ChaCha8Rng, n: usize) -> Array1<f64> {
@@ -23,7 +23,7 @@ fn uniform(rng: &mut ChaCha8Rng, n: usize) -> Array1<f64> {
 
 impl Problem {
     /// `present(item, c)` says which outputs an item has; labels are among these.
-    fn classes(
+    pub(super) fn classes(
         (n, c, width): (usize, usize, usize),
         are_contrasts: bool,
         seed: u64,
@@ -53,7 +53,7 @@ impl Problem {
         Self { items, features, likelihood: Categorical.into() }
     }
 
-    fn values(n: usize, c: usize, width: usize) -> Self {
+    pub(super) fn values(n: usize, c: usize, width: usize) -> Self {
         let mut of_classes = Self::classes((n, c, width), false, 3, |_, _| true);
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         of_classes.items.targets = (0..n).map(|_| Target::Values(uniform(&mut rng, c).to_vec())).collect();
@@ -61,22 +61,22 @@ impl Problem {
         of_classes
     }
 
-    fn model(&self) -> LinearizedModel {
+    pub(super) fn model(&self) -> LinearizedModel {
         let precisions = PriorPrecisions::from(PriorPrecision::new(1.0).unwrap());
         LinearizedModel::new(self.items.clone(), self.features.clone(), self.likelihood.clone(), precisions).unwrap()
     }
 
-    fn n_items(&self) -> usize {
+    pub(super) fn n_items(&self) -> usize {
         self.items.targets.len()
     }
 
     /// Derivatives by outputs, as those by the item's rows.
-    fn pull(&self, of_outputs: &Array2<f64>) -> Array2<f64> {
+    pub(super) fn pull(&self, of_outputs: &Array2<f64>) -> Array2<f64> {
         let first = usize::from(self.items.are_contrasts);
         of_outputs.slice(s![first..first + self.items.rows_per_item, ..]).to_owned()
     }
 
-    fn outputs_at(&self, item: usize, weights: ArrayView1<f64>) -> Array1<f64> {
+    pub(super) fn outputs_at(&self, item: usize, weights: ArrayView1<f64>) -> Array1<f64> {
         let k = self.items.rows_per_item;
         let rows = s![item * k..(item + 1) * k];
         let change = self.features.slice(s![item * k..(item + 1) * k, ..]).dot(&weights) - self.items.drift.slice(rows);
@@ -88,7 +88,12 @@ impl Problem {
     }
 
     /// Gradient and Hessian of `−Σ log p + ½ s‖w‖²` over the weights `w = θ − μ`, without the items left out.
-    fn derivatives(&self, weights: ArrayView1<f64>, scale: f64, left_out: Option<usize>) -> (Array1<f64>, Array2<f64>) {
+    pub(super) fn derivatives(
+        &self,
+        weights: ArrayView1<f64>,
+        scale: f64,
+        left_out: Option<usize>,
+    ) -> (Array1<f64>, Array2<f64>) {
         let k = self.items.rows_per_item;
         let mut gradient = &weights * scale;
         let mut hessian = Array2::eye(weights.len()) * scale;
@@ -105,13 +110,13 @@ impl Problem {
         (gradient, hessian)
     }
 
-    fn newton_step(&self, weights: &Array1<f64>, scale: f64, left_out: Option<usize>) -> Array1<f64> {
+    pub(super) fn newton_step(&self, weights: &Array1<f64>, scale: f64, left_out: Option<usize>) -> Array1<f64> {
         let (gradient, hessian) = self.derivatives(weights.view(), scale, left_out);
         weights - &CholeskyFactor::new(hessian.view()).unwrap().solve_vector(gradient.view())
     }
 
     /// The dense mode, from a good start.
-    fn dense_mode(&self, start: &Array1<f64>, scale: f64, left_out: Option<usize>) -> Array1<f64> {
+    pub(super) fn dense_mode(&self, start: &Array1<f64>, scale: f64, left_out: Option<usize>) -> Array1<f64> {
         let mut weights = start.clone();
         for _ in 0..200 {
             // half steps from afar, so that the iteration needs no line search
@@ -126,7 +131,7 @@ impl Problem {
     }
 }
 
-fn problems() -> Vec<(&'static str, Problem)> {
+pub(super) fn problems() -> Vec<(&'static str, Problem)> {
     vec![
         ("binary", Problem::classes((14, 2, 9), true, 1, |_, _| true)),
         ("four classes", Problem::classes((12, 4, 50), true, 2, |_, _| true)),
@@ -138,7 +143,7 @@ fn problems() -> Vec<(&'static str, Problem)> {
     ]
 }
 
-fn largest(difference: &Array1<f64>) -> f64 {
+pub(super) fn largest(difference: &Array1<f64>) -> f64 {
     difference.iter().filter(|v| !v.is_nan()).fold(0.0, |m, v| m.max(v.abs()))
 }
 

@@ -1,0 +1,102 @@
+//! What the training items say, without another training run: which are mislabelled, which made an answer, and which to label next.
+//!
+//! stories260K (a 1 MB Llama) learns to route MMLU questions to their four areas; 5 % of its training labels are wrong. From the
+//! Jacobians of the training items and the posterior's mode follow, in seconds, the belief about every training item as if it had not
+//! been trained on, the influence of each on every answer, and the joint information of labels that are not known yet.
+//!
+//! ```sh
+//! cargo run --release --example training_items -- --seeds 0,1,2 --out target/training_items
+//! ```
+//!
+//! Two studies of minutes check it against adapters that are trained again: `--lds 50` (does the influence foretell what training on
+//! half of the items does?) and `--active` (what is a label worth that was asked for?).
+
+mod active;
+mod bench;
+#[path = "../experiment/ending.rs"]
+mod ending;
+mod influence;
+mod kfac;
+mod lds;
+mod mislabelled;
+mod next_labels;
+
+use bayes_lora::atomic_file::write_atomic;
+use bayes_lora::outputs::{claim_dir, save_or_rescue};
+use bayes_lora::progress::Control;
+use bench::Bench;
+use clap::Parser;
+use ending::program;
+use serde::Serialize;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(about = "Find mislabelled items, influential items and the next items to label, offline")]
+struct Arguments {
+    /// Seeds of the items, the wrong labels and the training, one run each.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    seeds: Vec<u64>,
+    /// Training items.
+    #[arg(long, default_value_t = 400)]
+    items: usize,
+    /// Share of the training items whose label is changed.
+    #[arg(long, default_value_t = 0.05)]
+    flipped: f64,
+    /// Linear datamodelling score of the influence over so many adapters trained on random halves of 320 items, for every seed,
+    /// and nothing else.
+    #[arg(long)]
+    lds: Option<usize>,
+    /// Learning curves of chosen batches beside random ones, for every seed, and nothing else.
+    #[arg(long)]
+    active: bool,
+    /// Directory for the report.
+    #[arg(long, default_value = "target/training_items")]
+    out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Run {
+    mislabelled: mislabelled::Mislabelled,
+    influence: influence::Influential,
+    next_labels: next_labels::NextLabels,
+    seconds: f64,
+}
+
+fn main() -> ExitCode {
+    program(|control| run(Arguments::parse(), control))
+}
+
+fn run(arguments: Arguments, control: Control) -> Outcome<()> {
+    let out = &arguments.out;
+    claim_dir(out, 0)?;
+    let bench = Bench::new(control.with_workers(2)?.with_signals()?)?;
+    if let Some(n_halves) = arguments.lds {
+        let scores = arguments.seeds.iter().map(|&seed| lds::measure(&bench, n_halves, seed));
+        return save(out, "lds.json", &scores.collect::<Outcome<Vec<_>>>()?);
+    }
+    if arguments.active {
+        return save(out, "active.json", &active::curves(&bench, &arguments.seeds)?);
+    }
+    let mut runs = Vec::new();
+    for &seed in &arguments.seeds {
+        let clock = Instant::now();
+        let trained = mislabelled::train(&bench, (arguments.items, arguments.flipped), seed)?;
+        let mislabelled = mislabelled::search(&bench, &trained)?;
+        let influence = influence::of_an_answer(&bench, &trained)?;
+        let next_labels = next_labels::choose(&bench, &trained)?;
+        runs.push(Run { mislabelled, influence, next_labels, seconds: clock.elapsed().as_secs_f64() });
+    }
+    save(out, "report.json", &runs)
+}
+
+fn save(out: &Path, name: &str, report: &impl Serialize) -> Outcome<()> {
+    let json = serde_json::to_vec_pretty(report)?;
+    save_or_rescue(out.join(name), |path| write_atomic(path, &json))?;
+    println!("\nwrote {}", out.join(name).display());
+    Ok(())
+}
