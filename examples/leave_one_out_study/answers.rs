@@ -94,13 +94,7 @@ fn tempered(test: &Test, fit: TemperatureFit) -> Tried {
 }
 
 /// One structure of curvature under every prior, and what leaving items out makes of it.
-pub fn posterior_rows(
-    test: &Test,
-    laplace: &Laplace,
-    asked: &HeldOut,
-    cut: &Cut,
-    quadratic: Option<bayes_lora::Result<Laplace>>,
-) -> Rows {
+pub fn posterior_rows(test: &Test, laplace: &Laplace, asked: &HeldOut, cut: &Cut) -> Rows {
     let structure = laplace.structure();
     let row = |what: &str, tried: Tried| test.row(format!("{structure}, {what}"), Source::TrainingItems, tried);
     let at = |laplace: &Laplace| -> Tried {
@@ -108,9 +102,6 @@ pub fn posterior_rows(
         Ok(Answer { belief: asked.belief(laplace.prior_precisions())?, found })
     };
     let mut rows = vec![row("usual evidence", at(laplace))?];
-    if let Some(quadratic) = quadratic {
-        rows.push(row("evidence of the quadratic expansion", quadratic.map_err(Into::into).and_then(|l| at(&l)))?);
-    }
     let own = || -> Tried {
         let optimum = cut.at_own_mode.as_ref().map_err(String::clone)?;
         Ok(Answer { belief: asked.belief(&optimum.precisions)?, found: vec![optimum.search.clone()] })

@@ -13,6 +13,8 @@
 #[path = "../experiment/adapter.rs"]
 mod adapter;
 mod answers;
+#[path = "../experiment/base.rs"]
+mod base;
 mod cross_fit;
 #[path = "../experiment/ending.rs"]
 mod ending;
@@ -32,10 +34,9 @@ use answers::{held_out_rows, label_free_rows, posterior_rows};
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::belief::LogitBelief;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvatures};
-use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::summarize;
 use bayes_lora::outputs::{claim_dir, save_or_rescue};
-use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig, log_likelihood_gradient};
+use bayes_lora::posterior::{HeldOut, Laplace, LaplaceConfig};
 use bayes_lora::predict::predict_map;
 use bayes_lora::progress::Control;
 use clap::Parser;
@@ -118,7 +119,6 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         laplaces.push(Laplace::new(&model, &curvature, &LaplaceConfig::default())?);
         costs.push(Cost::new(format!("posterior, {structure}"), clock.elapsed().as_secs_f64()).with_bytes(bytes));
     }
-    let gradient = log_likelihood_gradient(&model, &splits.train, &Categorical, &limits, &control)?;
 
     let mut of_space =
         |space, laplace| Cut::new(space, (&model, laplace), &splits.train, &limits, &control, &mut costs);
@@ -141,9 +141,7 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         }
     };
     for ((laplace, asked), cut) in laplaces.iter().zip(&asked).zip([&weights, &weights, &cores]) {
-        let quadratic = (laplace.structure() == CurvatureStructure::FunctionSpace)
-            .then(|| laplace.clone().with_gradient(&gradient).and_then(Laplace::with_optimal_prior));
-        rows.extend(posterior_rows(&test, laplace, asked, cut, quadratic)?);
+        rows.extend(posterior_rows(&test, laplace, asked, cut)?);
     }
     let study = Study {
         task: splits.task.clone(),
