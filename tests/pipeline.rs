@@ -3,6 +3,7 @@
 mod support;
 
 use bayes_lora::bayes_lora::{BayesLora, BayesLoraConfig, FitError, FittedBayesLora};
+use bayes_lora::belief::LogitBelief;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder, EncodedDataset};
 use bayes_lora::error::{Error, Result};
@@ -31,7 +32,9 @@ const NAME: &str = "tiny_llama";
 
 fn bayes(seed: u64) -> BayesLora {
     let lora = LoraConfig::new(2).with_target_pattern(".*layers.*(q_proj|v_proj|[01])");
-    BayesLoraConfig::new(lora).with_trainer(quick(12)).with_limits(LIMITS).with_seed(seed).init().unwrap()
+    let config = BayesLoraConfig::new(lora).with_trainer(quick(12)).with_limits(LIMITS).with_seed(seed);
+    // labels of noise, whose leave-one-out temperature makes all answers uniform: by evidence there is something to compare
+    config.with_laplace(LaplaceConfig::default()).init().unwrap()
 }
 
 fn check_pipeline<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, test: &D) {
@@ -138,11 +141,69 @@ fn seconds_of_the_curvature_are_not_those_of_the_diagnosis_after_it() {
     let bayes = BayesLoraConfig::new(LoraConfig::new(2)).with_curvature(curvature).with_limits(whole).init().unwrap();
     let (clock, data) = (Instant::now(), Slow(blobs(20, 1), AtomicUsize::new(0)));
     let fitted = bayes.fit_laplace(model, &data).unwrap();
-    // one batch each
-    assert_eq!((data.1.into_inner(), fitted.training_fit.is_some()), (2, true));
+    // one batch each, for the curvature, the Jacobians and the diagnosis
+    assert_eq!((data.1.into_inner(), fitted.training_fit.is_some()), (3, true));
     assert!(fitted.training_fit_seconds >= PAUSE.as_secs_f64());
     assert!(fitted.curvature_seconds > 0.0);
     assert!(fitted.curvature_seconds + fitted.training_fit_seconds <= clock.elapsed().as_secs_f64());
+}
+
+// ---- the default prior and temperature --------------------------------------------------------------------------
+
+#[test]
+fn the_default_reads_the_training_items_alone_and_comes_back_from_its_file() {
+    let (data, test) = (blobs(60, 1), blobs(40, 2));
+    let lora = LoraConfig::new(2);
+    let bayes = BayesLoraConfig::new(lora.clone()).with_trainer(quick(40)).with_limits(LIMITS).init().unwrap();
+    let fitted = bayes.fit(mlp(), &data).unwrap();
+    let answers = fitted.laplace.answer_temperatures().expect("labels of classes have a temperature").clone();
+    for search in [&answers.network, &answers.posterior] {
+        assert!(search.value > 0.0 && search.value <= 1.0, "{search}");
+    }
+    let of_network = fitted.predict(&test, Predictive::Map, &Control::silent()).unwrap().belief;
+    let raw = LogitBelief::Point { logits: logits(&fitted.model, &test) };
+    assert!(relative_error(&of_network.moments().0, &raw.tempered(answers.network.value).moments().0) < 1e-6); // f32
+    let dir = tempfile::tempdir().unwrap();
+    fitted.save(dir.path(), "base").unwrap();
+    let loaded = FittedBayesLora::load(mlp(), dir.path(), LIMITS).unwrap();
+    assert_eq!(loaded.predict_calibrated(&test).unwrap(), fitted.predict_calibrated(&test).unwrap());
+    // held-out labels that choose the prior leave no temperature of the training items behind
+    let tuned = fitted.tune_prior(&test, &Control::silent()).unwrap();
+    assert_eq!(tuned.laplace.answer_temperatures(), None);
+    // unlabelled items have no fit to match: by evidence, and it says so
+    let unlabelled = bayes.fit_laplace(tuned.model, &Unlabelled(data)).unwrap();
+    assert!(
+        unlabelled.remarks().iter().any(|r| r.contains("a training item has no label")),
+        "{:?}",
+        unlabelled.remarks()
+    );
+}
+
+/// Points whose labels are withheld.
+struct Unlabelled(Points);
+
+impl Dataset for Unlabelled {
+    type Input = PointsBatch;
+
+    fn n_items(&self) -> usize {
+        self.0.n_items()
+    }
+
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.0.item_id(item)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        self.0.plan(limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+        self.0.batch(indices, device, dtype)
+    }
 }
 
 // ---- a posterior that fails --------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ use crate::prior::{PriorChoice, PriorGrouping, PriorPrecision, PriorPrecisions};
 use crate::progress::Control;
 use crate::search::Search;
 
+/// Why leaving out shows nothing there: the space in which an item is left out has been shaped by it.
+const OF_CORES: &str = "a core lies between the trained A and B, which have seen every label";
+
 /// What a posterior took from the training items beyond their curvature.
 #[derive(Debug, Clone)]
 struct Chosen {
@@ -26,8 +29,11 @@ impl Laplace {
     /// The posterior of [`Laplace::new`], with its prior precisions as configured: [`PriorChoice::EvidenceAtMode`],
     /// [`PriorChoice::Matched`] and the temperature of its answers take one more pass over the training items, for their Jacobians.
     ///
+    /// Over cores [`PriorChoice::MatchedOrEvidence`] is by evidence, and answers have no temperature: leaving an item out in a space that
+    /// it has shaped shows nothing.
+    ///
     /// # Errors
-    /// As [`Laplace::new`], [`LinearizedModel::of`], [`LinearizedModel::optimal_prior`] and
+    /// If a temperature of answers is asked for over cores; as [`Laplace::new`], [`LinearizedModel::of`], [`LinearizedModel::optimal_prior`] and
     /// [`MatchedPrior::usable`](super::MatchedPrior::usable), but for [`PriorChoice::MatchedOrEvidence`], which goes on by evidence.
     pub fn fit<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
@@ -41,21 +47,37 @@ impl Laplace {
         if !config.prior.needs_training_items() {
             return Self::new(model, curvature, config);
         }
+        let with = |prior| LaplaceConfig { prior, leave_one_out_temperature: false, ..*config };
+        let by_evidence = |reason: &str| -> Result<Self> {
+            let mut laplace = Self::new(model, curvature, &with(PriorChoice::Evidence))?;
+            laplace.remark_on_prior(reason);
+            Ok(laplace)
+        };
+        let is_of_cores = curvature.config.plan().coordinates.is_of_modules();
+        let has_all_targets = (0..data.n_items()).all(|item| data.target(item).is_some());
+        if config.prior == PriorChoice::MatchedOrEvidence {
+            if is_of_cores {
+                return by_evidence(OF_CORES);
+            }
+            if !has_all_targets {
+                return by_evidence("a training item has no label");
+            }
+        }
+        if is_of_cores && config.leave_one_out_temperature {
+            return Err(Error::Incompatible(format!("no leave-one-out temperature over cores: {OF_CORES}")));
+        }
         // several groups keep the ratios that the evidence gives them
         let reference = match config.prior_grouping {
             PriorGrouping::Scalar => PriorChoice::Fixed(PriorPrecision::new(1.0)?),
             _ => PriorChoice::Evidence,
         };
-        let with = |prior| LaplaceConfig { prior, leave_one_out_temperature: false, ..*config };
         let laplace = Self::new(model, curvature, &with(reference))?;
         let at = LinearizedConfig::default().with_limits(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
         match choose(&linearized, config) {
             Ok(chosen) => laplace.chosen(chosen),
             Err(Error::Numerical { reason, .. }) if config.prior == PriorChoice::MatchedOrEvidence => {
-                let mut laplace = Self::new(model, curvature, &with(PriorChoice::Evidence))?;
-                laplace.remark_on_prior(&reason);
-                Ok(laplace)
+                by_evidence(&reason)
             }
             Err(other) => Err(other),
         }
@@ -82,8 +104,7 @@ impl Laplace {
         let searches = searches.collect();
         let mut laplace = self.with_prior_precisions(precisions)?;
         laplace.set_prior_searches(searches);
-        laplace.set_answer_temperatures(answers);
-        Ok(laplace)
+        Ok(laplace.with_answer_temperatures(answers))
     }
 }
 

@@ -7,7 +7,7 @@ use super::config::LaplaceConfig;
 use super::evidence::EvidenceOptimum;
 use super::fitted_on::FittedOn;
 use super::groups::{Group, group_blocks};
-use crate::belief::{LinkApprox, LogitGauge};
+use crate::belief::{LinkApprox, LogitBelief, LogitGauge};
 use crate::curvature::{Curvature, CurvatureStructure, Probe, Projection};
 use crate::error::{Error, Result};
 use crate::likelihood::SharedLikelihood;
@@ -128,8 +128,15 @@ impl Laplace {
         self.answers.as_ref()
     }
 
-    pub(super) fn set_answer_temperatures(&mut self, answers: Option<AnswerTemperatures>) {
-        self.answers = answers;
+    /// The same posterior whose answers have these temperatures, until its prior changes, or none.
+    pub fn with_answer_temperatures(mut self, temperatures: impl Into<Option<AnswerTemperatures>>) -> Self {
+        self.answers = temperatures.into();
+        self
+    }
+
+    /// The belief with the temperature of the posterior's answers, where it has one.
+    pub(crate) fn answered(&self, belief: LogitBelief) -> LogitBelief {
+        self.answers.as_ref().map_or_else(|| belief.clone(), |answers| answers.apply(&belief))
     }
 
     /// The same posterior under other prior precisions; nothing is fitted again, and temperatures of its answers are forgotten.

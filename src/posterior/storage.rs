@@ -180,7 +180,7 @@ impl Laplace {
                     return Err(Error::config(search.quantity.clone(), "in (0, 1]", search.value));
                 }
             }
-            laplace.set_answer_temperatures(Some(AnswerTemperatures { network, posterior }));
+            laplace = laplace.with_answer_temperatures(AnswerTemperatures { network, posterior });
         }
         laplace.with_temperature(header.temperature.value())
     }

@@ -63,7 +63,7 @@ impl TrainingFit {
         let some = Subset::new(data, items)?;
         let control = control.clone().without_checkpoints();
         // as wide as the prior makes it: softer answers are another matter
-        let untempered = laplace.clone().without_answer_temperatures();
+        let untempered = laplace.clone().with_answer_temperatures(None);
         let belief = predict_linearized(model, &untempered, &some, laplace.gauge(link), limits, &control)?;
         let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
         let logits = belief.moments().0;

@@ -132,20 +132,20 @@ fn priors_and_temperatures_from_the_training_items_are_those_of_the_linearised_m
     let case = points(DType::F64);
     let control = Control::silent();
     let found = |method: LaplaceMethod| method.fit(&case.context(1, &control)).unwrap().found;
-    let core = laplace(CurvatureStructure::Core);
-    let curvature = &case.curvatures.iter().find(|(config, _)| *config == core.curvature).unwrap().1;
-    let fixed = core.laplace.with_prior_precision(PriorPrecision::new(1.0).unwrap());
+    let kronecker = laplace(CurvatureStructure::Kronecker);
+    let curvature = &case.curvatures.iter().find(|(config, _)| *config == kronecker.curvature).unwrap().1;
+    let fixed = kronecker.laplace.with_prior_precision(PriorPrecision::new(1.0).unwrap());
     let posterior = Laplace::new(&case.map, curvature, &fixed).unwrap();
     let config = LinearizedConfig::default().with_limits(LIMITS);
     let linearized = LinearizedModel::of(&case.map, &posterior, &case.train, &config, &control).unwrap();
     let at_mode = linearized.optimal_prior().unwrap().precisions.of(0).value();
-    let precision = |prior| found(core.clone().with_prior(prior))["prior precision"];
+    let precision = |prior| found(kronecker.clone().with_prior(prior))["prior precision"];
     assert!((precision(PriorChoice::EvidenceAtMode) / at_mode - 1.0).abs() < 1e-9); // batches in parallel
     let matched = linearized.matched_prior().unwrap().usable().unwrap();
     assert!((precision(PriorChoice::Matched) / matched.precisions.of(0).value() - 1.0).abs() < 1e-9);
     assert!((precision(PriorChoice::Evidence) / at_mode - 1.0).abs() > 0.01);
     let answers = linearized.leave_one_out(&matched.mode).unwrap().answer_temperatures().unwrap();
-    let tempered = found(core.clone().with_leave_one_out_temperature());
+    let tempered = found(kronecker.clone().with_leave_one_out_temperature());
     assert!((tempered["inverse temperature, network"] / answers.network.value - 1.0).abs() < 1e-9);
     assert!((tempered["inverse temperature, posterior"] / answers.posterior.value - 1.0).abs() < 1e-6); // a golden section
 
@@ -155,12 +155,21 @@ fn priors_and_temperatures_from_the_training_items_are_those_of_the_linearised_m
         let fitted = method.fit(&case.context(1, &control)).unwrap();
         fitted.belief.believe(&case.map, &case.test, &limits, &control).unwrap()
     };
+    let over_cores = laplace(CurvatureStructure::Core);
+    let refused = over_cores.clone().with_leave_one_out_temperature().fit(&case.context(1, &control)).err().unwrap();
+    assert!(refused.to_string().contains("no leave-one-out temperature over cores"), "{refused}");
+    let fallen =
+        over_cores.clone().with_laplace(LaplaceConfig::without_labels()).fit(&case.context(1, &control)).unwrap();
+    assert_eq!(fallen.found["prior precision"], found(over_cores)["prior precision"]);
+    let remark = fallen.searches[0].remark().unwrap();
+    assert!(remark.contains("by evidence, as none is matched: a core lies"), "{remark}");
+
     let plain = predict_map(&case.map, &case.test, &limits, &control).unwrap();
-    let network = of(core.clone().with_leave_one_out_temperature().with_predictive(Predictive::Map));
+    let network = of(kronecker.clone().with_leave_one_out_temperature().with_predictive(Predictive::Map));
     assert!(relative_error(&network.moments().0, &plain.tempered(answers.network.value).moments().0) < 1e-9);
     for predictive in [Predictive::default(), Predictive::Sampled { n_samples: 3, seed: 1 }] {
-        let cold = of(core.clone().with_prior(PriorChoice::Matched).with_predictive(predictive));
-        let warm = of(core.clone().with_leave_one_out_temperature().with_predictive(predictive));
+        let cold = of(kronecker.clone().with_prior(PriorChoice::Matched).with_predictive(predictive));
+        let warm = of(kronecker.clone().with_leave_one_out_temperature().with_predictive(predictive));
         let expected = cold.tempered(answers.posterior.value);
         assert!(relative_error(&warm.moments().0, &expected.moments().0) < 1e-6, "{predictive:?}");
         assert!(relative_error(&warm.moments().1, &expected.moments().1) < 1e-6, "{predictive:?}");

@@ -13,6 +13,7 @@ mod model;
 mod optimum;
 mod others;
 mod rows;
+mod temperatures;
 
 pub use batch_choice::Choice;
 pub use config::LinearizedConfig;
