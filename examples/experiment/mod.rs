@@ -112,7 +112,7 @@ pub fn run(model: PromptClassifier, splits: &Splits, run: Options, control: Cont
         bayes_lora::lora::summarize(&fitted.model).n_adapter
     );
     if let Some(answers) = fitted.laplace.answer_temperatures() {
-        println!("  its answers: {}; by the training items, each left out", answers.posterior);
+        println!("  {}; found on the training items, each left out", answers.posterior);
     }
     fitted.remarks().iter().for_each(|remark| println!("  note: {remark}"));
 
