@@ -39,6 +39,15 @@ impl Target {
         }
     }
 
+    /// The classes of all targets; `whose` they are, such as `training items`, is said in the error.
+    ///
+    /// # Errors
+    /// If one is not a class.
+    pub(crate) fn classes(targets: &[Self], whose: &str) -> Result<Vec<usize>> {
+        let no_class = || Error::Incompatible(format!("these {whose} have values as targets, not labels"));
+        targets.iter().map(|target| target.class().ok_or_else(no_class)).collect()
+    }
+
     /// Checks that it is a class that the unit `item` has, or a finite number for each of its outputs; `present` says which
     /// outputs it has.
     ///

@@ -47,23 +47,9 @@ impl Laplace {
         if !config.prior.needs_training_items() {
             return Self::new(model, curvature, config);
         }
-        let with = |prior| LaplaceConfig { prior, leave_one_out_temperature: false, ..*config };
-        let by_evidence = |reason: &str| -> Result<Self> {
-            let mut laplace = Self::new(model, curvature, &with(PriorChoice::Evidence))?;
-            laplace.remark_on_prior(reason);
-            Ok(laplace)
-        };
         let is_of_cores = curvature.config.plan().coordinates.is_of_modules();
-        let has_all_targets = (0..data.n_items()).all(|item| data.target(item).is_some());
-        if config.prior == PriorChoice::MatchedOrEvidence {
-            if is_of_cores {
-                return by_evidence(OF_CORES);
-            }
-            if !has_all_targets {
-                return by_evidence("a training item has no label");
-            }
-        }
-        if is_of_cores && config.leave_one_out_temperature {
+        let may_fall_back = config.prior == PriorChoice::MatchedOrEvidence;
+        if is_of_cores && config.leave_one_out_temperature && !may_fall_back {
             return Err(Error::Incompatible(format!("no leave-one-out temperature over cores: {OF_CORES}")));
         }
         // several groups keep the ratios that the evidence gives them
@@ -71,26 +57,30 @@ impl Laplace {
             PriorGrouping::Scalar => PriorChoice::Fixed(PriorPrecision::new(1.0)?),
             _ => PriorChoice::Evidence,
         };
-        let laplace = Self::new(model, curvature, &with(reference))?;
+        let plain = LaplaceConfig { prior: reference, leave_one_out_temperature: false, ..*config };
+        let laplace = Self::new(model, curvature, &plain)?;
+        if may_fall_back && is_of_cores {
+            return laplace.by_evidence(OF_CORES);
+        }
+        if may_fall_back && (0..data.n_items()).any(|item| data.target(item).is_none()) {
+            return laplace.by_evidence("a training item has no label");
+        }
         let at = LinearizedConfig::default().with_limits(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
         match choose(&linearized, config) {
             Ok(chosen) => laplace.chosen(chosen),
-            Err(Error::Numerical { reason, .. }) if config.prior == PriorChoice::MatchedOrEvidence => {
-                by_evidence(&reason)
-            }
+            Err(Error::Numerical { reason, .. }) if may_fall_back => laplace.by_evidence(&reason),
             Err(other) => Err(other),
         }
     }
 
-    /// Adds a reason to the searches for the prior.
-    fn remark_on_prior(&mut self, reason: &str) {
-        let searches = self.prior_searches().iter().cloned().map(|mut search| {
-            search.meaning = format!("by evidence, as none is matched: {reason}");
-            search
-        });
-        let searches = searches.collect();
-        self.set_prior_searches(searches);
+    /// The prior with the most evidence, and in the words of its searches why none is matched.
+    fn by_evidence(self, reason: &str) -> Result<Self> {
+        let mut laplace = self.with_optimal_prior()?;
+        let mut searches = laplace.prior_searches().to_vec();
+        searches.iter_mut().for_each(|search| search.meaning = format!("by evidence, as none is matched: {reason}"));
+        laplace.set_prior_searches(searches);
+        Ok(laplace)
     }
 
     fn chosen(self, Chosen { precisions, search, answers }: Chosen) -> Result<Self> {

@@ -243,9 +243,7 @@ impl HeldOut {
     /// # Errors
     /// If a target is not a class.
     pub fn labels(&self) -> Result<Vec<usize>> {
-        let label = |target: &Target| target.class();
-        let no_class = || Error::Incompatible("these held-out items have values as targets, not labels".into());
-        self.targets.iter().map(|target| label(target).ok_or_else(no_class)).collect()
+        Target::classes(&self.targets, "held-out items")
     }
 
     /// What the posterior under other prior precisions says about the items, in the data's order.

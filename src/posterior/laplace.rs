@@ -136,7 +136,10 @@ impl Laplace {
 
     /// The belief with the temperature of the posterior's answers, where it has one.
     pub(crate) fn answered(&self, belief: LogitBelief) -> LogitBelief {
-        self.answers.as_ref().map_or_else(|| belief.clone(), |answers| answers.apply(&belief))
+        match &self.answers {
+            Some(answers) => answers.apply(&belief),
+            None => belief,
+        }
     }
 
     /// The same posterior under other prior precisions; nothing is fitted again, and temperatures of its answers are forgotten.

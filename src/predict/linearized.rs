@@ -43,6 +43,19 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<Vec<LogitBelief>> {
+    let beliefs = linearized_for_all(model, laplaces, data, gauge, limits, control)?;
+    Ok(laplaces.iter().zip(beliefs).map(|(laplace, belief)| laplace.answered(belief)).collect())
+}
+
+/// The same as wide as the priors make them: without temperatures of answers.
+pub(super) fn linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    laplaces: &[&Laplace],
+    data: &D,
+    gauge: LogitGauge,
+    limits: &BatchLimits,
+    control: &Control,
+) -> Result<Vec<LogitBelief>> {
     if laplaces.is_empty() {
         return Err(Error::empty("list of posteriors"));
     }
@@ -74,12 +87,10 @@ pub fn predict_linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     };
     let rows = rows((&model, data), (width, kind), &batches, control, work)?;
     let mean = rows.slice(s![.., ..c]);
-    let of = |(k, laplace): (usize, &&Laplace)| {
-        laplace.answered(LogitBelief::Gaussian {
-            mean: mean.to_owned(),
-            covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
-            gauge,
-        })
+    let of = |k: usize| LogitBelief::Gaussian {
+        mean: mean.to_owned(),
+        covariance: Array3::from_shape_fn((n, c, c), |(item, a, b)| rows[[item, c + k * c * c + a * c + b]]),
+        gauge,
     };
-    Ok(laplaces.iter().enumerate().map(of).collect())
+    Ok((0..laplaces.len()).map(of).collect())
 }

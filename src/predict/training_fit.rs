@@ -1,6 +1,6 @@
 //! Measures what a posterior does to the answers to its own training items, so that one that ruins an adapter says so.
 
-use super::linearized::predict_linearized;
+use super::linearized::linearized_for_all;
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::data::BatchLimits;
 use crate::error::Result;
@@ -40,7 +40,7 @@ impl TrainingFit {
     /// or the likelihood is not about classes.
     ///
     /// # Errors
-    /// As [`predict_linearized`].
+    /// As [`super::predict_linearized`].
     pub fn measure<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplace: &Laplace,
@@ -62,9 +62,8 @@ impl TrainingFit {
         };
         let some = Subset::new(data, items)?;
         let control = control.clone().without_checkpoints();
-        // as wide as the prior makes it: softer answers are another matter
-        let untempered = laplace.clone().with_answer_temperatures(None);
-        let belief = predict_linearized(model, &untempered, &some, laplace.gauge(link), limits, &control)?;
+        let belief =
+            linearized_for_all(model, &[laplace], &some, laplace.gauge(link), limits, &control)?.swap_remove(0);
         let mean = |losses: Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
         let logits = belief.moments().0;
         let uniform = logits.mapv(|f| if f.is_finite() { 0.0 } else { f });

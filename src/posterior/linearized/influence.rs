@@ -40,15 +40,14 @@ impl LinearizedModel {
 
     pub(super) fn influence_on(&self, mode: &Mode, others: &OtherRows, outputs: Array2<f64>) -> Result<Influence> {
         self.check_mode(mode)?;
-        let items = (&mode.roots[..], &self.ranges[..]);
         let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
         let mut pulls = Array2::zeros((self.n_rows(), self.n_items()));
-        for (item, own) in curved.items(&mode.roots, &self.ranges).into_iter().enumerate() {
+        for (item, own) in curved.items().into_iter().enumerate() {
             let range = self.ranges[item].clone();
             let pull = own.without(&mode.roots[item], mode.score.slice(s![range.clone()]))?;
             pulls.slice_mut(s![range, item]).assign(&-pull);
         }
-        let of_combinations = curved.covariance_with(items, others, pulls.view())?;
+        let of_combinations = curved.covariance_with(others, pulls.view())?;
         let (n, n_outputs) = outputs.dim();
         let k = of_combinations.nrows() / n.max(1);
         let mut changes = Array3::zeros((self.n_items(), n, n_outputs));

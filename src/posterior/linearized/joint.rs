@@ -45,7 +45,7 @@ impl LinearizedModel {
     ) -> Result<JointBelief> {
         self.check_mode(mode)?;
         let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
-        let covariance = curved.covariance_of((&mode.roots, &self.ranges), others, gram)?;
+        let covariance = curved.covariance_of(others, gram)?;
         let k = covariance.nrows() / outputs.nrows().max(1);
         let root = |row: ArrayView1<f64>| Ok(self.combinations.pull(self.likelihood.fisher_root(row)?.view(), k));
         let roots = outputs.outer_iter().map(root).collect::<Result<_>>()?;

@@ -61,7 +61,12 @@ impl Kernel {
 
     /// The kernel under the curvature `Λ = RRᵀ` of the items, block-diagonal: `roots` holds `R_n` `[k_n, w_n]`, `ranges` the places of
     /// item n among the combinations.
-    pub(super) fn curved(&self, roots: &[Array2<f64>], ranges: &[Range<usize>], scale: f64) -> Result<Curved<'_>> {
+    pub(super) fn curved<'a>(
+        &'a self,
+        roots: &'a [Array2<f64>],
+        ranges: &'a [Range<usize>],
+        scale: f64,
+    ) -> Result<Curved<'a>> {
         let mut columns = Vec::with_capacity(roots.len());
         let mut next = 0;
         for root in roots {
@@ -91,13 +96,17 @@ impl Kernel {
                 (Array2::eye(features.ncols()) + matmul(product.t(), product.view()), product)
             }
         };
-        Ok(Curved { kernel: self, scale, columns, product, factor: CholeskyFactor::new(matrix.view())? })
+        let factor = CholeskyFactor::new(matrix.view())?;
+        Ok(Curved { kernel: self, roots, ranges, scale, columns, product, factor })
     }
 }
 
 /// `A = I + RᵀKR/s`, factored; of features `H = I + XᵀX` with `X = RᵀΦ/√s`, which has the same determinant.
 pub(super) struct Curved<'a> {
     pub(super) kernel: &'a Kernel,
+    /// `R_n`
+    roots: &'a [Array2<f64>],
+    ranges: &'a [Range<usize>],
     pub(super) scale: f64,
     /// The columns of R that belong to each item.
     columns: Vec<Range<usize>>,
@@ -125,17 +134,12 @@ impl ItemCovariance {
     }
 }
 
-impl Curved<'_> {
+impl<'a> Curved<'a> {
     /// The unknowns to which a whole Newton step leads, from outputs at which the score is `score` and `J(θ − μ)` is `pulled`:
     /// `α = b − R A⁻¹ RᵀKb/s` or `w = H⁻¹Φᵀb/s`, `b = RRᵀ pulled + score`.
-    pub(super) fn newton(
-        &self,
-        (roots, ranges): (&[Array2<f64>], &[Range<usize>]),
-        score: &Array1<f64>,
-        pulled: &Array1<f64>,
-    ) -> Array1<f64> {
-        let pull = |v: &Array1<f64>| self.pull((roots, ranges), v.view().insert_axis(Axis(1)));
-        let push = |v: &Array2<f64>| self.push((roots, ranges), v.view()).remove_axis(Axis(1));
+    pub(super) fn newton(&self, score: &Array1<f64>, pulled: &Array1<f64>) -> Array1<f64> {
+        let pull = |v: &Array1<f64>| self.pull(v.view().insert_axis(Axis(1)));
+        let push = |v: &Array2<f64>| self.push(v.view()).remove_axis(Axis(1));
         let b = score + &push(&pull(pulled));
         match self.kernel {
             Kernel::Gram(gram) => {
@@ -152,32 +156,36 @@ impl Curved<'_> {
         self.factor.log_det()
     }
 
+    /// Root, combinations and columns of R of every item.
+    fn items_of(&self) -> impl Iterator<Item = ((&'a Array2<f64>, &'a Range<usize>), &Range<usize>)> {
+        self.roots.iter().zip(self.ranges).zip(&self.columns)
+    }
+
     /// `Rᵀ v` item by item, `[M, q]` to `[w, q]`.
-    pub(super) fn pull(&self, (roots, ranges): (&[Array2<f64>], &[Range<usize>]), v: ArrayView2<f64>) -> Array2<f64> {
+    pub(super) fn pull(&self, v: ArrayView2<f64>) -> Array2<f64> {
         let mut pulled = Array2::zeros((self.columns.last().map_or(0, |last| last.end), v.ncols()));
-        for ((root, range), columns) in roots.iter().zip(ranges).zip(&self.columns) {
+        for ((root, range), columns) in self.items_of() {
             pulled.slice_mut(s![columns.clone(), ..]).assign(&root.t().dot(&v.slice(s![range.clone(), ..])));
         }
         pulled
     }
 
     /// `R v` item by item, `[w, q]` to `[M, q]`.
-    pub(super) fn push(&self, (roots, ranges): (&[Array2<f64>], &[Range<usize>]), v: ArrayView2<f64>) -> Array2<f64> {
-        let mut pushed = Array2::zeros((ranges.last().map_or(0, |last| last.end), v.ncols()));
-        for ((root, range), columns) in roots.iter().zip(ranges).zip(&self.columns) {
+    pub(super) fn push(&self, v: ArrayView2<f64>) -> Array2<f64> {
+        let mut pushed = Array2::zeros((self.ranges.last().map_or(0, |last| last.end), v.ncols()));
+        for ((root, range), columns) in self.items_of() {
             pushed.slice_mut(s![range.clone(), ..]).assign(&root.dot(&v.slice(s![columns.clone(), ..])));
         }
         pushed
     }
 
     /// The posterior covariance of every item's combinations.
-    pub(super) fn items(&self, roots: &[Array2<f64>], ranges: &[Range<usize>]) -> Vec<ItemCovariance> {
-        let places = ranges.iter().zip(&self.columns);
+    pub(super) fn items(&self) -> Vec<ItemCovariance> {
         match self.kernel {
             Kernel::Gram(gram) => {
                 let reduced = self.factor.half_solve(self.product.t());
                 let inverse = self.factor.half_solve(Array2::eye(self.product.ncols()).view());
-                let item = |(range, columns): (&Range<usize>, &Range<usize>)| {
+                let item = |((_, range), columns): ((&Array2<f64>, &Range<usize>), &Range<usize>)| {
                     let v = reduced.slice(s![.., range.clone()]);
                     // L⁻¹ is lower triangular: its first rows of these columns are zero
                     let z = inverse.slice(s![columns.start.., columns.clone()]);
@@ -188,17 +196,17 @@ impl Curved<'_> {
                         slack: z.t().dot(&z),
                     }
                 };
-                places.map(item).collect()
+                self.items_of().map(item).collect()
             }
             Kernel::Features(features) => {
                 let reduced = self.factor.half_solve(features.t()) / self.scale.sqrt();
-                let item = |((range, _), root): ((&Range<usize>, &Range<usize>), &Array2<f64>)| {
+                let item = |((root, range), _): ((&Array2<f64>, &Range<usize>), &Range<usize>)| {
                     let w = reduced.slice(s![.., range.clone()]);
                     let covariance = w.t().dot(&w);
                     let rooted = covariance.dot(root);
                     ItemCovariance { slack: Array2::eye(root.ncols()) - root.t().dot(&rooted), rooted, covariance }
                 };
-                places.zip(roots).map(item).collect()
+                self.items_of().map(item).collect()
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::mode::Mode;
 use super::model::LinearizedModel;
 use crate::belief::{LinkApprox, LogitBelief};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::likelihood::{SharedLikelihood, Target};
 use crate::linalg::CholeskyFactor;
 use crate::prior::PriorPrecisions;
@@ -35,7 +35,7 @@ impl LinearizedModel {
         let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
         let mut shift = Array1::zeros(self.n_rows());
         let mut covariances = Vec::with_capacity(self.n_items());
-        for (item, range) in curved.items(&mode.roots, &self.ranges).into_iter().zip(&self.ranges) {
+        for (item, range) in curved.items().into_iter().zip(&self.ranges) {
             // S + SR(I − RᵀSR)⁻¹RᵀS
             let half = CholeskyFactor::new(item.slack.view())?.half_solve(item.rooted.t());
             let without: Array2<f64> = item.covariance + half.t().dot(&half);
@@ -88,8 +88,7 @@ impl LeaveOneOut {
     /// # Errors
     /// If a target is not a class.
     pub fn labels(&self) -> Result<Vec<usize>> {
-        let no_class = || Error::Incompatible("these training items have values as targets, not labels".into());
-        self.targets.iter().map(|target| target.class().ok_or_else(no_class)).collect()
+        Target::classes(&self.targets, "training items")
     }
 
     /// How targets depend on outputs.

@@ -80,7 +80,7 @@ impl LinearizedModel {
             let change = &at.pulled - &self.drift;
             let (score, roots) = self.derivatives(&change)?;
             let curved = self.kernel.curved(&roots, &self.ranges, scale)?;
-            let to = curved.newton((&roots, &self.ranges), &score, &at.pulled);
+            let to = curved.newton(&score, &at.pulled);
             let direction = &to - &at.unknowns;
             let pulled = self.kernel.pulled(direction.view(), scale);
             let promised = score.dot(&pulled) - self.kernel.product(&at.unknowns, (&direction, &pulled), scale);

@@ -6,7 +6,6 @@ use super::rows::JacobianRows;
 use crate::error::{Error, Result};
 use crate::linalg::matmul;
 use ndarray::{Array2, ArrayView2};
-use std::ops::Range;
 
 /// Combinations of other items' outputs, in the form of the training items' [`Kernel`].
 pub(super) enum OtherRows {
@@ -39,17 +38,12 @@ impl Curved<'_> {
     ///
     /// # Errors
     /// If the others are not in the kernel's form.
-    pub(super) fn covariance_with(
-        &self,
-        (roots, ranges): (&[Array2<f64>], &[Range<usize>]),
-        others: &OtherRows,
-        v: ArrayView2<f64>,
-    ) -> Result<Array2<f64>> {
+    pub(super) fn covariance_with(&self, others: &OtherRows, v: ArrayView2<f64>) -> Result<Array2<f64>> {
         match (self.kernel, others) {
             (Kernel::Gram(gram), OtherRows::Gram(cross)) => {
-                let inner = self.pull((roots, ranges), matmul(gram.view(), v).view()) / self.scale;
+                let inner = self.pull(matmul(gram.view(), v).view()) / self.scale;
                 let inner = self.factor.solve(inner.view());
-                let rest = &v - &self.push((roots, ranges), inner.view());
+                let rest = &v - &self.push(inner.view());
                 Ok(matmul(cross.view(), rest.view()) / self.scale)
             }
             (Kernel::Features(train), OtherRows::Features(others)) => {
@@ -64,15 +58,10 @@ impl Curved<'_> {
     ///
     /// # Errors
     /// If the others are not in the kernel's form.
-    pub(super) fn covariance_of(
-        &self,
-        (roots, ranges): (&[Array2<f64>], &[Range<usize>]),
-        others: &OtherRows,
-        own: impl FnOnce() -> Array2<f64>,
-    ) -> Result<Array2<f64>> {
+    pub(super) fn covariance_of(&self, others: &OtherRows, own: impl FnOnce() -> Array2<f64>) -> Result<Array2<f64>> {
         match (self.kernel, others) {
             (Kernel::Gram(_), OtherRows::Gram(cross)) => {
-                let pulled = self.pull((roots, ranges), cross.t()) / self.scale;
+                let pulled = self.pull(cross.t()) / self.scale;
                 let half = self.factor.half_solve(pulled.view());
                 Ok(own() / self.scale - matmul(half.t(), half.view()))
             }
