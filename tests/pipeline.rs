@@ -10,7 +10,7 @@ use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{
     Adaptable, LoraConfig, LoraLinear, attach, load_peft, merge, read_adapter, save_peft, summarize,
 };
-use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, Points, PointsBatch, PromptClassifier};
+use bayes_lora::models::{Classifier, ClassifierInput, Dataset, Mlp, PromptClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
 use bayes_lora::prior::{PriorGrouping, PriorPrecision};
@@ -23,7 +23,7 @@ use ndarray::Array2;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::points::{LIMITS, blobs, changed, distance, mlp, nll, quick, train};
+use support::points::{LIMITS, Watched, blobs, changed, distance, mlp, nll, quick, train};
 use support::{Fixture, central_difference, device, has_f64, logits, relative_error};
 
 const NAME: &str = "tiny_llama";
@@ -101,36 +101,6 @@ fn fitted_objects_are_send_and_sync() {
     assert_eq!(there, here);
 }
 
-/// Points that take their time once their curvature is summed.
-struct Slow(Points, AtomicUsize);
-
-impl Dataset for Slow {
-    type Input = PointsBatch;
-
-    fn n_items(&self) -> usize {
-        self.0.n_items()
-    }
-
-    fn label(&self, item: usize) -> Option<usize> {
-        self.0.label(item)
-    }
-
-    fn item_id(&self, item: usize) -> String {
-        self.0.item_id(item)
-    }
-
-    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
-        self.0.plan(limits, order)
-    }
-
-    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
-        if self.1.fetch_add(1, Ordering::Relaxed) > 0 {
-            std::thread::sleep(PAUSE);
-        }
-        self.0.batch(indices, device, dtype)
-    }
-}
-
 const PAUSE: Duration = Duration::from_millis(300);
 
 #[test]
@@ -139,10 +109,17 @@ fn seconds_of_the_curvature_are_not_those_of_the_diagnosis_after_it() {
     let curvature = CurvatureConfig::new(CurvatureStructure::Diagonal);
     let whole = BatchLimits { max_items: 100, max_tokens: 1000 };
     let bayes = BayesLoraConfig::new(LoraConfig::new(2)).with_curvature(curvature).with_limits(whole).init().unwrap();
-    let (clock, data) = (Instant::now(), Slow(blobs(20, 1), AtomicUsize::new(0)));
+    let n_batches = AtomicUsize::new(0);
+    // the curvature's own is not held up
+    let before_batch = || {
+        if n_batches.fetch_add(1, Ordering::Relaxed) > 0 {
+            std::thread::sleep(PAUSE);
+        }
+    };
+    let (clock, data) = (Instant::now(), Watched { points: blobs(20, 1), has_labels: true, before_batch });
     let fitted = bayes.fit_laplace(model, &data).unwrap();
     // one batch each, for the curvature, the Jacobians and the diagnosis
-    assert_eq!((data.1.into_inner(), fitted.training_fit.is_some()), (3, true));
+    assert_eq!((n_batches.load(Ordering::Relaxed), fitted.training_fit.is_some()), (3, true));
     assert!(fitted.training_fit_seconds >= PAUSE.as_secs_f64());
     assert!(fitted.curvature_seconds > 0.0);
     assert!(fitted.curvature_seconds + fitted.training_fit_seconds <= clock.elapsed().as_secs_f64());
@@ -171,39 +148,13 @@ fn the_default_reads_the_training_items_alone_and_comes_back_from_its_file() {
     let tuned = fitted.tune_prior(&test, &Control::silent()).unwrap();
     assert_eq!(tuned.laplace.answer_temperatures(), None);
     // unlabelled items have no fit to match: by evidence, and it says so
-    let unlabelled = bayes.fit_laplace(tuned.model, &Unlabelled(data)).unwrap();
+    let data = Watched { points: data, has_labels: false, before_batch: || {} };
+    let unlabelled = bayes.fit_laplace(tuned.model, &data).unwrap();
     assert!(
         unlabelled.remarks().iter().any(|r| r.contains("a training item has no label")),
         "{:?}",
         unlabelled.remarks()
     );
-}
-
-/// Points whose labels are withheld.
-struct Unlabelled(Points);
-
-impl Dataset for Unlabelled {
-    type Input = PointsBatch;
-
-    fn n_items(&self) -> usize {
-        self.0.n_items()
-    }
-
-    fn label(&self, _: usize) -> Option<usize> {
-        None
-    }
-
-    fn item_id(&self, item: usize) -> String {
-        self.0.item_id(item)
-    }
-
-    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
-        self.0.plan(limits, order)
-    }
-
-    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
-        self.0.batch(indices, device, dtype)
-    }
 }
 
 // ---- a posterior that fails --------------------------------------------------------------------------------------

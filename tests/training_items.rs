@@ -76,7 +76,7 @@ fn ridge(rows: &JacobianRows, train: &Points, left_out: Option<usize>) -> (Array
     for (item, &label) in train.labels.iter().enumerate() {
         for class in 0..CLASSES {
             let row = item * CLASSES + class;
-            rest[row] = f64::from(class == label) - rows.outputs[[item, class]] + rows.drift[row];
+            rest[row] = f64::from(class == label) - rows.items.outputs[[item, class]] + rows.items.drift[row];
             if left_out == Some(item) {
                 features.row_mut(row).fill(0.0);
             }
@@ -118,7 +118,7 @@ fn influence_is_the_change_that_refitting_without_the_item_makes() {
         let left_out = own.linear.leave_one_out(&own.mode).unwrap();
         let LogitBelief::Gaussian { mean, .. } = left_out.belief() else { panic!("a Gaussian belief") };
         for item in 0..n {
-            let moved = &own.rows.outputs.row(item) + &itself.changes().slice(s![item, item, ..]);
+            let moved = &own.rows.items.outputs.row(item) + &itself.changes().slice(s![item, item, ..]);
             assert!((&moved - &mean.row(item)).iter().all(|d| d.abs() < 1e-10), "{name}, item {item}");
         }
     }
@@ -139,7 +139,7 @@ fn the_joint_posterior_of_other_items_is_that_of_ridge_regression() {
         let expected = features.dot(&CholeskyFactor::new(precision.view()).unwrap().solve(features.t()));
         assert!((&joint.covariance() - &expected).iter().all(|d| d.abs() < 1e-10), "{name}");
         let LogitBelief::Gaussian { mean, covariance, .. } = joint.belief() else { panic!("a Gaussian belief") };
-        assert_eq!(mean, others.outputs, "{name}");
+        assert_eq!(mean, others.items.outputs, "{name}");
         let second = expected.slice(s![CLASSES..2 * CLASSES, CLASSES..2 * CLASSES]);
         assert!((&covariance.slice(s![1, .., ..]) - &second).iter().all(|d| d.abs() < 1e-10), "{name}");
         // all labels together: ½ ln det(I + S/σ²), and a batch of all items adds up to it

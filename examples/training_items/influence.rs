@@ -44,7 +44,7 @@ pub fn of_an_answer(bench: &Bench, trained: &Trained) -> Outcome<Influential> {
     let changes = influence.loss_changes(&targets)?;
     let losses = bench.losses(&trained.adapted, &test)?;
     let worst = largest_first(&losses)[0];
-    let answer = bayes_lora::belief::top_class(others.outputs.row(worst));
+    let answer = bayes_lora::belief::top_class(others.items.outputs.row(worst));
     println!("\n\"{}\"", shown(&bench.test_questions, worst));
     println!("  is {} and was answered {} ({:.2} nats)", AREAS[labels[worst]], AREAS[answer], losses[worst]);
 

@@ -127,10 +127,10 @@ fn gradient_products(linearized: &Linearized, others: &JacobianRows, targets: &[
     let scores = |rows: &JacobianRows, targets: &[Target]| -> Vec<Array1<f64>> {
         // rows are the differences to the first output
         let one = |(outputs, target)| Categorical.score(outputs, target).slice(s![1..]).to_owned();
-        rows.outputs.outer_iter().zip(targets).map(one).collect()
+        rows.items.outputs.outer_iter().zip(targets).map(one).collect()
     };
     let (of_train, of_others) = (scores(rows, model.targets()), scores(others, targets));
-    let (kernel, k) = (rows.kernel(others)?, rows.rows_per_item);
+    let (kernel, k) = (rows.kernel(others)?, rows.items.rows_per_item);
     Ok(Array2::from_shape_fn((of_train.len(), of_others.len()), |(t, x)| {
         let between = kernel.slice(s![t * k..(t + 1) * k, x * k..(x + 1) * k]);
         of_train[t].dot(&between.dot(&of_others[x]))

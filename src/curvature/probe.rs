@@ -43,7 +43,7 @@ pub(crate) fn repetitions<D: Dataset>(data: &D, count: usize) -> usize {
 }
 
 /// Jacobians that an item of `data` gives where `count` combinations of its logits are differentiated.
-pub(super) fn jacobians_per_item<D: Dataset>(data: &D, n_classes: usize, count: usize) -> usize {
+pub(crate) fn jacobians_per_item<D: Dataset>(data: &D, n_classes: usize, count: usize) -> usize {
     if data.rows_are_choices() { n_classes } else { count }
 }
 

@@ -1,7 +1,7 @@
 //! Runs the network on a batch and keeps the logits and their Jacobians on the host.
 
 use crate::belief::{LogitGauge, centre_covariance, contrasts_to_classes, pad_classes};
-use crate::curvature::{Cotangents, probe, repetitions};
+use crate::curvature::{Cotangents, jacobians_per_item, probe, repetitions};
 use crate::error::Result;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::tape::Site;
@@ -19,6 +19,11 @@ fn cotangents(gauge: LogitGauge) -> Cotangents<'static> {
 /// How often a batch of `data` is repeated for its several Jacobians in a gauge.
 pub(crate) fn repetitions_in<D: Dataset>(gauge: LogitGauge, data: &D, n_classes: usize) -> usize {
     repetitions(data, cotangents(gauge).count(n_classes))
+}
+
+/// How many combinations of its outputs an item of `data` is differentiated by in a gauge.
+pub(super) fn combinations_in<D: Dataset>(gauge: LogitGauge, data: &D, n_classes: usize) -> usize {
+    jacobians_per_item(data, n_classes, cotangents(gauge).count(n_classes))
 }
 
 /// One batch's logits and the Jacobians of K combinations of them; no posterior has entered yet.

@@ -1,6 +1,6 @@
 //! Training runs: taken up after any step, cancelled, damaged, on a disk that refuses, with losses that are not finite.
 
-use crate::support::points::{LIMITS, adapted, blobs, flipped, log_lines, mlp, quick, values};
+use crate::support::points::{LIMITS, Watched, adapted, blobs, flipped, log_lines, mlp, quick, values};
 use crate::{files, seldom};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
@@ -315,31 +315,8 @@ fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_with_its_items() 
 
 #[test]
 fn data_that_cannot_tell_what_they_hold_are_refused() {
-    struct Opaque(Points);
-    impl Dataset for Opaque {
-        type Input = PointsBatch;
-
-        fn n_items(&self) -> usize {
-            self.0.n_items()
-        }
-
-        fn label(&self, item: usize) -> Option<usize> {
-            self.0.label(item)
-        }
-
-        fn item_id(&self, item: usize) -> String {
-            self.0.item_id(item)
-        }
-
-        fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
-            self.0.plan(limits, order)
-        }
-
-        fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
-            self.0.batch(indices, device, dtype)
-        }
-    }
-    let (data, dir) = (Opaque(blobs(10, 1)), tempfile::tempdir().unwrap());
+    let (data, dir) =
+        (Watched { points: blobs(10, 1), has_labels: true, before_batch: || {} }, tempfile::tempdir().unwrap());
     let fit = |control: &Control| Trainer::new(quick(1)).unwrap().fit(adapted(0.0), &data, None, control);
     assert!(fit(&Control::silent()).is_ok());
     let error = fit(&seldom(dir.path())).unwrap_err().to_string();

@@ -146,7 +146,7 @@ fn linearized_outputs<M: Classifier, D: Dataset<Input = M::Input>>(
     laplace: &Laplace,
     data: &D,
 ) -> Array2<f64> {
-    JacobianRows::of(model, laplace, data, &LinearizedConfig::default(), &Control::silent()).unwrap().outputs
+    JacobianRows::of(model, laplace, data, &LinearizedConfig::default(), &Control::silent()).unwrap().items.outputs
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use super::{device, logits};
 use bayes_lora::belief::log_softmax;
-use bayes_lora::data::BatchLimits;
+use bayes_lora::data::{BatchLimits, BatchOrder};
+use bayes_lora::error::Result;
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach};
-use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
+use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points, PointsBatch};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{TrainOutcome, Trainer, TrainerConfig};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
@@ -50,6 +51,38 @@ pub fn train<M: Classifier, D: Dataset<Input = M::Input>>(
     validation: Option<&D>,
 ) -> TrainOutcome<M> {
     Trainer::new(config).unwrap().fit(model, data, validation, &Control::silent()).unwrap()
+}
+
+/// Points that can tell nothing of what they hold, whose labels may be withheld, and of whose batches each calls `before_batch` first.
+pub struct Watched<F> {
+    pub points: Points,
+    pub has_labels: bool,
+    pub before_batch: F,
+}
+
+impl<F: Fn() + Send + Sync> Dataset for Watched<F> {
+    type Input = PointsBatch;
+
+    fn n_items(&self) -> usize {
+        self.points.n_items()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.points.label(item).filter(|_| self.has_labels)
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.points.item_id(item)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        self.points.plan(limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
+        (self.before_batch)();
+        self.points.batch(indices, device, dtype)
+    }
 }
 
 /// Mean NLL in nats.

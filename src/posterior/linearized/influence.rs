@@ -35,7 +35,7 @@ impl LinearizedModel {
     /// # Errors
     /// If mode and rows are not of this model, the others are in other coordinates, or an item alone determines its outputs to rounding.
     pub fn influence(&self, mode: &Mode, train: &JacobianRows, others: &JacobianRows) -> Result<Influence> {
-        self.influence_on(mode, &self.other_rows(train, others)?, others.outputs.clone())
+        self.influence_on(mode, &self.other_rows(train, others)?, others.items.outputs.clone())
     }
 
     pub(super) fn influence_on(&self, mode: &Mode, others: &OtherRows, outputs: Array2<f64>) -> Result<Influence> {

@@ -33,7 +33,7 @@ impl LinearizedModel {
     /// # Errors
     /// If mode and rows are not of this model, or the others are in other coordinates.
     pub fn joint_belief(&self, mode: &Mode, train: &JacobianRows, others: &JacobianRows) -> Result<JointBelief> {
-        self.joint_belief_of(mode, &self.other_rows(train, others)?, || others.gram(), others.outputs.clone())
+        self.joint_belief_of(mode, &self.other_rows(train, others)?, || others.gram(), others.items.outputs.clone())
     }
 
     pub(super) fn joint_belief_of(

@@ -4,6 +4,7 @@
 mod batch_choice;
 mod config;
 mod influence;
+mod items;
 mod joint;
 mod kernel;
 mod leave_one_out;
@@ -18,11 +19,12 @@ mod temperatures;
 pub use batch_choice::Choice;
 pub use config::LinearizedConfig;
 pub use influence::Influence;
+pub use items::LinearizedItems;
 pub use joint::JointBelief;
 pub use leave_one_out::{LeaveOneOut, largest_first};
 pub use matched::MatchedPrior;
 pub use mode::Mode;
-pub use model::{LinearizedItems, LinearizedModel};
+pub use model::LinearizedModel;
 pub use optimum::ModeOptimum;
 pub use rows::JacobianRows;
 

@@ -1,6 +1,7 @@
 //! The network linearised around the trained adapter, as a model of its own over its training items.
 
 use super::config::LinearizedConfig;
+use super::items::LinearizedItems;
 use super::kernel::Kernel;
 use super::rows::JacobianRows;
 use crate::belief::{LogitBelief, LogitGauge};
@@ -43,28 +44,14 @@ pub struct LinearizedModel {
 /// centre, for every purpose.
 const VARIANCES: (f64, f64) = (1e-10, 1e8);
 
-/// What is known of N items beside their Jacobians.
-#[derive(Debug, Clone)]
-pub struct LinearizedItems {
-    /// `f*`, `[N, C]`; −∞ for outputs that an item does not have.
-    pub outputs: Array2<f64>,
-    /// True if an item's rows are the differences of its outputs to the first, false if they are its outputs.
-    pub are_contrasts: bool,
-    /// Rows an item, k.
-    pub rows_per_item: usize,
-    /// `J(θ* − μ)`, one a row.
-    pub drift: Array1<f64>,
-    /// One an item.
-    pub targets: Vec<Target>,
-}
-
 impl LinearizedModel {
-    /// The model of items with features `J/√λ`, `[N·k, P]`, item after item: any linear model with any likelihood.
+    /// The model of items, one target each, with features `J/√λ`, `[N·k, P]`, item after item: any linear model with any likelihood.
     ///
     /// # Errors
     /// If counts do not fit each other, differences are taken of outputs whose common shift matters, or a value is not finite.
     pub fn new(
         items: LinearizedItems,
+        targets: Vec<Target>,
         features: Array2<f64>,
         likelihood: SharedLikelihood,
         precisions: PriorPrecisions,
@@ -74,16 +61,16 @@ impl LinearizedModel {
             return Err(Error::Count { what: "rows of Jacobians".into(), expected, found });
         }
         check_finite("Jacobians of the training items", features.iter().map(|v| v.is_finite()))?;
-        Self::with_kernel(items, Kernel::new(features), likelihood, precisions)
+        Self::with_kernel((items, targets), Kernel::new(features), likelihood, precisions)
     }
 
     fn with_kernel(
-        items: LinearizedItems,
+        (items, targets): (LinearizedItems, Vec<Target>),
         kernel: Kernel,
         likelihood: SharedLikelihood,
         precisions: PriorPrecisions,
     ) -> Result<Self> {
-        let LinearizedItems { outputs, are_contrasts, rows_per_item: k, drift, targets } = items;
+        let LinearizedItems { outputs, are_contrasts, rows_per_item: k, drift } = items;
         let gauge = if likelihood.is_shift_invariant() { LogitGauge::Centred } else { LogitGauge::Raw };
         if are_contrasts && gauge == LogitGauge::Raw {
             return Err(Error::Incompatible(format!(
@@ -140,18 +127,11 @@ impl LinearizedModel {
     /// # Errors
     /// As [`LinearizedModel::new`].
     pub fn from_rows(rows: &JacobianRows, targets: Vec<Target>, laplace: &Laplace) -> Result<Self> {
-        let items = LinearizedItems {
-            outputs: rows.outputs.clone(),
-            are_contrasts: rows.are_contrasts,
-            rows_per_item: rows.rows_per_item,
-            drift: rows.drift.clone(),
-            targets,
-        };
         let kernel =
             if rows.width() < rows.n_rows() { Kernel::Features(rows.to_matrix()) } else { Kernel::Gram(rows.gram()) };
         let (likelihood, precisions) = (laplace.likelihood().clone(), laplace.prior_precisions().clone());
         let projected = rows.is_projected().then(|| rows.width());
-        Ok(Self { projected, ..Self::with_kernel(items, kernel, likelihood, precisions)? })
+        Ok(Self { projected, ..Self::with_kernel((rows.items.clone(), targets), kernel, likelihood, precisions)? })
     }
 
     /// Number of training items.

@@ -14,7 +14,7 @@ fn halves(problem: &Problem, n: usize) -> (Problem, Problem) {
         let k = problem.items.rows_per_item;
         let mut part = problem.clone();
         part.items.outputs = problem.items.outputs.slice(s![from..to, ..]).to_owned();
-        part.items.targets = problem.items.targets[from..to].to_vec();
+        part.targets = problem.targets[from..to].to_vec();
         part.items.drift = problem.items.drift.slice(s![from * k..to * k]).to_owned();
         part.features = problem.features.slice(s![from * k..to * k, ..]).to_owned();
         part
@@ -84,12 +84,11 @@ fn an_items_influence_on_itself_is_its_leave_one_out_shift() {
         let influence = model.influence_on(&mode, &rows_of(&problem, &problem), outputs.clone()).unwrap();
         let left_out = model.leave_one_out(&mode).unwrap();
         let LogitBelief::Gaussian { mean, .. } = left_out.belief() else { panic!("a Gaussian belief") };
-        let losses = influence.loss_changes(&problem.items.targets).unwrap();
+        let losses = influence.loss_changes(&problem.targets).unwrap();
         for item in 0..problem.n_items() {
             let moved = &outputs.row(item) + &influence.changes().slice(s![item, item, ..]);
             assert!(largest(&(&moved - &mean.row(item))) < 1e-9, "{name}, item {item}"); // two ways to the same solve
-            let loss =
-                |outputs: ArrayView1<f64>| -problem.likelihood.log_density(outputs, &problem.items.targets[item]);
+            let loss = |outputs: ArrayView1<f64>| -problem.likelihood.log_density(outputs, &problem.targets[item]);
             let rise = loss(mean.row(item)) - loss(outputs.row(item));
             assert!((losses[[item, item]] - rise).abs() < 1e-9 * (1.0 + rise.abs()), "{name}, item {item}");
             // its own loss rises without it: −gᵀΔf = gᵀS₋ₙg
@@ -109,7 +108,7 @@ fn influences_of_a_set_are_the_sum_of_its_items() {
         let sum = influence.changes().select(Axis(0), &set).sum_axis(Axis(0));
         let found = influence.change_without(&set).unwrap();
         assert!((&found - &sum).iter().all(|d| d.abs() < 1e-12), "{name}"); // order of summation
-        let targets = &others.items.targets;
+        let targets = &others.targets;
         let losses = influence.loss_change_without(&set, targets).unwrap();
         for (other, loss) in losses.iter().enumerate() {
             let log = |outputs: &Array1<f64>| problem.likelihood.log_density(outputs.view(), &targets[other]);
@@ -212,7 +211,7 @@ fn a_label_that_all_others_speak_against_surprises_most() {
         let kind = item % 2;
         let features = if kind == 0 { [1.0, 0.0] } else { [0.0, 1.0] };
         problem.features.row_mut(item).assign(&ndarray::arr1(&features));
-        problem.items.targets[item] = crate::likelihood::Target::Class(if item == 17 { 0 } else { kind });
+        problem.targets[item] = crate::likelihood::Target::Class(if item == 17 { 0 } else { kind });
         problem.items.outputs.row_mut(item).fill(0.0);
     }
     problem.items.drift.fill(0.0);

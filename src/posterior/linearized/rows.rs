@@ -1,13 +1,14 @@
 //! Runs the network over items and keeps the Jacobians of their outputs, as rows over the posterior's weights.
 
 use super::config::LinearizedConfig;
+use super::items::LinearizedItems;
 use crate::batches::for_each_batch;
-use crate::belief::{LinkApprox, LogitGauge};
+use crate::belief::LinkApprox;
 use crate::curvature::{Coordinates, GramSum, RowBlock, SiteSpace};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dataset};
-use crate::posterior::jacobians::{LogitJacobians, repetitions_in};
+use crate::posterior::jacobians::{LogitJacobians, combinations_in, repetitions_in};
 use crate::posterior::laplace::Laplace;
 use crate::progress::Control;
 use burn::tensor::DType;
@@ -21,14 +22,8 @@ use std::sync::Arc;
 /// its C outputs, and the outputs of all choices where these are continuations. Rows of what an item does not have are zero.
 #[derive(Debug, Clone)]
 pub struct JacobianRows {
-    /// `f*`, `[n_items, C]`; −∞ for outputs that an item does not have.
-    pub outputs: Array2<f64>,
-    /// True if an item's rows are the differences of its outputs to the first, false if they are its outputs.
-    pub are_contrasts: bool,
-    /// Rows an item, k.
-    pub rows_per_item: usize,
-    /// `J(θ* − μ)`, one a row, exact whatever is kept of J.
-    pub drift: Array1<f64>,
+    /// The items beside their rows; `J(θ* − μ)` is exact whatever is kept of J.
+    pub items: LinearizedItems,
     /// The rows as they came.
     rows: GramSum,
     /// The place of each row among those of the data's order.
@@ -75,7 +70,7 @@ impl JacobianRows {
     ) -> Result<Self> {
         config.validate()?;
         let gauge = laplace.gauge(LinkApprox::default());
-        let n_rows = data.n_items() * rows_per_item(gauge, data, model.n_classes());
+        let n_rows = data.n_items() * combinations_in(gauge, data, model.n_classes());
         let coordinates = Arc::new(site_features(laplace, config, n_rows)?);
         Self::collect((model, laplace), data, coordinates, &config.limits, control)
     }
@@ -106,7 +101,7 @@ impl JacobianRows {
         laplace.check_asked(data)?;
         let gauge = laplace.gauge(LinkApprox::default());
         let (n, n_outputs) = (data.n_items(), model.n_classes());
-        let k = rows_per_item(gauge, data, n_outputs);
+        let k = combinations_in(gauge, data, n_outputs);
         let wanted = coordinates.iter().map(|site| site.space.site.clone()).collect();
         let in_f64 = model.dtype() == DType::F64;
         let work = |indices: &[usize]| {
@@ -117,20 +112,22 @@ impl JacobianRows {
         };
         let plan = data.plan(limits.shared_by(repetitions_in(gauge, data, n_outputs)), BatchOrder::ByLength)?;
         let mut all = Self {
-            outputs: Array2::zeros((n, n_outputs)),
-            are_contrasts: false,
-            rows_per_item: k,
-            drift: Array1::zeros(n * k),
+            items: LinearizedItems {
+                outputs: Array2::zeros((n, n_outputs)),
+                are_contrasts: false,
+                rows_per_item: k,
+                drift: Array1::zeros(n * k),
+            },
             rows: GramSum::Rows(Vec::new()),
             places: Vec::with_capacity(n * k),
             coordinates: coordinates.clone(),
         };
         for_each_batch("Jacobians", &plan, control, work, |indices, batch| {
-            all.are_contrasts = batch.are_contrasts;
+            all.items.are_contrasts = batch.are_contrasts;
             all.rows.add(batch.rows, in_f64)?;
             for (row, &item) in indices.iter().enumerate() {
-                all.outputs.row_mut(item).assign(&batch.logits.row(row));
-                all.drift.slice_mut(s![item * k..(item + 1) * k]).assign(&batch.drift.row(row));
+                all.items.outputs.row_mut(item).assign(&batch.logits.row(row));
+                all.items.drift.slice_mut(s![item * k..(item + 1) * k]).assign(&batch.drift.row(row));
                 all.places.extend(item * k..(item + 1) * k);
             }
             Ok(())
@@ -140,7 +137,7 @@ impl JacobianRows {
 
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
-        self.drift.len()
+        self.items.drift.len()
     }
 
     /// Numbers a row: of weights, or of random sums.
@@ -189,7 +186,7 @@ impl JacobianRows {
         if !Arc::ptr_eq(&self.coordinates, &others.coordinates) {
             return Err(Error::Incompatible("two sets of Jacobian rows are in different coordinates".into()));
         }
-        let (expected, found) = (self.rows_per_item, others.rows_per_item);
+        let (expected, found) = (self.items.rows_per_item, others.items.rows_per_item);
         if expected != found {
             return Err(Error::Count { what: "rows of Jacobians an item".into(), expected, found });
         }
@@ -219,11 +216,6 @@ impl JacobianRows {
             GramSum::Matrix(_) => &[],
         }
     }
-}
-
-/// Rows that every item of `data` has.
-fn rows_per_item<D: Dataset>(gauge: LogitGauge, data: &D, n_outputs: usize) -> usize {
-    if data.rows_are_choices() { n_outputs } else { repetitions_in(gauge, data, n_outputs) }
 }
 
 /// The features of every site, projected where `n_rows` whole ones are too many.

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 #[derive(Clone)]
 pub(super) struct Problem {
     pub(super) items: LinearizedItems,
+    pub(super) targets: Vec<Target>,
     pub(super) features: Array2<f64>,
     pub(super) likelihood: SharedLikelihood,
 }
@@ -49,25 +50,32 @@ impl Problem {
             }
         }
         let drift = features.dot(&uniform(&mut rng, width));
-        let items = LinearizedItems { outputs, are_contrasts, rows_per_item: k, drift, targets };
-        Self { items, features, likelihood: Categorical.into() }
+        let items = LinearizedItems { outputs, are_contrasts, rows_per_item: k, drift };
+        Self { items, targets, features, likelihood: Categorical.into() }
     }
 
     pub(super) fn values(n: usize, c: usize, width: usize) -> Self {
         let mut of_classes = Self::classes((n, c, width), false, 3, |_, _| true);
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        of_classes.items.targets = (0..n).map(|_| Target::Values(uniform(&mut rng, c).to_vec())).collect();
+        of_classes.targets = (0..n).map(|_| Target::Values(uniform(&mut rng, c).to_vec())).collect();
         of_classes.likelihood = Gaussian { noise_variance: 0.3 }.into();
         of_classes
     }
 
     pub(super) fn model(&self) -> LinearizedModel {
         let precisions = PriorPrecisions::from(PriorPrecision::new(1.0).unwrap());
-        LinearizedModel::new(self.items.clone(), self.features.clone(), self.likelihood.clone(), precisions).unwrap()
+        LinearizedModel::new(
+            self.items.clone(),
+            self.targets.clone(),
+            self.features.clone(),
+            self.likelihood.clone(),
+            precisions,
+        )
+        .unwrap()
     }
 
     pub(super) fn n_items(&self) -> usize {
-        self.items.targets.len()
+        self.targets.len()
     }
 
     /// Derivatives by outputs, as those by the item's rows.
@@ -100,7 +108,7 @@ impl Problem {
         for item in (0..self.n_items()).filter(|item| Some(*item) != left_out) {
             let phi = self.features.slice(s![item * k..(item + 1) * k, ..]);
             let outputs = self.outputs_at(item, weights);
-            let score = self.likelihood.score(outputs.view(), &self.items.targets[item]).insert_axis(Axis(1));
+            let score = self.likelihood.score(outputs.view(), &self.targets[item]).insert_axis(Axis(1));
             gradient = gradient - phi.t().dot(&self.pull(&score).column(0));
             let fisher = self.likelihood.fisher(outputs.view());
             let half = self.pull(&fisher);
@@ -149,7 +157,7 @@ pub(super) fn largest(difference: &Array1<f64>) -> f64 {
 
 /// Outputs up to what the likelihood sees of them: their score, which a common shift leaves.
 fn score(problem: &Problem, item: usize, outputs: ArrayView1<f64>) -> Array1<f64> {
-    problem.likelihood.score(outputs, &problem.items.targets[item])
+    problem.likelihood.score(outputs, &problem.targets[item])
 }
 
 #[test]
@@ -168,9 +176,7 @@ fn the_mode_and_its_evidence_are_those_of_a_dense_solver_over_the_weights() {
             }
             let fit: f64 = (0..problem.n_items())
                 .map(|i| {
-                    problem
-                        .likelihood
-                        .log_density(problem.outputs_at(i, weights.view()).view(), &problem.items.targets[i])
+                    problem.likelihood.log_density(problem.outputs_at(i, weights.view()).view(), &problem.targets[i])
                 })
                 .sum();
             assert!((mode.log_likelihood - fit).abs() < 1e-7, "{name}: {} and {fit}", mode.log_likelihood);
@@ -249,7 +255,7 @@ fn leaving_out_of_ridge_regression_is_exact() {
     }
     // and the evidence is that of the Gaussian process: ln N(y; m, K/s + σ²I)
     let y: Array1<f64> =
-        (0..15).flat_map(|i| (0..2).map(move |c| (i, c))).map(|(i, c)| problem.items.targets[i].component(c)).collect();
+        (0..15).flat_map(|i| (0..2).map(move |c| (i, c))).map(|(i, c)| problem.targets[i].component(c)).collect();
     let rest = y - (problem.items.outputs.iter().copied().collect::<Array1<f64>>() - &problem.items.drift);
     let covariance = problem.features.dot(&problem.features.t()) / scale + Array2::<f64>::eye(30) * 0.3;
     let factor = CholeskyFactor::new(covariance.view()).unwrap();
@@ -308,7 +314,7 @@ fn temperatures_of_answers_have_the_least_loss_without_the_item_and_never_sharpe
     for (boldness, n_right, scale, softer) in [(6.0, 30, 20.0, true), (0.2, 40, 1e6, false)] {
         let mut problem = Problem::classes((40, 3, 30), true, 9, |_, _| true);
         for (item, outputs) in problem.items.outputs.outer_iter().enumerate().take(n_right) {
-            problem.items.targets[item] = Target::Class(crate::belief::top_class(outputs));
+            problem.targets[item] = Target::Class(crate::belief::top_class(outputs));
         }
         problem.items.outputs *= boldness;
         problem.items.drift.fill(0.0);
@@ -338,7 +344,7 @@ fn a_network_that_no_prior_lets_the_linear_model_reach_is_told_so() {
     let mut problem = Problem::classes((2, 2, 3), true, 1, |_, _| true);
     let first = problem.features.row(0).to_owned();
     problem.features.row_mut(1).assign(&first);
-    problem.items.targets = vec![Target::Class(0), Target::Class(1)];
+    problem.targets = vec![Target::Class(0), Target::Class(1)];
     problem.items.outputs = ndarray::arr2(&[[5.0, 0.0], [0.0, 5.0]]);
     problem.items.drift = ndarray::arr1(&[-5.0, 5.0]);
     let matched = problem.model().matched_prior().unwrap();
@@ -354,15 +360,17 @@ fn what_does_not_fit_together_is_refused_with_both_numbers() {
         let mut problem = problem.clone();
         change(&mut problem);
         let precisions = PriorPrecisions::from(PriorPrecision::new(1.0).unwrap());
-        LinearizedModel::new(problem.items, problem.features, problem.likelihood, precisions).unwrap_err().to_string()
+        LinearizedModel::new(problem.items, problem.targets, problem.features, problem.likelihood, precisions)
+            .unwrap_err()
+            .to_string()
     };
-    let error = build(&|p| drop(p.items.targets.pop()));
+    let error = build(&|p| drop(p.targets.pop()));
     assert_eq!(error, "targets of the training items: expected 4, found 3");
     let error = build(&|p| p.features = Array2::zeros((7, 5)));
     assert_eq!(error, "rows of Jacobians: expected 8, found 7");
     let error = build(&|p| p.features[[0, 0]] = f64::NAN);
     assert_eq!(error, "Jacobians of the training items: 1 of 40 values are not finite");
-    let error = build(&|p| p.items.targets[2] = Target::Class(3));
+    let error = build(&|p| p.targets[2] = Target::Class(3));
     assert_eq!(error, "item `2`: label 3 is out of range for 3 classes");
     let error = build(&|p| p.likelihood = Gaussian { noise_variance: 1.0 }.into());
     assert!(error.contains("differences of outputs") && error.contains("gaussian"), "{error}");
