@@ -6,41 +6,37 @@ use bayes_lora::belief::LogitBelief;
 use bayes_lora::calibrate::{Calibrator, DEFAULT_RIDGE, Temperature, TemperatureFit, VectorScaling};
 use bayes_lora::posterior::{HeldOut, Laplace};
 use bayes_lora::search::{Search, SearchEnd};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, s};
 use std::error::Error;
 
 type Rows = Result<Vec<Row>, Box<dyn Error>>;
 
 /// Held-out labels that a temperature is fitted to; the second is what others are compared with.
 const SIZES: [usize; 3] = [50, 100, 300];
-const COMPARED: usize = 100;
+pub const COMPARED: usize = 100;
 /// Least log₂ β of the temperature before averaging, and the step of its grid.
 const LEAST_LOG2: f64 = -8.0;
 const STEPS: usize = 32;
 
-/// Maximum likelihood, and temperatures by held-out and by test labels.
+/// Maximum likelihood, temperatures by held-out and by test labels, and vector scaling by held-out ones.
 pub fn held_out_rows(test: &mut Test, (logits, labels): &(Array2<f64>, Vec<usize>)) -> Rows {
-    let fitted = |test: &Test, (logits, labels): (&Array2<f64>, &[usize])| -> Tried {
-        tempered(test, Temperature::fit(logits.view(), labels)?)
+    type Fit = fn(&Test, ArrayView2<f64>, &[usize]) -> Tried;
+    let temperature: Fit = |test, logits, labels| tempered(test, Temperature::fit(logits, labels)?);
+    let by_first = |test: &Test, n: usize, fit: Fit| match n <= labels.len() {
+        true => fit(test, logits.slice(s![..n, ..]), &labels[..n]),
+        false => Err(format!("there are {} held-out items", labels.len()).into()),
     };
-    let mut rows = Vec::new();
-    let mut of_size = Vec::new();
-    for n in SIZES {
-        let tried = match n <= labels.len() {
-            true => fitted(test, (&logits.slice(ndarray::s![..n, ..]).to_owned(), &labels[..n])),
-            false => Err(format!("there are {} held-out items", labels.len()).into()),
-        };
-        if let (COMPARED, Ok(answer)) = (n, &tried) {
-            test.compare_with(answer)?;
-        }
-        of_size.push((n, tried));
+    if let Ok(answer) = by_first(test, COMPARED, temperature) {
+        test.compare_with(&answer)?;
     }
     let alone = Answer { belief: LogitBelief::Point { logits: test.logits.clone() }, found: Vec::new() };
-    rows.push(test.row("maximum likelihood", Source::TrainingItems, Ok(alone))?);
-    for (n, tried) in of_size {
-        rows.push(test.row(format!("ML + temperature, {n} labels"), Source::HeldOutLabels, tried)?);
+    let mut rows = vec![test.row("maximum likelihood", Source::TrainingItems, Ok(alone))?];
+    for (what, fit) in [("temperature", temperature), ("vector scaling", scaled as Fit)] {
+        for n in SIZES {
+            rows.push(test.row(format!("ML + {what}, {n} labels"), Source::HeldOutLabels, by_first(test, n, fit))?);
+        }
     }
-    let bound = fitted(test, (&test.logits, &test.labels));
+    let bound = temperature(test, test.logits.view(), &test.labels);
     rows.push(test.row("ML + temperature, test labels (bound)", Source::TestLabels, bound)?);
     Ok(rows)
 }
@@ -58,14 +54,16 @@ pub fn label_free_rows(test: &Test, cut: &Cut) -> Rows {
         let answers = answers.as_ref().map(|(logits, labels)| (logits, *labels)).map_err(String::clone);
         rows.extend(temperature_rows(test, name, Source::TrainingItems, answers)?);
     }
-    let scaled = || -> Tried {
-        let (logits, labels) = shifted.as_ref().map_err(String::clone)?;
-        let fit = VectorScaling::fit(logits.view(), labels, DEFAULT_RIDGE)?;
-        let belief = fit.scaling.apply(&LogitBelief::Point { logits: test.logits.clone() })?;
-        Ok(Answer { belief, found: Vec::new() })
-    };
-    rows.push(test.row("ML + leave-one-out vector scaling", Source::TrainingItems, scaled())?);
+    let by_shifted = shifted.map_err(Into::into).and_then(|(logits, labels)| scaled(test, logits.view(), labels));
+    rows.push(test.row("ML + leave-one-out vector scaling", Source::TrainingItems, by_shifted)?);
     Ok(rows)
+}
+
+/// The adapter's own logits with a weight and a bias a class, by logits and labels that stand for the test items'.
+fn scaled(test: &Test, logits: ArrayView2<f64>, labels: &[usize]) -> Tried {
+    let fit = VectorScaling::fit(logits, labels, DEFAULT_RIDGE)?;
+    let belief = fit.scaling.apply(&LogitBelief::Point { logits: test.logits.clone() })?;
+    Ok(Answer { belief, found: Vec::new() })
 }
 
 /// A temperature for the adapter's own logits with β ≤ 1, and with β free, by logits and labels that stand for held-out ones.

@@ -18,6 +18,7 @@ mod base;
 mod cross_fit;
 #[path = "../experiment/ending.rs"]
 mod ending;
+mod ensemble;
 #[path = "../experiment/items.rs"]
 mod items;
 mod left_out;
@@ -42,6 +43,7 @@ use bayes_lora::progress::Control;
 use clap::Parser;
 use cross_fit::{CrossFit, CrossFitted};
 use ending::program;
+use ensemble::Ensemble;
 use left_out::{Cost, Cut, LeftOut, Space, labels};
 use row::{Fit, Row, Test};
 use serde::Serialize;
@@ -59,6 +61,12 @@ struct Arguments {
     /// Also train so many adapters, each without its share of the training items, and fit a temperature to what they say about these.
     #[arg(long)]
     cross_fit: Option<usize>,
+    /// Also train a deep ensemble of so many members, the adapter among them.
+    #[arg(long)]
+    ensemble: Option<usize>,
+    /// Leave core space out: its Jacobians are the dearest of all.
+    #[arg(long)]
+    without_cores: bool,
     #[arg(long, default_value = "target/leave_one_out_study")]
     out: PathBuf,
     /// Take the adapter that an earlier run with the same flags left in this directory.
@@ -107,10 +115,14 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
     let (of_train, of_pool, of_test) = (point(&splits.train)?, point(&splits.validation)?, point(&splits.test)?);
     costs.push(Cost::new("answers of the adapter to all items", clock.elapsed().as_secs_f64()));
 
-    let structures = [CurvatureStructure::FunctionSpace, CurvatureStructure::Kronecker, CurvatureStructure::Core];
-    let config = |structure| CurvatureConfig::default().with_structure(structure).with_limits(limits);
+    let mut structures = vec![CurvatureStructure::FunctionSpace, CurvatureStructure::Kronecker];
+    if !arguments.without_cores {
+        structures.push(CurvatureStructure::Core);
+    }
+    let config = |structure: &_| CurvatureConfig::default().with_structure(*structure).with_limits(limits);
+    let configs: Vec<_> = structures.iter().map(config).collect();
     let clock = Instant::now();
-    let curvatures = fit_curvatures(&model, &splits.train, &structures.map(config), &control)?;
+    let curvatures = fit_curvatures(&model, &splits.train, &configs, &control)?;
     costs.push(Cost::new("curvatures in shared passes", clock.elapsed().as_secs_f64()));
     let mut laplaces = Vec::new();
     for curvature in curvatures {
@@ -120,9 +132,9 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         costs.push(Cost::new(format!("posterior, {structure}"), clock.elapsed().as_secs_f64()).with_bytes(bytes));
     }
 
-    let mut of_space =
-        |space, laplace| Cut::new(space, (&model, laplace), &splits.train, &limits, &control, &mut costs);
-    let (weights, cores) = (of_space(Space::Weights, &laplaces[0])?, of_space(Space::Cores, &laplaces[2])?);
+    let mut cut_at = |space, laplace| Cut::new(space, (&model, laplace), &splits.train, &limits, &control, &mut costs);
+    let weights = cut_at(Space::Weights, &laplaces[0])?;
+    let cores = laplaces.get(2).map(|laplace| cut_at(Space::Cores, laplace)).transpose()?;
     let all: Vec<&Laplace> = laplaces.iter().collect();
     let clock = Instant::now();
     let asked = HeldOut::for_all(&model, &all, &splits.test, &limits, &control)?;
@@ -140,7 +152,12 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
             Some(cross.summary)
         }
     };
-    for ((laplace, asked), cut) in laplaces.iter().zip(&asked).zip([&weights, &weights, &cores]) {
+    if let Some(members) = arguments.ensemble {
+        let ensemble = Ensemble::new(members, &base, &splits, (&lora, &trainer), &limits, &control)?;
+        rows.extend(ensemble.rows(&test, &pool, &weights)?);
+    }
+    let cuts = [&weights, &weights].into_iter().chain(&cores);
+    for ((laplace, asked), cut) in laplaces.iter().zip(&asked).zip(cuts) {
         rows.extend(posterior_rows(&test, laplace, asked, cut)?);
     }
     let study = Study {
@@ -153,7 +170,7 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         n_adapter: summarize(&model).n_adapter,
         training: Fit::new(&LogitBelief::Point { logits: of_train }, &labels(&splits.train)?)?,
         held_out: Fit::new(&LogitBelief::Point { logits: pool.0 }, &pool.1)?,
-        left_out: vec![weights.summary, cores.summary],
+        left_out: [weights.summary].into_iter().chain(cores.map(|cut| cut.summary)).collect(),
         cross_fitted,
         costs,
         rows,

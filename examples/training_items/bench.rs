@@ -18,7 +18,7 @@ use burn::tensor::Device;
 use ndarray::Array2;
 use std::path::Path;
 
-const LIMITS: BatchLimits = BatchLimits { max_items: 16, max_tokens: 4096 };
+pub const LIMITS: BatchLimits = BatchLimits { max_items: 16, max_tokens: 4096 };
 
 pub struct Bench {
     base: PromptClassifier,

@@ -8,8 +8,9 @@
 //! cargo run --release --example training_items -- --seeds 0,1,2 --out target/training_items
 //! ```
 //!
-//! Two studies of minutes check it against adapters that are trained again: `--lds 50` (does the influence foretell what training on
-//! half of the items does?) and `--active` (what is a label worth that was asked for?).
+//! Three studies of minutes check it against adapters that are trained again: `--lds 50` (does the influence foretell what training on
+//! half of the items does?), `--active` (what is a label worth that was asked for?) and `--sets 20` (do sets of classes whose threshold
+//! comes from the training items hold the true class as often as they should?).
 
 mod active;
 mod bench;
@@ -20,6 +21,7 @@ mod kfac;
 mod lds;
 mod mislabelled;
 mod next_labels;
+mod sets;
 
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::outputs::{claim_dir, save_or_rescue};
@@ -54,6 +56,10 @@ struct Arguments {
     /// Learning curves of chosen batches beside random ones, for every seed, and nothing else.
     #[arg(long)]
     active: bool,
+    /// Sets of classes for a chosen coverage by the training items left out, beside those by held-out labels, over so many adapters and
+    /// ten draws of labels for each, and nothing else.
+    #[arg(long)]
+    sets: Option<usize>,
     /// Directory for the report.
     #[arg(long, default_value = "target/training_items")]
     out: PathBuf,
@@ -81,6 +87,9 @@ fn run(arguments: Arguments, control: Control) -> Outcome<()> {
     }
     if arguments.active {
         return save(out, "active.json", &active::curves(&bench, &arguments.seeds)?);
+    }
+    if let Some(n_adapters) = arguments.sets {
+        return save(out, "sets.json", &sets::measure(&bench, n_adapters)?);
     }
     let mut runs = Vec::new();
     for &seed in &arguments.seeds {
