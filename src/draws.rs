@@ -20,7 +20,7 @@ pub(crate) enum Purpose {
     Synthetic = 0,
     /// A of a fresh adapter: module.
     AdapterStart = 1,
-    /// Weights of a network that is not pretrained: layer.
+    /// Weights of a network that is not pretrained: layer or tensor.
     NetworkStart = 2,
     /// The order of the items: item, epoch.
     Shuffle = 3,

@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use std::env::consts::{ARCH, OS};
 
-/// The device, the threads at hand, and the processor where the system tells it.
-pub(super) fn machine(device: &Device) -> String {
+/// Says what computes: the device, the threads at hand, and the processor where the system tells it.
+pub fn machine(device: &Device) -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let processor = processor().map_or(String::new(), |name| format!(", {name}"));
     format!("{device:?}, {threads} threads of {ARCH} {OS}{processor}")

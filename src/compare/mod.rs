@@ -23,6 +23,7 @@ pub use cell::{
     Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Run, Setting, ShiftedSplit, TrainingCost,
 };
 pub use comparison::Comparison;
+pub use machine::machine;
 pub use options::{MethodSelection, ReportOptions};
 pub use protocol::{Protocol, TaskKind};
 pub use report::{Paired, REPORT_FORMAT, Report, ReportFiles, ReportRow, RowOutcome, RunInfo, RunReport};

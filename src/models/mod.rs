@@ -16,6 +16,7 @@ mod merged;
 mod mlp;
 mod pretrained;
 mod prompt_classifier;
+mod random;
 mod rope;
 mod rope_scaling;
 mod settings;

@@ -1,7 +1,7 @@
 //! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
 use super::load_report::{LoadReport, check_names, check_unread};
-use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, shards::Shards};
+use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, random, shards::Shards};
 use crate::error::{Error, Result};
 use crate::float_type::check_float;
 use crate::lora::LoraLinear;
@@ -31,6 +31,8 @@ enum Format {
     /// In this file.
     #[cfg(feature = "gguf")]
     Gguf(PathBuf),
+    /// Nowhere: they are drawn by this seed.
+    Random(u64),
 }
 
 impl Pretrained {
@@ -63,6 +65,13 @@ impl Pretrained {
         let config = super::gguf::config(&mut crate::gguf::GgufFile::open(path)?)?;
         let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(Self { dir, format: Format::Gguf(path.to_path_buf()), config, dtype: DType::F32 })
+    }
+
+    /// A network of a shape with random weights `N(0, 0.02²)`, gains of 1 and biases of 0, to measure what a shape costs and to test.
+    ///
+    /// A tensor of more than 2²⁰ numbers repeats its first ones.
+    pub fn random(config: DecoderConfig, seed: u64) -> Self {
+        Self { dir: PathBuf::new(), format: Format::Random(seed), config, dtype: DType::F32 }
     }
 
     /// Loads the weights as `dtype` instead of f32.
@@ -111,6 +120,7 @@ impl Pretrained {
             Format::Safetensors => (Source::Shards(Shards::open(&self.dir)?), &self.dir),
             #[cfg(feature = "gguf")]
             Format::Gguf(path) => (Source::Gguf(Box::new(super::gguf::Weights::open(path, &self.config)?)), path),
+            Format::Random(seed) => (Source::Random(*seed), &self.dir),
         };
         let mut config = self.config.clone();
         let place = location.display().to_string();
@@ -150,6 +160,8 @@ enum Source {
     Shards(Shards),
     #[cfg(feature = "gguf")]
     Gguf(Box<super::gguf::Weights>),
+    /// Draws by a seed.
+    Random(u64),
 }
 
 impl Source {
@@ -159,6 +171,7 @@ impl Source {
             Self::Shards(shards) => shards.stored_name(name),
             #[cfg(feature = "gguf")]
             Self::Gguf(_) => super::gguf::stored_name(name),
+            Self::Random(_) => name.to_string(),
         }
     }
 
@@ -167,6 +180,7 @@ impl Source {
             Self::Shards(shards) => shards.is_bare(),
             #[cfg(feature = "gguf")]
             Self::Gguf(_) => false,
+            Self::Random(_) => false,
         }
     }
 
@@ -179,6 +193,7 @@ impl Source {
             }
             #[cfg(feature = "gguf")]
             Self::Gguf(_) => {}
+            Self::Random(_) => {}
         }
     }
 
@@ -188,6 +203,7 @@ impl Source {
             Self::Shards(shards) => shards.names(),
             #[cfg(feature = "gguf")]
             Self::Gguf(file) => file.names(),
+            Self::Random(_) => Vec::new(),
         }
     }
 }
@@ -199,6 +215,7 @@ impl Weights {
             Source::Shards(shards) => shards.file_of(&stored)?.read(&stored, shape, self.dtype, &self.device),
             #[cfg(feature = "gguf")]
             Source::Gguf(file) => file.read(name, shape, self.dtype, &self.device),
+            Source::Random(seed) => Ok(random::tensor(*seed, name, shape, (&self.device, self.dtype))),
         }?;
         self.asked.insert(stored);
         Ok(tensor)

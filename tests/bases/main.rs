@@ -3,6 +3,7 @@
 
 mod element_types;
 mod files;
+mod random;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
