@@ -12,13 +12,15 @@ use ndarray::Array2;
 use rand::{Rng, rngs::ChaCha8Rng};
 use std::collections::BTreeSet;
 
-/// Which of the two matrices of `W = W₀ + s·B·A`.
+/// Which of the two matrices of `W = W₀ + s·B·A`, or a matrix of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum LoraMatrix {
     /// `A: [r, d_in]`
     A,
     /// `B: [d_out, r]`
     B,
+    /// A head that trains whole, `[d_out, d_in + 1]` with its bias in the last column ([`crate::lora::TrainedHead`]).
+    Whole,
 }
 
 /// One adapted matrix as a linear map: rows `x_t` in, `y_t` out, one row per token.
@@ -26,7 +28,7 @@ pub enum LoraMatrix {
 pub struct Site {
     /// Path of the adapted module, such as `model.layers.0.self_attn.q_proj`.
     pub module: String,
-    /// A or B.
+    /// A, B or the whole.
     pub matrix: LoraMatrix,
 }
 
@@ -51,6 +53,7 @@ impl std::fmt::Display for LoraMatrix {
         f.write_str(match self {
             Self::A => "lora_A",
             Self::B => "lora_B",
+            Self::Whole => "weight",
         })
     }
 }
@@ -70,8 +73,9 @@ impl std::str::FromStr for Site {
             let module = text.strip_suffix(&matrix.to_string())?.strip_suffix('.')?;
             Some(Self { module: module.into(), matrix })
         };
-        let site = of(LoraMatrix::A).or_else(|| of(LoraMatrix::B));
-        site.ok_or_else(|| Error::format(format!("site `{text}`"), "it does not end in `.lora_A` or `.lora_B`"))
+        let site = [LoraMatrix::A, LoraMatrix::B, LoraMatrix::Whole].into_iter().find_map(of);
+        let ends = "it does not end in `.lora_A`, `.lora_B` or `.weight`";
+        site.ok_or_else(|| Error::format(format!("site `{text}`"), ends))
     }
 }
 

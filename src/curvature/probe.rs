@@ -2,9 +2,9 @@
 //! of its logits at every site.
 
 use crate::error::{Error, Result, check_finite};
-use crate::lora::{to_array, to_vec};
+use crate::lora::{to_array, to_vec, trained_matrices};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
-use crate::tape::{LoraMatrix, Site, Tape};
+use crate::tape::{Site, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4};
 
@@ -135,10 +135,7 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
 
 /// Every adapted matrix, in the order of [`Probe::sites`].
 pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
-    let adapted = model.linears().into_iter().filter(|linear| linear.adapter.is_some());
-    adapted
-        .flat_map(|linear| [LoraMatrix::A, LoraMatrix::B].map(|matrix| Site { module: linear.path.clone(), matrix }))
-        .collect()
+    trained_matrices(model).into_iter().map(|trained| trained.site).collect()
 }
 
 /// One weight a logit for every copy of the batch: `[copies, n_items, n_classes]`.

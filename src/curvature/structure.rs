@@ -98,6 +98,8 @@ pub enum AdapterSubset {
     LastLayer,
     /// Those of modules whose path matches a regular expression as a whole.
     Pattern(String),
+    /// A and B of every module, without the heads that train beside them.
+    WithoutHeads,
     /// A of every module.
     OnlyA,
     /// B of every module.
@@ -112,6 +114,7 @@ impl AdapterSubset {
     pub fn select(&self, all: &[Site]) -> Result<Vec<Site>> {
         let keep: Box<dyn Fn(&Site) -> bool> = match self {
             Self::All => Box::new(|_| true),
+            Self::WithoutHeads => Box::new(|site| site.matrix != LoraMatrix::Whole),
             Self::OnlyA => Box::new(|site| site.matrix == LoraMatrix::A),
             Self::OnlyB => Box::new(|site| site.matrix == LoraMatrix::B),
             Self::LastLayer => {

@@ -1,4 +1,4 @@
-//! Turns a task into token ids: by class tokens or by continuations.
+//! Turns a task into token ids: by class tokens, by continuations or by labels.
 
 use std::ops::Range;
 
@@ -37,12 +37,13 @@ impl Encoding {
             n_truncated: 0,
         };
         let items = task.items.iter().map(|item| encoder.item(item)).collect::<Result<Vec<EncodedItem>>>()?;
-        let (answers, class_tokens, n_classes) = match encoder.classes {
-            Some(resolved) => {
+        let (answers, class_tokens, n_classes) = match (encoder.classes, &self.answers) {
+            (Some(resolved), _) => {
                 let n_classes = resolved.ids.len();
                 (ResolvedAnswers::ClassTokens(resolved.ids.clone()), resolved.ids, n_classes)
             }
-            None => (ResolvedAnswers::Continuation, Vec::new(), task.n_classes()),
+            (None, AnswerForm::Labels { names }) => (ResolvedAnswers::Labels, Vec::new(), names.len()),
+            (None, _) => (ResolvedAnswers::Continuation, Vec::new(), task.n_classes()),
         };
         let asked = Some(Asked::new(self.clone(), class_tokens, tokenizer));
         let (name, n_truncated) = (task.name.clone(), encoder.n_truncated);
@@ -82,6 +83,14 @@ impl Encoder<'_> {
                     });
                 }
                 self.resolve_classes(item, &wording, classes)?;
+                let row = EncodedRow { ids: prompt.ids, scored: 0..0, weight: 1.0 };
+                self.shorten(item, vec![row], body)?
+            }
+            AnswerForm::Labels { names } => {
+                if item.choices != *names {
+                    let reason = format!("its choices {:?} are not the labels {names:?}", item.choices);
+                    return Err(Error::format(format!("item `{}`", item.id), reason));
+                }
                 let row = EncodedRow { ids: prompt.ids, scored: 0..0, weight: 1.0 };
                 self.shorten(item, vec![row], body)?
             }

@@ -49,6 +49,8 @@ pub enum ResolvedAnswers {
     ClassTokens(Vec<u32>),
     /// Class `c`'s logit is `weight · Σ log p(token)` over the scored tokens of row `c`.
     Continuation,
+    /// Class `c`'s logit is output `c` of the model's head.
+    Labels,
 }
 
 /// A task as token ids.
@@ -175,6 +177,10 @@ impl EncodedDataset {
                     let token = tokenizer.token(*id);
                     let _ = writeln!(text, "class {class}: token {id} `{token}`{}", marked(class));
                 }
+            }
+            (ResolvedAnswers::Labels, [row, ..]) => {
+                let _ = writeln!(text, "{} tokens:", row.ids.len());
+                let _ = writeln!(text, "{}", tokenizer.decode(&row.ids)?);
             }
             (_, rows) => {
                 for (class, row) in rows.iter().enumerate() {

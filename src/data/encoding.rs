@@ -31,9 +31,19 @@ pub enum AnswerForm {
         /// By what the log-likelihood is divided.
         normalization: Normalization,
     },
+    /// By a head of the model, one output a label; the choices of every item are these labels.
+    Labels {
+        /// The names of the classes.
+        names: Vec<String>,
+    },
 }
 
 impl AnswerForm {
+    /// Makes [`AnswerForm::Labels`].
+    pub fn labels<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Self::Labels { names: names.into_iter().map(Into::into).collect() }
+    }
+
     /// Makes [`AnswerForm::ClassTokens`].
     pub fn class_tokens<S: Into<String>>(classes: impl IntoIterator<Item = S>) -> Self {
         Self::ClassTokens { classes: classes.into_iter().map(Into::into).collect() }
@@ -114,6 +124,9 @@ impl Encoding {
         match &self.answers {
             AnswerForm::ClassTokens { classes } if classes.len() < 2 => {
                 Err(Error::config("classes", "at least 2 class tokens", classes.len()))
+            }
+            AnswerForm::Labels { names } if names.len() < 2 => {
+                Err(Error::config("labels", "at least 2 names", names.len()))
             }
             _ => Ok(()),
         }

@@ -57,6 +57,7 @@ mod encode;
 mod encoded;
 mod encoding;
 mod jsonl;
+mod labelled;
 mod padding;
 mod prompt;
 #[cfg(test)]

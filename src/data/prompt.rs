@@ -103,6 +103,11 @@ impl PromptTemplate {
         Self::built_in("passage_question", "{{ passage }}\nQuestion: {{ question }}", "\nAnswer:")
     }
 
+    /// Gives the bare text, for models with a head.
+    pub fn text() -> Self {
+        Self::built_in("text", "{{ question }}", "")
+    }
+
     /// Gives the bare question and asks for its area: `…⏎Area:`.
     pub fn question_area() -> Self {
         Self::built_in("question_area", "{{ question }}", "\nArea:")

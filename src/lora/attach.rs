@@ -1,9 +1,10 @@
 //! Attaches adapters to a model's linears, counts them, and folds them in.
 
 use super::{
-    LoraConfig, TargetModules, TrainedBiases,
+    LoraConfig, TargetModules, TrainedBiases, TrainedHead,
     linear::{LoraAdapter, LoraLinear, Replaced, at_least_f32},
     parts::BasePart,
+    trained::trained_matrices,
 };
 use crate::draws::{Purpose, generator, place};
 use crate::error::{Error, Result};
@@ -18,6 +19,16 @@ pub trait Adaptable: Module + Sync {
     fn linears(&self) -> Vec<&LoraLinear>;
     /// The same, to be changed.
     fn linears_mut(&mut self) -> Vec<&mut LoraLinear>;
+
+    /// The heads that train beside the adapter, of which a language model has none.
+    fn heads(&self) -> Vec<&TrainedHead> {
+        Vec::new()
+    }
+
+    /// The same, to be changed.
+    fn heads_mut(&mut self) -> Vec<&mut TrainedHead> {
+        Vec::new()
+    }
 
     /// Every other parameter that an adapter's files may bring whole: embeddings, norms. None by default: files that bring one
     /// are then refused.
@@ -38,7 +49,7 @@ pub trait Adaptable: Module + Sync {
 pub struct AdapterSummary {
     /// Number of adapted modules.
     pub n_modules: usize,
-    /// Parameters of A and B.
+    /// Parameters of A, of B and of the heads that train beside them.
     pub n_adapter: usize,
     /// All parameters of the model, adapter included.
     pub n_total: usize,
@@ -67,7 +78,7 @@ impl std::fmt::Display for AdapterSummary {
 /// trained biases or modules, which only files bring.
 pub fn attach<M: Adaptable>(model: M, config: &LoraConfig, seed: u64) -> Result<M> {
     config.validate()?;
-    check_fresh(config)?;
+    check_fresh(&model, config)?;
     check_targets(&model, config)?;
     let mut model = model.no_grad();
     for linear in model.linears_mut() {
@@ -111,14 +122,18 @@ pub(super) fn new_adapter(
     })
 }
 
-/// Training moves A and B (or what the training mode names), so that nothing else belongs to a fresh adapter.
-fn check_fresh(config: &LoraConfig) -> Result<()> {
+/// Training moves A, B and heads (or what the training mode names), so that nothing else belongs to a fresh adapter.
+fn check_fresh<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
     if config.bias != TrainedBiases::None {
         return Err(Error::config("bias", "none for a fresh adapter", format!("{:?}", config.bias)));
     }
-    match config.modules_to_save.as_deref() {
-        Some([_, ..]) => Err(Error::config("modules_to_save", "unset for a fresh adapter", "a list")),
-        _ => Ok(()),
+    let heads: Vec<&str> = model.heads().into_iter().map(|head| head.path.as_str()).collect();
+    match config.modules_to_save.iter().flatten().find(|module| !heads.contains(&module.as_str())) {
+        Some(module) => {
+            let bound = "unset for a fresh adapter, but for the heads of the model";
+            Err(Error::config("modules_to_save", bound, format!("`{module}`")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -177,10 +192,9 @@ pub fn merge<M: Adaptable>(mut model: M) -> M {
 /// Counts the adapter's parameters, as PEFT's `print_trainable_parameters` does: a head tied to the embedding counts once.
 pub fn summarize<M: Adaptable>(model: &M) -> AdapterSummary {
     let tied = model.linears().into_iter().filter(|l| l.is_tied).map(|l| l.d_in() * l.d_out());
-    let adapters: Vec<_> = model.linears().into_iter().filter_map(|l| l.adapter.as_ref()).collect();
     AdapterSummary {
-        n_modules: adapters.len(),
-        n_adapter: adapters.iter().map(|a| a.num_params()).sum(),
+        n_modules: model.linears().iter().filter(|linear| linear.adapter.is_some()).count(),
+        n_adapter: trained_matrices(model).iter().map(|trained| trained.param.lazy_shape().num_elements()).sum(),
         n_total: model.num_params() - tied.sum::<usize>(),
     }
 }

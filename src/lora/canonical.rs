@@ -17,7 +17,12 @@ use ndarray::{Array1, Array2, Axis};
 /// If the model has no adapter or a weight is not finite.
 pub fn canonicalize<M: Adaptable>(model: M) -> Result<M> {
     let weights = read_adapter(&model)?;
-    let mut canonical = AdapterWeights::new();
+    // heads have no gauge
+    let mut canonical: AdapterWeights = weights
+        .iter()
+        .filter(|(site, _)| site.matrix == LoraMatrix::Whole)
+        .map(|(s, w)| (s.clone(), w.clone()))
+        .collect();
     for (site, a) in weights.iter().filter(|(site, _)| site.matrix == LoraMatrix::A) {
         let mut of_b = site.clone();
         of_b.matrix = LoraMatrix::B;
@@ -32,6 +37,7 @@ pub fn canonicalize<M: Adaptable>(model: M) -> Result<M> {
             adapter.initial = None;
         }
     }
+    model.heads_mut().into_iter().for_each(|head| head.initial = None);
     Ok(model)
 }
 

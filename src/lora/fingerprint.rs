@@ -1,6 +1,6 @@
 //! Names an adapter and its base by 64-bit hashes, so that curvature and posteriors know what they are about.
 
-use super::{Adaptable, AdapterWeights, read_adapter};
+use super::{Adaptable, AdapterWeights, read_adapter, trained_matrices};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use burn::module::{ModuleVisitor, Param, ParamId};
@@ -21,9 +21,8 @@ pub fn adapter_fingerprint(weights: &AdapterWeights) -> u64 {
 /// # Errors
 /// If a copy from the device fails.
 pub fn base_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
-    let adapters = model.linears().into_iter().filter_map(|linear| linear.adapter.as_ref());
-    let adapters: Vec<ParamId> = adapters.flat_map(|adapter| [adapter.a.id, adapter.b.id]).collect();
-    let mut visitor = Hasher { adapters, hashes: Vec::new(), failure: None };
+    let trained: Vec<ParamId> = trained_matrices(model).iter().map(|trained| trained.param.id).collect();
+    let mut visitor = Hasher { trained, hashes: Vec::new(), failure: None };
     model.visit(&mut visitor);
     match visitor.failure {
         None => Ok(fnv1a_words(visitor.hashes)),
@@ -57,7 +56,7 @@ pub(crate) fn model_fingerprint<M: Adaptable>(model: &M) -> Result<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelFingerprint {
-    /// Of A and B, by [`adapter_fingerprint`].
+    /// Of all that trains, by [`adapter_fingerprint`].
     adapter: u64,
     /// Of all other weights, by [`base_fingerprint`].
     base: u64,
@@ -97,14 +96,14 @@ impl ModelFingerprint {
 }
 
 struct Hasher {
-    adapters: Vec<ParamId>,
+    trained: Vec<ParamId>,
     hashes: Vec<u64>,
     failure: Option<String>,
 }
 
 impl ModuleVisitor for Hasher {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.adapters.contains(&param.id) {
+        if self.trained.contains(&param.id) {
             return;
         }
         match param.val().try_into_data() {

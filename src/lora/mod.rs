@@ -9,19 +9,22 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 //!
-//! [`load_peft`] and [`save_peft`] read and write what PEFT 0.21 does. A posterior is about A and B alone: biases and whole modules
-//! that an adapter's files bring (`bias`, `modules_to_save`, embeddings) become part of the base below it.
+//! [`load_peft`] and [`save_peft`] read and write what PEFT 0.21 does. A posterior is about A and B, and about the head of a
+//! classifier ([`TrainedHead`]): other biases and whole modules that an adapter's files bring (`bias`, `modules_to_save`, embeddings) become part
+//! of the base below it.
 
 mod attach;
 mod canonical;
 mod config;
 mod fingerprint;
+mod head;
 mod linear;
 mod parts;
 mod pattern;
 mod peft;
 mod sampler;
 mod targets;
+mod trained;
 mod weights;
 mod whole_numbers;
 
@@ -30,11 +33,13 @@ pub use canonical::canonicalize;
 pub use config::{LoraConfig, TrainedBiases};
 pub(crate) use fingerprint::{ModelFingerprint, check_same_adapter, model_fingerprint};
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
+pub use head::TrainedHead;
 pub(crate) use linear::at_least_f32;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub use parts::{BasePart, PartWeight};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;
 pub use targets::{OneOrMany, TargetModules};
+pub(crate) use trained::trained_matrices;
 pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, start_at, write_adapter};
 pub(crate) use weights::{adapter_gradients, check_same_shapes, to_array, to_vec};

@@ -1,41 +1,33 @@
 //! Reads and writes a model's adapter as host arrays.
 
-use super::{attach::Adaptable, linear::LoraAdapter};
+use super::attach::Adaptable;
+use super::trained::{TrainedMatrix, change_trained, trained_matrices};
 use crate::error::{Error, Result};
 use crate::prior::PriorMean;
-use crate::tape::{LoraMatrix, Site};
+use crate::tape::Site;
 use burn::module::Param;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 
-/// One value for every adapted matrix: `A: [r, d_in]`, `B: [d_out, r]`.
+/// One value for every matrix that trains: `A: [r, d_in]`, `B: [d_out, r]`, heads `[d_out, d_in + 1]` with their bias in the last column.
 pub type AdapterWeights = BTreeMap<Site, Array2<f64>>;
 
-/// The adapter's present weights.
+/// The adapter's present weights, and those of heads that train with it.
 ///
 /// # Errors
 /// If the model has no adapter.
 pub fn read_adapter<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
-    collect(model, |adapter, matrix| match matrix {
-        LoraMatrix::A => Some(adapter.a.val()),
-        LoraMatrix::B => Some(adapter.b.val()),
-    })
+    collect(model, |trained| Some(trained.param.val()))
 }
 
-/// The adapter's weights at its start: A as drawn and B = 0, unless [`start_at`] put it elsewhere.
+/// The adapter's weights at its start: A as drawn, B = 0 and heads as drawn or loaded, unless [`start_at`] put it elsewhere.
 ///
 /// # Errors
 /// If the model has no adapter or its start is unknown (an adapter read from files).
 pub fn initial_weights<M: Adaptable>(model: &M) -> Result<AdapterWeights> {
-    collect(model, |adapter, matrix| {
-        let [a, b] = adapter.initial.clone()?;
-        Some(match matrix {
-            LoraMatrix::A => a,
-            LoraMatrix::B => b,
-        })
-    })
+    collect(model, |trained| trained.initial.cloned())
 }
 
 /// The centre of a prior, one value for every adapted matrix.
@@ -54,22 +46,16 @@ pub fn prior_centre<M: Adaptable>(model: &M, mean: PriorMean) -> Result<AdapterW
     }
 }
 
-fn collect<M: Adaptable>(
-    model: &M,
-    pick: impl Fn(&LoraAdapter, LoraMatrix) -> Option<Tensor<2>>,
-) -> Result<AdapterWeights> {
+fn collect<M: Adaptable>(model: &M, pick: impl Fn(&TrainedMatrix) -> Option<Tensor<2>>) -> Result<AdapterWeights> {
     let mut weights = AdapterWeights::new();
-    for linear in model.linears() {
-        let Some(adapter) = &linear.adapter else { continue };
-        for matrix in [LoraMatrix::A, LoraMatrix::B] {
-            let site = Site { module: linear.path.clone(), matrix };
-            let tensor = pick(adapter, matrix).ok_or_else(|| {
-                Error::Incompatible(format!(
-                    "the random start of `{site}` is unknown, so the prior cannot be centred there"
-                ))
-            })?;
-            weights.insert(site, to_array(tensor)?);
-        }
+    for trained in trained_matrices(model) {
+        let tensor = pick(&trained).ok_or_else(|| {
+            let site = &trained.site;
+            Error::Incompatible(format!(
+                "the random start of `{site}` is unknown, so the prior cannot be centred there"
+            ))
+        })?;
+        weights.insert(trained.site, to_array(tensor)?);
     }
     if weights.is_empty() {
         return Err(Error::empty("adapter"));
@@ -77,44 +63,32 @@ fn collect<M: Adaptable>(
     Ok(weights)
 }
 
-/// The gradients of A and B by site; zero where the loss does not depend on a matrix.
+/// The gradients of what trains, by site; zero where the loss does not depend on a matrix.
 ///
 /// # Errors
 /// If a copy from the device fails.
 pub(crate) fn adapter_gradients<M: Adaptable>(model: &M, gradients: &GradientsParams) -> Result<AdapterWeights> {
-    let mut found = AdapterWeights::new();
-    for linear in model.linears() {
-        let Some(adapter) = &linear.adapter else { continue };
-        for (matrix, param) in [(LoraMatrix::A, &adapter.a), (LoraMatrix::B, &adapter.b)] {
-            let gradient = match gradients.get::<2>(param.id) {
-                Some(gradient) => to_array(gradient)?,
-                None => Array2::zeros(param.val().dims()),
-            };
-            found.insert(Site { module: linear.path.clone(), matrix }, gradient);
-        }
-    }
-    Ok(found)
+    let of = |TrainedMatrix { site, param, .. }: TrainedMatrix| {
+        let gradient = match gradients.get::<2>(param.id) {
+            Some(gradient) => to_array(gradient)?,
+            None => Array2::zeros(param.val().dims()),
+        };
+        Ok((site, gradient))
+    };
+    trained_matrices(model).into_iter().map(of).collect()
 }
 
-/// The model with its adapter set to `weights`; every adapted matrix must be given.
+/// The model with its adapter set to `weights`; every matrix that trains must be given.
 ///
 /// # Errors
 /// If a site is missing or a shape differs.
 pub fn write_adapter<M: Adaptable>(mut model: M, weights: &AdapterWeights) -> Result<M> {
-    for linear in model.linears_mut() {
-        let path = linear.path.clone();
-        let Some(adapter) = &mut linear.adapter else { continue };
-        for matrix in [LoraMatrix::A, LoraMatrix::B] {
-            let site = Site { module: path.clone(), matrix };
-            let param = match matrix {
-                LoraMatrix::A => &mut adapter.a,
-                LoraMatrix::B => &mut adapter.b,
-            };
-            let value =
-                weights.get(&site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))?;
-            *param = set_param(param, value, &site)?;
-        }
-    }
+    change_trained(&mut model, |site, param| {
+        let value =
+            weights.get(&site).ok_or_else(|| Error::Incompatible(format!("weights for `{site}` are missing")))?;
+        *param = set_param(param, value, &site)?;
+        Ok(())
+    })?;
     Ok(model)
 }
 
@@ -147,6 +121,9 @@ pub fn start_at<M: Adaptable>(model: M, weights: &AdapterWeights) -> Result<M> {
             // without the gradients of what trains
             adapter.initial = Some([adapter.a.val().detach(), adapter.b.val().detach()]);
         }
+    }
+    for head in model.heads_mut() {
+        head.initial = Some(head.weight.val().detach());
     }
     Ok(model)
 }

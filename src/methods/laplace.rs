@@ -103,6 +103,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let mut name = format!("Laplace {}", self.curvature.structure);
         match &self.curvature.subset {
             AdapterSubset::All => {}
+            AdapterSubset::WithoutHeads => name += ", without heads",
             AdapterSubset::LastLayer => name += ", last layer",
             AdapterSubset::OnlyA => name += ", A",
             AdapterSubset::OnlyB => name += ", B",

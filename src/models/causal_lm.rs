@@ -4,6 +4,7 @@ use super::{
     attention::Context,
     block::{Block, rms_norm},
     config::DecoderConfig,
+    language_model::{HeadForm, LanguageModel},
     rope::Rotation,
     token_batch::TokenBatch,
 };
@@ -91,6 +92,33 @@ impl CausalLm {
     /// `[hidden, vocab]`
     fn head_weight(&self) -> Tensor<2> {
         if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }
+    }
+}
+
+impl LanguageModel for CausalLm {
+    fn width(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_positions(&self) -> usize {
+        self.config.max_positions
+    }
+
+    fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        CausalLm::hidden(self, batch, tape)
+    }
+
+    /// The last token's state, which has seen all others.
+    fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        CausalLm::hidden(self, batch, tape).select(0, batch.last.clone())
+    }
+
+    fn head_form(&self) -> HeadForm {
+        HeadForm { path: "score", has_bias: false }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Computes class logits: decoder-only language models from Hugging Face directories, a small multilayer perceptron,
+//! Computes class logits: decoder-only language models and encoders from Hugging Face directories, a small multilayer perceptron,
 //! and the trait by which your own burn module joins.
 
 mod activation;
@@ -7,10 +7,12 @@ mod block;
 mod causal_lm;
 mod classifier;
 mod config;
+mod encoder;
 #[cfg(feature = "gguf")]
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod language_model;
 mod load_report;
 mod merged;
 mod mlp;
@@ -19,6 +21,7 @@ mod prompt_classifier;
 mod random;
 mod rope;
 mod rope_scaling;
+mod sequence_classifier;
 mod settings;
 mod shards;
 mod subset;
@@ -29,12 +32,15 @@ pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::{DecoderConfig, Family};
+pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
+pub use language_model::{HeadForm, LanguageModel};
 pub use load_report::LoadReport;
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;
 pub use rope_scaling::RopeScaling;
+pub use sequence_classifier::SequenceClassifier;
 pub use subset::Subset;
 pub(crate) use targets::{batch_targets, check_targets, known_targets};
 pub use token_batch::TokenBatch;

@@ -38,6 +38,13 @@ impl PromptClassifier {
         let class_ids = match &dataset.answers {
             ResolvedAnswers::ClassTokens(ids) => Some(ids.clone()),
             ResolvedAnswers::Continuation => None,
+            ResolvedAnswers::Labels => {
+                return Err(Error::Incompatible(
+                    "the data ask for labels, which a `SequenceClassifier` answers by its head; a `PromptClassifier` answers \
+                     class tokens and continuations"
+                        .into(),
+                ));
+            }
         };
         Ok(Self { lm, class_ids, n_classes: dataset.n_classes })
     }
@@ -112,17 +119,7 @@ impl Classifier for PromptClassifier {
                 "the data ask for answers in another form than the model was set up for".into(),
             ));
         }
-        let (largest, vocabulary) = (batch.largest_id() as usize, self.lm.config().vocab_size);
-        if largest >= vocabulary {
-            return Err(Error::config("token id", format!("below the vocabulary's {vocabulary}"), largest));
-        }
-        let limit = self.lm.config().max_positions;
-        match batch.longest_item() {
-            Some((item, tokens)) if tokens > limit => {
-                Err(Error::PromptTooLong { item: item.to_string(), tokens, limit })
-            }
-            _ => Ok(()),
-        }
+        batch.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
     }
 
     /// Where class tokens are read at the last position: the logits of continuations are sums over tokens.

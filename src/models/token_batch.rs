@@ -18,6 +18,8 @@ pub struct TokenBatch {
     pub(super) ids: Tensor<2, Int>,
     /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token.
     pub(super) positions: Option<Tensor<1, Int>>,
+    /// Index of each row's first real token in `[rows · tokens]`.
+    pub(super) first: Tensor<1, Int>,
     /// Index of each row's last real token in `[rows · tokens]`.
     pub(super) last: Tensor<1, Int>,
     /// Where continuations are scored.
@@ -117,6 +119,7 @@ impl TokenBatch {
         let ids = padded.ids.iter().map(|&id| i64::from(id)).collect();
         let last = padded.last_positions().into_iter().enumerate();
         let last = last.map(|(r, t)| (r * tokens + t.unwrap_or(0)) as i64).collect();
+        let first = padded.starts.iter().enumerate().map(|(r, start)| (r * tokens + start) as i64).collect();
         let positions = (host.side == PaddingSide::Left).then(|| {
             let places = (0..n_rows).flat_map(|r| (0..tokens).map(move |t| (r, t)));
             indices_on(&host.device, places.map(|(r, t)| t.saturating_sub(padded.starts[r]) as i64).collect())
@@ -128,6 +131,7 @@ impl TokenBatch {
         Ok(Self {
             ids: indices_on(&host.device, ids).reshape([n_rows, tokens]),
             positions,
+            first: indices_on(&host.device, first),
             last: indices_on(&host.device, last),
             scored,
             mask: Array2::from_shape_fn((n_rows, tokens), |(r, t)| padded.mask[r * tokens + t]),
@@ -157,6 +161,52 @@ impl TokenBatch {
             }
         }
         Tensor::from_data(TensorData::new(values, [n, 1, tokens, tokens]), (&self.host.device, dtype))
+    }
+}
+
+impl TokenBatch {
+    /// Position of every token in its row, `[rows · tokens]`.
+    pub(super) fn places(&self) -> Tensor<1, Int> {
+        let (n_rows, tokens) = self.mask.dim();
+        let from_first = || indices_on(&self.host.device, (0..n_rows).flat_map(|_| 0..tokens as i64).collect());
+        self.positions.clone().unwrap_or_else(from_first)
+    }
+
+    /// `[rows, 1, 1, tokens]`: 0 at tokens, far below any score at pads.
+    pub(super) fn padding_mask(&self, dtype: DType) -> Tensor<4> {
+        let (n_rows, tokens) = self.mask.dim();
+        let hidden = absent(dtype) as f32;
+        let values: Vec<f32> = self.mask.iter().map(|&real| if real { 0.0 } else { hidden }).collect();
+        Tensor::from_data(TensorData::new(values, [n_rows, 1, 1, tokens]), (&self.host.device, dtype))
+    }
+
+    /// `[rows, tokens]`: one over the number of the row's tokens at each of them, 0 at pads.
+    pub(super) fn token_shares(&self, dtype: DType) -> Tensor<2> {
+        let mut shares = self.mask.mapv(|real| f64::from(u8::from(real)));
+        for mut row in shares.rows_mut() {
+            let n = row.sum().max(1.0);
+            row /= n;
+        }
+        let (n_rows, tokens) = shares.dim();
+        let values: Vec<f64> = shares.into_iter().collect();
+        Tensor::from_data(TensorData::new(values, [n_rows, tokens]), (&self.host.device, dtype))
+    }
+
+    /// Checks that a model has all of the tokens, and room for the longest row.
+    ///
+    /// # Errors
+    /// Names the token or the item, with both numbers.
+    pub(super) fn check_fits(&self, vocabulary: usize, limit: usize) -> Result<()> {
+        let largest = self.largest_id() as usize;
+        if largest >= vocabulary {
+            return Err(Error::config("token id", format!("below the vocabulary's {vocabulary}"), largest));
+        }
+        match self.longest_item() {
+            Some((item, tokens)) if tokens > limit => {
+                Err(Error::PromptTooLong { item: item.to_string(), tokens, limit })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

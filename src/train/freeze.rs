@@ -9,7 +9,7 @@ use regex::Regex;
 /// The three ways of fine-tuning.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub enum TrainingMode {
-    /// A and B of the adapter; everything else is frozen.
+    /// A and B of the adapter, and the head of a classifier; everything else is frozen.
     #[default]
     Lora,
     /// Every parameter.
@@ -34,6 +34,10 @@ pub fn set_trainable<M: Adaptable>(model: M, mode: &TrainingMode) -> Result<M> {
                     found = true;
                     linear.adapter = Some(adapter.set_require_grad(true));
                 }
+            }
+            for head in model.heads_mut() {
+                found = true;
+                head.weight = head.weight.clone().set_require_grad(true);
             }
             if found { Ok(model) } else { Err(Error::empty("adapter to train")) }
         }

@@ -2,10 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::likelihood::{Likelihood, Target};
-use crate::lora::{Adaptable, AdapterWeights, prior_centre, to_array};
+use crate::lora::{Adaptable, AdapterWeights, prior_centre, to_array, trained_matrices};
 use crate::models::mask_absent;
 use crate::prior::{PriorMean, PriorPrecision};
-use crate::tape::{LoraMatrix, Site};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 
@@ -108,20 +107,16 @@ impl Objective {
             return None;
         };
         let mut total: Option<Tensor<1>> = None;
-        for linear in model.linears() {
-            let Some(adapter) = &linear.adapter else { continue };
-            for (matrix, w) in [(LoraMatrix::A, adapter.a.val()), (LoraMatrix::B, adapter.b.val())] {
-                let site = Site { module: linear.path.clone(), matrix };
-                let Some(mean) = centre.get(&site) else { continue };
-                let data = TensorData::new(mean.iter().copied().collect::<Vec<f64>>(), [mean.nrows(), mean.ncols()]);
-                let mean = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
-                let difference = w - mean;
-                let square = (difference.clone() * difference).sum();
-                total = Some(match total {
-                    None => square,
-                    Some(t) => t + square,
-                });
-            }
+        for trained in trained_matrices(model) {
+            let (w, Some(mean)) = (trained.param.val(), centre.get(&trained.site)) else { continue };
+            let data = TensorData::new(mean.iter().copied().collect::<Vec<f64>>(), [mean.nrows(), mean.ncols()]);
+            let mean = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
+            let difference = w - mean;
+            let square = (difference.clone() * difference).sum();
+            total = Some(match total {
+                None => square,
+                Some(t) => t + square,
+            });
         }
         total.map(|t| t.mul_scalar(0.5 * precision.value()))
     }

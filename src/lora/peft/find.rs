@@ -112,17 +112,17 @@ impl Names {
     /// Refuses the head of a sequence classifier, unless the model has a linear in its place.
     fn check_sequence_head<M: Adaptable>(&self, model: &M, config: &LoraConfig) -> Result<()> {
         let linears = model.linears();
-        let inside = |path: &str| linears.iter().any(|linear| config.inside(&linear.path) == Some(path));
+        let heads = model.heads();
+        let own = linears.iter().map(|linear| &linear.path).chain(heads.iter().map(|head| &head.path));
+        let own: Vec<&str> = own.filter_map(|path| config.inside(path)).collect();
+        let inside = |path: &str| own.contains(&path);
         let is_head = |path: &str| SEQUENCE_HEADS.contains(&path) && !inside(path);
         match self.known.iter().find(|((path, part), _)| *part == Part::Weight && is_head(path)) {
             None => Ok(()),
             Some(((path, _), name)) => Err(Error::Unsupported {
                 what: format!("{}: the head `{path}` of a sequence classifier,", self.location),
                 found: format!("{name} {:?}", self.shapes[name]),
-                supported: format!(
-                    "classes that are words of the vocabulary, which a language model's own head answers \
-                     (models::PromptClassifier); models of your own with a lora::LoraLinear at `{path}`"
-                ),
+                supported: format!("a models::SequenceClassifier, or a model of your own, with a head at `{path}`"),
             }),
         }
     }

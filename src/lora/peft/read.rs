@@ -67,6 +67,8 @@ pub fn load_peft<M: Adaptable>(model: M, dir: impl AsRef<Path>) -> Result<(M, Lo
         }
     }
     let mut a_matrix = None;
+    let (of_heads, of_linears): (Vec<_>, Vec<_>) =
+        of_linears.into_iter().partition(|(tensor, _)| matches!(tensor.holder, Holder::Head(_)));
     for (tensor, name) in of_linears {
         let Holder::Linear(index) = tensor.holder else { continue };
         let linear = &mut *linears[index];
@@ -91,7 +93,22 @@ pub fn load_peft<M: Adaptable>(model: M, dir: impl AsRef<Path>) -> Result<(M, Lo
             }
         }
     }
+    replace_heads(&mut model, &mut file, &of_heads)?;
     Ok((model, config))
+}
+
+/// Puts heads that were trained with an adapter in the place of the model's own, whose start is then unknown.
+fn replace_heads<M: Adaptable>(model: &mut M, file: &mut TensorFile, tensors: &[(Stored, String)]) -> Result<()> {
+    for (index, head) in model.heads_mut().into_iter().enumerate() {
+        let of = |wanted| tensors.iter().find(|(t, _)| t.holder == Holder::Head(index) && t.part == wanted);
+        let (device, dtype) = (head.weight.val().device(), head.weight.val().dtype());
+        let (d_out, d_in) = (head.d_out(), head.d_in());
+        let Some((_, name)) = of(Part::Weight) else { continue };
+        let weight = file.read(name, [d_out, d_in], dtype, &device)?;
+        let bias = of(Part::Bias).map(|(_, name)| file.read(name, [d_out], dtype, &device)).transpose()?;
+        head.replace(weight, bias)?;
+    }
+    Ok(())
 }
 
 /// An adapter may replace parts of the base, so that what was below the one before is gone.

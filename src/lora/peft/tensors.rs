@@ -39,6 +39,8 @@ pub(super) type Key = (String, Part);
 pub(super) enum Holder {
     /// Of [`Adaptable::linears`].
     Linear(usize),
+    /// Of [`Adaptable::heads`].
+    Head(usize),
     /// Of [`Adaptable::parts`].
     Part(usize),
 }
@@ -140,6 +142,12 @@ pub(super) fn stored_tensors<M: Adaptable>(
             add(holder, path, Part::Bias, vec![d_out], &suffix, false);
         }
     }
+    for (index, head) in model.heads().into_iter().enumerate() {
+        add(Holder::Head(index), &head.path, Part::Weight, vec![head.d_out(), head.d_in()], ".weight", false);
+        if head.has_bias() {
+            add(Holder::Head(index), &head.path, Part::Bias, vec![head.d_out()], ".bias", false);
+        }
+    }
     for (index, part) in model.parts().into_iter().enumerate() {
         let (rows, mut shape) = (brought.get(&part.path).copied(), part.weight.shape());
         let listed = config.saves_whole(&part.path) || (ties && matches!(part.weight, PartWeight::Table(_)));
@@ -153,7 +161,8 @@ pub(super) fn stored_tensors<M: Adaptable>(
 
 fn check_modules_to_save<M: Adaptable>(model: &M, config: &LoraConfig) -> Result<()> {
     let linears = model.linears().into_iter().map(|linear| linear.path.clone());
-    let paths: Vec<String> = model.parts().into_iter().map(|part| part.path).chain(linears).collect();
+    let heads = model.heads().into_iter().map(|head| head.path.clone());
+    let paths: Vec<String> = model.parts().into_iter().map(|part| part.path).chain(linears).chain(heads).collect();
     let is_known = |name: &str| {
         let alone = LoraConfig { modules_to_save: Some(vec![name.to_string()]), ..config.clone() };
         paths.iter().any(|path| alone.saves_whole(path))

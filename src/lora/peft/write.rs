@@ -5,11 +5,14 @@ use super::config_file::write_config;
 use super::tensors::{Holder, Part, Stored, stored_tensors, vocabulary_weights};
 use crate::error::{Error, Result};
 use crate::lora::weights::to_vec;
-use crate::lora::{Adaptable, BasePart, LoraAdapter, LoraConfig, LoraLinear, PartWeight};
+use crate::lora::{Adaptable, BasePart, LoraAdapter, LoraConfig, LoraLinear, PartWeight, TrainedHead};
 use crate::tensor_file::write_tensors;
 use burn::tensor::{DType, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// What PEFT calls the task of a model with a head for classes.
+const SEQUENCE_CLASSIFIER: &str = "SEQ_CLS";
 
 /// Writes the adapter as PEFT does, with its configuration: `[r, d_in]` and `[d_out, r]` under PEFT's names, the biases and
 /// whole modules that the configuration lists, and the embeddings and heads that came with the adapter though it does not.
@@ -38,9 +41,11 @@ pub fn save_peft<M: Adaptable>(model: &M, config: &LoraConfig, base_model: &str,
     for (index, part) in parts.iter().enumerate() {
         check_kept(&part.path, Part::Weight, part.replaced, "modules_to_save", &saved(Holder::Part(index)))?;
     }
+    let heads = model.heads();
     let tensors = stored.iter().map(|tensor| {
         let values = match tensor.holder {
             Holder::Linear(index) => values(linears[index], tensor)?,
+            Holder::Head(index) => head_values(heads[index], tensor.part)?,
             Holder::Part(index) => part_values(&parts[index])?,
         };
         Ok((tensor.name.clone(), tensor.shape.clone(), values))
@@ -49,7 +54,27 @@ pub fn save_peft<M: Adaptable>(model: &M, config: &LoraConfig, base_model: &str,
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     write_tensors(dir.join(WEIGHTS_FILE), &tensors, Some(metadata))?;
-    write_config(dir, config, base_model)
+    write_config(dir, &with_heads(config, &heads), base_model)
+}
+
+/// The configuration as PEFT has it for a model with a head: a sequence classifier that saves it whole.
+fn with_heads(config: &LoraConfig, heads: &[&TrainedHead]) -> LoraConfig {
+    let mut config = config.clone();
+    if !heads.is_empty() {
+        config.task_type = Some(SEQUENCE_CLASSIFIER.into());
+        let listed = config.modules_to_save.get_or_insert_default();
+        listed.extend(
+            heads.iter().map(|head| head.path.clone()).filter(|path| !listed.contains(path)).collect::<Vec<_>>(),
+        );
+    }
+    config
+}
+
+fn head_values(head: &TrainedHead, part: Part) -> Result<Vec<f32>> {
+    match (part, head.bias()) {
+        (Part::Bias, Some(bias)) => to_f32(bias),
+        _ => to_f32(head.matrix()),
+    }
 }
 
 /// The tensor's values in f32, row-major as in the file.

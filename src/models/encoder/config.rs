@@ -1,0 +1,196 @@
+//! Reads the shape of an encoder, and how it is pooled, from the files of its directory.
+
+use crate::error::{Error, Result};
+use crate::file_kind::parse_json;
+use crate::models::settings::{Settings, agreed, unsupported};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// Where sentence-transformers says how a model is pooled.
+const POOLING_FILE: &str = "1_Pooling/config.json";
+/// What it calls the kinds that are computed here; it may say others.
+const POOLING_PREFIX: &str = "pooling_mode_";
+
+/// How the hidden states of a row become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pooling {
+    /// The first token's state through BERT's pooler, `tanh(Wh + b)`: what `BertForSequenceClassification` reads.
+    Pooler,
+    /// The first token's state.
+    FirstToken,
+    /// The mean over the real tokens.
+    Mean,
+}
+
+/// The shape of an encoder, as its `config.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncoderConfig {
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub n_layers: usize,
+    /// Number of attention heads, each `hidden_size / n_heads` wide.
+    pub n_heads: usize,
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// Longest row.
+    pub max_positions: usize,
+    /// Number of kinds of tokens; all are of the first.
+    pub n_token_types: usize,
+    /// Added to the variance in every norm.
+    pub norm_eps: f64,
+    /// How a row becomes one vector.
+    pub pooling: Pooling,
+    /// The names of the classes of a checkpoint that classifies, in order.
+    pub labels: Vec<String>,
+}
+
+impl EncoderConfig {
+    /// Reads `config.json` and, where it is there, what sentence-transformers says about pooling.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, the model is of another family or has a setting that is not computed, or dimensions
+    /// contradict each other.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, e));
+        let path = dir.join("config.json");
+        let mut config = Self::from_bytes(&read(&path)?, &path.display().to_string())?;
+        let path = dir.join(POOLING_FILE);
+        if path.is_file() {
+            config.pooling = pooling(&read(&path)?, &path.display().to_string())?;
+        }
+        Ok(config)
+    }
+
+    /// Reads the text of a `config.json`; `location` names it in errors. Its pooling is BERT's own.
+    ///
+    /// # Errors
+    /// As [`EncoderConfig::from_dir`].
+    pub fn from_json(text: &str, location: &str) -> Result<Self> {
+        Self::from_bytes(text.as_bytes(), location)
+    }
+
+    fn from_bytes(bytes: &[u8], location: &str) -> Result<Self> {
+        let value: Value = parse_json(bytes, location)?;
+        let empty = || Error::format(location, "is an empty JSON object");
+        let settings = Settings::object(Some(&value), location, "")?.ok_or_else(empty)?;
+        match settings.text("model_type")?.unwrap_or("(none)") {
+            "bert" => {}
+            other => return Err(unsupported(location, "model_type", other, "bert")),
+        }
+        for (field, supported) in [("hidden_act", "gelu"), ("position_embedding_type", "absolute")] {
+            if let Some(found) = settings.text(field)?.filter(|found| *found != supported) {
+                return Err(unsupported(location, field, found, supported));
+            }
+        }
+        for field in ["is_decoder", "add_cross_attention"] {
+            if settings.get(field).is_some_and(|value| *value != Value::Bool(false)) {
+                return Err(unsupported(location, field, "true", "false"));
+            }
+        }
+        let count = |field: &str| {
+            let missing = || Error::config(format!("{field} in {location}"), "a whole number of at least 1", "nothing");
+            settings.get(field).ok_or_else(missing)?.as_u64().filter(|n| *n > 0).map(|n| n as usize).ok_or_else(|| {
+                let found = settings.get(field).map(Value::to_string).unwrap_or_default();
+                Error::config(format!("{field} in {location}"), "a whole number of at least 1", found)
+            })
+        };
+        let config = Self {
+            hidden_size: count("hidden_size")?,
+            intermediate_size: count("intermediate_size")?,
+            n_layers: count("num_hidden_layers")?,
+            n_heads: count("num_attention_heads")?,
+            vocab_size: count("vocab_size")?,
+            max_positions: count("max_position_embeddings")?,
+            n_token_types: settings.get("type_vocab_size").map_or(Ok(2), |_| count("type_vocab_size"))?,
+            norm_eps: settings.number("layer_norm_eps")?.unwrap_or(1e-12),
+            pooling: Pooling::Pooler,
+            labels: labels(settings, location)?,
+        };
+        if config.hidden_size % config.n_heads != 0 {
+            let bound = format!("a multiple of the {} of num_attention_heads", config.n_heads);
+            return Err(Error::config(format!("hidden_size in {location}"), bound, config.hidden_size));
+        }
+        if !(config.norm_eps > 0.0 && config.norm_eps.is_finite()) {
+            let name = format!("layer_norm_eps in {location}");
+            return Err(Error::config(name, "positive and finite", config.norm_eps));
+        }
+        Ok(config)
+    }
+
+    /// Width of an attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.n_heads
+    }
+}
+
+/// The names of `id2label` in the order of their numbers; none where the file has none.
+fn labels(settings: Settings, location: &str) -> Result<Vec<String>> {
+    let Some(names) = Settings::object(settings.get("id2label"), location, "id2label")? else { return Ok(Vec::new()) };
+    let n = names.fields().len();
+    let named = |id: usize| {
+        let name = names.text(&id.to_string())?;
+        let missing = || Error::format(location, format!("`id2label` has {n} names and none of `{id}`"));
+        name.map(str::to_string).ok_or_else(missing)
+    };
+    (0..n).map(named).collect()
+}
+
+/// The kind of pooling that sentence-transformers' file says.
+fn pooling(bytes: &[u8], location: &str) -> Result<Pooling> {
+    let value: Value = parse_json(bytes, location)?;
+    let empty = || Error::format(location, "is an empty JSON object");
+    let settings = Settings::object(Some(&value), location, "")?.ok_or_else(empty)?;
+    let on = |field: &&String| field.starts_with(POOLING_PREFIX) && settings.get(field) == Some(&Value::Bool(true));
+    let kinds: Vec<&str> = settings.fields().keys().filter(on).map(|field| &field[POOLING_PREFIX.len()..]).collect();
+    let newer = settings.text("pooling_mode")?;
+    let kind = match kinds[..] {
+        [one] => agreed(location, [(one.into(), Some(one)), ("pooling_mode".into(), newer)])?,
+        [] => newer,
+        _ => return Err(unsupported(location, "pooling_mode", &kinds.join(", "), "one of them")),
+    };
+    match kind {
+        Some("mean_tokens" | "mean") => Ok(Pooling::Mean),
+        Some("cls_token" | "cls") => Ok(Pooling::FirstToken),
+        other => Err(unsupported(location, "pooling_mode", other.unwrap_or("(none)"), "mean_tokens, cls_token")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = r#"{"model_type": "bert", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 16"#;
+
+    #[test]
+    fn what_is_not_computed_is_named() {
+        for (extra, words) in [
+            (r#", "hidden_act": "relu""#, ["hidden_act", "relu"]),
+            (r#", "position_embedding_type": "relative_key""#, ["position_embedding_type", "relative_key"]),
+            (r#", "is_decoder": true"#, ["is_decoder", "true"]),
+            (r#", "num_attention_heads": 3"#, ["hidden_size", "8"]),
+            (r#", "vocab_size": 0"#, ["vocab_size", "0"]),
+            (r#", "id2label": {"0": "no", "2": "yes"}"#, ["id2label", "`1`"]),
+        ] {
+            let error = EncoderConfig::from_json(&format!("{PLAIN}{extra}}}"), "c.json").unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)) && error.contains("c.json"), "{error}");
+        }
+        let other = EncoderConfig::from_json(r#"{"model_type": "roberta"}"#, "c.json").unwrap_err().to_string();
+        assert!(other.contains("roberta") && other.contains("bert"), "{other}");
+    }
+
+    #[test]
+    fn pooling_is_read_in_both_spellings() {
+        let of = |text: &str| pooling(text.as_bytes(), "p.json");
+        let old = r#"{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}"#;
+        assert_eq!(of(old).unwrap(), Pooling::Mean);
+        assert_eq!(of(r#"{"pooling_mode": "cls"}"#).unwrap(), Pooling::FirstToken);
+        let error = of(r#"{"pooling_mode_max_tokens": true}"#).unwrap_err().to_string();
+        assert!(error.contains("max_tokens") && error.contains("p.json"), "{error}");
+    }
+}

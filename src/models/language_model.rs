@@ -1,0 +1,43 @@
+//! The trait between a network over tokens and what classifies with it.
+
+use super::token_batch::TokenBatch;
+use crate::lora::Adaptable;
+use crate::tape::Tape;
+use burn::module::ModuleDisplay;
+use burn::tensor::Tensor;
+
+/// A network that turns rows of tokens into hidden states: a decoder, an encoder.
+pub trait LanguageModel: Adaptable + ModuleDisplay {
+    /// Width of the hidden states.
+    fn width(&self) -> usize;
+
+    /// Number of tokens in the vocabulary.
+    fn vocab_size(&self) -> usize;
+
+    /// Longest row.
+    fn max_positions(&self) -> usize;
+
+    /// Hidden states of every token.
+    ///
+    /// # Shapes
+    /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, width]`
+    fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2>;
+
+    /// One vector a row, which stands for all of it.
+    ///
+    /// # Shapes
+    /// - output `[rows, width]`
+    fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2>;
+
+    /// Where Hugging Face has the head of a classifier on this model, and whether that head has a bias.
+    fn head_form(&self) -> HeadForm;
+}
+
+/// The head of a classifier, in Hugging Face's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadForm {
+    /// Its path.
+    pub path: &'static str,
+    /// True if it has a bias.
+    pub has_bias: bool,
+}

@@ -1,0 +1,121 @@
+//! Classifies rows of tokens by a head on one vector a row, as Hugging Face's `…ForSequenceClassification` does.
+
+use super::classifier::{Classifier, HeadFeatures};
+use super::language_model::LanguageModel;
+use super::token_batch::TokenBatch;
+use crate::data::{EncodedDataset, ResolvedAnswers};
+use crate::error::{Error, Result};
+use crate::lora::{Adaptable, BasePart, LoraLinear, TrainedHead};
+use crate::tape::Tape;
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+/// A network over tokens with a head for classes. The head trains with the adapter and is part of its posterior.
+#[derive(Module, Debug)]
+pub struct SequenceClassifier<L> {
+    /// The network.
+    pub network: L,
+    /// The head.
+    pub head: TrainedHead,
+}
+
+impl<L: LanguageModel> SequenceClassifier<L> {
+    /// Puts a fresh head for the classes of `dataset` on a network; a function of the seed.
+    ///
+    /// # Errors
+    /// If the dataset asks for answers in another form, or a token id exceeds the vocabulary.
+    pub fn new(network: L, dataset: &EncodedDataset, seed: u64) -> Result<Self> {
+        let form = network.head_form();
+        let weight = network.linears().first().map(|linear| linear.weight.val());
+        let weight = weight.ok_or_else(|| Error::empty("list of the network's linears"))?;
+        let (device, dtype) = (weight.device().without_autodiff(), weight.dtype());
+        let shape = (network.width(), dataset.n_classes);
+        let head = TrainedHead::fresh(form.path, shape, form.has_bias, seed, (&device, dtype));
+        Self::with_head(network, head, dataset)
+    }
+
+    /// Puts the head of a checkpoint on its network.
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::new`], and if the head has another width or another number of classes.
+    pub fn with_head(network: L, head: TrainedHead, dataset: &EncodedDataset) -> Result<Self> {
+        dataset.check_vocab(network.vocab_size())?;
+        if dataset.answers != ResolvedAnswers::Labels {
+            return Err(Error::Incompatible(
+                "the data ask for class tokens or continuations, which a `PromptClassifier` answers; a head answers \
+                 `AnswerForm::Labels`"
+                    .into(),
+            ));
+        }
+        for (what, expected, found) in [
+            ("inputs of the head", network.width(), head.d_in()),
+            ("classes of the head", dataset.n_classes, head.d_out()),
+        ] {
+            if expected != found {
+                return Err(Error::Count { what: what.into(), expected, found });
+            }
+        }
+        Ok(Self { network, head })
+    }
+}
+
+impl<L: LanguageModel> Adaptable for SequenceClassifier<L> {
+    fn linears(&self) -> Vec<&LoraLinear> {
+        self.network.linears()
+    }
+
+    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
+        self.network.linears_mut()
+    }
+
+    fn heads(&self) -> Vec<&TrainedHead> {
+        vec![&self.head]
+    }
+
+    fn heads_mut(&mut self) -> Vec<&mut TrainedHead> {
+        vec![&mut self.head]
+    }
+
+    fn parts(&self) -> Vec<BasePart> {
+        self.network.parts()
+    }
+
+    fn set_part(&mut self, part: BasePart) -> bool {
+        self.network.set_part(part)
+    }
+}
+
+impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
+    type Input = TokenBatch;
+
+    fn n_classes(&self) -> usize {
+        self.head.d_out()
+    }
+
+    fn check(&self, batch: &TokenBatch) -> Result<()> {
+        if batch.n_classes() != self.n_classes() {
+            let what = "classes of the data".into();
+            return Err(Error::Count { what, expected: self.n_classes(), found: batch.n_classes() });
+        }
+        if batch.scored.is_some() {
+            return Err(Error::Incompatible(
+                "the data ask for continuations, and the model has a head for classes".into(),
+            ));
+        }
+        batch.check_fits(self.network.vocab_size(), self.network.max_positions())
+    }
+
+    fn head_weights(&self) -> Option<Tensor<2>> {
+        Some(self.head.matrix())
+    }
+
+    fn head_features(&self, batch: &TokenBatch) -> Option<HeadFeatures> {
+        let features = self.network.pooled(batch, &mut Tape::off());
+        Some(HeadFeatures { logits: self.head.forward(features.clone(), &mut Tape::off()), features })
+    }
+
+    fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        let pooled = self.network.pooled(batch, tape);
+        self.head.forward(pooled, tape)
+    }
+}
