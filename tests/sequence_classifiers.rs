@@ -286,8 +286,9 @@ fn the_head_of_a_decoder_is_read_from_the_adapter_that_peft_saved() {
     let bytes = std::fs::read(adapter.join("adapter_model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let stored = file.tensor("base_model.model.score.weight").unwrap();
+    // in f64 there, in f32 here
     let stored: Vec<f64> =
-        stored.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect();
+        stored.data().chunks_exact(8).map(|b| f64::from(f64::from_le_bytes(b.try_into().unwrap()) as f32)).collect();
     let head = &read_adapter(&model).unwrap()[&Site { module: "score".into(), matrix: LoraMatrix::Whole }];
     assert_eq!(head.iter().copied().collect::<Vec<_>>(), stored);
     // a prior around the start needs a start that is known
