@@ -130,6 +130,15 @@ impl Node {
         Ok(values.iter().enumerate().map(element).collect())
     }
 
+    /// A list of numbers.
+    pub fn numbers(&self, path: &str) -> Result<Vec<f64>, Failure> {
+        let elements = self.list(path)?;
+        elements
+            .iter()
+            .map(|node| Ok(node.value.as_f64().ok_or_else(|| format!("{} is no number", node.place))?))
+            .collect()
+    }
+
     /// A list of texts.
     pub fn texts(&self, path: &str) -> Result<Vec<String>, Failure> {
         let elements = self.list(path)?;

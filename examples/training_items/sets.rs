@@ -66,11 +66,12 @@ pub fn measure(bench: &Bench, n_adapters: usize) -> Outcome<Sets> {
         let all = answers(bench, &train, &rest, seed)?;
         for draw in 0..DRAWS {
             // seeds of adapters are small numbers
-            let order = shuffled(rest.len(), 1_000 * (seed + 1) + draw as u64);
+            let seed = 1_000 * (seed + 1) + draw as u64;
+            let order = shuffled(rest.len(), seed);
             let (labelled, asked) = (&order[..N_LABELS], &order[N_LABELS..N_LABELS + N_TEST]);
             for answers in &all {
                 for (name, score) in SCORES {
-                    let tally = answers.tally(score, (labelled, asked), &labels)?;
+                    let tally = answers.tally((score, seed), (labelled, asked), &labels)?;
                     let row = row_of(&mut rows, answers.name, name);
                     row.coverage.push(tally.n_covered as f64 / N_TEST as f64);
                     row.size.push(tally.n_classes as f64 / N_TEST as f64);
@@ -129,7 +130,7 @@ impl Answers {
     /// How sets of the items `asked` fare, with the threshold of the training items or of those that are `labelled`.
     fn tally(
         &self,
-        score: ConformalScore,
+        (score, seed): (ConformalScore, u64),
         (labelled, asked): (&[usize], &[usize]),
         labels: &[usize],
     ) -> Outcome<SetTally> {
@@ -141,7 +142,7 @@ impl Answers {
             Calibration::TrainingItems(probabilities, labels) => (probabilities.clone(), labels.clone()),
         };
         let (to, true_classes) = of(asked);
-        Ok(ConformalSets::fit(from.view(), &known, MISCOVERAGE, score, 0)?.tally(to.view(), &true_classes)?)
+        Ok(ConformalSets::fit(from.view(), &known, MISCOVERAGE, score, seed)?.tally(to.view(), &true_classes)?)
     }
 }
 
