@@ -5,7 +5,7 @@ use super::{
     attention::Context,
     block::Block,
     config::DecoderConfig,
-    names::EMBEDDING,
+    names::{EMBEDDING, root},
     norm::Norm,
     rope::{Places, Rotation, query_factors},
     token_batch::TokenBatch,
@@ -107,6 +107,10 @@ impl CausalLm {
         Some(if divisor == 1.0 { rows } else { rows.cast(wide).div_scalar(divisor) })
     }
 
+    fn table_path(&self) -> String {
+        format!("{}{EMBEDDING}", root(self.config.inside))
+    }
+
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         self.blocks.iter().flat_map(Block::norms).chain([&self.norm])
     }
@@ -130,7 +134,7 @@ impl Adaptable for CausalLm {
 
     fn parts(&self) -> Vec<BasePart> {
         let norms = self.norms().map(|norm| (norm.path.clone(), PartWeight::Vector(norm.gains.val())));
-        let table = (EMBEDDING.to_string(), PartWeight::Table(self.embedding.weight.val()));
+        let table = (self.table_path(), PartWeight::Table(self.embedding.weight.val()));
         let all = [table].into_iter().chain(norms);
         all.map(|(path, weight)| BasePart { replaced: self.replaced.contains(&path), path, weight }).collect()
     }
@@ -139,7 +143,7 @@ impl Adaptable for CausalLm {
     fn set_part(&mut self, part: BasePart) -> bool {
         let BasePart { path, weight, replaced } = part;
         match weight {
-            PartWeight::Table(table) if path == EMBEDDING => {
+            PartWeight::Table(table) if path == self.table_path() => {
                 self.config.vocab_size = table.dims()[0];
                 self.embedding.weight = Param::from_tensor(table).set_require_grad(false);
             }

@@ -145,6 +145,8 @@ pub(super) struct Traits {
     /// `partial_rotary_factor` is heard.
     pub(super) partial: bool,
     pub(super) factors: Factors,
+    /// What else transformers takes where it is absent: files of larger models leave it out.
+    pub(super) absent: &'static [(&'static str, f64)],
 }
 
 const LLAMA: Traits = Traits {
@@ -166,6 +168,7 @@ const LLAMA: Traits = Traits {
     sliding_theta: None,
     partial: false,
     factors: Factors::None,
+    absent: &[],
 };
 
 const QWEN2: Traits = Traits {
@@ -175,6 +178,7 @@ const QWEN2: Traits = Traits {
     mlp_bias: false,
     windows: Windows::Switched,
     window: Some(4096),
+    absent: &[("num_key_value_heads", 32.0)],
     ..LLAMA
 };
 
@@ -194,6 +198,7 @@ const MISTRAL: Traits = Traits {
     mlp_bias: false,
     windows: Windows::Always,
     window: Some(4096),
+    absent: &[("num_key_value_heads", 8.0)],
     ..LLAMA
 };
 
@@ -273,12 +278,22 @@ const GEMMA3: Traits = Traits {
     theta: 1_000_000.0,
     sliding_theta: Some(SlidingTheta { default: 10_000.0, key: Some("rope_local_base_freq") }),
     factors: Factors::Gemma { score_cap: None, logit_cap: None },
+    absent: &[
+        ("num_attention_heads", 8.0),
+        ("num_key_value_heads", 4.0),
+        ("vocab_size", 262_208.0),
+        ("max_position_embeddings", 131_072.0),
+        ("rms_norm_eps", 1e-6),
+    ],
     ..GEMMA2
 };
 
 /// Every family, in the order of [`Family`].
 const FAMILIES: [Traits; 12] =
     [LLAMA, QWEN2, QWEN3, MISTRAL, MINISTRAL3, SMOLLM3, OLMO2, OLMO3, GRANITE, PHI3, GEMMA2, GEMMA3];
+
+/// Larger models whose `text_config` is about a decoder of one of these families.
+pub(super) const LARGER: [&str; 2] = ["gemma3", "mistral3"];
 
 /// Families that look like one of these and are not: their name, and the key that says what is not computed.
 const OTHERS: [(&str, &str); 14] = [

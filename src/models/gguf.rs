@@ -64,6 +64,7 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         n_heads,
         n_kv_heads: count("attention.head_count_kv")?.unwrap_or(n_heads),
         head_dim,
+        inside: false,
         vocab_size,
         max_positions: required("context_length")?,
         norm_eps: file.number(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,

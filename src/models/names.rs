@@ -2,11 +2,20 @@
 
 use super::family::{NormPlacement, QueryKeyNorms, Traits};
 
-pub(super) const EMBEDDING: &str = "model.embed_tokens";
-pub(super) const NORM: &str = "model.norm";
-pub(super) const HEAD: &str = "lm_head";
+/// Where a decoder's modules are, and where those of one in a larger model are.
+pub(super) const ROOT: &str = "model.";
+pub(super) const INNER_ROOT: &str = "model.language_model.";
+/// The second in files.
+pub(super) const STORED_INNER_ROOT: &str = "language_model.model.";
+
+pub(super) const EMBEDDING: &str = "embed_tokens";
+pub(super) const NORM: &str = "norm";
 /// Before the number of a block.
-pub(super) const LAYERS: &str = "model.layers.";
+pub(super) const LAYERS: &str = "layers.";
+/// Beside the root.
+pub(super) const HEAD: &str = "lm_head";
+/// Parts of larger models on which no logit of a text depends.
+pub(super) const NOT_OF_TEXT: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
 
 /// Names in a block: query, key and value; apart, or in one.
 pub(super) const QUERY_KEY_VALUE: (&[&str], &str) =
@@ -17,6 +26,11 @@ pub(super) const ATTENTION_OUTPUT: &str = "self_attn.o_proj";
 pub(super) const DOWN: &str = "mlp.down_proj";
 /// Norms of queries and keys.
 pub(super) const QUERY_KEY_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
+
+/// Where the modules of a decoder are.
+pub(super) fn root(inside: bool) -> &'static str {
+    if inside { INNER_ROOT } else { ROOT }
+}
 
 impl Traits {
     /// The norms before and behind attention, before and behind the MLP.
@@ -68,6 +82,7 @@ pub(super) mod gguf {
 
     fn renamed(traits: &Traits, hub: &str) -> Option<String> {
         let (path, kind) = hub.rsplit_once('.')?;
+        let path = path.strip_prefix(super::ROOT).unwrap_or(path);
         let Some((layer, part)) = path.strip_prefix(super::LAYERS).and_then(|rest| rest.split_once('.')) else {
             let ends = [(super::EMBEDDING, EMBEDDING), (super::NORM, NORM), (super::HEAD, HEAD)];
             return ends.iter().find(|(ours, _)| *ours == path).map(|(_, name)| format!("{name}.{kind}"));

@@ -1,7 +1,7 @@
 //! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
 use super::load_report::{LoadReport, check_names, check_unread};
-use super::names::{ATTENTION_OUTPUT, DOWN, EMBEDDING, GATE_UP, HEAD, LAYERS, NORM, QUERY_KEY_VALUE};
+use super::names::{ATTENTION_OUTPUT, DOWN, EMBEDDING, GATE_UP, HEAD, LAYERS, NORM, QUERY_KEY_VALUE, root};
 use super::{
     attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, family::QueryKeyNorms, norm::Norm,
     projections::Projections, shards::Shards,
@@ -123,7 +123,7 @@ impl Pretrained {
         report.untied_head = config.tied_head && own_head.is_some();
         config.tied_head = own_head.is_none();
         let blocks = (0..config.n_layers).map(|layer| weights.block(&config, layer)).collect::<Result<Vec<_>>>()?;
-        let norm = weights.norm(NORM.into(), config.hidden_size, &config)?;
+        let norm = weights.norm(format!("{}{NORM}", root(config.inside)), config.hidden_size, &config)?;
         let weight = own_head.unwrap_or_else(|| table.clone().transpose());
         let mut head = LoraLinear::new(HEAD, weight, None);
         head.is_head = true;
@@ -214,7 +214,7 @@ impl Weights {
     fn ends(&mut self, config: &DecoderConfig) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
         let shape = [config.vocab_size, config.hidden_size];
         let names = self.source.names();
-        let [table_name, head_name] = [EMBEDDING, HEAD].map(|path| format!("{path}.weight"));
+        let (table_name, head_name) = (format!("{}{EMBEDDING}.weight", root(config.inside)), format!("{HEAD}.weight"));
         let has = |name: &str| names.contains(&self.source.stored_name(name));
         let (has_table, has_head) = (has(&table_name), has(&head_name));
         if !config.tied_head && !has_head && self.source.is_bare() {
@@ -276,7 +276,7 @@ impl Weights {
 
     fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<Block> {
         let traits = config.family.traits();
-        let at = |name: &str| format!("{LAYERS}{layer}.{name}");
+        let at = |name: &str| format!("{}{LAYERS}{layer}.{name}", root(config.inside));
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
         let widths = ([queries, keys, keys], [inner, inner]);

@@ -11,8 +11,19 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// `model_type` of every family but `llama` and `qwen2`, which have fixtures of their own.
-pub const FAMILIES: [&str; 10] =
-    ["qwen3", "mistral", "phi3", "gemma2", "gemma3_text", "olmo2", "granite", "smollm3", "olmo3", "ministral3"];
+pub const FAMILIES: [&str; 11] = [
+    "qwen3",
+    "mistral",
+    "phi3",
+    "gemma2",
+    "gemma3_text",
+    "gemma3",
+    "olmo2",
+    "granite",
+    "smollm3",
+    "olmo3",
+    "ministral3",
+];
 
 /// The configuration as transformers 5 writes it, and as it was written before.
 pub const SPELLINGS: [&str; 2] = ["config.json", "config.old.json"];
@@ -105,7 +116,13 @@ impl FamilyFixture {
         let dir = self.base(spelling);
         let checkpoint = Pretrained::from_dir(dir.path()).unwrap().with_dtype(dtype);
         let (lm, report) = checkpoint.load_with_report(&device()).unwrap();
-        assert!(report.is_empty(), "{}: {report}", self.name);
+        let of_images = |name: &String| name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
+        let is_larger = lm.config().inside;
+        assert!(
+            report.is_empty() != is_larger && report.unread_tensors.iter().all(of_images),
+            "{}: {report}",
+            self.name
+        );
         PromptClassifier::new(lm, &self.data).unwrap()
     }
 
