@@ -1,6 +1,12 @@
 //! Attends causally with grouped query heads.
 
-use super::{activation::softmax, config::DecoderConfig, rope::Rotation};
+use super::{
+    activation::{soft_cap, softmax},
+    config::DecoderConfig,
+    norm::Norm,
+    projections::Projections,
+    rope::Rotation,
+};
 use crate::lora::LoraLinear;
 use crate::tape::Tape;
 use burn::module::Module;
@@ -9,29 +15,43 @@ use burn::tensor::Tensor;
 /// Grouped-query attention: several query heads share one key and value head.
 #[derive(Module, Debug)]
 pub(super) struct Attention {
-    pub(super) q_proj: LoraLinear,
-    pub(super) k_proj: LoraLinear,
-    pub(super) v_proj: LoraLinear,
+    /// Query, key and value.
+    pub(super) inputs: Projections,
     pub(super) o_proj: LoraLinear,
+    pub(super) query_key_norms: [Option<Norm>; 2],
     #[module(skip)]
     n_kv_heads: usize,
     #[module(skip)]
     head_dim: usize,
+    #[module(skip)]
+    score_scale: f64,
+    #[module(skip)]
+    score_cap: Option<f64>,
 }
 
-/// What all blocks share for one batch.
-#[derive(Debug, Clone)]
-pub(super) struct Context {
-    pub(super) rotation: Rotation,
+/// What a block needs to know of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// `None` in a layer that does not rotate.
+    pub(super) rotation: Option<&'a Rotation>,
     /// `[rows or 1, 1, tokens, tokens]`: 0 where a query may see a key, a large negative number elsewhere.
-    pub(super) mask: Tensor<4>,
+    pub(super) mask: &'a Tensor<4>,
+    /// Factors of the queries by their positions, `[rows or 1, 1, tokens, 1]`.
+    pub(super) query_factors: Option<&'a Tensor<4>>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
 }
 
 impl Attention {
-    pub(super) fn new(config: &DecoderConfig, [q, k, v, o]: [LoraLinear; 4]) -> Self {
-        Self { q_proj: q, k_proj: k, v_proj: v, o_proj: o, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
+    pub(super) fn new(
+        config: &DecoderConfig,
+        inputs: Projections,
+        o_proj: LoraLinear,
+        query_key_norms: [Option<Norm>; 2],
+    ) -> Self {
+        let (n_kv_heads, head_dim, score_cap) = (config.n_kv_heads, config.head_dim, config.scales.score_cap);
+        let score_scale = config.scales.scores.unwrap_or(1.0 / (head_dim as f64).sqrt());
+        Self { inputs, o_proj, query_key_norms, n_kv_heads, head_dim, score_scale, score_cap }
     }
 
     /// # Shapes
@@ -42,14 +62,30 @@ impl Attention {
             let n = y.dims()[1] / dim;
             y.reshape([rows, tokens, n, dim]).swap_dims(1, 2)
         };
-        let q = context.rotation.apply(heads(self.q_proj.forward(x.clone(), tape)));
-        let k = context.rotation.apply(heads(self.k_proj.forward(x.clone(), tape)));
-        let v = heads(self.v_proj.forward(x, tape));
+        let turned = |y: Tensor<2>, norm: &Option<Norm>| {
+            let y = match norm {
+                Some(norm) => norm.by_group(y),
+                None => y,
+            };
+            match context.rotation {
+                Some(rotation) => rotation.apply(heads(y)),
+                None => heads(y),
+            }
+        };
+        let [q, k, v] = self.inputs.forward(x, tape);
+        let [query_norm, key_norm] = &self.query_key_norms;
+        let (mut q, k, v) = (turned(q, query_norm), turned(k, key_norm), heads(v));
+        if let Some(factors) = context.query_factors {
+            q = q * factors.clone();
+        }
         let (n_kv, n_heads) = (self.n_kv_heads, q.dims()[1]);
         // the query heads of a group lie next to each other: stack them along the tokens of their key head
         let grouped = [rows, n_kv, n_heads / n_kv * tokens, dim];
-        let q = q.mul_scalar(1.0 / (dim as f64).sqrt()).reshape(grouped);
-        let scores = q.matmul(k.swap_dims(2, 3)).reshape([rows, n_heads, tokens, tokens]);
+        let q = q.mul_scalar(self.score_scale).reshape(grouped);
+        let mut scores = q.matmul(k.swap_dims(2, 3)).reshape([rows, n_heads, tokens, tokens]);
+        if let Some(cap) = self.score_cap {
+            scores = soft_cap(scores, cap);
+        }
         let weights = softmax(scores + context.mask.clone());
         let weights = weights.reshape([rows, n_kv, n_heads / n_kv * tokens, tokens]);
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);

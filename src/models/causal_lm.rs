@@ -1,30 +1,29 @@
 //! A decoder-only language model: embedding, blocks, final norm, output head.
 
 use super::{
+    activation::soft_cap,
     attention::Context,
-    block::{Block, rms_norm},
+    block::Block,
     config::DecoderConfig,
     language_model::{HeadForm, LanguageModel},
-    rope::Rotation,
+    names::{EMBEDDING, root},
+    norm::Norm,
+    rope::{Places, Rotation, query_factors},
     token_batch::TokenBatch,
 };
-use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight};
+use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, at_least_f32};
 use crate::tape::Tape;
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, RmsNorm};
+use burn::nn::Embedding;
 use burn::tensor::{Int, Tensor};
 use std::collections::BTreeSet;
 
-const EMBEDDING: &str = "model.embed_tokens";
-const NORM: &str = "model.norm";
-const LAYERS: &str = "model.layers.";
-
-/// A pretrained decoder-only transformer of the Llama or Qwen2 family.
+/// A pretrained decoder-only transformer of one of the [families](super::Family).
 #[derive(Module, Debug)]
 pub struct CausalLm {
     pub(super) embedding: Embedding,
     pub(super) blocks: Vec<Block>,
-    pub(super) norm: RmsNorm,
+    pub(super) norm: Norm,
     /// The output head; its weight is not read while it is tied to the embedding.
     pub(super) head: LoraLinear,
     #[module(skip)]
@@ -46,19 +45,34 @@ impl CausalLm {
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let [rows, tokens] = batch.ids.dims();
+        let config = &self.config;
         let x = self.embedding.forward(batch.ids.clone());
-        let mut x = x.reshape([rows * tokens, self.config.hidden_size]);
-        let device = x.device().without_autodiff();
-        let context = Context {
-            rotation: Rotation::new(&self.config, tokens, batch.positions.as_ref(), &device, x.dtype()),
-            mask: batch.attention_mask(x.dtype()),
-            rows,
-            tokens,
-        };
-        for block in &self.blocks {
+        let mut x = x.reshape([rows * tokens, config.hidden_size]);
+        if config.scales.embedding != 1.0 {
+            x = x.mul_scalar(config.scales.embedding);
+        }
+        let (device, dtype, lengths) = (x.device().without_autodiff(), x.dtype(), batch.lengths());
+        let places = Places { tokens, positions: batch.positions.as_ref(), lengths: &lengths, device: &device, dtype };
+        let rotation = Rotation::new(config.rope_theta, &config.rope_scaling, config.rotary_dim, &places);
+        let mask = batch.attention_mask(dtype, None);
+        // a window as wide as the batch hides nothing
+        let window = config.window.filter(|window| *window < tokens);
+        let sliding_mask = window.map(|window| batch.attention_mask(dtype, Some(window)));
+        let own = config.sliding_rope.as_ref().filter(|_| config.layers.iter().any(|layer| layer.slides));
+        let sliding_rotation = own.map(|(theta, scaling)| Rotation::new(*theta, scaling, config.rotary_dim, &places));
+        let factors = config.scales.positions.as_ref().and_then(|scale| query_factors(scale, &places));
+        for (block, layer) in self.blocks.iter().zip(&config.layers) {
+            let rotation = sliding_rotation.as_ref().filter(|_| layer.slides).unwrap_or(&rotation);
+            let context = Context {
+                rotation: layer.rotates.then_some(rotation),
+                mask: sliding_mask.as_ref().filter(|_| layer.slides).unwrap_or(&mask),
+                query_factors: factors.as_ref(),
+                rows,
+                tokens,
+            };
             x = block.forward(x, &context, tape);
         }
-        rms_norm(&self.norm, x)
+        self.norm.forward(x)
     }
 
     /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given: these in f32 at least.
@@ -66,27 +80,40 @@ impl CausalLm {
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`
     pub fn head(&self, hidden: Tensor<2>, columns: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
-        self.head.forward_with(self.head_weight(), hidden, columns, tape)
+        let logits = self.head.forward_with(self.head_weight(), hidden, columns, tape);
+        let divisor = self.config.scales.logit_divisor;
+        let logits = if divisor == 1.0 { logits } else { logits.div_scalar(divisor) };
+        match self.config.scales.logit_cap {
+            Some(cap) => soft_cap(logits, cap),
+            None => logits,
+        }
     }
 
-    /// The head's weights for some of the vocabulary, its adapter included, `[columns, hidden]`.
-    pub(super) fn head_rows(&self, columns: &Tensor<1, Int>) -> Tensor<2> {
+    /// The weights with which some of the vocabulary's logits are linear in the hidden state, the head's adapter included,
+    /// `[columns, hidden]`; `None` where logits are capped.
+    pub(super) fn head_rows(&self, columns: &Tensor<1, Int>) -> Option<Tensor<2>> {
+        if self.config.scales.logit_cap.is_some() {
+            return None;
+        }
         let rows = self.head_weight().select(1, columns.clone()).transpose();
-        match &self.head.adapter {
+        let rows = match &self.head.adapter {
             None => rows,
             Some(adapter) => {
                 let update = adapter.b.val().select(0, columns.clone()).matmul(adapter.a.val());
                 rows.cast(update.dtype()) + update.mul_scalar(adapter.scale)
             }
-        }
+        };
+        let divisor = self.config.scales.logit_divisor;
+        let wide = at_least_f32(rows.dtype());
+        Some(if divisor == 1.0 { rows } else { rows.cast(wide).div_scalar(divisor) })
     }
 
-    fn norm_mut(&mut self, path: &str) -> Option<&mut RmsNorm> {
-        if path == NORM {
-            return Some(&mut self.norm);
-        }
-        let (layer, name) = path.strip_prefix(LAYERS)?.split_once('.')?;
-        self.blocks.get_mut(layer.parse::<usize>().ok()?)?.norm_mut(name)
+    fn table_path(&self) -> String {
+        format!("{}{EMBEDDING}", root(self.config.inside))
+    }
+
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        self.blocks.iter().flat_map(Block::norms).chain([&self.norm])
     }
 
     /// `[hidden, vocab]`
@@ -134,12 +161,9 @@ impl Adaptable for CausalLm {
     }
 
     fn parts(&self) -> Vec<BasePart> {
-        let of_block = |(layer, block): (usize, &Block)| {
-            block.norms().map(|(name, norm)| (format!("{LAYERS}{layer}.{name}"), norm.gamma.val()))
-        };
-        let norms = self.blocks.iter().enumerate().flat_map(of_block).chain([(NORM.into(), self.norm.gamma.val())]);
-        let table = (EMBEDDING.to_string(), PartWeight::Table(self.embedding.weight.val()));
-        let all = [table].into_iter().chain(norms.map(|(path, gains)| (path, PartWeight::Vector(gains))));
+        let norms = self.norms().map(|norm| (norm.path.clone(), PartWeight::Vector(norm.gains.val())));
+        let table = (self.table_path(), PartWeight::Table(self.embedding.weight.val()));
+        let all = [table].into_iter().chain(norms);
         all.map(|(path, weight)| BasePart { replaced: self.replaced.contains(&path), path, weight }).collect()
     }
 
@@ -147,14 +171,17 @@ impl Adaptable for CausalLm {
     fn set_part(&mut self, part: BasePart) -> bool {
         let BasePart { path, weight, replaced } = part;
         match weight {
-            PartWeight::Table(table) if path == EMBEDDING => {
+            PartWeight::Table(table) if path == self.table_path() => {
                 self.config.vocab_size = table.dims()[0];
                 self.embedding.weight = Param::from_tensor(table).set_require_grad(false);
             }
-            PartWeight::Vector(gains) => match self.norm_mut(&path) {
-                Some(norm) => norm.gamma = Param::from_tensor(gains).set_require_grad(false),
-                None => return false,
-            },
+            PartWeight::Vector(gains) => {
+                let mut norms = self.blocks.iter_mut().flat_map(Block::norms_mut).chain([&mut self.norm]);
+                match norms.find(|norm| norm.path == path) {
+                    Some(norm) => norm.gains = Param::from_tensor(gains).set_require_grad(false),
+                    None => return false,
+                }
+            }
             PartWeight::Table(_) => return false,
         }
         if replaced {

@@ -1,30 +1,38 @@
-//! Reads `config.json` of the Llama and Qwen2 families.
+//! Reads `config.json` as the plain description of a decoder.
 
-use super::rope_scaling::{RopeScaling, rope};
-use super::settings::{Settings, agreed, unsupported};
+use super::activation::GateActivation;
+use super::family::{AttentionBias, Family, LARGER, Traits};
+use super::layers::{LayerKind, layers};
+use super::rope_scaling::RopeScaling;
+use super::rope_settings::ropes;
+use super::scales::Scales;
+use super::settings::{Settings, contradiction, unsupported};
 use crate::error::{Error, Result};
 use crate::file_kind::parse_json;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
-/// Largest width, depth or vocabulary that a config may ask for.
+/// Largest width or vocabulary that a config may ask for.
 const MAX_DIMENSION: usize = 10_000_000;
 
-/// The entry of `layer_types` for a layer whose tokens look at all before them.
-const FULL_ATTENTION: &str = "full_attention";
+/// Most blocks that a config may ask for.
+pub(super) const MAX_DEPTH: usize = 10_000;
 
-/// What transformers takes for Qwen2's `max_window_layers` where it is absent.
-const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
+/// Names of one setting, of which each family hears one.
+const ACTIVATIONS: [&str; 2] = ["hidden_act", "hidden_activation"];
 
-/// Which published architecture a checkpoint follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 1–3, SmolLM, TinyLlama and others with `model_type: llama`.
-    Llama,
-    /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
-    Qwen2,
-}
+/// Settings that no family here computes; zero, false and null say the same as nothing.
+const NOT_COMPUTED: [&str; 8] = [
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "kv_lora_rank",
+    "clip_qkv",
+    "use_bidirectional_attention",
+    "attention_sink_size",
+    "quantization_config",
+];
 
 /// The shape of a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +51,9 @@ pub struct DecoderConfig {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// The decoder is the language model of a larger one, whose `text_config` this is; its modules are at
+    /// `model.language_model` then.
+    pub inside: bool,
     /// Size of the vocabulary.
     pub vocab_size: usize,
     /// Longest context.
@@ -53,6 +64,18 @@ pub struct DecoderConfig {
     pub rope_theta: f64,
     /// Stretching of the rotary frequencies.
     pub rope_scaling: RopeScaling,
+    /// Both for the layers that slide, where they have their own.
+    pub sliding_rope: Option<(f64, RopeScaling)>,
+    /// How many elements of each head rotate, the first ones.
+    pub rotary_dim: usize,
+    /// What each layer does.
+    pub layers: Vec<LayerKind>,
+    /// How many tokens a layer that slides looks back over, its own included.
+    pub window: Option<usize>,
+    /// Activation of the MLP's gate.
+    pub activation: GateActivation,
+    /// Factors and caps.
+    pub scales: Scales,
     /// Biases on query, key and value projections.
     pub qkv_bias: bool,
     /// Bias on the output projection of attention.
@@ -77,17 +100,13 @@ struct RawConfig {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
-    use_sliding_window: Option<bool>,
-    max_window_layers: Option<usize>,
-    layer_types: Option<Vec<String>>,
-    quantization_config: Option<Value>,
 }
 
 impl DecoderConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// If it is missing or malformed, of another family, or its dimensions contradict each other.
+    /// If it is missing or malformed, of another family, its dimensions contradict each other, or a setting is not computed.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -104,46 +123,61 @@ impl DecoderConfig {
 
     fn from_bytes(bytes: &[u8], location: &str) -> Result<Self> {
         let value: Value = parse_json(bytes, location)?;
-        let empty = || Error::format(location, "is an empty JSON object");
-        let settings = Settings::object(Some(&value), location, "")?.ok_or_else(empty)?;
-        let family = match settings.text("model_type")?.unwrap_or("(none)") {
-            "llama" => Family::Llama,
-            "qwen2" => Family::Qwen2,
-            other => return Err(unsupported(location, "model_type", other, "llama, qwen2")),
-        };
-        let names = ["hidden_act", "hidden_activation"];
-        let [first, second] = names.map(|name| (name.to_string(), settings.text(name)));
-        let activation = agreed(location, [(first.0, first.1?), (second.0, second.1?)])?;
-        if let Some(found) = activation.filter(|found| !matches!(*found, "silu" | "swish")) {
-            return Err(unsupported(location, "hidden_act", found, "silu"));
+        match text_config(&value, location)? {
+            Some(inner) => Self::from_value(inner, &format!("{location}: text_config"), true),
+            None => Self::from_value(value, location, false),
         }
-        let (rope_theta, rope_scaling) = rope(settings)?;
-        // absent and null differ: without a width there is no window
-        let without_window = settings.fields().get("sliding_window").is_some_and(Value::is_null);
-        let raw: RawConfig = serde_json::from_value(value).map_err(|e| Error::format(location, e))?;
-        check_windows(&raw, without_window, location)?;
-        if let Some(found) = raw.quantization_config {
-            return Err(unsupported(location, "quantization_config", &found.to_string(), "none"));
+    }
+
+    fn from_value(mut value: Value, location: &str, inside: bool) -> Result<Self> {
+        let traits = Traits::of(settings(&value, location)?)?;
+        for (key, absent) in traits.absent {
+            if let Some(fields) = value.as_object_mut().filter(|fields| !fields.contains_key(*key)) {
+                // counts are whole numbers in JSON
+                let whole = absent.fract() == 0.0;
+                fields.insert(key.to_string(), if whole { json!(*absent as u64) } else { json!(absent) });
+            }
         }
-        // Qwen2 has its biases by definition and knows neither setting
-        let attention_bias = raw.attention_bias.unwrap_or(false);
+        let settings = settings(&value, location)?;
+        if let Some((key, found)) = NOT_COMPUTED.iter().find_map(|key| Some((key, settings.get(key)?)).filter(says)) {
+            return Err(unsupported(location, key, &found.to_string(), "none"));
+        }
+        let activation = activation(settings, traits)?;
+        let (rope, sliding_rope) = ropes(settings, traits)?;
+        let raw: RawConfig = RawConfig::deserialize(&value).map_err(|e| Error::format(location, e))?;
+        check_range(location, "num_hidden_layers", raw.num_hidden_layers, MAX_DEPTH)?;
+        let (layers, window) = layers(settings, traits, raw.num_hidden_layers)?;
+        let share = |rope: &super::rope_settings::Rope, dim: usize| (rope.share * dim as f64) as usize;
+        // absent and null differ: null is the width by the heads
+        let by_heads = raw.hidden_size / raw.num_attention_heads.max(1);
+        let absent = if settings.has("head_dim") { by_heads } else { traits.head_dim.unwrap_or(by_heads) };
+        let head_dim = raw.head_dim.unwrap_or(absent);
+        let scales = Scales::read(settings, traits, raw.hidden_size, rope.scaling.original_context())?;
+        let attention_bias = raw.attention_bias.unwrap_or(false) && traits.attention_bias == AttentionBias::Asked;
         let config = Self {
-            family,
+            family: traits.family,
             hidden_size: raw.hidden_size,
             intermediate_size: raw.intermediate_size,
             n_layers: raw.num_hidden_layers,
             n_heads: raw.num_attention_heads,
             n_kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / raw.num_attention_heads.max(1)),
+            head_dim,
+            inside,
             vocab_size: raw.vocab_size,
             max_positions: raw.max_position_embeddings,
             norm_eps: raw.rms_norm_eps,
-            rope_theta,
-            rope_scaling,
-            qkv_bias: attention_bias || family == Family::Qwen2,
-            output_bias: attention_bias && family == Family::Llama,
-            mlp_bias: raw.mlp_bias.unwrap_or(false) && family == Family::Llama,
-            tied_head: raw.tie_word_embeddings.unwrap_or(false),
+            rotary_dim: share(&rope, head_dim),
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
+            sliding_rope: sliding_rope.map(|rope| (rope.theta, rope.scaling)),
+            layers,
+            window,
+            activation,
+            scales,
+            qkv_bias: attention_bias || traits.attention_bias == AttentionBias::QueryKeyValue,
+            output_bias: attention_bias,
+            mlp_bias: raw.mlp_bias.unwrap_or(false) && traits.mlp_bias,
+            tied_head: raw.tie_word_embeddings.unwrap_or(traits.tied),
         };
         config.validate(location)?;
         Ok(config)
@@ -162,9 +196,8 @@ impl DecoderConfig {
             ("max_position_embeddings", self.max_positions),
         ];
         for (field, value) in fields {
-            if value == 0 || value > MAX_DIMENSION {
-                return Err(Error::config(format!("{location}: {field}"), format!("from 1 to {MAX_DIMENSION}"), value));
-            }
+            let most = if field == "num_hidden_layers" { MAX_DEPTH } else { MAX_DIMENSION };
+            check_range(location, field, value, most)?;
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(Error::config(
@@ -173,10 +206,19 @@ impl DecoderConfig {
                 self.n_kv_heads,
             ));
         }
-        if !self.head_dim.is_multiple_of(2) {
-            return Err(Error::config(format!("{location}: head_dim"), "even", self.head_dim));
+        for (field, value) in [("head_dim", self.head_dim), ("partial_rotary_factor · head_dim", self.rotary_dim)] {
+            if value == 0 || !value.is_multiple_of(2) {
+                return Err(Error::config(format!("{location}: {field}"), "even and not 0", value));
+            }
         }
-        for (field, value) in [("rms_norm_eps", self.norm_eps), ("rope_theta", self.rope_theta)] {
+        let sliding = self.sliding_rope.as_ref();
+        let ropes = [Some(&self.rope_scaling), sliding.map(|(_, scaling)| scaling)];
+        for scaling in ropes.into_iter().flatten() {
+            scaling.check_width(self.rotary_dim, location)?;
+        }
+        let sliding_theta = sliding.map_or(self.rope_theta, |(theta, _)| *theta);
+        let thetas = [("rope_theta", self.rope_theta), ("rope_theta of sliding layers", sliding_theta)];
+        for (field, value) in [("rms_norm_eps", self.norm_eps)].into_iter().chain(thetas) {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::config(format!("{location}: {field}"), "positive and finite", value));
             }
@@ -185,101 +227,60 @@ impl DecoderConfig {
     }
 }
 
-/// Refuses layers that look back over a window only. Qwen2's first `max_window_layers` layers look at everything, if
-/// `layer_types` does not say it for each.
-fn check_windows(raw: &RawConfig, without_window: bool, location: &str) -> Result<()> {
-    if let Some(kinds) = &raw.layer_types {
-        if kinds.len() != raw.num_hidden_layers {
-            let what = format!("{location}: entries of `layer_types`, one for each of `num_hidden_layers`");
-            return Err(Error::Count { what, expected: raw.num_hidden_layers, found: kinds.len() });
-        }
-        return match kinds.iter().position(|kind| kind != FULL_ATTENTION) {
-            Some(layer) => Err(unsupported(location, &format!("layer_types[{layer}]"), &kinds[layer], FULL_ATTENTION)),
-            None => Ok(()),
-        };
+fn settings<'a>(value: &'a Value, location: &'a str) -> Result<Settings<'a>> {
+    let empty = || Error::format(location, "is an empty JSON object");
+    Settings::object(Some(value), location, "")?.ok_or_else(empty)
+}
+
+/// The configuration of the language model of a larger model; what the larger one says of all its parts is in it.
+fn text_config(value: &Value, location: &str) -> Result<Option<Value>> {
+    let outer = settings(value, location)?;
+    if !outer.text("model_type")?.is_some_and(|name| LARGER.contains(&name)) {
+        return Ok(None);
     }
-    let full = raw.max_window_layers.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
-    if raw.use_sliding_window == Some(true) && !without_window && full < raw.num_hidden_layers {
-        let found = format!("true from layer {full} (max_window_layers) of {} on", raw.num_hidden_layers);
-        return Err(unsupported(location, "use_sliding_window", &found, "false, or full attention in all layers"));
+    let inner = Settings::object(outer.get("text_config"), location, "text_config")?;
+    let missing = || unsupported(location, "text_config", "nothing", "an object");
+    let mut fields = inner.ok_or_else(missing)?.fields().clone();
+    for key in ["tie_word_embeddings", "quantization_config"] {
+        if let Some(said) = outer.get(key) {
+            fields.entry(key).or_insert_with(|| said.clone());
+        }
+    }
+    Ok(Some(Value::Object(fields)))
+}
+
+/// Each family hears one name; the other must not say something else.
+fn activation(settings: Settings<'_>, traits: &Traits) -> Result<GateActivation> {
+    let location = settings.location;
+    let (key, default) = traits.activation;
+    let name = settings.text(key)?.unwrap_or(default);
+    let read = |key: &str, name: &str| {
+        let supported = "silu, gelu, gelu_pytorch_tanh";
+        GateActivation::named(name).ok_or_else(|| unsupported(location, key, name, supported))
+    };
+    let found = read(key, name)?;
+    for other in ACTIVATIONS.into_iter().filter(|other| *other != key) {
+        if let Some(said) = settings.text(other)?
+            && GateActivation::named(said) != Some(found)
+        {
+            return Err(contradiction(location, [(key, &name), (other, &said)]));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a setting asks for something.
+fn says((_, value): &(&&str, &Value)) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false)) && value.as_f64() != Some(0.0)
+}
+
+fn check_range(location: &str, field: &str, value: usize, most: usize) -> Result<()> {
+    if value == 0 || value > most {
+        return Err(Error::config(format!("{location}: {field}"), format!("from 1 to {most}"), value));
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LLAMA: &str = r#"{"model_type": "llama", "hidden_size": 64, "intermediate_size": 172,
-        "num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 512,
-        "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "rope_scaling": SCALING}"#;
-
-    #[test]
-    fn flat_and_nested_rope_keys_mean_the_same() {
-        let flat = DecoderConfig::from_json(&LLAMA.replace("SCALING", "null"), "x").unwrap();
-        let nested = LLAMA.replace(
-            "\"rope_theta\": 500000.0, \"rope_scaling\": SCALING",
-            "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}",
-        );
-        assert_eq!(flat, DecoderConfig::from_json(&nested, "x").unwrap());
-        assert_eq!((flat.head_dim, flat.rope_theta), (8, 500_000.0));
-    }
-
-    #[test]
-    fn llama3_scaling_is_read() {
-        let text = LLAMA.replace(
-            "SCALING",
-            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#,
-        );
-        let config = DecoderConfig::from_json(&text, "x").unwrap();
-        assert!(matches!(config.rope_scaling, RopeScaling::Llama3 { factor, .. } if factor == 8.0));
-    }
-
-    #[test]
-    fn a_window_counts_only_in_layers_that_have_one() {
-        let config = |rest: &str| {
-            let text = LLAMA.replace("\"llama\"", "\"qwen2\"").replace("\"rope_scaling\": SCALING", rest);
-            DecoderConfig::from_json(&text, "config.json")
-        };
-        let kinds = |last: &str| format!("\"layer_types\": [{}\"{last}\"]", "\"full_attention\", ".repeat(4));
-        for rest in [
-            r#""use_sliding_window": true, "sliding_window": 64, "max_window_layers": 5"#,
-            r#""use_sliding_window": true, "sliding_window": 64"#, // 28 layers at the least look at everything
-            r#""use_sliding_window": true, "sliding_window": null, "max_window_layers": 0"#,
-            r#""use_sliding_window": false, "sliding_window": 64, "max_window_layers": 0"#,
-            &format!("\"use_sliding_window\": true, \"max_window_layers\": 0, {}", kinds("full_attention")),
-        ] {
-            assert!(config(rest).is_ok(), "{rest}: {}", config(rest).unwrap_err());
-        }
-        for (rest, part) in [
-            (r#""use_sliding_window": true, "max_window_layers": 4"#, "layer 4 (max_window_layers) of 5"),
-            (&kinds("sliding_attention"), "layer_types[4] `sliding_attention`"),
-            (r#""layer_types": ["full_attention"]"#, "expected 5, found 1"),
-        ] {
-            let error = config(rest).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_supported_is_named() {
-        let base = LLAMA.replace("SCALING", "null");
-        for (from, to, expected) in [
-            ("\"llama\"", "\"mamba\"", "mamba"),
-            ("\"num_key_value_heads\": 4", "\"num_key_value_heads\": 3", "num_attention_heads = 8, got 3"),
-            ("\"hidden_size\": 64", "\"hidden_size\": 0", "hidden_size"),
-            ("\"hidden_size\": 64,", "", "hidden_size"),
-            ("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"yarn\"}", "yarn"),
-            (
-                "\"rope_scaling\": null",
-                "\"hidden_act\": \"silu\", \"hidden_activation\": \"gelu\"",
-                "`hidden_act` is silu",
-            ),
-            ("\"rope_scaling\": null", "\"hidden_activation\": \"gelu\"", "gelu"),
-        ] {
-            let error = DecoderConfig::from_json(&base.replace(from, to), "config.json").unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,8 +1,13 @@
 //! Reads a GGUF file as the checkpoint of a decoder: its metadata as a configuration, its tensors under the names and in the
 //! row order of Hugging Face.
 
-use super::config::{DecoderConfig, Family};
+use super::activation::GateActivation;
+use super::config::{DecoderConfig, MAX_DEPTH};
+use super::family::Family;
+use super::layers::LayerKind;
+use super::names::gguf as names;
 use super::rope_scaling::RopeScaling;
+use super::scales::Scales;
 use super::settings::{agreed, unsupported};
 use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
@@ -10,22 +15,10 @@ use crate::tensor_file::converted;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::path::Path;
 
-const EMBEDDING: &str = "token_embd.weight";
-const HEAD: &str = "output.weight";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Names of a block's parts: Hugging Face's and GGUF's.
-const PARTS: [(&str, &str); 9] = [
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "ffn_norm"),
-];
+/// Families of which llama.cpp's files are read, under their names there.
+const FAMILIES: [(&str, Family); 2] = [("llama", Family::Llama), ("qwen2", Family::Qwen2)];
 
 /// Reads the shape of the model from the metadata and from which tensors there are.
 ///
@@ -38,10 +31,9 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     if let Some(n) = file.count("split.count")?.filter(|n| *n > 1) {
         return Err(unsupported(&location, "split.count", &n.to_string(), "1: all tensors in one file"));
     }
-    let family = match architecture {
-        "llama" => Family::Llama,
-        "qwen2" => Family::Qwen2,
-        other => return Err(unsupported(&location, "general.architecture", other, "llama, qwen2")),
+    let Some((_, family)) = FAMILIES.into_iter().find(|(name, _)| *name == architecture) else {
+        let known = FAMILIES.map(|(name, _)| name).join(", ");
+        return Err(unsupported(&location, "general.architecture", architecture, &known));
     };
     let key = |name: &str| format!("{architecture}.{name}");
     let count = |name: &str| file.count(&key(name));
@@ -58,9 +50,10 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
             return Err(unsupported(&location, &key(same), &n.to_string(), &format!("the head's width, {head_dim}")));
         }
     }
-    let vocab_size = file.shape(EMBEDDING).and_then(|shape| shape.first()).copied();
-    let vocab_size = vocab_size
-        .ok_or_else(|| Error::MissingTensor { name: EMBEDDING.into(), location: file.path().to_path_buf() })?;
+    let table = format!("{}.weight", names::EMBEDDING);
+    let vocab_size = file.shape(&table).and_then(|shape| shape.first()).copied();
+    let vocab_size =
+        vocab_size.ok_or_else(|| Error::MissingTensor { name: table, location: file.path().to_path_buf() })?;
     let has = |name: &str| file.shape(name).is_some();
     let eps = "attention.layer_norm_rms_epsilon";
     let config = DecoderConfig {
@@ -71,6 +64,7 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         n_heads,
         n_kv_heads: count("attention.head_count_kv")?.unwrap_or(n_heads),
         head_dim,
+        inside: false,
         vocab_size,
         max_positions: required("context_length")?,
         norm_eps: file.number(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
@@ -79,7 +73,13 @@ pub(super) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         qkv_bias: has("blk.0.attn_q.bias"),
         output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_gate.bias"),
-        tied_head: !has(HEAD),
+        tied_head: !has(&format!("{}.weight", names::HEAD)),
+        sliding_rope: None,
+        rotary_dim: head_dim,
+        layers: vec![LayerKind::PLAIN; required("block_count")?.min(MAX_DEPTH)],
+        window: None,
+        activation: GateActivation::Silu,
+        scales: Scales::default(),
     };
     config.validate(&location)?;
     with_factors(file, config, &location)
@@ -127,6 +127,7 @@ fn shape_error(location: &str, name: &str, expected: &[usize], found: &[usize]) 
 /// The weights of a file under Hugging Face's names.
 pub(super) struct Weights {
     file: GgufFile,
+    family: Family,
     /// Query and key heads, where llama.cpp has reordered the rows of their projections.
     reordered: Option<[usize; 2]>,
 }
@@ -134,7 +135,12 @@ pub(super) struct Weights {
 impl Weights {
     pub(super) fn open(path: &Path, config: &DecoderConfig) -> Result<Self> {
         let reordered = (config.family == Family::Llama).then_some([config.n_heads, config.n_kv_heads]);
-        Ok(Self { file: GgufFile::open(path)?, reordered })
+        Ok(Self { file: GgufFile::open(path)?, family: config.family, reordered })
+    }
+
+    /// The name in the file of a tensor.
+    pub(super) fn stored_name(&self, name: &str) -> String {
+        names::name(self.family.traits(), name)
     }
 
     /// Names of the tensors, but for the one that the configuration holds.
@@ -153,7 +159,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>> {
-        let stored = stored_name(name);
+        let stored = self.stored_name(name);
         if let Some(found) = self.file.shape(&stored).filter(|found| *found != expected) {
             return Err(shape_error(&self.file.path().display().to_string(), &stored, &expected, found));
         }
@@ -167,23 +173,6 @@ impl Weights {
         let data = converted(name, TensorData::new(values, expected), dtype)?;
         Ok(Tensor::from_data(data, (device, dtype)))
     }
-}
-
-/// GGUF's name of a tensor; one that it has no name for keeps its own, and is then reported as missing.
-pub(super) fn stored_name(name: &str) -> String {
-    match name {
-        "model.embed_tokens.weight" => return EMBEDDING.into(),
-        "model.norm.weight" => return "output_norm.weight".into(),
-        "lm_head.weight" => return HEAD.into(),
-        _ => {}
-    }
-    let block = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-    let renamed = block.and_then(|(layer, rest)| {
-        let (part, kind) = rest.rsplit_once('.')?;
-        let (_, stored) = PARTS.iter().find(|(ours, _)| *ours == part)?;
-        Some(format!("blk.{layer}.{stored}.{kind}"))
-    });
-    renamed.unwrap_or_else(|| name.to_string())
 }
 
 /// Undoes llama.cpp's order of the rows of a head. It rotates neighbours, (x₀, x₁), (x₂, x₃) …, so it has interleaved the two
@@ -210,13 +199,5 @@ mod tests {
         let stored: Vec<f32> = [0, 2, 1, 3, 4, 6, 5, 7].iter().flat_map(|r| [*r as f32, 10.0 + *r as f32]).collect();
         let expected: Vec<f32> = (0..8).flat_map(|r| [r as f32, 10.0 + r as f32]).collect();
         assert_eq!(halves_apart(&stored, 4, 2), expected);
-    }
-
-    #[test]
-    fn every_part_of_a_block_has_its_name() {
-        assert_eq!(stored_name("model.layers.12.self_attn.q_proj.bias"), "blk.12.attn_q.bias");
-        assert_eq!(stored_name("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
-        assert_eq!(stored_name("lm_head.weight"), "output.weight");
-        assert_eq!(stored_name("model.layers.0.self_attn.rotary.weight"), "model.layers.0.self_attn.rotary.weight");
     }
 }

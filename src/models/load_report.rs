@@ -1,5 +1,6 @@
 //! Says what a checkpoint holds beyond what its configuration declares, and refuses what would change the logits.
 
+use super::names::{INNER_ROOT, NOT_OF_TEXT, ROOT, STORED_INNER_ROOT};
 use crate::error::{Error, Result};
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -99,10 +100,12 @@ impl Cause {
         if name.contains(".lora_") || name.contains(".base_layer.") || name.starts_with("base_model.") {
             return Some(Self::Adapter);
         }
-        if name.contains("rotary_emb.") || name.ends_with("position_ids") {
+        let is_not_of_text = NOT_OF_TEXT.iter().any(|part| name.contains(part));
+        if name.contains("rotary_emb.") || name.ends_with("position_ids") || is_not_of_text {
             return None;
         }
-        let inside = name.strip_prefix("model.").unwrap_or(name);
+        let roots = [STORED_INNER_ROOT, INNER_ROOT, ROOT];
+        let inside = roots.iter().find_map(|root| name.strip_prefix(root)).unwrap_or(name);
         let in_layer = inside.strip_prefix("layers.").or(inside.strip_prefix("blk."));
         if let Some(layer) = in_layer.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok())
             && layer >= n_layers
@@ -164,6 +167,10 @@ mod tests {
             ("output.bias", Some(Cause::Bias)),
             ("model.layers.1.self_attn.q_norm.weight", Some(Cause::PartOfTheModel)),
             ("model.layers.1.mlp.up_proj.weight_scale", Some(Cause::PartOfTheModel)),
+            ("language_model.model.layers.2.mlp.up_proj.weight", Some(Cause::SurplusLayer)),
+            ("model.language_model.layers.1.self_attn.x_norm.weight", Some(Cause::PartOfTheModel)),
+            ("vision_tower.encoder.layers.7.mlp.fc1.bias", None),
+            ("model.multi_modal_projector.mm_input_projection_weight", None),
             ("model.embed_positions.weight", Some(Cause::PartOfTheModel)),
             ("norm.weight", Some(Cause::PartOfTheModel)), // beside `model.norm.weight`
             ("rope_factors_long.weight", Some(Cause::PartOfTheModel)),

@@ -1,5 +1,6 @@
 //! Writes a model with its adapter folded in as a plain Hugging Face directory, and proves that it computes the same.
 
+use super::names::{INNER_ROOT, ROOT};
 use super::{causal_lm::CausalLm, config::DecoderConfig, pretrained::Pretrained, token_batch::TokenBatch};
 use crate::atomic_dir::NewDir;
 use crate::atomic_file::write_atomic;
@@ -79,6 +80,8 @@ impl Pretrained {
     /// the adapted model, at every position of `rows` (token ids) and over the whole vocabulary. Where a logit differs by more
     /// than `tolerance` ([`MERGE_TOLERANCE`] suits f32), nothing is left behind. Take rows like those that the model will see.
     ///
+    /// Of a larger model that was loaded for its language model, the language model alone is written.
+    ///
     /// Weights are written in f32, in one file, whatever they were stored in: a half-precision sum of base and update would
     /// lose most of the update. `config.json` is the base's but for the element type, and for the tie of a head that has a
     /// weight of its own now; tokenizer files are copied.
@@ -151,6 +154,10 @@ impl Pretrained {
         let path = self.dir().join("config.json");
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let mut fields: Map<String, Value> = parse_json(&bytes, path.display())?;
+        if self.config().inside {
+            let inner = fields.remove("text_config").and_then(|inner| serde_json::from_value(inner).ok());
+            fields = inner.ok_or_else(|| Error::format(path.display(), "has no `text_config`"))?;
+        }
         fields.insert("tie_word_embeddings".into(), json!(is_tied(&model.head)));
         fields.insert("vocab_size".into(), json!(model.config().vocab_size));
         // transformers 5 says `dtype`, the versions before it `torch_dtype`; both read the older word
@@ -208,6 +215,11 @@ fn tensors(model: &CausalLm) -> Vec<(String, StoredArray<'_>)> {
         }
         if let Some(bias) = &linear.bias {
             all.push((format!("{}.bias", linear.path), fetched(bias.dims(), || bias.val())));
+        }
+    }
+    for (name, _) in &mut all {
+        if let Some(rest) = name.strip_prefix(INNER_ROOT) {
+            *name = format!("{ROOT}{rest}");
         }
     }
     all

@@ -1,18 +1,19 @@
 //! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
 use super::load_report::{LoadReport, check_names, check_unread};
-use super::{attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, random, shards::Shards};
+use super::names::{ATTENTION_OUTPUT, DOWN, EMBEDDING, GATE_UP, HEAD, LAYERS, NORM, QUERY_KEY_VALUE, root};
+use super::{
+    attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, family::QueryKeyNorms, norm::Norm,
+    projections::Projections, random, shards::Shards,
+};
 use crate::error::{Error, Result};
 use crate::float_type::check_float;
 use crate::lora::LoraLinear;
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// A checkpoint on disk whose configuration has been read and checked.
 #[derive(Debug, Clone)]
@@ -132,9 +133,9 @@ impl Pretrained {
         report.untied_head = config.tied_head && own_head.is_some();
         config.tied_head = own_head.is_none();
         let blocks = (0..config.n_layers).map(|layer| weights.block(&config, layer)).collect::<Result<Vec<_>>>()?;
-        let norm = weights.norm("model.norm", &config)?;
+        let norm = weights.norm(format!("{}{NORM}", root(config.inside)), config.hidden_size, &config)?;
         let weight = own_head.unwrap_or_else(|| table.clone().transpose());
-        let mut head = LoraLinear::new("lm_head", weight, None);
+        let mut head = LoraLinear::new(HEAD, weight, None);
         head.is_head = true;
         head.is_tied = config.tied_head;
         let mut embedding: Embedding = EmbeddingConfig::new(1, config.hidden_size).init(&weights.device);
@@ -170,7 +171,7 @@ impl Source {
         match self {
             Self::Shards(shards) => shards.stored_name(name),
             #[cfg(feature = "gguf")]
-            Self::Gguf(_) => super::gguf::stored_name(name),
+            Self::Gguf(file) => file.stored_name(name),
             Self::Random(_) => name.to_string(),
         }
     }
@@ -230,20 +231,22 @@ impl Weights {
     fn ends(&mut self, config: &DecoderConfig) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
         let shape = [config.vocab_size, config.hidden_size];
         let names = self.source.names();
+        let (table_name, head_name) = (format!("{}{EMBEDDING}.weight", root(config.inside)), format!("{HEAD}.weight"));
         let has = |name: &str| names.contains(&self.source.stored_name(name));
-        let (has_table, has_head) = (has(EMBEDDING), has(HEAD));
+        let (has_table, has_head) = (has(&table_name), has(&head_name));
         if !config.tied_head && !has_head && self.source.is_bare() {
             return Err(Error::Incompatible(format!(
-                "no `{HEAD}`: a model saved from `AutoModel` (names without `model.`) has no output head, and \
+                "no `{HEAD}.weight`: a model saved from `AutoModel` (names without `model.`) has no output head, and \
                  `tie_word_embeddings` is false: save it from `AutoModelForCausalLM`"
             )));
         }
         // a tie holds in both directions
-        let table = self.tensor(if config.tied_head && has_head && !has_table { HEAD } else { EMBEDDING }, shape)?;
+        let table =
+            self.tensor(if config.tied_head && has_head && !has_table { &head_name } else { &table_name }, shape)?;
         if config.tied_head && !(has_head && has_table) {
             return Ok((table, None));
         }
-        let head = self.tensor(HEAD, shape)?;
+        let head = self.tensor(&head_name, shape)?;
         if config.tied_head && head.clone().into_data().as_bytes() == table.clone().into_data().as_bytes() {
             return Ok((table, None));
         }
@@ -264,34 +267,54 @@ impl Weights {
         Ok(LoraLinear::new(path, weight, bias))
     }
 
-    fn norm(&mut self, path: &str, config: &DecoderConfig) -> Result<RmsNorm> {
-        let width = config.hidden_size;
-        let mut norm = RmsNormConfig::new(width).with_epsilon(config.norm_eps).init(&self.device);
-        norm.gamma = Param::from_tensor(self.tensor(&format!("{path}.weight"), [width])?);
-        Ok(norm)
+    fn norm(&mut self, path: String, width: usize, config: &DecoderConfig) -> Result<Norm> {
+        let gains = self.tensor(&format!("{path}.weight"), [width])?;
+        Ok(Norm::new(path, gains, config.norm_eps, config.family.traits().norm_kind))
+    }
+
+    /// Several outputs of one input, by one linear where the family has them fused.
+    fn projections(
+        &mut self,
+        at: impl Fn(&str) -> String,
+        (apart, fused): (&[&str], &str),
+        d_in: usize,
+        (widths, bias): (&[usize], bool),
+        is_fused: bool,
+    ) -> Result<Projections> {
+        let linears = match is_fused {
+            true => vec![self.linear(&at(fused), d_in, widths.iter().sum(), bias)?],
+            false => {
+                let each = apart.iter().zip(widths);
+                each.map(|(name, width)| self.linear(&at(name), d_in, *width, bias)).collect::<Result<_>>()?
+            }
+        };
+        Ok(Projections::new(linears, widths))
     }
 
     fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<Block> {
-        let path = format!("model.layers.{layer}");
+        let traits = config.family.traits();
+        let at = |name: &str| format!("{}{LAYERS}{layer}.{name}", root(config.inside));
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-        let mut linear = |name: &str, d_in, d_out, bias| self.linear(&format!("{path}.{name}"), d_in, d_out, bias);
-        let attention = Attention::new(
-            config,
-            [
-                linear("self_attn.q_proj", hidden, queries, config.qkv_bias)?,
-                linear("self_attn.k_proj", hidden, keys, config.qkv_bias)?,
-                linear("self_attn.v_proj", hidden, keys, config.qkv_bias)?,
-                linear("self_attn.o_proj", queries, hidden, config.output_bias)?,
-            ],
-        );
+        let widths = ([queries, keys, keys], [inner, inner]);
+        let inputs = self.projections(at, QUERY_KEY_VALUE, hidden, (&widths.0, config.qkv_bias), traits.fused)?;
+        let o_proj = self.linear(&at(ATTENTION_OUTPUT), queries, hidden, config.output_bias)?;
+        let of_heads = match traits.query_key_norms {
+            QueryKeyNorms::AllHeads => [queries, keys],
+            _ => [config.head_dim; 2],
+        };
+        let mut norm =
+            |name: Option<&str>, width: usize| name.map(|name| self.norm(at(name), width, config)).transpose();
+        let [query, key] = traits.query_key_norm_names();
+        let query_key_norms = [norm(query, of_heads[0])?, norm(key, of_heads[1])?];
+        let [a, b, c, d] = traits.norm_names().map(|name| norm(name, hidden));
         Ok(Block {
-            attention,
-            gate_proj: linear("mlp.gate_proj", hidden, inner, config.mlp_bias)?,
-            up_proj: linear("mlp.up_proj", hidden, inner, config.mlp_bias)?,
-            down_proj: linear("mlp.down_proj", inner, hidden, config.mlp_bias)?,
-            input_norm: self.norm(&format!("{path}.input_layernorm"), config)?,
-            mlp_norm: self.norm(&format!("{path}.post_attention_layernorm"), config)?,
+            norms: [a?, b?, c?, d?],
+            attention: Attention::new(config, inputs, o_proj, query_key_norms),
+            gate_up: self.projections(at, GATE_UP, hidden, (&widths.1, config.mlp_bias), traits.fused)?,
+            down_proj: self.linear(&at(DOWN), inner, hidden, config.mlp_bias)?,
+            activation: config.activation,
+            residual_scale: config.scales.residual,
         })
     }
 }

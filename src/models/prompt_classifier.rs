@@ -122,14 +122,17 @@ impl Classifier for PromptClassifier {
         batch.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
     }
 
-    /// Where class tokens are read at the last position: the logits of continuations are sums over tokens.
+    /// Where class tokens are read at the last position and logits are not capped: those of continuations are sums over tokens.
     fn head_weights(&self) -> Option<Tensor<2>> {
         let ids = self.class_ids.as_ref()?;
-        Some(self.lm.head_rows(&class_columns(ids, &self.device())))
+        self.lm.head_rows(&class_columns(ids, &self.device()))
     }
 
     fn head_features(&self, batch: &TokenBatch) -> Option<HeadFeatures> {
         let (ids, tape) = (self.class_ids.as_ref()?, &mut Tape::off());
+        if self.lm.config().scales.logit_cap.is_some() {
+            return None;
+        }
         let features = self.lm.hidden(batch, tape).select(0, batch.last.clone());
         Some(HeadFeatures { logits: self.class_logits(features.clone(), ids, tape), features })
     }

@@ -58,6 +58,30 @@ impl<'a> Settings<'a> {
         self.read(field, "a number", Value::as_f64)
     }
 
+    pub(super) fn count(&self, field: &str) -> Result<Option<usize>> {
+        let whole = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        self.read(field, "a whole number, not negative", whole)
+    }
+
+    pub(super) fn flag(&self, field: &str) -> Result<Option<bool>> {
+        self.read(field, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn numbers(&self, field: &str) -> Result<Option<Vec<f64>>> {
+        let all = |value: &Value| value.as_array()?.iter().map(Value::as_f64).collect();
+        self.read(field, "a list of numbers", all)
+    }
+
+    pub(super) fn texts(&self, field: &str) -> Result<Option<Vec<&'a str>>> {
+        let all = |value: &'a Value| value.as_array()?.iter().map(Value::as_str).collect();
+        self.read(field, "a list of texts", all)
+    }
+
+    /// Whether the field is there, be it null.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
     pub(super) fn text(&self, field: &str) -> Result<Option<&'a str>> {
         self.read(field, "a text", Value::as_str)
     }

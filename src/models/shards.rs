@@ -1,5 +1,6 @@
 //! The safetensors files of a Hugging Face directory: which tensor is where, and that one in two places is the same in both.
 
+use super::names::{INNER_ROOT, ROOT, STORED_INNER_ROOT};
 use crate::error::{Error, Result};
 use crate::file_kind::parse_json;
 use crate::plain_name::is_plain;
@@ -21,6 +22,8 @@ pub(super) struct Shards {
     place: HashMap<String, usize>,
     /// The names lack their `model.`, as those of models saved from `AutoModel` do.
     is_bare: bool,
+    /// The names are those of a larger model, as transformers saves it.
+    is_inner: bool,
     repeated: BTreeSet<String>,
 }
 
@@ -42,13 +45,15 @@ impl Shards {
             files: Vec::new(),
             place: HashMap::new(),
             is_bare: false,
+            is_inner: false,
             repeated: BTreeSet::new(),
         };
         for name in names {
             shards.add(name)?;
         }
         let any = |start: &str| shards.place.keys().any(|name| name.starts_with(start));
-        shards.is_bare = any("layers.") && !any("model.");
+        let (is_bare, is_inner) = (any("layers.") && !any(ROOT), any(STORED_INNER_ROOT));
+        (shards.is_bare, shards.is_inner) = (is_bare, is_inner);
         Ok(shards)
     }
 
@@ -73,7 +78,14 @@ impl Shards {
 
     /// The name that a tensor has in the files.
     pub(super) fn stored_name(&self, name: &str) -> String {
-        let bare = name.strip_prefix("model.").filter(|_| self.is_bare);
+        if let Some(rest) = name.strip_prefix(INNER_ROOT).filter(|_| self.is_inner) {
+            return format!("{STORED_INNER_ROOT}{rest}");
+        }
+        let inner = format!("language_model.{name}");
+        if self.is_inner && self.place.contains_key(&inner) {
+            return inner; // the head
+        }
+        let bare = name.strip_prefix(ROOT).filter(|_| self.is_bare);
         bare.unwrap_or(name).to_string()
     }
 

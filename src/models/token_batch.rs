@@ -141,11 +141,13 @@ impl TokenBatch {
         })
     }
 
-    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere.
+    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere. With a window,
+    /// j > i − window; what lies between two tokens of a row are tokens of the row, so that this is about positions on either
+    /// side of pads.
     ///
     /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
     /// every row hides its own.
-    pub(super) fn attention_mask(&self, dtype: DType) -> Tensor<4> {
+    pub(super) fn attention_mask(&self, dtype: DType, window: Option<usize>) -> Tensor<4> {
         let (n_rows, tokens) = self.mask.dim();
         let n = if self.positions.is_some() { n_rows } else { 1 };
         let hidden = absent(dtype) as f32;
@@ -153,7 +155,8 @@ impl TokenBatch {
         for r in 0..n {
             for i in 0..tokens {
                 for j in 0..tokens {
-                    let visible = j <= i && (n == 1 || self.mask[[r, j]]);
+                    let near = window.is_none_or(|window| j + window > i);
+                    let visible = j <= i && near && (n == 1 || self.mask[[r, j]]);
                     if !visible {
                         values[(r * tokens + i) * tokens + j] = hidden;
                     }
@@ -248,6 +251,11 @@ impl TokenBatch {
     /// Number of classes of the task.
     pub(super) fn n_classes(&self) -> usize {
         self.host.n_classes
+    }
+
+    /// Real tokens of each row.
+    pub(super) fn lengths(&self) -> Vec<usize> {
+        self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
     }
 
     /// Largest token id.

@@ -59,13 +59,13 @@ fn a_bad_checkpoint_is_refused_by_name_and_numbers() {
         ),
         (
             "an unsupported rope type",
-            || load(with_config("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}))),
-            &["rope_type", "yarn", "llama3"],
+            || load(with_config("rope_parameters", json!({"rope_type": "dynamic", "rope_theta": 1e4}))),
+            &["rope_type", "dynamic", "llama3"],
         ),
         (
             "a rope type that is not computed in the place that transformers would not read",
-            || load(with_config("rope_scaling", json!({"type": "yarn", "factor": 4.0}))),
-            &["rope_scaling.rope_type", "yarn", "llama3"],
+            || load(with_config("rope_scaling", json!({"type": "dynamic", "factor": 4.0}))),
+            &["rope_scaling.rope_type", "dynamic", "llama3"],
         ),
         (
             "rope scaling said twice",
@@ -85,8 +85,8 @@ fn a_bad_checkpoint_is_refused_by_name_and_numbers() {
         ),
         (
             "an activation of another kind",
-            || load(with_config("hidden_act", json!("gelu"))),
-            &["hidden_act", "gelu", "silu"],
+            || load(with_config("hidden_act", json!("relu"))),
+            &["hidden_act", "relu", "silu"],
         ),
         (
             "no weights at all",

@@ -17,6 +17,7 @@ use safetensors::SafeTensors;
 use std::path::PathBuf;
 
 pub mod allocations;
+pub mod families;
 pub mod points;
 
 /// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.
