@@ -320,6 +320,33 @@ fn adapters_of_peft_on_an_untied_llama_give_their_logits_here_and_back() {
     check_from_peft(&fixture("tiny_llama"), &cases);
 }
 
+/// Norms on heads, fused projections, shifted gains, norms behind, a larger model.
+#[test]
+fn adapters_of_peft_on_other_families_give_their_logits_here_and_back() {
+    if !has_peft("families") {
+        return;
+    }
+    for (seed, (family, targets)) in [
+        ("qwen3", json!(["q_proj", "v_proj", "down_proj"])),
+        ("phi3", json!(["qkv_proj", "gate_up_proj"])),
+        ("gemma3_text", json!("all-linear")),
+        ("olmo2", json!(["k_proj", "o_proj"])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let base = Base::small(support::families::dir(family));
+        let cases =
+            json!([{"name": family, "seed": seed, "config": {"r": 4, "lora_alpha": 8, "target_modules": targets}}]);
+        check_from_peft(&base, &cases);
+        let own = match family {
+            "phi3" => LoraConfig::new(4).with_target_modules(["qkv_proj", "down_proj"]),
+            _ => LoraConfig::new(4).with_target_modules(["q_proj", "up_proj"]),
+        };
+        check_to_peft(&base, vec![("own", own)]);
+    }
+}
+
 /// Everything that may come with an adapter beside A and B, and everything that says where A and B are.
 #[test]
 fn whole_modules_and_embeddings_of_peft_on_an_untied_llama_give_their_logits_here_and_back() {

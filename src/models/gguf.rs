@@ -18,7 +18,7 @@ use std::path::Path;
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Families of which llama.cpp's files are read, under their names there.
-const FAMILIES: [(&str, Family); 2] = [("llama", Family::Llama), ("qwen2", Family::Qwen2)];
+const FAMILIES: [(&str, Family); 3] = [("llama", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3)];
 
 /// Reads the shape of the model from the metadata and from which tensors there are.
 ///

@@ -177,7 +177,7 @@ fn metadata_that_is_missing_or_not_computed_is_named() {
     let cases: [(File, &[&str]); 13] = [
         (
             llama().with("general.architecture", Value::Text("gemma2")),
-            &["general.architecture", "gemma2", "llama, qwen2"],
+            &["general.architecture", "gemma2", "llama, qwen2, qwen3"],
         ),
         (llama().without("general.architecture"), &["general.architecture"]),
         (llama().without("llama.block_count"), &["llama.block_count"]),

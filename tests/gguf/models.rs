@@ -77,6 +77,28 @@ fn a_tied_bf16_model_with_biases_and_rotary_factors_is_the_same_model() {
     assert!(relative_error(&found, &expected) < 1e-5);
 }
 
+#[test]
+fn a_qwen3_under_the_names_of_llama_cpps_package_is_the_model_of_its_directory_bit_by_bit() {
+    let (fixture, dir) = (root().join("tests/fixtures/families/qwen3"), tempfile::tempdir().unwrap());
+    let text = std::fs::read_to_string(fixture.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["attention_bias"] = false.into();
+    config["use_sliding_window"] = false.into();
+    config["tie_word_embeddings"] = true.into();
+    config["layer_types"] = serde_json::Value::Null;
+    config["rope_parameters"] = serde_json::json!({"rope_type": "default", "rope_theta": 1e4});
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(fixture.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let is_left = |name: &str| !name.ends_with(".bias") && name != "lm_head.weight";
+    let weights = file.tensors().into_iter().filter(|(name, _)| is_left(name));
+    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(weights, None).unwrap()).unwrap();
+    let found = Pretrained::from_gguf(gguf("tiny_qwen3")).unwrap().load(&device()).unwrap();
+    let expected = Pretrained::from_dir(dir.path()).unwrap().load(&device()).unwrap();
+    assert_eq!(found.config(), expected.config());
+    assert_same_weights(&found, &expected, 20);
+}
+
 /// `tiny_llama.gguf` written anew in f32, with more tensors of zeros.
 fn tiny_with(more: &[(&'static str, usize)]) -> Vec<u8> {
     let mut old = GgufFile::open(gguf("tiny_llama")).unwrap();
