@@ -36,5 +36,7 @@ pub use parts::{BasePart, PartWeight};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;
 pub use targets::{OneOrMany, TargetModules};
-pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, start_at, write_adapter};
-pub(crate) use weights::{adapter_gradients, check_same_shapes, to_array, to_vec};
+pub use weights::{
+    AdapterWeights, adapter_scales, initial_weights, prior_centre, read_adapter, start_at, write_adapter,
+};
+pub(crate) use weights::{adapter_gradients, check_same_scales, check_same_shapes, to_array, to_vec};
