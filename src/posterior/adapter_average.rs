@@ -65,12 +65,14 @@ impl AdapterAverage {
         let maps: Vec<Array1<f64>> = adapters.iter().map(|(_, laplace)| flat(laplace.map())).collect();
         let sum = maps.iter().fold(Array1::zeros(maps[0].len()), |sum, map| sum + map);
         let plain = sum / maps.len() as f64;
-        let product = |v: &Array1<f64>| {
+        let product = |v: &Array1<f64>| -> Result<Array1<f64>> {
             let v = shaped(v, shapes);
-            let images = precisions.iter().map(|precision| precision.times(&v));
-            images.map(|image| Ok(flat(&image?))).reduce(|a: Result<Array1<f64>>, b| Ok(a? + b?))
+            let mut total = Array1::zeros(plain.len());
+            for precision in &precisions {
+                total += &flat(&precision.times(&v)?);
+            }
+            Ok(total)
         };
-        let product = |v: &Array1<f64>| product(v).unwrap_or_else(|| Err(Error::empty("list of adapters to average")));
         // the step from the plain average: Σ P_k (θ_k − θ_plain)
         let mut right = Array1::zeros(plain.len());
         for (precision, map) in precisions.iter().zip(&maps) {

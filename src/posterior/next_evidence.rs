@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::linalg::{CholeskyFactor, eigh};
 use crate::lora::{Adaptable, AdapterWeights, read_adapter};
 use crate::train::AdapterPrior;
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array2, s};
 
 /// Most rows of a curvature under a prior that couples weights: a matrix of their square, 134 MB.
 const MAX_ROWS: usize = 4096;
@@ -49,29 +49,27 @@ impl PosteriorPrior {
             }
             _ => {
                 let rows = self.rows(curvature)?;
-                let (n, width) = (rows.len(), flat(self.centre()).len());
-                let mut whole = Array2::zeros((n, width));
-                rows.iter().zip(whole.outer_iter_mut()).for_each(|(row, mut out)| out.assign(&flat(row)));
-                let mut gram = Array2::eye(n);
-                for (j, row) in rows.iter().enumerate() {
-                    let mut column = gram.column_mut(j);
-                    column += &whole.dot(&flat(&self.covariance_product(row)?));
+                let mut gram = Array2::eye(rows.nrows());
+                for (row, mut column) in rows.outer_iter().zip(gram.columns_mut()) {
+                    let image = self.covariance_product(&shaped(&row.to_owned(), self.centre()))?;
+                    column += &rows.dot(&flat(&image));
                 }
                 Ok(CholeskyFactor::new(gram.view())?.log_det())
             }
         }
     }
 
-    /// Rows φ over all weights with `H = Σ φφᵀ`.
-    fn rows(&self, curvature: &Curvature) -> Result<Vec<AdapterWeights>> {
-        let zero = shaped(&Array1::zeros(0), self.centre());
-        let mut all = Vec::new();
+    /// Rows φ over all weights with `H = Σ φφᵀ`, `[rows, weights]`.
+    fn rows(&self, curvature: &Curvature) -> Result<Array2<f64>> {
+        let zero: AdapterWeights = self.centre().iter().map(|(site, w)| (site.clone(), w * 0.0)).collect();
+        let width: usize = zero.values().map(Array2::len).sum();
+        let (mut all, mut n_rows): (Vec<f64>, usize) = (Vec::new(), 0);
         let mut add = |spaces: &[SiteSpace], rows: Array2<f64>| -> Result<()> {
-            if all.len() + rows.nrows() > MAX_ROWS {
+            n_rows += rows.nrows();
+            if n_rows > MAX_ROWS {
                 return Err(Error::Incompatible(format!(
-                    "the evidence under a prior that couples weights needs a matrix of more than {MAX_ROWS} rows here, at least {} \
-                     squared: both diagonal need none",
-                    all.len() + rows.nrows()
+                    "the evidence under a prior that couples weights takes at most {MAX_ROWS} rows of curvature, and here are at least \
+                     {n_rows}: where both are diagonal, it needs none"
                 )));
             }
             for space in spaces {
@@ -83,7 +81,7 @@ impl PosteriorPrior {
                     space.apply(&row.slice(s![start..start + space.width()]).to_owned(), &mut placed);
                     start += space.width();
                 }
-                all.push(placed);
+                all.extend(flat(&placed));
             }
             Ok(())
         };
@@ -112,7 +110,7 @@ impl PosteriorPrior {
                 }
             }
         }
-        Ok(all)
+        Array2::from_shape_vec((n_rows, width), all).map_err(|e| Error::numerical("layout of rows", e))
     }
 }
 
