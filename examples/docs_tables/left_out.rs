@@ -1,7 +1,7 @@
 //! Tables of the cells of `leave_one_out_study`.
 
 use crate::data::{Data, Failure, Node, Spec};
-use crate::table::{Table, probability};
+use crate::table::{Table, probability, range};
 
 /// The row that others are compared with, and the one that no label-free row can better but by luck.
 const HUNDRED: &str = "ML + temperature, 100 labels";
@@ -52,13 +52,6 @@ fn names(all: &[Vec<Scored>]) -> Vec<(&str, &str)> {
 
 fn named<'a>(rows: &'a [Scored], name: &str) -> Option<&'a Node> {
     rows.iter().find(|row| row.name == name)?.scores.as_ref()
-}
-
-/// `0.600 (0.590–0.606)`
-fn range(values: &[f64]) -> String {
-    let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    if values.len() == 1 { format!("{mean:.3}") } else { format!("{mean:.3} ({low:.3}–{high:.3})") }
 }
 
 /// Every row over the seeds of a task, but those whose names end with one of the words given (`without`): means with the smallest and the

@@ -19,12 +19,14 @@
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
 //! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
+//! | `next-task` | a directory of cells of `next_task` | |
 //! | `sets` | the report of `training_items --sets` | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
 mod left_out;
+mod next_task;
 mod runs;
 mod sets;
 mod study;
@@ -135,6 +137,7 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-adapters" => left_out::adapters(spec, data),
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
+        "next-task" => next_task::next_task(spec, data),
         "sets" => sets::sets(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),

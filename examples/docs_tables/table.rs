@@ -49,6 +49,16 @@ pub fn estimate(node: &Node) -> Result<String, Failure> {
     Ok(format!("{:.3} [{:.3}, {:.3}]", value?, low?, high?))
 }
 
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// A mean with the smallest and the largest, `0.600 (0.590–0.606)`.
+pub fn range(values: &[f64]) -> String {
+    let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    if values.len() == 1 { format!("{low:.3}") } else { format!("{:.3} ({low:.3}–{high:.3})", mean(values)) }
+}
+
 /// A probability that one method is better, without claiming what a thousand draws cannot give.
 pub fn probability(p: f64) -> String {
     match p {

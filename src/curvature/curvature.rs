@@ -117,6 +117,29 @@ impl Curvature {
         Ok(self)
     }
 
+    /// The sums of an earlier task as a part of the precision around the adapter `weights` of a later one: `H₁ + H₂` is what
+    /// [`Curvature::merge`] with the later task's sums then gives (online Laplace, whose H₁ stays that of the earlier adapter).
+    ///
+    /// Exact sums for weights' entries and their sketches. Kronecker factors are summed one by one, as K-FAC of both tasks' data does;
+    /// EKFAC needs both passes in one basis. The earlier log-likelihood is that of another adapter and is forgotten, as is how its
+    /// questions were asked: the evidence of a later task is `posterior::PosteriorPrior::log_marginal_likelihood`.
+    ///
+    /// Ritter et al. (2018), arXiv 1805.07810, eq. 9; Huszár (2018), arXiv 1712.03847.
+    ///
+    /// # Errors
+    /// Over cores, which are other coordinates at another adapter.
+    pub fn carried_to(mut self, weights: &AdapterWeights) -> Result<Self> {
+        if self.config.plan().coordinates.is_of_modules() {
+            return Err(Error::Incompatible(format!(
+                "a {} curvature cannot be carried to another adapter: its cores are those of the adapter at which it was fitted",
+                self.config.structure
+            )));
+        }
+        self.adapter_fingerprint = adapter_fingerprint(weights);
+        (self.log_likelihood, self.asked) = (None, None);
+        Ok(self)
+    }
+
     /// Checks that other items are asked as those seen so far; where one of the two is unknown there is nothing to compare.
     ///
     /// # Errors

@@ -43,5 +43,7 @@ pub use sampler::AdapterSampler;
 pub use summary::{AdapterSummary, summarize};
 pub use targets::{OneOrMany, TargetModules};
 pub(crate) use trained::trained_matrices;
-pub use weights::{AdapterWeights, initial_weights, prior_centre, read_adapter, start_at, write_adapter};
-pub(crate) use weights::{adapter_gradients, check_same_shapes, to_array, to_vec};
+pub use weights::{
+    AdapterWeights, adapter_scales, initial_weights, prior_centre, read_adapter, start_at, write_adapter,
+};
+pub(crate) use weights::{adapter_gradients, check_same_scales, check_same_shapes, to_array, to_vec};

@@ -110,6 +110,31 @@ pub(crate) fn check_same_shapes(what: &str, found: &AdapterWeights, expected: &A
     Ok(())
 }
 
+/// The scale `s` of every adapted module, by its path.
+pub fn adapter_scales<M: Adaptable>(model: &M) -> BTreeMap<String, f64> {
+    let adapted =
+        model.linears().into_iter().filter_map(|linear| Some((linear.path.clone(), linear.adapter.as_ref()?.scale)));
+    adapted.collect()
+}
+
+/// Checks that two adapters' products are scaled alike.
+///
+/// # Errors
+/// Names the first module that differs, with both scales.
+pub(crate) fn check_same_scales(
+    what: &str,
+    found: &BTreeMap<String, f64>,
+    expected: &BTreeMap<String, f64>,
+) -> Result<()> {
+    for (module, scale) in expected {
+        if found.get(module) != Some(scale) {
+            let other = found.get(module).map_or("none".into(), f64::to_string);
+            return Err(Error::config(format!("scale of `{module}` of {what}"), scale.to_string(), other));
+        }
+    }
+    Ok(())
+}
+
 /// The model with its adapter set to `weights`, and these as the start that a prior may be centred at.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for AnchoredEnsem
             let fresh = attach(context.base.clone(), &context.recipe.lora, seed)?;
             let anchor = self.anchor(&fresh, seed)?;
             // a decay would be a second prior, around zero
-            let config = context.own_run().with_seed(seed).with_objective(objective).with_weight_decay(0.0);
+            let config = context.own_run().with_seed(seed).with_objective(objective.clone()).with_weight_decay(0.0);
             let outcome = context.train_on(config, start_at(fresh, &anchor)?)?;
             items += outcome.report.items;
             members.push(read_adapter(&outcome.model)?);

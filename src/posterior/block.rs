@@ -214,23 +214,26 @@ impl Block {
         (seed, index): (u64, u64),
         weights: &mut AdapterWeights,
     ) {
-        let normals = |space: &SiteSpace, n: usize| -> Vec<f64> {
+        let normals = |space: &SiteSpace| -> Vec<f64> {
             let mut rng = generator(seed, Purpose::PosteriorDraw, place(&space.site), index);
-            (0..n).map(|_| StandardNormal.sample(&mut rng)).collect()
+            (0..space.latent_shape().iter().product()).map(|_| StandardNormal.sample(&mut rng)).collect()
         };
+        let z: Array1<f64> = self.spaces.iter().flat_map(normals).collect();
         let lambda = precision.value();
-        let sd = |e: &f64| (temperature / (lambda + e)).sqrt();
-        let (kept, missing) = (self.kept.mapv(|e| sd(&e)), self.missing.mapv(|e| sd(&e)));
+        // the symmetric root: another basis of equal eigenvalues, or another sign of a vector, draws the same
+        self.add_function(|e| (temperature / (lambda + e)).sqrt(), z, weights);
+    }
+
+    /// Moves `weights` by `f(H) z`, f being taken of the eigenvalues; z has the sites' latent entries, site after site.
+    pub(super) fn add_function(&self, f: impl Fn(f64) -> f64, z: Array1<f64>, weights: &mut AdapterWeights) {
+        let (kept, missing) = (self.kept.mapv(&f), self.missing.mapv(&f));
         let Some(rotation) = &self.rotation else {
             let [rows, columns] = self.spaces[0].latent_shape();
-            let values = normals(&self.spaces[0], rows * columns);
-            let z = Array2::from_shape_fn((rows, columns), |(i, j)| values[i * columns + j]);
+            let z = Array2::from_shape_fn((rows, columns), |(i, j)| z[i * columns + j]);
             self.spaces[0].apply_scaled(&z, &kept, &missing, weights);
             return;
         };
-        let z: Array1<f64> = self.spaces.iter().flat_map(|space| normals(space, space.width())).collect();
         let deviation = match rotation {
-            // the symmetric root QσQᵀz: another basis of equal eigenvalues, or another sign of a vector, draws the same
             Rotation::Vectors(vectors) => vectors.dot(&(vectors.t().dot(&z) * kept)),
             // σ'z + Q((σ − σ')∘Qᵀz), with Q = Φᵀ·from_rows
             Rotation::Rows { rows, from_rows } => {
@@ -246,6 +249,11 @@ impl Block {
             space.apply(&deviation.slice(s![start..start + space.width()]).to_owned(), weights);
             start += space.width();
         }
+    }
+
+    /// True if each weight is a direction of its own.
+    pub(super) fn is_diagonal(&self) -> bool {
+        self.rotation.is_none() && self.spaces.iter().all(|space| space.coordinates == Coordinates::Weights)
     }
 
     /// Bytes held.

@@ -2,10 +2,12 @@
 //! draws from it.
 
 mod about;
+mod adapter_average;
 mod agreement;
 mod answers;
 mod block;
 mod config;
+mod conjugate_gradients;
 mod evidence;
 mod fit;
 mod fitted_on;
@@ -15,13 +17,18 @@ mod held_out;
 mod jacobians;
 mod laplace;
 mod linearized;
+mod next_evidence;
+mod posterior_prior;
+mod precision;
 mod sample_then_optimize;
 mod stationarity;
 mod storage;
 
+pub use adapter_average::AdapterAverage;
 pub use answers::AnswerTemperatures;
 pub use block::Block;
 pub use config::LaplaceConfig;
+pub use conjugate_gradients::SolverReport;
 pub use evidence::{EvidenceOptimum, Spectrum};
 pub use fitted_on::FittedOn;
 pub use gradient::log_likelihood_gradient;
@@ -34,6 +41,7 @@ pub use linearized::{
     Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel,
     MatchedPrior, Mode, ModeOptimum, largest_first,
 };
-pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
+pub use posterior_prior::PosteriorPrior;
+pub use sample_then_optimize::SampleThenOptimize;
 pub use stationarity::Stationarity;
 pub use storage::POSTERIOR_FILE;

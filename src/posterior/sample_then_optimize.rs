@@ -1,5 +1,6 @@
 //! Draws from the exact Gaussian posterior by solving one linear system a draw: no matrix is decomposed.
 
+use super::conjugate_gradients::{SolverReport, conjugate_gradients};
 use crate::curvature::{Curvature, CurvatureSums, GramSum, JointSum, RowBlock, SiteSpace};
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
@@ -28,15 +29,6 @@ pub struct SampleThenOptimize<'a> {
     pub tolerance: f64,
     /// Most steps of conjugate gradients.
     pub max_steps: usize,
-}
-
-/// How a system was solved.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SolverReport {
-    /// Steps taken.
-    pub steps: usize,
-    /// Norm of the residual, relative to the right side.
-    pub residual: f64,
 }
 
 impl<'a> SampleThenOptimize<'a> {
@@ -76,33 +68,8 @@ impl<'a> SampleThenOptimize<'a> {
 
     /// `(ΦᵀΦ + λI)⁻¹ right` by conjugate gradients.
     fn solve(&self, right: &Array1<f64>) -> Result<(Array1<f64>, SolverReport)> {
-        let scale = right.dot(right).sqrt().max(f64::MIN_POSITIVE);
-        let mut z = Array1::zeros(right.len());
-        let mut rest = right.clone();
-        let mut direction = rest.clone();
-        let mut squared = rest.dot(&rest);
-        for steps in 0..=self.max_steps {
-            let residual = squared.sqrt() / scale;
-            if residual <= self.tolerance {
-                return Ok((z, SolverReport { steps, residual }));
-            }
-            let image = self.transposed(&self.times(&direction)) + &direction * self.precision.value();
-            let step = squared / direction.dot(&image);
-            z.scaled_add(step, &direction);
-            rest.scaled_add(-step, &image);
-            let next = rest.dot(&rest);
-            direction = &rest + &(direction * (next / squared));
-            squared = next;
-        }
-        Err(Error::numerical(
-            "sampling by conjugate gradients",
-            format!(
-                "after {} steps the residual is {:e} of the right side, not {:e}",
-                self.max_steps,
-                squared.sqrt() / scale,
-                self.tolerance
-            ),
-        ))
+        let product = |v: &Array1<f64>| Ok(self.transposed(&self.times(v)) + v * self.precision.value());
+        conjugate_gradients("sampling", right, product, self.tolerance, self.max_steps)
     }
 
     /// `Φ v`

@@ -1,5 +1,6 @@
 //! Fits weights by maximum likelihood, or to a true maximum a posteriori with a Gaussian prior term.
 
+mod adapter_prior;
 mod checkpoint;
 mod clip;
 mod config;
@@ -17,6 +18,7 @@ mod step;
 mod trainer;
 mod update;
 
+pub use adapter_prior::{AdapterPrior, SharedPrior};
 pub use config::TrainerConfig;
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;

@@ -1,8 +1,9 @@
 //! The quantity that training minimises.
 
+use super::adapter_prior::SharedPrior;
 use crate::error::{Error, Result};
 use crate::likelihood::{Likelihood, Target};
-use crate::lora::{Adaptable, AdapterWeights, prior_centre, to_array, trained_matrices};
+use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter, to_array, trained_matrices};
 use crate::models::mask_absent;
 use crate::prior::{PriorMean, PriorPrecision};
 use burn::tensor::{Tensor, TensorData};
@@ -13,7 +14,7 @@ use ndarray::Array2;
 ///
 /// A step over the items s takes the gradient of
 ///
-/// `L_s = (S/N) Σ_{n∈s} −log p(y_n | x_n, θ) + (1/N) ½ λ‖θ − μ‖²`
+/// `L_s = (S/N) Σ_{n∈s} −log p(y_n | x_n, θ) + (1/N) ½ (θ − μ)ᵀP(θ − μ)`, `P = λI` but for [`Objective::UnderPrior`],
 ///
 /// in an epoch of S steps over N items, whose mean over these steps is the objective divided by N: every item weighs the same and
 /// the prior counts once, however unevenly the items are cut into steps. (Divided by its own number of items, a small step would
@@ -24,7 +25,7 @@ use ndarray::Array2;
 /// shortens single steps and moves the point of rest.
 ///
 /// Weight decay of the optimiser is neither: AdamW's decay is not the gradient of any prior.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub enum Objective {
     /// `−Σ log p(y | x, θ)`
     #[default]
@@ -36,6 +37,9 @@ pub enum Objective {
         /// μ
         mean: PriorMean,
     },
+    /// `−Σ log p(y | x, θ) + ½ (θ − μ)ᵀP(θ − μ)` over A and B, with any precision P: that of the posterior of an earlier task, say
+    /// (`posterior::PosteriorPrior`). The product with P is taken on the host once a step.
+    UnderPrior(SharedPrior),
 }
 
 /// The loss `−Σ_n log p(y_n | f(x_n))` of a batch.
@@ -90,34 +94,70 @@ pub(super) fn outputs_on_host(outputs: Tensor<2>, class_mask: Option<&Array2<boo
 }
 
 impl Objective {
+    /// Maximum a posteriori under a Gaussian prior of any precision.
+    pub fn under(prior: impl Into<SharedPrior>) -> Self {
+        Self::UnderPrior(prior.into())
+    }
+
     /// The prior's centre as host arrays, where there is a prior.
     ///
     /// # Errors
-    /// If it is centred at an unknown start.
+    /// If it is centred at an unknown start, or about another adapter than the model's.
     pub(super) fn centre<M: Adaptable>(&self, model: &M) -> Result<Option<AdapterWeights>> {
         match self {
             Self::MaximumLikelihood => Ok(None),
             Self::MaximumAPosteriori { mean, .. } => prior_centre(model, *mean).map(Some),
+            Self::UnderPrior(prior) => {
+                prior.check(model)?;
+                Ok(Some(prior.centre().clone()))
+            }
         }
     }
 
-    /// `½ λ‖θ − μ‖²`, where there is a prior.
-    pub(super) fn penalty<M: Adaptable>(&self, model: &M, centre: Option<&AdapterWeights>) -> Option<Tensor<1>> {
-        let (Self::MaximumAPosteriori { precision, .. }, Some(centre)) = (self, centre) else {
-            return None;
-        };
-        let mut total: Option<Tensor<1>> = None;
-        for trained in trained_matrices(model) {
-            let (w, Some(mean)) = (trained.param.val(), centre.get(&trained.site)) else { continue };
-            let data = TensorData::new(mean.iter().copied().collect::<Vec<f64>>(), [mean.nrows(), mean.ncols()]);
-            let mean = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
-            let difference = w - mean;
-            let square = (difference.clone() * difference).sum();
-            total = Some(match total {
-                None => square,
-                Some(t) => t + square,
-            });
+    /// A scalar with the gradient of `½ (θ − μ)ᵀP(θ − μ)`, where there is a prior.
+    ///
+    /// # Errors
+    /// If a copy from the device fails.
+    pub(super) fn penalty<M: Adaptable>(
+        &self,
+        model: &M,
+        centre: Option<&AdapterWeights>,
+    ) -> Result<Option<Tensor<1>>> {
+        match (self, centre) {
+            (Self::MaximumAPosteriori { precision, .. }, Some(centre)) => {
+                let squares = sum_over_adapter(model, centre, |w, mean| {
+                    let difference = w - mean;
+                    (difference.clone() * difference).sum()
+                });
+                Ok(squares.map(|total| total.mul_scalar(0.5 * precision.value())))
+            }
+            // with the gradient held fixed, as that of the likelihood is
+            (Self::UnderPrior(prior), _) => {
+                let gradient = prior.gradient(&read_adapter(model)?)?;
+                Ok(sum_over_adapter(model, &gradient, |w, gradient| (w * gradient).sum()))
+            }
+            _ => Ok(None),
         }
-        total.map(|t| t.mul_scalar(0.5 * precision.value()))
     }
+}
+
+/// The sum of `term(W, constant)` over the adapter's matrices.
+fn sum_over_adapter<M: Adaptable>(
+    model: &M,
+    constants: &AdapterWeights,
+    term: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<1>,
+) -> Option<Tensor<1>> {
+    let mut total: Option<Tensor<1>> = None;
+    for trained in trained_matrices(model) {
+        let (w, Some(constant)) = (trained.param.val(), constants.get(&trained.site)) else { continue };
+        let data =
+            TensorData::new(constant.iter().copied().collect::<Vec<f64>>(), [constant.nrows(), constant.ncols()]);
+        let constant = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
+        let term = term(w, constant);
+        total = Some(match total {
+            None => term,
+            Some(total) => total + term,
+        });
+    }
+    total
 }

@@ -73,7 +73,8 @@ impl<D> Loss<'_, D> {
             // (a product: burn's gradient of a quotient rounds the divisor to f32)
             let mut loss = nll.differentiable.mul_scalar(1.0 / mean_items);
             // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
-            if let Some(penalty) = config.objective.penalty(&model, self.centre).filter(|_| micro == 0) {
+            let penalty = if micro == 0 { config.objective.penalty(&model, self.centre)? } else { None };
+            if let Some(penalty) = penalty {
                 loss = loss + penalty.mul_scalar(1.0 / data.n_items() as f64);
             }
             Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))

@@ -8,6 +8,7 @@ use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Dataset, Mlp, Points, PointsBatch};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, PosteriorPrior};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Objective, Snapshots, TrainOutcome, TrainReport, Trainer, TrainerConfig, TrainingMode};
@@ -216,6 +217,30 @@ fn trainings_around_two_centres_of_the_prior_share_no_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let first = run(PriorMean::Zero, 3, &seldom(dir.path())).unwrap();
     assert_eq!(values(&run(PriorMean::Zero, 4, &seldom(dir.path())).unwrap().model), values(&first.model));
+}
+
+#[test]
+fn trainings_under_the_posteriors_of_two_tasks_share_no_checkpoint() {
+    let (data, dir) = (blobs(44, 1), tempfile::tempdir().unwrap());
+    let earlier = |seed, lambda, weight| {
+        let curvature =
+            fit_curvature(&adapted(0.3), &blobs(20, seed), &CurvatureConfig::default(), &Control::silent()).unwrap();
+        let fixed = LaplaceConfig::default().with_prior_precision(PriorPrecision::new(lambda).unwrap());
+        let laplace = Laplace::new(&adapted(0.3), &curvature, &fixed).unwrap();
+        PosteriorPrior::new(&adapted(0.3), laplace).unwrap().weighted(weight).unwrap()
+    };
+    let run = |prior, control: &Control| {
+        fit(&eventful().with_objective(Objective::under(prior)), adapted(0.3), &data, control)
+    };
+    let first = run(earlier(7, 1.0, 1.0), &seldom(dir.path())).unwrap();
+    for other in [earlier(8, 1.0, 1.0), earlier(7, 2.0, 1.0), earlier(7, 1.0, 2.0)] {
+        let error = run(other, &seldom(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("objective.UnderPrior.posterior is"), "{error}");
+    }
+    // the same posterior, fitted again
+    let again = run(earlier(7, 1.0, 1.0), &seldom(dir.path())).unwrap();
+    assert_eq!(again.report.resumed_after, Some(first.report.steps));
+    assert_eq!(values(&again.model), values(&first.model));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! In f64 on the CPU, where two ways of summing differ by rounding alone.
 
+mod averages;
 mod determined;
 mod draws;
 mod exactness;
@@ -9,6 +10,7 @@ mod gauge;
 mod kronecker;
 mod linearized;
 mod merging;
+mod next_task;
 mod plans;
 mod prior;
 mod regression;
