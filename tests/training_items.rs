@@ -64,7 +64,7 @@ impl Linearized {
     }
 
     fn rows_of(&self, others: &Points) -> JacobianRows {
-        let limits = LinearizedConfig::default().limits;
+        let limits = LinearizedConfig::default().limits_or_default();
         self.rows.of_others((&self.model, &self.laplace), others, &limits, &Control::silent()).unwrap()
     }
 }

@@ -19,11 +19,13 @@
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
 //! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
+//! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
 mod left_out;
+mod left_out_scale;
 mod runs;
 mod study;
 mod table;
@@ -133,6 +135,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-adapters" => left_out::adapters(spec, data),
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
+        "left-out-scale" => left_out_scale::ways(spec, data),
+        "left-out-scale-fit" => left_out_scale::fit(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }

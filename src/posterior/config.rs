@@ -1,5 +1,6 @@
 //! Says how a posterior is built.
 
+use super::linearized::LinearizedConfig;
 use crate::error::{Error, Result};
 use crate::prior::{PriorChoice, PriorGrouping, PriorMean, PriorPrecision};
 use crate::setters::setters;
@@ -21,6 +22,8 @@ pub struct LaplaceConfig {
     pub temperature: f64,
     /// Forget the trace that low-rank factors discarded instead of keeping it as an isotropic rest.
     pub without_residual: bool,
+    /// The linearised model by which a prior is chosen that needs the training items.
+    pub linearized: LinearizedConfig,
 }
 
 impl Default for LaplaceConfig {
@@ -33,6 +36,7 @@ impl Default for LaplaceConfig {
             leave_one_out_temperature: false,
             temperature: 1.0,
             without_residual: false,
+            linearized: LinearizedConfig::default(),
         }
     }
 }
@@ -57,6 +61,8 @@ impl LaplaceConfig {
         with_temperature(temperature: f64);
         /// Says whether to forget the trace that low-rank factors discarded.
         with_without_residual(without_residual: bool);
+        /// Sets how the linearised model is made by which a prior is chosen that needs the training items.
+        with_linearized(linearized: LinearizedConfig);
     }
 
     /// Sets a fixed prior precision for all weights.
@@ -79,6 +85,6 @@ impl LaplaceConfig {
                 self.prior,
             ));
         }
-        Ok(())
+        self.linearized.validate()
     }
 }

@@ -3,7 +3,7 @@
 use super::answers::AnswerTemperatures;
 use super::config::LaplaceConfig;
 use super::laplace::Laplace;
-use super::linearized::{LinearizedConfig, LinearizedModel};
+use super::linearized::LinearizedModel;
 use crate::curvature::Curvature;
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ impl Laplace {
         if may_fall_back && (0..data.n_items()).any(|item| data.target(item).is_none()) {
             return laplace.by_evidence("a training item has no label");
         }
-        let at = LinearizedConfig::default().with_limits(*limits);
+        let at = config.linearized.resolved_in(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
         match choose(&linearized, config) {
             Ok(chosen) => laplace.chosen(chosen),

@@ -6,6 +6,7 @@ mod agreement;
 mod answers;
 mod block;
 mod config;
+mod cost;
 mod evidence;
 mod fit;
 mod fitted_on;
@@ -22,6 +23,7 @@ mod storage;
 pub use answers::AnswerTemperatures;
 pub use block::Block;
 pub use config::LaplaceConfig;
+pub use cost::{PosteriorCost, estimate_posterior};
 pub use evidence::{EvidenceOptimum, Spectrum};
 pub use fitted_on::FittedOn;
 pub use gradient::log_likelihood_gradient;
@@ -31,8 +33,8 @@ pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
 pub use laplace::Laplace;
 pub use linearized::{
-    Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel,
-    MatchedPrior, Mode, ModeOptimum, largest_first,
+    Beyond, Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedCost,
+    LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum, estimate_linearized, largest_first,
 };
 pub use sample_then_optimize::{SampleThenOptimize, SolverReport};
 pub use stationarity::Stationarity;
