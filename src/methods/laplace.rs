@@ -8,9 +8,7 @@ use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{
-    AnswerTemperatures, HeldOut, Laplace, LaplaceConfig, LinearizedConfig, estimate_posterior, repetitions_in,
-};
+use crate::posterior::{AnswerTemperatures, HeldOut, Laplace, LaplaceConfig, estimate_posterior, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorChoice;
 use crate::setters::setters;
@@ -163,7 +161,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
         unusual(projection.is_some(), format!("{projection:?}"));
         unusual(*without_residual, "without residual".into());
-        unusual(*linearized != LinearizedConfig::default(), format!("{linearized:?}"));
+        unusual(*linearized != LaplaceConfig::default().linearized, format!("{linearized:?}"));
         unusual(*leave_one_out_temperature, "answers at the leave-one-out temperature".into());
         text
     }

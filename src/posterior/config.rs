@@ -1,6 +1,6 @@
 //! Says how a posterior is built.
 
-use super::linearized::LinearizedConfig;
+use super::linearized::{Beyond, LinearizedConfig};
 use crate::error::{Error, Result};
 use crate::prior::{PriorChoice, PriorGrouping, PriorMean, PriorPrecision};
 use crate::setters::setters;
@@ -22,7 +22,9 @@ pub struct LaplaceConfig {
     pub temperature: f64,
     /// Forget the trace that low-rank factors discarded instead of keeping it as an isotropic rest.
     pub without_residual: bool,
-    /// The linearised model by which a prior is chosen that needs the training items.
+    /// The linearised model by which a prior is chosen that needs the training items. Beyond an exact kernel it is about a random subset of
+    /// them, as large as the bounds hold: of 1,000 items of four classes 500 came nearer to the prior and temperature of all than 2,048
+    /// random sums of all did, in a quarter of the time (docs/leave_one_out.md).
     pub linearized: LinearizedConfig,
 }
 
@@ -36,7 +38,7 @@ impl Default for LaplaceConfig {
             leave_one_out_temperature: false,
             temperature: 1.0,
             without_residual: false,
-            linearized: LinearizedConfig::default(),
+            linearized: LinearizedConfig::default().with_beyond(Beyond::Subset { seed: 0 }),
         }
     }
 }

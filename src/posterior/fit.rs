@@ -25,6 +25,16 @@ struct Chosen {
     answers: Option<AnswerTemperatures>,
 }
 
+impl Chosen {
+    /// Says so where some items stood for all.
+    fn found_on(mut self, drawn: Option<&[usize]>, n_items: usize) -> Self {
+        if let Some(drawn) = drawn {
+            self.search.meaning = format!("found on {} of {n_items} training items, drawn by their keys", drawn.len());
+        }
+        self
+    }
+}
+
 impl Laplace {
     /// The posterior of [`Laplace::new`], with its prior precisions as configured: [`PriorChoice::EvidenceAtMode`],
     /// [`PriorChoice::Matched`] and the temperature of its answers take one more pass over the training items, for their Jacobians.
@@ -67,7 +77,7 @@ impl Laplace {
         }
         let at = config.linearized.resolved_in(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
-        match choose(&linearized, config) {
+        match choose(&linearized, config).map(|chosen| chosen.found_on(linearized.drawn(), data.n_items())) {
             Ok(chosen) => laplace.chosen(chosen),
             Err(Error::Numerical { reason, .. }) if may_fall_back => laplace.by_evidence(&reason),
             Err(other) => Err(other),

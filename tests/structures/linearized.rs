@@ -13,7 +13,7 @@ use bayes_lora::posterior::{
     Beyond, JacobianRows, Laplace, LaplaceConfig, LinearizedConfig, LinearizedModel, estimate_linearized,
     estimate_posterior, log_likelihood_gradient,
 };
-use bayes_lora::prior::{PriorMean, PriorPrecision};
+use bayes_lora::prior::{PriorChoice, PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Objective, Trainer, TrainerConfig};
 use burn::tensor::DType;
@@ -235,5 +235,27 @@ fn what_the_linearised_model_takes_is_foretold() {
         let evidence = of(CurvatureStructure::Kronecker, &LaplaceConfig::default());
         assert_eq!((evidence.linearized.clone(), evidence.network_rows()), (None, evidence.curvature.network_rows));
         assert_eq!(of(CurvatureStructure::Core, &without_labels).linearized, None);
+    }
+}
+
+#[test]
+fn a_posterior_says_on_how_many_items_its_prior_was_found() {
+    for (fixture, model) in cases("a prior by some of the items").take(1) {
+        let (train, control) = (&fixture.train, Control::silent());
+        let curvature = fit_curvature(&model, train, &config(CurvatureStructure::Kronecker), &control).unwrap();
+        let fit = |exact_rows| {
+            let config = LaplaceConfig::default().with_prior(PriorChoice::Matched);
+            let some = config.linearized.with_exact_rows(exact_rows);
+            Laplace::fit(&model, &curvature, train, &config.with_linearized(some), &LIMITS, &control).unwrap()
+        };
+        assert_eq!(fit(3000).prior_searches()[0].meaning, "");
+        let laplace = fit(24);
+        let search = &laplace.prior_searches()[0];
+        assert!(search.remark().unwrap().ends_with("found on 8 of 12 training items, drawn by their keys"), "{search}");
+        let some = LaplaceConfig::default().linearized.with_limits(LIMITS).with_exact_rows(24);
+        let reference = laplace.clone().with_prior_precisions(PriorPrecision::new(1.0).unwrap()).unwrap();
+        let linearized = LinearizedModel::of(&model, &reference, train, &some, &control).unwrap();
+        let matched = linearized.matched_prior().unwrap().usable().unwrap();
+        assert_eq!(&matched.precisions, laplace.prior_precisions());
     }
 }

@@ -6,6 +6,10 @@ use crate::error::{Error, Result};
 use crate::setters::setters;
 
 /// What stands for the Jacobians of all training items where they are too many for an exact kernel.
+///
+/// A projection makes the matched prior weaker than it is, for M rows of m sums lack about M/m of their directions, and where m is far
+/// below M no prior fits at all. A subset has the error of a sample, in the temperature as in the prior. To find a prior and a temperature
+/// the subset is nearer at equal cost ([`super::LaplaceConfig`] takes it); where every item is asked about, only a projection answers.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub enum Beyond {
@@ -37,7 +41,7 @@ pub struct LinearizedConfig {
 }
 
 impl Default for LinearizedConfig {
-    /// Exact up to 3,000 rows and 4 GiB, beyond in 2,048 random sums; batches of 8 items and 2,048 tokens.
+    /// Exact up to 3,000 rows and 4 GiB, beyond in 2,048 random sums, so that there is an answer about every item; batches of 8 items and 2,048 tokens.
     fn default() -> Self {
         Self {
             exact_rows: 3000,
@@ -59,7 +63,7 @@ pub(super) enum Extent {
 
 impl LinearizedConfig {
     setters! {
-        /// Sets the most combinations of outputs whose kernel is exact; 0 projects always.
+        /// Sets the most combinations of outputs whose kernel is exact; 0 is none.
         with_exact_rows(exact_rows: usize);
         /// Sets the most bytes of Jacobians that are kept whole.
         with_exact_bytes(exact_bytes: u64);
