@@ -8,8 +8,9 @@ use crate::setters::setters;
 /// What stands for the Jacobians of all training items where they are too many for an exact kernel.
 ///
 /// A projection makes the matched prior weaker than it is, for M rows of m sums lack about M/m of their directions, and where m is far
-/// below M no prior fits at all. A subset has the error of a sample, in the temperature as in the prior. To find a prior and a temperature
-/// the subset is nearer at equal cost ([`super::LaplaceConfig`] takes it); where every item is asked about, only a projection answers.
+/// below M no prior fits at all. A subset has the error of a sample, and its temperature leans to softer answers: an item is left out of
+/// fewer others than it was trained with. At equal cost a subset is nearer in both ([`crate::posterior::LaplaceConfig`] takes it), though a
+/// projection at more cost is nearer in the temperature. Where every item is asked about, only a projection answers.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub enum Beyond {
