@@ -29,7 +29,7 @@ use answers::{Answerer, claim_answers};
 use base::load_base;
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::checkpoints::Checkpoints;
-use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, estimate_cost};
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};
 use bayes_lora::data::{EncodedDataset, Tokenizer};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use bayes_lora::models::PromptClassifier;
@@ -164,11 +164,11 @@ impl Arguments {
         println!("{}", summarize(&model));
         let limits = self.questions.limits();
         let curvature = CurvatureConfig::new(self.structure).with_limits(limits);
-        let cost = estimate_cost(&model, &train, &curvature)?;
+        let bayes = BayesLoraConfig::new(lora).with_curvature(curvature).with_limits(limits).init()?;
+        let cost = bayes.estimate(&model, &train)?;
         println!("{} items; {cost}", train.len());
         // a posterior takes about the room of its sums, and some for the header and the prior's centre
-        claim_file(self.posterior_file(), cost.bytes + cost.bytes / 4)?;
-        let bayes = BayesLoraConfig::new(lora).with_curvature(curvature).with_limits(limits).init()?;
+        claim_file(self.posterior_file(), cost.curvature.bytes + cost.curvature.bytes / 4)?;
         let fitted = bayes.fit_laplace_with(model, &train, control)?;
         match held_out {
             None => Ok(fitted),

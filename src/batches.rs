@@ -1,6 +1,7 @@
 //! Works on several batches at once and takes the results in order, so that nothing depends on how many workers there are.
 
 use crate::error::{Error, Result};
+use crate::hash::fnv1a_words;
 use crate::progress::Control;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,6 +33,12 @@ pub(crate) fn for_each_batch<T: Send>(
             bar.advance(batches[index].len(), String::new)
         },
     )
+}
+
+/// A hash of which items lie in which batch.
+pub(crate) fn batches_hash(batches: &[Vec<usize>]) -> u64 {
+    let numbers = batches.iter().flat_map(|batch| std::iter::once(batch.len()).chain(batch.iter().copied()));
+    fnv1a_words(numbers.map(|n| n as u64))
 }
 
 /// Runs `work` for 0, 1, …, `n − 1` on `workers` threads, and hands each result to `consume` in that order, on the calling

@@ -10,7 +10,7 @@ use crate::likelihood::SharedLikelihood;
 use crate::lora::{LoraConfig, attach, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
 use crate::outputs::{claim_dir, claim_file};
-use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE};
+use crate::posterior::{HeldOut, Laplace, LaplaceConfig, POSTERIOR_FILE, PosteriorCost, estimate_posterior};
 use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
 use crate::prior::PriorChoice;
 use crate::progress::Control;
@@ -154,6 +154,15 @@ impl BayesLora {
         let TrainOutcome { model, best, report, .. } = self.trainer.fit(model, data, validation, control)?;
         let lora = self.config.lora.clone();
         self.with_posterior(Trained { model, best_validation: best, report: Some(report), lora }, data, control)
+    }
+
+    /// Says what curvature and posterior of a model with its adapter will take on `data`, before anything runs.
+    ///
+    /// # Errors
+    /// As [`estimate_posterior`].
+    pub fn estimate<M: Classifier, D: Dataset<Input = M::Input>>(&self, model: &M, data: &D) -> Result<PosteriorCost> {
+        let BayesLoraConfig { curvature, laplace, limits, .. } = &self.config;
+        estimate_posterior(model, data, (curvature, laplace), *limits)
     }
 
     /// Fits the posterior of an adapter that is already trained (and leaves it as it is).

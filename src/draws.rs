@@ -82,6 +82,8 @@ pub(crate) enum Purpose {
     MonteCloraStep = 31,
     /// Which training inputs TFB asks: item.
     TfbInputs = 32,
+    /// Which training items a linearised model takes: item.
+    LinearizedItems = 33,
 }
 
 /// The generator of what is drawn for `purpose` at `place` (see [`place`]) and `index`: a function of these and the seed alone.
@@ -148,7 +150,7 @@ mod tests {
     fn no_two_of_seed_purpose_place_and_index_share_a_stream() {
         let mut seen = BTreeMap::new();
         // beyond the last purpose, for those to come
-        assert!((Purpose::TfbInputs as u64) < 48);
+        assert!((Purpose::LinearizedItems as u64) < 48);
         for purpose in 0..48 {
             for (seed, place) in NUMBERS.iter().flat_map(|seed| NUMBERS.map(|place| (*seed, place))) {
                 for index in NUMBERS {

@@ -64,7 +64,7 @@ impl Linearized {
     }
 
     fn rows_of(&self, others: &Points) -> JacobianRows {
-        let limits = LinearizedConfig::default().limits;
+        let limits = LinearizedConfig::default().limits_or_default();
         self.rows.of_others((&self.model, &self.laplace), others, &limits, &Control::silent()).unwrap()
     }
 }
@@ -92,7 +92,7 @@ fn cases() -> [(&'static str, usize, LinearizedConfig); 3] {
     let sums = RandomProjection { width: 9, seed: 5 };
     let exact = LinearizedConfig::default();
     let projected = LinearizedConfig::default().with_exact_rows(0).with_projection(sums);
-    [("kernel", 8, exact.clone()), ("features", 20, exact), ("projected", 8, projected)]
+    [("kernel", 8, exact), ("features", 20, exact), ("projected", 8, projected)]
 }
 
 #[test]

@@ -21,11 +21,13 @@
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of `next_task` | |
 //! | `sets` | the report of `training_items --sets` | |
+//! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
 mod left_out;
+mod left_out_scale;
 mod next_task;
 mod runs;
 mod sets;
@@ -139,6 +141,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-counts" => left_out::counts(spec, data),
         "next-task" => next_task::next_task(spec, data),
         "sets" => sets::sets(spec, data),
+        "left-out-scale" => left_out_scale::ways(spec, data),
+        "left-out-scale-fit" => left_out_scale::fit(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }

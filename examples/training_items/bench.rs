@@ -90,7 +90,7 @@ impl Bench {
         adapted: &PromptClassifier,
         data: &EncodedDataset,
     ) -> Outcome<JacobianRows> {
-        let limits = LinearizedConfig::default().limits;
+        let limits = LinearizedConfig::default().limits_or_default();
         Ok(linearized.rows.of_others((adapted, &linearized.laplace), data, &limits, &self.control)?)
     }
 

@@ -1,5 +1,6 @@
 //! Splits the uncertainty of a belief into what data cannot remove and what they could.
 
+use super::link::Integral;
 use super::softmax::{log_mean, log_softmax, softmax};
 use super::{LinkApprox, LogitBelief};
 use crate::error::Result;
@@ -39,11 +40,28 @@ impl LogitBelief {
             Self::Samples { .. } => Ok(self.map_items(|logs, w| log_mean(logs.view(), w.view()), self.n_classes())),
             Self::Gaussian { mean, covariance, gauge } => {
                 gauge.check_serves(link)?;
-                let mut out = Array2::zeros(mean.dim());
+                let (mut out, mut integral) = (Array2::zeros(mean.dim()), Integral::new(link));
                 for (i, mut row) in out.axis_iter_mut(Axis(0)).enumerate() {
-                    row.assign(&link.log_probabilities(mean.row(i), covariance.index_axis(Axis(0), i))?);
+                    row.assign(&integral.log_probabilities(mean.row(i), covariance.index_axis(Axis(0), i))?);
                 }
                 Ok(out)
+            }
+        }
+    }
+
+    /// The same for one class of each item, which takes a third of the time where a Gaussian is averaged over draws.
+    pub(super) fn log_probabilities_of(&self, classes: &[usize], link: LinkApprox) -> Result<Vec<f64>> {
+        let items = classes.iter().enumerate();
+        match self {
+            Self::Gaussian { mean, covariance, gauge } => {
+                gauge.check_serves(link)?;
+                let mut integral = Integral::new(link);
+                let mut of = |i, class| integral.log_probability(class, mean.row(i), covariance.index_axis(Axis(0), i));
+                items.map(|(i, &class)| of(i, class)).collect()
+            }
+            _ => {
+                let logs = self.log_probabilities(link)?;
+                Ok(items.map(|(i, &class)| logs[[i, class]]).collect())
             }
         }
     }
@@ -69,10 +87,10 @@ impl LogitBelief {
                 self.map_items(|logs, w| Array1::from_vec(entropies(logs.mapv(f64::exp).view(), w.view()).into()), 2)
             }
             Self::Gaussian { mean, covariance, .. } => {
-                let mut out = Array2::zeros((mean.nrows(), 2));
+                let (mut out, mut integral) = (Array2::zeros((mean.nrows(), 2)), Integral::new(link));
                 for i in 0..mean.nrows() {
-                    let (logs, w) = link.log_draws(mean.row(i), covariance.index_axis(Axis(0), i))?;
-                    let [total, expected] = entropies(logs.mapv_into(f64::exp).view(), w.view());
+                    let (logs, w) = integral.log_draws(mean.row(i), covariance.index_axis(Axis(0), i))?;
+                    let [total, expected] = entropies(logs.mapv_into(f64::exp).view(), w);
                     out[[i, 0]] = total;
                     out[[i, 1]] = expected;
                 }

@@ -4,8 +4,10 @@ use super::softmax::{log_mean, log_softmax, log_sum_exp};
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 use crate::linalg::semidefinite_cholesky;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand_distr::{Distribution, StandardNormal};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::f64::consts::PI;
 
 /// How `E[softmax f]` under `f ~ N(m, Σ)` is computed.
@@ -83,29 +85,73 @@ impl LinkApprox {
             _ => Ok(standard_normals(2000, 0, dims)),
         }
     }
+}
+
+/// A link with its draws or nodes for every number of contrasts, made once and shared by all items.
+pub(super) struct Integral {
+    link: LinkApprox,
+    nodes: BTreeMap<usize, (Array2<f64>, Array1<f64>)>,
+}
+
+impl Integral {
+    pub(super) fn new(link: LinkApprox) -> Self {
+        Self { link, nodes: BTreeMap::new() }
+    }
 
     /// Log-probabilities of one item.
-    pub(super) fn log_probabilities(&self, mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
-        match self {
-            Self::MonteCarlo { .. } | Self::GaussHermite { .. } => {
+    pub(super) fn log_probabilities(
+        &mut self,
+        mean: ArrayView1<f64>,
+        covariance: ArrayView2<f64>,
+    ) -> Result<Array1<f64>> {
+        match self.link {
+            LinkApprox::MonteCarlo { .. } | LinkApprox::GaussHermite { .. } => {
                 let (logs, weights) = self.log_draws(mean, covariance)?;
-                Ok(log_mean(logs.view(), weights.view()))
+                Ok(log_mean(logs.view(), weights))
             }
-            Self::PairwiseProbit => Ok(pairwise_probit(mean, covariance)),
-            Self::RawProbit => {
+            LinkApprox::PairwiseProbit => Ok(pairwise_probit(mean, covariance)),
+            LinkApprox::RawProbit => {
                 let scaled = |i: usize| mean[i] / (1.0 + PI * covariance[[i, i]] / 8.0).sqrt();
                 Ok(normalized(Array1::from_shape_fn(mean.len(), scaled)))
             }
-            Self::LaplaceBridge => laplace_bridge(mean, covariance),
+            LinkApprox::LaplaceBridge => laplace_bridge(mean, covariance),
+        }
+    }
+
+    /// The log-probability of one class of one item, the same number as among all of them, at a fraction of the exponentials.
+    pub(super) fn log_probability(
+        &mut self,
+        class: usize,
+        mean: ArrayView1<f64>,
+        covariance: ArrayView2<f64>,
+    ) -> Result<f64> {
+        match self.link {
+            LinkApprox::MonteCarlo { .. } | LinkApprox::GaussHermite { .. } => {
+                let (logits, weights) = self.draws(mean, covariance)?;
+                let log_p = |row: ArrayView1<f64>| row[class] - log_sum_exp(row.iter().copied());
+                let logs: Array1<f64> = logits.outer_iter().map(log_p).collect();
+                Ok(log_mean(logs.view().insert_axis(Axis(1)), weights)[0])
+            }
+            _ => Ok(self.log_probabilities(mean, covariance)?[class]),
         }
     }
 
     /// Log-probabilities of the classes at every draw or node `[n, n_classes]`, and the weights `[n]` (summing to 1).
     pub(super) fn log_draws(
-        &self,
+        &mut self,
         mean: ArrayView1<f64>,
         covariance: ArrayView2<f64>,
-    ) -> Result<(Array2<f64>, Array1<f64>)> {
+    ) -> Result<(Array2<f64>, ArrayView1<'_, f64>)> {
+        let (logits, weights) = self.draws(mean, covariance)?;
+        Ok((log_softmax(logits.view()), weights))
+    }
+
+    /// Logits up to a common shift at every draw or node `[n, n_classes]`, and the weights `[n]`.
+    fn draws(
+        &mut self,
+        mean: ArrayView1<f64>,
+        covariance: ArrayView2<f64>,
+    ) -> Result<(Array2<f64>, ArrayView1<'_, f64>)> {
         let present = present_classes(mean);
         let Some((&reference, others)) = present.split_first() else {
             return Err(Error::NonFinite {
@@ -115,11 +161,6 @@ impl LinkApprox {
             });
         };
         let dims = others.len();
-        if dims == 0 {
-            let mut logs = Array2::from_elem((1, mean.len()), f64::NEG_INFINITY);
-            logs[[0, reference]] = 0.0;
-            return Ok((logs, Array1::ones(1)));
-        }
         let contrast = Array2::from_shape_fn((dims, dims), |(i, j)| {
             let (a, b) = (others[i], others[j]);
             covariance[[a, b]] - covariance[[a, reference]] - covariance[[reference, b]]
@@ -134,7 +175,16 @@ impl LinkApprox {
             let centre = mean[c] - mean[reference];
             logits.column_mut(c).assign(&shifts.column(i).mapv(|v| v + centre));
         }
-        Ok((log_softmax(logits.view()), weights))
+        Ok((logits, weights.view()))
+    }
+
+    fn nodes(&mut self, dims: usize) -> Result<&(Array2<f64>, Array1<f64>)> {
+        Ok(match self.nodes.entry(dims) {
+            Entry::Occupied(known) => known.into_mut(),
+            // a single class has no contrast: one node that is no number
+            Entry::Vacant(new) if dims == 0 => new.insert((Array2::zeros((1, 0)), Array1::ones(1))),
+            Entry::Vacant(new) => new.insert(self.link.nodes(dims)?),
+        })
     }
 }
 
@@ -204,7 +254,7 @@ mod tests {
 
     impl LinkApprox {
         fn of(&self, mean: ArrayView1<f64>, covariance: ArrayView2<f64>) -> Result<Array1<f64>> {
-            Ok(self.log_probabilities(mean, covariance)?.mapv(f64::exp))
+            Ok(Integral::new(*self).log_probabilities(mean, covariance)?.mapv(f64::exp))
         }
     }
 
@@ -278,8 +328,9 @@ mod tests {
 
     #[test]
     fn the_bridge_of_means_800_apart_is_certain_and_of_one_class_too() {
-        let bridge =
-            |m: &[f64]| LinkApprox::LaplaceBridge.log_probabilities(arr1(m).view(), Array2::eye(m.len()).view());
+        let bridge = |m: &[f64]| {
+            Integral::new(LinkApprox::LaplaceBridge).log_probabilities(arr1(m).view(), Array2::eye(m.len()).view())
+        };
         let logs = bridge(&[800.0, 0.0, 1.0]).unwrap();
         // α = 1/3 + (1 + e⁸⁰⁰ + …)/9 against about 1/3 + 2/9
         assert!(logs[0].abs() < 1e-12 && logs[1] < -790.0 && logs[1].is_finite(), "{logs}");

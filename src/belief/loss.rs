@@ -37,10 +37,14 @@ impl LogitBelief {
         if let Some((item, &label)) = labels.iter().enumerate().find(|(_, label)| **label >= all) {
             return Err(wrong(item, label, all));
         }
-        let log_p = self.log_probabilities(link)?;
-        match labels.iter().enumerate().find(|(item, label)| log_p[[*item, **label]] == f64::NEG_INFINITY) {
-            Some((item, &label)) => Err(wrong(item, label, log_p.row(item).iter().filter(|v| v.is_finite()).count())),
-            None => Ok(item_losses(log_p.view(), labels)),
+        let log_p = self.log_probabilities_of(labels, link)?;
+        match log_p.iter().position(|log| *log == f64::NEG_INFINITY) {
+            Some(item) => {
+                let own = self.select(&[item]).log_probabilities(link)?;
+                Err(wrong(item, labels[item], own.iter().filter(|v| v.is_finite()).count()))
+            }
+            // not −log: that of certainty would be −0
+            None => Ok(log_p.into_iter().map(|log| 0.0 - log).collect()),
         }
     }
 }
@@ -73,6 +77,24 @@ mod tests {
         // ln(2^-1022) = −1022 ln 2
         assert!((item_loss(0.0) - 1022.0 * std::f64::consts::LN_2).abs() < 1e-10);
         assert!(item_loss(1.0) == 0.0 && item_loss(1.0).is_sign_positive());
+    }
+
+    #[test]
+    fn losses_are_the_bits_of_the_labels_among_all_log_probabilities() {
+        let mean = arr2(&[[0.3, -1.0, 2.0], [0.0, f64::NEG_INFINITY, 1.0], [5.0, 0.0, 0.1]]);
+        let covariance = Array3::from_shape_fn((3, 3, 3), |(i, a, b)| {
+            if i == 1 && (a == 1 || b == 1) { 0.0 } else { 0.3 + f64::from(u8::from(a == b)) * (1.0 + i as f64) }
+        });
+        let belief = LogitBelief::Gaussian { mean, covariance, gauge: LogitGauge::Raw };
+        for link in [LinkApprox::default(), LinkApprox::PairwiseProbit, LinkApprox::LaplaceBridge] {
+            // of the bridge absent classes have no variance
+            let (belief, labels) = match link {
+                LinkApprox::LaplaceBridge => (belief.select(&[0, 2]), vec![1, 2]),
+                _ => (belief.clone(), vec![2, 0, 1]),
+            };
+            let all = item_losses(belief.log_probabilities(link).unwrap().view(), &labels);
+            assert_eq!(belief.losses(&labels, link).unwrap(), all, "{link:?}");
+        }
     }
 
     #[test]

@@ -26,10 +26,11 @@ pub(crate) fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
 /// # Shapes
 /// - logs: `[n, n_classes]`, weights: `[n]`, summing to 1; output `[n_classes]`.
 pub(super) fn log_mean(logs: ArrayView2<f64>, weights: ArrayView1<f64>) -> Array1<f64> {
+    let log_weights: Vec<f64> = weights.iter().map(|weight| weight.ln()).collect();
     let mean = |column: ArrayView1<f64>| {
         // a draw without weight may hold anything
-        let weighted = column.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
-        let log = log_sum_exp(weighted.map(|(log, weight)| log + weight.ln()));
+        let weighted = column.iter().zip(&log_weights).filter(|(_, weight)| **weight > f64::NEG_INFINITY);
+        let log = log_sum_exp(weighted.map(|(log, weight)| log + weight));
         // no mean of probabilities is above 1, but for rounding
         if log > 0.0 { 0.0 } else { log }
     };

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::linalg::LowRankSum;
 use crate::lora::read_adapter;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
+use crate::number::bytes_text;
 use burn::tensor::DType;
 use std::collections::BTreeMap;
 
@@ -35,18 +36,10 @@ impl std::fmt::Display for CurvatureCost {
             f,
             "{}: {} of sums over {} unknowns, {} rows forward and backward",
             self.structure,
-            show_bytes(self.bytes),
+            bytes_text(self.bytes),
             self.n_unknowns,
             self.network_rows
         )
-    }
-}
-
-fn show_bytes(bytes: u64) -> String {
-    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(size, _)| bytes >= *size) {
-        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
-        None => format!("{bytes} bytes"),
     }
 }
 

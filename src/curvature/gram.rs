@@ -1,13 +1,13 @@
 //! Sums outer products of rows, as a matrix or as the rows themselves.
 
 use crate::error::{Error, Result};
-use crate::linalg::matmul;
+use crate::linalg::{add_lower_gram, matmul, mirror_lower};
 use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use std::ops::Range;
 
-fn append<T: Clone + Default>(held: &mut ArcArray2<T>, rows: ArrayView2<T>) -> Result<()> {
+fn append<T: Clone + Default>(held: &mut ArcArray2<T>, rows: &ArcArray2<T>) -> Result<()> {
     let mut owned = std::mem::take(held).into_owned();
-    owned.append(Axis(0), rows).map_err(|e| Error::numerical("row sum", e))?;
+    owned.append(Axis(0), rows.view()).map_err(|e| Error::numerical("row sum", e))?;
     *held = owned.into_shared();
     Ok(())
 }
@@ -69,14 +69,16 @@ impl RowBlock {
         }
     }
 
-    fn append(&mut self, rows: &Array2<f64>) -> Result<()> {
-        match self {
-            Self::F32(held) => append(held, rows.mapv(|v| v as f32).view()),
-            Self::F64(held) => append(held, rows.view()),
+    fn append(&mut self, rows: &Self) -> Result<()> {
+        match (self, rows) {
+            (Self::F32(held), Self::F32(rows)) => append(held, rows),
+            (Self::F64(held), Self::F64(rows)) => append(held, rows),
+            _ => Err(Error::Incompatible("rows of f32 and of f64 do not join in one block".into())),
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
         match self {
             Self::F32(rows) => 4 * rows.len(),
             Self::F64(rows) => 8 * rows.len(),
@@ -92,10 +94,7 @@ impl GramSum {
     pub fn add(&mut self, rows: Array2<f64>, in_f64: bool) -> Result<()> {
         match self {
             Self::Matrix(sum) => *sum += &matmul(rows.t(), rows.view()),
-            Self::Rows(blocks) => match blocks.last_mut() {
-                Some(last) if last.n_rows() + rows.nrows() <= BLOCK_ROWS => last.append(&rows)?,
-                _ => blocks.push(RowBlock::new(rows, in_f64)),
-            },
+            Self::Rows(blocks) => push_block(blocks, RowBlock::new(rows, in_f64))?,
         }
         Ok(())
     }
@@ -133,7 +132,8 @@ impl GramSum {
     pub(crate) fn row_gram(blocks: &[RowBlock]) -> Array2<f64> {
         let n = count_rows(blocks);
         let mut gram = Array2::zeros((n, n));
-        for_each_chunk(blocks, |_, rows| gram += &matmul(rows, rows.t()));
+        for_each_chunk(blocks, |_, rows| add_lower_gram(&mut gram, rows));
+        mirror_lower(&mut gram);
         gram
     }
 
@@ -160,8 +160,23 @@ impl GramSum {
     }
 }
 
+/// Adds rows to the last block, or in a block of their own where they would be too many there: the same blocks whether rows come one
+/// by one or as blocks that were made so before.
+///
+/// # Errors
+/// If the rows have another width or precision.
+pub(crate) fn push_block(blocks: &mut Vec<RowBlock>, rows: RowBlock) -> Result<()> {
+    match blocks.last_mut() {
+        Some(last) if last.n_rows() + rows.n_rows() <= BLOCK_ROWS => last.append(&rows)?,
+        _ => blocks.push(rows),
+    }
+    Ok(())
+}
+
 /// Values converted to f64 at a time: 4 MB, which stay in the processor's cache while they are multiplied.
 const CHUNK_VALUES: usize = 1 << 19;
+/// Fewest columns at a time: a product of fewer costs less than adding it to a sum of many rows' products.
+const CHUNK_COLUMNS: usize = 512;
 
 fn count_rows(blocks: &[RowBlock]) -> usize {
     blocks.iter().map(RowBlock::n_rows).sum()
@@ -170,7 +185,7 @@ fn count_rows(blocks: &[RowBlock]) -> usize {
 /// Gives all rows in f64, some columns at a time, without ever holding them all: `use_chunk(columns, rows[.., columns])`.
 fn for_each_chunk(blocks: &[RowBlock], mut use_chunk: impl FnMut(Range<usize>, ArrayView2<f64>)) {
     let (n_rows, width) = (count_rows(blocks), blocks.first().map_or(0, RowBlock::width));
-    let step = (CHUNK_VALUES / n_rows.max(1)).max(1);
+    let step = (CHUNK_VALUES / n_rows.max(1)).max(CHUNK_COLUMNS);
     for start in (0..width).step_by(step) {
         let columns = start..width.min(start + step);
         let mut chunk = Array2::zeros((n_rows, columns.len()));

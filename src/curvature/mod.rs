@@ -35,6 +35,7 @@ pub use estimate::{CurvatureCost, estimate_cost};
 pub use fisher::{FisherKind, TokenTreatment};
 pub(crate) use fit::curvature_bytes;
 pub use fit::{correct_eigenvalues, fit_curvature, fit_curvatures};
+pub(crate) use gram::push_block;
 pub use gram::{GramSum, RowBlock};
 pub use joint::JointSum;
 pub use kron::{FactorSum, KroneckerFactors};

@@ -1,14 +1,15 @@
 //! Factors a positive definite matrix once, for many solves.
 
 use crate::error::{Error, Result, check_finite};
+use faer::linalg::solvers::Llt;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{Mat, Par, Side};
+use faer::{Mat, MatRef, Par, Side};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 /// The Cholesky factor L of a positive definite `M = L Lᵀ`.
 #[derive(Debug, Clone)]
 pub struct CholeskyFactor {
-    lower: Mat<f64>,
+    factor: Llt<f64>,
 }
 
 impl CholeskyFactor {
@@ -19,23 +20,29 @@ impl CholeskyFactor {
     pub fn new(matrix: ArrayView2<f64>) -> Result<Self> {
         let n = matrix.nrows();
         check_finite(format_args!("positive definite matrix [{n}, {n}]"), matrix.iter().map(|v| v.is_finite()))?;
-        let copy = Mat::from_fn(n, n, |i, j| matrix[[i, j]]);
-        let factor = copy.llt(Side::Lower).map_err(|e| {
+        let rows = matrix.as_standard_layout();
+        let values = rows.as_slice().ok_or_else(|| Error::empty("layout of a positive definite matrix"))?;
+        let factor = MatRef::from_row_major_slice(values, n, n).llt(Side::Lower).map_err(|e| {
             Error::numerical("Cholesky factorisation", format!("a matrix [{n}, {n}] is not positive definite: {e:?}"))
         })?;
-        Ok(Self { lower: factor.L().to_owned() })
+        Ok(Self { factor })
+    }
+
+    fn lower(&self) -> MatRef<'_, f64> {
+        self.factor.L()
     }
 
     /// `ln det M`
     pub fn log_det(&self) -> f64 {
-        2.0 * (0..self.lower.nrows()).map(|i| self.lower[(i, i)].ln()).sum::<f64>()
+        let lower = self.lower();
+        2.0 * (0..lower.nrows()).map(|i| lower[(i, i)].ln()).sum::<f64>()
     }
 
     /// `L⁻¹ B` for B `[n, k]`.
     pub fn half_solve(&self, right: ArrayView2<f64>) -> Array2<f64> {
         let mut columns = to_faer(right);
         let parallel = parallel(&columns);
-        solve_lower_triangular_in_place(self.lower.as_ref(), columns.as_mut(), parallel);
+        solve_lower_triangular_in_place(self.lower(), columns.as_mut(), parallel);
         from_faer(&columns)
     }
 
@@ -43,8 +50,8 @@ impl CholeskyFactor {
     pub fn solve(&self, right: ArrayView2<f64>) -> Array2<f64> {
         let mut columns = to_faer(right);
         let parallel = parallel(&columns);
-        solve_lower_triangular_in_place(self.lower.as_ref(), columns.as_mut(), parallel);
-        solve_upper_triangular_in_place(self.lower.transpose(), columns.as_mut(), parallel);
+        solve_lower_triangular_in_place(self.lower(), columns.as_mut(), parallel);
+        solve_upper_triangular_in_place(self.lower().transpose(), columns.as_mut(), parallel);
         from_faer(&columns)
     }
 

@@ -1,5 +1,6 @@
 //! Multiplies host matrices on all cores.
 
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
 
@@ -31,6 +32,42 @@ pub fn matmul(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Array2<f64> {
     out
 }
 
+/// Adds `a · aᵀ` to the lower triangle of `sum`, at half the work of the whole product; [`mirror_lower`] fills in the upper one.
+///
+/// # Shapes
+/// - sum: `[m, m]`, a: `[m, k]`.
+pub fn add_lower_gram(sum: &mut Array2<f64>, a: ArrayView2<f64>) {
+    let (m, k) = a.dim();
+    assert_eq!((m, m), sum.dim(), "dimensions of a sum of outer products");
+    if m * k == 0 {
+        return;
+    }
+    let own = owned_unless_contiguous(a);
+    let a = own.as_ref().map_or(a, |own| own.view());
+    if let (Some(a), Some(values)) = (borrowed(a), sum.as_slice_mut()) {
+        triangular::matmul(
+            MatMut::from_row_major_slice_mut(values, m, m),
+            BlockStructure::TriangularLower,
+            Accum::Add,
+            a,
+            BlockStructure::Rectangular,
+            a.transpose(),
+            BlockStructure::Rectangular,
+            1.0,
+            if m * m * k > 1 << 18 { Par::rayon(0) } else { Par::Seq },
+        );
+    }
+}
+
+/// Copies the lower triangle of a square matrix onto the upper one.
+pub fn mirror_lower(matrix: &mut Array2<f64>) {
+    for row in 1..matrix.nrows() {
+        for column in 0..row {
+            matrix[[column, row]] = matrix[[row, column]];
+        }
+    }
+}
+
 /// The matrix as it lies in memory, row by row or column by column.
 fn borrowed(matrix: ArrayView2<'_, f64>) -> Option<MatRef<'_, f64>> {
     let (rows, columns) = matrix.dim();
@@ -56,5 +93,19 @@ mod tests {
         let b = Array2::from_shape_fn((7, 4), |(i, j)| (i + 2 * j) as f64 * 0.3 - 1.0);
         let difference = matmul(a.t(), b.view()) - a.t().dot(&b);
         assert!(difference.iter().all(|d| d.abs() < 1e-12)); // order of summation only
+    }
+
+    #[test]
+    fn sums_of_outer_products_equal_whole_products_whatever_the_layout() {
+        let a = Array2::from_shape_fn((70, 90), |(i, j)| ((i * 31 + j * 17) % 23) as f64 / 11.0 - 1.0);
+        for a in [a.view(), a.t(), a.slice(ndarray::s![..;2, 3..])] {
+            let mut sum = Array2::ones((a.nrows(), a.nrows()));
+            add_lower_gram(&mut sum, a);
+            add_lower_gram(&mut sum, a);
+            mirror_lower(&mut sum);
+            let expected = a.dot(&a.t()) * 2.0 + 1.0;
+            assert!((&sum - &expected).iter().all(|d| d.abs() < 1e-11)); // order of summation of 180 terms
+            assert_eq!(sum, sum.t());
+        }
     }
 }

@@ -19,5 +19,5 @@ pub use cholesky::semidefinite_cholesky;
 pub use eigen::{Eigen, eigh};
 pub use factor::CholeskyFactor;
 pub use low_rank::LowRankSum;
-pub use matmul::matmul;
+pub use matmul::{add_lower_gram, matmul, mirror_lower};
 pub use quadrature::gauss_hermite;

@@ -2,14 +2,13 @@
 
 use super::belief::{LinearizedBelief, SampledBelief, TemperedBelief};
 use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
-use crate::belief::LinkApprox;
 use crate::calibrate::Temperature;
-use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, estimate_cost};
+use crate::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure};
 use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::models::{Classifier, Dataset};
-use crate::posterior::{AnswerTemperatures, HeldOut, Laplace, LaplaceConfig, repetitions_in};
+use crate::posterior::{AnswerTemperatures, HeldOut, Laplace, LaplaceConfig, estimate_posterior, repetitions_in};
 use crate::predict::Predictive;
 use crate::prior::PriorChoice;
 use crate::setters::setters;
@@ -143,6 +142,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             leave_one_out_temperature,
             temperature,
             without_residual,
+            linearized,
         } = &self.laplace;
         let precision = if self.held_out_prior { "by held-out likelihood".into() } else { prior.to_string() };
         let mut text = format!(
@@ -162,6 +162,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         unusual(dense_limit.is_some(), format!("dense up to {}", dense_limit.unwrap_or_default()));
         unusual(projection.is_some(), format!("{projection:?}"));
         unusual(*without_residual, "without residual".into());
+        unusual(*linearized != LaplaceConfig::default().linearized, format!("{linearized:?}"));
         unusual(*leave_one_out_temperature, "answers at the leave-one-out temperature".into());
         text
     }
@@ -192,18 +193,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
         let n_classes = context.map.n_classes();
         let rows_per_item = if context.train.rows_are_choices() { n_classes } else { 1 };
         let curvature = context.resolve(&self.curvature);
-        let rows = estimate_cost(context.map, context.train, &curvature)?.network_rows;
-        let passes = rows as usize / rows_per_item;
+        let settings = (&curvature, &self.laplace);
+        let cost = estimate_posterior(context.map, context.train, settings, context.limits)?;
+        let passes = cost.network_rows() as usize / rows_per_item;
         let mut spent = Spent { forwards: passes, backwards: passes, ..Spent::default() };
         let curvature = context.curvature(&curvature)?;
         let (limits, control) = (&context.limits, context.control);
         let mut laplace = Laplace::fit(context.map, curvature, context.train, &self.laplace, limits, control)?;
-        let passes_of =
-            |laplace: &Laplace, data: &D, link| data.n_items() * repetitions_in(laplace.gauge(link), data, n_classes);
-        let mut more_passes = 0;
-        if self.laplace.prior.needs_training_items() {
-            more_passes = passes_of(&laplace, context.train, LinkApprox::default());
-        }
         if self.held_out_prior {
             let (data, link) = (context.held_out, self.predictive.tuning_link());
             let data = data.ok_or_else(|| Error::empty("set of held-out items"))?;
@@ -211,10 +207,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
             let tuned = held_out.tune(laplace.prior_precisions(), link)?;
             laplace = laplace.with_tuned_prior(tuned)?;
             spent.labelled = data.n_items();
-            more_passes = passes_of(&laplace, data, link);
+            let more_passes = data.n_items() * repetitions_in(laplace.gauge(link), data, n_classes);
+            spent.forwards += more_passes;
+            spent.backwards += more_passes;
         }
-        spent.forwards += more_passes;
-        spent.backwards += more_passes;
         let precision = laplace.prior_precisions().of(0).value();
         let (dimension, searches) = (laplace.effective_dimension(), laplace.prior_searches().to_vec());
         let evidence = laplace.log_marginal_likelihood(laplace.prior_precisions().clone()).ok();

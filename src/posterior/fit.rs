@@ -3,7 +3,7 @@
 use super::answers::AnswerTemperatures;
 use super::config::LaplaceConfig;
 use super::laplace::Laplace;
-use super::linearized::{LinearizedConfig, LinearizedModel};
+use super::linearized::LinearizedModel;
 use crate::curvature::Curvature;
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
@@ -23,6 +23,16 @@ struct Chosen {
     /// Of the scale of all precisions.
     search: Search,
     answers: Option<AnswerTemperatures>,
+}
+
+impl Chosen {
+    /// Says so where some items stood for all.
+    fn found_on(mut self, drawn: Option<&[usize]>, n_items: usize) -> Self {
+        if let Some(drawn) = drawn {
+            self.search.meaning = format!("found on {} of {n_items} training items, drawn by their keys", drawn.len());
+        }
+        self
+    }
 }
 
 impl Laplace {
@@ -65,9 +75,9 @@ impl Laplace {
         if may_fall_back && (0..data.n_items()).any(|item| data.target(item).is_none()) {
             return laplace.by_evidence("a training item has no label");
         }
-        let at = LinearizedConfig::default().with_limits(*limits);
+        let at = config.linearized.resolved_in(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
-        match choose(&linearized, config) {
+        match choose(&linearized, config).map(|chosen| chosen.found_on(linearized.drawn(), data.n_items())) {
             Ok(chosen) => laplace.chosen(chosen),
             Err(Error::Numerical { reason, .. }) if may_fall_back => laplace.by_evidence(&reason),
             Err(other) => Err(other),

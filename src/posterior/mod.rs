@@ -8,6 +8,7 @@ mod answers;
 mod block;
 mod config;
 mod conjugate_gradients;
+mod cost;
 mod evidence;
 mod fit;
 mod fitted_on;
@@ -29,6 +30,7 @@ pub use answers::AnswerTemperatures;
 pub use block::Block;
 pub use config::LaplaceConfig;
 pub use conjugate_gradients::SolverReport;
+pub use cost::{PosteriorCost, estimate_posterior};
 pub use evidence::{EvidenceOptimum, Spectrum};
 pub use fitted_on::FittedOn;
 pub use gradient::log_likelihood_gradient;
@@ -38,8 +40,8 @@ pub use jacobians::LogitJacobians;
 pub(crate) use jacobians::repetitions_in;
 pub use laplace::Laplace;
 pub use linearized::{
-    Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedItems, LinearizedModel,
-    MatchedPrior, Mode, ModeOptimum, largest_first,
+    Beyond, Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedCost,
+    LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum, estimate_linearized, largest_first,
 };
 pub use posterior_prior::PosteriorPrior;
 pub use sample_then_optimize::SampleThenOptimize;

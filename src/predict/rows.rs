@@ -1,6 +1,6 @@
 //! Fills one row of numbers an item, batch by batch, and keeps finished batches on disk where the caller says so.
 
-use crate::batches::for_each_batch;
+use crate::batches::{batches_hash, for_each_batch};
 use crate::checkpoints::{Checkpoints, Saver};
 use crate::error::{Error, Result};
 use crate::file_header::parse_header;
@@ -42,7 +42,7 @@ pub(super) fn rows<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Result<Array2<f64>> {
     let mut rows = Array2::zeros((data.n_items(), n_columns));
     let take_up = |saver| {
-        let name = fnv1a_words([data_fingerprint(data)?, model_fingerprint(model)?, hash_of(batches), kind()?]);
+        let name = fnv1a_words([data_fingerprint(data)?, model_fingerprint(model)?, batches_hash(batches), kind()?]);
         UnfinishedRows::take_up(saver, name, batches.len(), &mut rows)
     };
     let mut unfinished = control.saver().map(take_up).transpose()?;
@@ -58,11 +58,6 @@ pub(super) fn rows<M: Classifier, D: Dataset<Input = M::Input>>(
         Ok(())
     })?;
     Ok(rows)
-}
-
-fn hash_of(batches: &[Vec<usize>]) -> u64 {
-    let numbers = batches.iter().flat_map(|batch| std::iter::once(batch.len()).chain(batch.iter().copied()));
-    fnv1a_words(numbers.map(|n| n as u64))
 }
 
 /// The file of one prediction: its name follows from all that the rows depend on.

@@ -8,11 +8,12 @@ use bayes_lora::curvature::{CurvatureStructure, RandomProjection, fit_curvature}
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::Categorical;
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::models::{Classifier, Dataset, MlpConfig};
+use bayes_lora::models::{Classifier, Dataset, MlpConfig, Subset};
 use bayes_lora::posterior::{
-    JacobianRows, Laplace, LaplaceConfig, LinearizedConfig, LinearizedModel, log_likelihood_gradient,
+    Beyond, JacobianRows, Laplace, LaplaceConfig, LinearizedConfig, LinearizedModel, estimate_linearized,
+    estimate_posterior, log_likelihood_gradient,
 };
-use bayes_lora::prior::{PriorMean, PriorPrecision};
+use bayes_lora::prior::{PriorChoice, PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Objective, Trainer, TrainerConfig};
 use burn::tensor::DType;
@@ -163,5 +164,98 @@ fn what_belongs_to_other_items_or_labels_is_refused() {
         let none = LinearizedConfig::default().with_projection(RandomProjection { width: 0, seed: 0 });
         let error = LinearizedModel::of(&model, &laplace, &fixture.train, &none, &control).unwrap_err().to_string();
         assert!(error.contains("projection width"), "{error}");
+    }
+}
+
+#[test]
+fn a_subset_is_drawn_by_keys_and_has_the_rows_of_its_items() {
+    for (fixture, model) in cases("a subset of Jacobians").take(1) {
+        let (train, control) = (&fixture.train, Control::silent());
+        let laplace = laplace(&model, train, CurvatureStructure::Kronecker, fixed(1.0));
+        let some = |n: usize, seed| {
+            LinearizedConfig::default().with_limits(LIMITS).with_exact_rows(3 * n).with_beyond(Beyond::Subset { seed })
+        };
+        let of = |config: &LinearizedConfig| JacobianRows::of(&model, &laplace, train, config, &control).unwrap();
+        let all = of(&some(train.n_items(), 0));
+        assert_eq!(all.drawn(), None);
+        let (few, more) = (of(&some(4, 0)), of(&some(9, 0)));
+        let (few_items, more_items) = (few.drawn().unwrap(), more.drawn().unwrap());
+        assert!(few_items.len() == 4 && more_items.len() == 9 && few_items.is_sorted());
+        // the first of one order of the keys
+        assert!(few_items.iter().all(|item| more_items.contains(item)), "{few_items:?} and {more_items:?}");
+        assert_ne!(of(&some(9, 1)).drawn().unwrap(), more_items);
+        let reversed = Subset::new(train, (0..train.n_items()).rev().collect()).unwrap();
+        let again = JacobianRows::of(&model, &laplace, &reversed, &some(4, 0), &control).unwrap();
+        let mut found: Vec<usize> = again.drawn().unwrap().iter().map(|item| train.n_items() - 1 - item).collect();
+        found.sort_unstable();
+        assert_eq!(found, few_items);
+
+        let gram = all.gram();
+        let places: Vec<usize> = few_items.iter().flat_map(|item| 3 * item..3 * item + 3).collect();
+        let expected = gram.select(ndarray::Axis(0), &places).select(ndarray::Axis(1), &places);
+        assert!(relative_error(&few.gram(), &expected) < 1e-12); // other batches sum in another order
+        let linearized = LinearizedModel::of(&model, &laplace, train, &some(4, 0), &control).unwrap();
+        assert_eq!((linearized.drawn(), linearized.n_items()), (Some(few_items), 4));
+        let labels: Vec<usize> = linearized.targets().iter().map(|target| target.class().unwrap()).collect();
+        assert_eq!(labels, few_items.iter().map(|&item| train.label(item).unwrap()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_the_linearised_model_takes_is_foretold() {
+    for (fixture, model) in cases("the cost of the linearised model") {
+        let (train, control) = (&fixture.train, Control::silent());
+        let n = train.n_items();
+        let whole = LinearizedConfig::default().with_limits(LIMITS);
+        let projected = whole.with_exact_rows(0).with_projection(RandomProjection { width: 30, seed: 0 });
+        let subset = whole.with_exact_rows(12).with_beyond(Beyond::Subset { seed: 0 });
+        for structure in [CurvatureStructure::Kronecker, CurvatureStructure::Core] {
+            let laplace = laplace(&model, train, structure, fixed(1.0));
+            for (at, n_items) in [(whole, n), (projected, n), (subset, 4)] {
+                let cost = estimate_linearized(&model, train, &config(structure), &at).unwrap();
+                println!("{cost}");
+                let rows = JacobianRows::of(&model, &laplace, train, &at, &control).unwrap();
+                assert_eq!((cost.n_rows as usize, cost.width as usize), (rows.n_rows(), rows.width()));
+                assert_eq!((cost.row_bytes as usize, cost.n_items as usize), (rows.bytes(), n_items));
+                assert_eq!(cost.projection.is_some(), rows.is_projected());
+                assert_eq!(cost.kernel_bytes as usize, 8 * rows.n_rows() * rows.n_rows().min(rows.width()));
+                // one repetition a difference of outputs
+                assert_eq!(cost.network_rows as usize, 3 * n_items);
+                assert!(cost.peak_bytes >= cost.row_bytes + cost.kernel_bytes && cost.multiplications > 0.0);
+            }
+        }
+        let of = |structure, laplace: &LaplaceConfig| {
+            estimate_posterior(&model, train, (&config(structure), laplace), LIMITS).unwrap()
+        };
+        let without_labels = LaplaceConfig::without_labels();
+        let default = of(CurvatureStructure::Kronecker, &without_labels);
+        assert_eq!(default.network_rows(), default.curvature.network_rows + 3 * n as u64);
+        assert!(default.peak_bytes() > default.curvature.bytes && default.to_string().contains("linearised model"));
+        // by evidence there is no second pass, nor over cores, where it falls back to that
+        let evidence = of(CurvatureStructure::Kronecker, &LaplaceConfig::default());
+        assert_eq!((evidence.linearized.clone(), evidence.network_rows()), (None, evidence.curvature.network_rows));
+        assert_eq!(of(CurvatureStructure::Core, &without_labels).linearized, None);
+    }
+}
+
+#[test]
+fn a_posterior_says_on_how_many_items_its_prior_was_found() {
+    for (fixture, model) in cases("a prior by some of the items").take(1) {
+        let (train, control) = (&fixture.train, Control::silent());
+        let curvature = fit_curvature(&model, train, &config(CurvatureStructure::Kronecker), &control).unwrap();
+        let fit = |exact_rows| {
+            let config = LaplaceConfig::default().with_prior(PriorChoice::Matched);
+            let some = config.linearized.with_exact_rows(exact_rows);
+            Laplace::fit(&model, &curvature, train, &config.with_linearized(some), &LIMITS, &control).unwrap()
+        };
+        assert_eq!(fit(3000).prior_searches()[0].meaning, "");
+        let laplace = fit(24);
+        let search = &laplace.prior_searches()[0];
+        assert!(search.remark().unwrap().ends_with("found on 8 of 12 training items, drawn by their keys"), "{search}");
+        let some = LaplaceConfig::default().linearized.with_limits(LIMITS).with_exact_rows(24);
+        let reference = laplace.clone().with_prior_precisions(PriorPrecision::new(1.0).unwrap()).unwrap();
+        let linearized = LinearizedModel::of(&model, &reference, train, &some, &control).unwrap();
+        let matched = linearized.matched_prior().unwrap().usable().unwrap();
+        assert_eq!(&matched.precisions, laplace.prior_precisions());
     }
 }

@@ -1,8 +1,8 @@
 //! Holds the inner products of Jacobians, and solves with what the likelihood's curvature makes of them.
 
 use crate::error::Result;
-use crate::linalg::{CholeskyFactor, matmul};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use crate::linalg::{CholeskyFactor, add_lower_gram, mirror_lower};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use std::ops::Range;
 
 /// The kernel `K = ΦΦᵀ` of M combinations of outputs, whose prior covariance is `K/s`.
@@ -18,7 +18,13 @@ impl Kernel {
     /// That of features Φ `[M, m]`, in the smaller of its two forms.
     pub(super) fn new(features: Array2<f64>) -> Self {
         let (rows, width) = features.dim();
-        if width < rows { Self::Features(features) } else { Self::Gram(matmul(features.view(), features.t())) }
+        if width < rows {
+            return Self::Features(features);
+        }
+        let mut gram = Array2::zeros((rows, rows));
+        add_lower_gram(&mut gram, features.view());
+        mirror_lower(&mut gram);
+        Self::Gram(gram)
     }
 
     /// Number of unknowns: α `[M]` of `θ = μ + Jᵀα/s`, or the weights `w = θ − μ` `[m]` themselves.
@@ -73,31 +79,39 @@ impl Kernel {
             columns.push(next..next + root.ncols());
             next += root.ncols();
         }
-        let (matrix, product) = match self {
+        // the lower triangles
+        let matrix = match self {
             Self::Gram(gram) => {
-                let mut product = Array2::zeros((gram.nrows(), next));
-                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
-                    let part = gram.slice(s![.., range.clone()]).dot(root) / scale;
-                    product.slice_mut(s![.., column.clone()]).assign(&part);
-                }
                 let mut matrix = Array2::eye(next);
-                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
-                    let mut rows = matrix.slice_mut(s![column.clone(), ..]);
-                    rows += &root.t().dot(&product.slice(s![range.clone(), ..]));
+                for item in 0..roots.len() {
+                    let part = gram.slice(s![ranges[item].clone(), ..ranges[item].end]);
+                    let pulled = roots[item].t().dot(&part) / scale;
+                    for (pulled, row) in pulled.outer_iter().zip(columns[item].clone()) {
+                        let mut row = matrix.row_mut(row);
+                        for other in 0..=item {
+                            add_product(&pulled, &ranges[other], &roots[other], &mut row, columns[other].start);
+                        }
+                    }
                 }
-                (matrix, product)
+                matrix
             }
             Self::Features(features) => {
-                let mut product = Array2::zeros((next, features.ncols()));
-                for ((root, range), column) in roots.iter().zip(ranges).zip(&columns) {
-                    let part = root.t().dot(&features.slice(s![range.clone(), ..])) / scale.sqrt();
-                    product.slice_mut(s![column.clone(), ..]).assign(&part);
+                let mut matrix = Array2::eye(features.ncols());
+                for some in chunks(roots.len()) {
+                    let start = columns[some.start].start;
+                    let mut part = Array2::zeros((columns[some.end - 1].end - start, features.ncols()));
+                    for item in some {
+                        let own = roots[item].t().dot(&features.slice(s![ranges[item].clone(), ..])) / scale.sqrt();
+                        let rows = columns[item].start - start..columns[item].end - start;
+                        part.slice_mut(s![rows, ..]).assign(&own);
+                    }
+                    add_lower_gram(&mut matrix, part.t());
                 }
-                (Array2::eye(features.ncols()) + matmul(product.t(), product.view()), product)
+                matrix
             }
         };
         let factor = CholeskyFactor::new(matrix.view())?;
-        Ok(Curved { kernel: self, roots, ranges, scale, columns, product, factor })
+        Ok(Curved { kernel: self, roots, ranges, scale, columns, factor })
     }
 }
 
@@ -110,8 +124,6 @@ pub(super) struct Curved<'a> {
     pub(super) scale: f64,
     /// The columns of R that belong to each item.
     columns: Vec<Range<usize>>,
-    /// `KR/s` `[M, w]`, or X `[w, m]`.
-    product: Array2<f64>,
     /// Of A, or of H.
     pub(super) factor: CholeskyFactor,
 }
@@ -183,8 +195,9 @@ impl<'a> Curved<'a> {
     pub(super) fn items(&self) -> Vec<ItemCovariance> {
         match self.kernel {
             Kernel::Gram(gram) => {
-                let reduced = self.factor.half_solve(self.product.t());
-                let inverse = self.factor.half_solve(Array2::eye(self.product.ncols()).view());
+                let product = self.pull(gram.view()) / self.scale;
+                let reduced = self.factor.half_solve(product.view());
+                let inverse = self.factor.half_solve(Array2::eye(product.nrows()).view());
                 let item = |((_, range), columns): ((&Array2<f64>, &Range<usize>), &Range<usize>)| {
                     let v = reduced.slice(s![.., range.clone()]);
                     // L⁻¹ is lower triangular: its first rows of these columns are zero
@@ -199,15 +212,44 @@ impl<'a> Curved<'a> {
                 self.items_of().map(item).collect()
             }
             Kernel::Features(features) => {
-                let reduced = self.factor.half_solve(features.t()) / self.scale.sqrt();
-                let item = |((root, range), _): ((&Array2<f64>, &Range<usize>), &Range<usize>)| {
-                    let w = reduced.slice(s![.., range.clone()]);
-                    let covariance = w.t().dot(&w);
-                    let rooted = covariance.dot(root);
-                    ItemCovariance { slack: Array2::eye(root.ncols()) - root.t().dot(&rooted), rooted, covariance }
-                };
-                self.items_of().map(item).collect()
+                let mut items = Vec::with_capacity(self.roots.len());
+                for some in chunks(self.roots.len()) {
+                    let rows = self.ranges[some.start].start..self.ranges[some.end - 1].end;
+                    let part = features.slice(s![rows.clone(), ..]);
+                    let reduced = self.factor.half_solve(part.t()) / self.scale.sqrt();
+                    for item in some {
+                        let (root, own) = (&self.roots[item], &self.ranges[item]);
+                        let w = reduced.slice(s![.., own.start - rows.start..own.end - rows.start]);
+                        let covariance = w.t().dot(&w);
+                        let rooted = covariance.dot(root);
+                        let slack = Array2::eye(root.ncols()) - root.t().dot(&rooted);
+                        items.push(ItemCovariance { slack, rooted, covariance });
+                    }
+                }
+                items
             }
         }
     }
+}
+
+/// Adds `v[range] · root` to a row, from a column on.
+fn add_product(
+    v: &ArrayView1<f64>,
+    range: &Range<usize>,
+    root: &Array2<f64>,
+    row: &mut ArrayViewMut1<f64>,
+    start: usize,
+) {
+    for (place, weights) in range.clone().zip(root.outer_iter()) {
+        for (column, weight) in weights.iter().enumerate() {
+            row[start + column] += v[place] * weight;
+        }
+    }
+}
+
+/// Items whose features are worked on at a time, so that what is made of them takes a small part of what they take.
+const CHUNK_ITEMS: usize = 512;
+
+fn chunks(n_items: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n_items).step_by(CHUNK_ITEMS).map(move |start| start..n_items.min(start + CHUNK_ITEMS))
 }

@@ -2,7 +2,9 @@
 //! leave-one-out answers need neither held-out labels nor further training.
 
 mod batch_choice;
+mod collected;
 mod config;
+mod cost;
 mod influence;
 mod items;
 mod joint;
@@ -15,9 +17,11 @@ mod optimum;
 mod others;
 mod rows;
 mod temperatures;
+mod unfinished;
 
 pub use batch_choice::Choice;
-pub use config::LinearizedConfig;
+pub use config::{Beyond, LinearizedConfig};
+pub use cost::{LinearizedCost, estimate_linearized};
 pub use influence::Influence;
 pub use items::LinearizedItems;
 pub use joint::JointBelief;
@@ -30,5 +34,7 @@ pub use rows::JacobianRows;
 
 #[cfg(test)]
 mod others_tests;
+#[cfg(test)]
+mod scale_tests;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,8 @@ pub struct LinearizedModel {
     pub(super) precisions: PriorPrecisions,
     /// Width of the random projection that the features went through; `None` where they are exact.
     pub(super) projected: Option<usize>,
+    /// The items that it is about, where not all.
+    drawn: Option<Vec<usize>>,
 }
 
 /// Prior variances of a combination of outputs, in nats², between which the scale of a prior is sought: beyond, the prior is flat, or its
@@ -103,10 +105,12 @@ impl LinearizedModel {
             likelihood,
             precisions,
             projected: None,
+            drawn: None,
         })
     }
 
-    /// Linearises the network over the weights (or cores) and groups of a posterior, on the labelled items that it was trained on.
+    /// Linearises the network over the weights (or cores) and groups of a posterior, on the labelled items that it was trained on, or on
+    /// some of them ([`super::Beyond`]).
     ///
     /// # Errors
     /// As [`JacobianRows::of`]; if a target is missing or is none for its item.
@@ -119,10 +123,15 @@ impl LinearizedModel {
     ) -> Result<Self> {
         // before the pass: a label that is missing is better known now
         let targets = known_targets(data, &**laplace.likelihood(), model.n_classes())?;
-        Self::from_rows(&JacobianRows::of(model, laplace, data, config, control)?, targets, laplace)
+        let rows = JacobianRows::of(model, laplace, data, config, control)?;
+        let targets = match rows.drawn() {
+            None => targets,
+            Some(drawn) => drawn.iter().map(|&item| targets[item].clone()).collect(),
+        };
+        Self::from_rows(&rows, targets, laplace)
     }
 
-    /// The same from Jacobians that are known.
+    /// The same from Jacobians that are known, and one target for each of their items.
     ///
     /// # Errors
     /// As [`LinearizedModel::new`].
@@ -131,7 +140,12 @@ impl LinearizedModel {
             if rows.width() < rows.n_rows() { Kernel::Features(rows.to_matrix()) } else { Kernel::Gram(rows.gram()) };
         let (likelihood, precisions) = (laplace.likelihood().clone(), laplace.prior_precisions().clone());
         let projected = rows.is_projected().then(|| rows.width());
-        Ok(Self { projected, ..Self::with_kernel((rows.items.clone(), targets), kernel, likelihood, precisions)? })
+        let drawn = rows.drawn().map(<[usize]>::to_vec);
+        Ok(Self {
+            projected,
+            drawn,
+            ..Self::with_kernel((rows.items.clone(), targets), kernel, likelihood, precisions)?
+        })
     }
 
     /// Number of training items.
@@ -162,6 +176,11 @@ impl LinearizedModel {
     /// Width of the random projection that its Jacobians went through; `None` where they are exact.
     pub fn projected(&self) -> Option<usize> {
         self.projected
+    }
+
+    /// The items that it is about, ascending, where a random subset stands for all; `None` where all are in it.
+    pub fn drawn(&self) -> Option<&[usize]> {
+        self.drawn.as_deref()
     }
 
     /// `Σ log p(y | x, θ*)` of the network itself in nats.

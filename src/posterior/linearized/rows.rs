@@ -1,13 +1,18 @@
 //! Runs the network over items and keeps the Jacobians of their outputs, as rows over the posterior's weights.
 
-use super::config::LinearizedConfig;
+use super::collected::{BatchRows, CollectedRows};
+use super::config::{Extent, LinearizedConfig};
 use super::items::LinearizedItems;
-use crate::batches::for_each_batch;
-use crate::belief::LinkApprox;
+use super::unfinished::UnfinishedJacobians;
+use crate::batches::{batches_hash, for_each_batch};
+use crate::belief::{LinkApprox, LogitGauge};
 use crate::curvature::{Coordinates, GramSum, RowBlock, SiteSpace};
 use crate::data::{BatchLimits, BatchOrder};
+use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
-use crate::models::{Classifier, Dataset};
+use crate::hash::{fnv1a, fnv1a_words};
+use crate::lora::model_fingerprint;
+use crate::models::{Classifier, Dataset, Subset, data_fingerprint};
 use crate::posterior::jacobians::{LogitJacobians, combinations_in, repetitions_in};
 use crate::posterior::laplace::Laplace;
 use crate::progress::Control;
@@ -25,9 +30,11 @@ pub struct JacobianRows {
     /// The items beside their rows; `J(θ* − μ)` is exact whatever is kept of J.
     pub items: LinearizedItems,
     /// The rows as they came.
-    rows: GramSum,
+    blocks: Vec<RowBlock>,
     /// The place of each row among those of the data's order.
     places: Vec<usize>,
+    /// The items that were drawn, where not all are taken.
+    drawn: Option<Vec<usize>>,
     coordinates: Arc<Vec<SiteFeatures>>,
 }
 
@@ -44,23 +51,16 @@ struct SiteFeatures {
     root: f64,
 }
 
-/// What a batch leaves.
-struct BatchRows {
-    logits: Array2<f64>,
-    are_contrasts: bool,
-    /// `[b·k, width]`, item after item.
-    rows: Array2<f64>,
-    /// `[b, k]`
-    drift: Array2<f64>,
-}
-
 impl JacobianRows {
     /// One forward and one backward pass over the items, as for predictions. The structure of the posterior's curvature does not
     /// matter: its factors are not read.
     ///
+    /// With [`Control::with_checkpoints`] the rows are saved whenever a save is due, each once, so that they take as many bytes on
+    /// disk as in memory; the same call goes on from there to the same bits.
+    ///
     /// # Errors
-    /// If the posterior belongs to another adapter or was fitted on questions asked in another way, a logit is not finite, or the caller
-    /// cancels.
+    /// If the posterior belongs to another adapter or was fitted on questions asked in another way, a logit is not finite, unfinished
+    /// rows are damaged, or the caller cancels.
     pub fn of<M: Classifier, D: Dataset<Input = M::Input>>(
         model: &M,
         laplace: &Laplace,
@@ -70,9 +70,27 @@ impl JacobianRows {
     ) -> Result<Self> {
         config.validate()?;
         let gauge = laplace.gauge(LinkApprox::default());
-        let n_rows = data.n_items() * combinations_in(gauge, data, model.n_classes());
-        let coordinates = Arc::new(site_features(laplace, config, n_rows)?);
-        Self::collect((model, laplace), data, coordinates, &config.limits, control)
+        let (n, k) = (data.n_items(), combinations_in(gauge, data, model.n_classes()));
+        let mut coordinates = site_features(laplace)?;
+        let width: usize = coordinates.iter().map(|site| site.space.width()).sum();
+        let limits = config.limits_or_default();
+        match config.extent(n, k, width, number_bytes(model)) {
+            Extent::Whole => {}
+            Extent::Projected(projection) => {
+                // the numbers of a core are few already
+                let of_weights = |site: &&mut SiteFeatures| matches!(site.space.coordinates, Coordinates::Weights);
+                for site in coordinates.iter_mut().filter(of_weights) {
+                    site.kept = site.space.sketched(projection, width);
+                }
+            }
+            Extent::Some(most, seed) => {
+                let drawn = drawn_items(data, most, seed);
+                let some = Subset::new(data, drawn.clone())?;
+                let rows = Self::collect((model, laplace), &some, Arc::new(coordinates), &limits, control)?;
+                return Ok(Self { drawn: Some(drawn), ..rows });
+            }
+        }
+        Self::collect((model, laplace), data, Arc::new(coordinates), &limits, control)
     }
 
     /// The rows of other items in the same coordinates.
@@ -103,41 +121,45 @@ impl JacobianRows {
         let (n, n_outputs) = (data.n_items(), model.n_classes());
         let k = combinations_in(gauge, data, n_outputs);
         let wanted = coordinates.iter().map(|site| site.space.site.clone()).collect();
-        let in_f64 = model.dtype() == DType::F64;
+        let in_f64 = number_bytes(&model) == 8;
         let work = |indices: &[usize]| {
             let jacobians = LogitJacobians::new(&model, data, indices, gauge, &wanted)?;
             let (rows, drift) = batch_rows(&jacobians, &coordinates, k)?;
             let are_contrasts = jacobians.combinations().are_contrasts;
-            Ok(BatchRows { logits: jacobians.logits, are_contrasts, rows, drift })
+            Ok(BatchRows { logits: jacobians.logits, are_contrasts, rows: RowBlock::new(rows, in_f64), drift })
         };
         let plan = data.plan(limits.shared_by(repetitions_in(gauge, data, n_outputs)), BatchOrder::ByLength)?;
-        let mut all = Self {
-            items: LinearizedItems {
-                outputs: Array2::zeros((n, n_outputs)),
-                are_contrasts: false,
-                rows_per_item: k,
-                drift: Array1::zeros(n * k),
-            },
-            rows: GramSum::Rows(Vec::new()),
-            places: Vec::with_capacity(n * k),
-            coordinates: coordinates.clone(),
+        let mut collected = CollectedRows::new(n, n_outputs, k);
+        let mut unfinished = match control.saver() {
+            None => None,
+            Some(saver) => {
+                let words = [data_fingerprint(data)?, model_fingerprint(&model)?, batches_hash(&plan)];
+                let name = fnv1a_words(words.into_iter().chain([of_coordinates(&coordinates, gauge)]));
+                let width = coordinates.iter().map(|site| site.kept.width()).sum();
+                Some(UnfinishedJacobians::take_up(saver, name, &plan, width, &mut collected)?)
+            }
         };
-        for_each_batch("Jacobians", &plan, control, work, |indices, batch| {
-            all.items.are_contrasts = batch.are_contrasts;
-            all.rows.add(batch.rows, in_f64)?;
-            for (row, &item) in indices.iter().enumerate() {
-                all.items.outputs.row_mut(item).assign(&batch.logits.row(row));
-                all.items.drift.slice_mut(s![item * k..(item + 1) * k]).assign(&batch.drift.row(row));
-                all.places.extend(item * k..(item + 1) * k);
+        let mut done = unfinished.as_ref().map_or(0, UnfinishedJacobians::begin);
+        for_each_batch("Jacobians", &plan[done..], control, work, |indices, batch| {
+            collected.add(indices, batch)?;
+            done += 1;
+            if let Some(unfinished) = &mut unfinished {
+                unfinished.keep(&collected, done, control.is_cancelled());
             }
             Ok(())
         })?;
-        Ok(all)
+        let CollectedRows { items, blocks, places } = collected;
+        Ok(Self { items, blocks, places, drawn: None, coordinates })
     }
 
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         self.items.drift.len()
+    }
+
+    /// The items that they are about, ascending, where a random subset stands for all: one target each goes with them.
+    pub fn drawn(&self) -> Option<&[usize]> {
+        self.drawn.as_deref()
     }
 
     /// Numbers a row: of weights, or of random sums.
@@ -152,7 +174,7 @@ impl JacobianRows {
 
     /// The kernel `J Jᵀ/λ`, `[n_rows, n_rows]`, in the order of the data.
     pub fn gram(&self) -> Array2<f64> {
-        let as_they_came = GramSum::row_gram(self.blocks());
+        let as_they_came = GramSum::row_gram(&self.blocks);
         let mut gram = Array2::zeros(as_they_came.dim());
         for (products, &row) in as_they_came.outer_iter().zip(&self.places) {
             for (&value, &column) in products.iter().zip(&self.places) {
@@ -170,8 +192,8 @@ impl JacobianRows {
         self.check_same_coordinates(others)?;
         let mut kernel = Array2::zeros((self.n_rows(), others.n_rows()));
         let mut places = self.places.iter();
-        for block in self.blocks() {
-            let products = GramSum::times_rows(others.blocks(), block.to_f64().view());
+        for block in &self.blocks {
+            let products = GramSum::times_rows(&others.blocks, block.to_f64().view());
             for (products, &row) in products.outer_iter().zip(places.by_ref()) {
                 for (&value, &column) in products.iter().zip(&others.places) {
                     kernel[[row, column]] = value;
@@ -197,7 +219,7 @@ impl JacobianRows {
     pub fn to_matrix(&self) -> Array2<f64> {
         let mut matrix = Array2::zeros((self.n_rows(), self.width()));
         let mut places = self.places.iter();
-        for block in self.blocks() {
+        for block in &self.blocks {
             for (row, &place) in block.to_f64().outer_iter().zip(places.by_ref()) {
                 matrix.row_mut(place).assign(&row);
             }
@@ -207,19 +229,12 @@ impl JacobianRows {
 
     /// Bytes that the rows take.
     pub fn bytes(&self) -> usize {
-        self.rows.bytes()
-    }
-
-    fn blocks(&self) -> &[RowBlock] {
-        match &self.rows {
-            GramSum::Rows(blocks) => blocks,
-            GramSum::Matrix(_) => &[],
-        }
+        self.blocks.iter().map(RowBlock::bytes).sum()
     }
 }
 
-/// The features of every site, projected where `n_rows` whole ones are too many.
-fn site_features(laplace: &Laplace, config: &LinearizedConfig, n_rows: usize) -> Result<Vec<SiteFeatures>> {
+/// The features of every site, whole.
+fn site_features(laplace: &Laplace) -> Result<Vec<SiteFeatures>> {
     let mut sites = Vec::new();
     for (block, &group) in laplace.blocks().iter().zip(laplace.group_of()) {
         for space in block.spaces() {
@@ -235,15 +250,36 @@ fn site_features(laplace: &Laplace, config: &LinearizedConfig, n_rows: usize) ->
             sites.push(SiteFeatures { kept: space.clone(), space, displacement, root });
         }
     }
-    let width: usize = sites.iter().map(|site| site.space.width()).sum();
-    let is_exact = n_rows <= config.exact_rows && 8 * (n_rows * width) as u64 <= config.exact_bytes;
-    if !is_exact && config.projection.width < width {
-        // the numbers of a core are few already
-        for site in sites.iter_mut().filter(|site| matches!(site.space.coordinates, Coordinates::Weights)) {
-            site.kept = site.space.sketched(config.projection, width);
-        }
-    }
     Ok(sites)
+}
+
+/// Bytes of a number of a Jacobian, as it is kept.
+pub(super) fn number_bytes<M: Classifier>(model: &M) -> usize {
+    if model.dtype() == DType::F64 { 8 } else { 4 }
+}
+
+/// The items with the least draws, ascending.
+fn drawn_items<D: Dataset>(data: &D, most: usize, seed: u64) -> Vec<usize> {
+    let mut items: Vec<usize> = (0..data.n_items()).collect();
+    items.sort_by_cached_key(|&item| (draws::seed(seed, Purpose::LinearizedItems, data.item_key(item), 0), item));
+    items.truncate(most);
+    items.sort_unstable();
+    items
+}
+
+/// A hash of all that rows depend on beside the model, the data and the batches.
+fn of_coordinates(sites: &[SiteFeatures], gauge: LogitGauge) -> u64 {
+    let site = |site: &SiteFeatures| {
+        let kept = match &site.kept.coordinates {
+            Coordinates::Sketch(sketch) => [sketch.width as u64, sketch.seed, draws::VERSION],
+            // of the model, as cores are
+            _ => [site.kept.width() as u64, 0, 0],
+        };
+        let whole = [draws::place(&site.space.site), site.space.width() as u64, site.root.to_bits()];
+        let displacement = fnv1a_words(site.displacement.iter().map(|v| v.to_bits()));
+        fnv1a_words(whole.into_iter().chain(kept).chain([displacement]))
+    };
+    fnv1a_words([fnv1a(format!("{gauge:?}").bytes())].into_iter().chain(sites.iter().map(site)))
 }
 
 /// `J/√λ` of a batch, `[b·k, width]`, and `J(θ* − μ)`, `[b, k]`; rows of choices that the whole batch lacks are zero.

@@ -1,0 +1,56 @@
+//! Foretells what a posterior will take, before anything runs.
+
+use super::config::LaplaceConfig;
+use super::linearized::{LinearizedCost, estimate_linearized};
+use crate::curvature::{CurvatureConfig, CurvatureCost, estimate_cost};
+use crate::data::BatchLimits;
+use crate::error::Result;
+use crate::models::{Classifier, Dataset};
+use crate::prior::PriorChoice;
+
+/// What curvature and posterior will take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PosteriorCost {
+    /// The sums of curvature.
+    pub curvature: CurvatureCost,
+    /// The linearised model of the training items, where the prior is chosen by one.
+    pub linearized: Option<LinearizedCost>,
+}
+
+impl PosteriorCost {
+    /// Rows of the network that are run forward and backward once each, repetitions and passes counted in.
+    pub fn network_rows(&self) -> u64 {
+        self.curvature.network_rows + self.linearized.as_ref().map_or(0, |cost| cost.network_rows)
+    }
+
+    /// Bytes of the curvature's sums and of what is held beside them at most.
+    pub fn peak_bytes(&self) -> u64 {
+        self.curvature.bytes + self.linearized.as_ref().map_or(0, |cost| cost.peak_bytes)
+    }
+}
+
+impl std::fmt::Display for PosteriorCost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.curvature)?;
+        self.linearized.as_ref().map_or(Ok(()), |cost| write!(f, "; {cost}"))
+    }
+}
+
+/// Says what a curvature and [`super::Laplace::fit`] will take on `data`; `limits` are those of its batches. Fallbacks to the evidence that
+/// show during the fit only, such as a prior that nothing matches, are not foreseen.
+///
+/// # Errors
+/// As [`estimate_cost`] and [`estimate_linearized`].
+pub fn estimate_posterior<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    (curvature, laplace): (&CurvatureConfig, &LaplaceConfig),
+    limits: BatchLimits,
+) -> Result<PosteriorCost> {
+    let falls_back = laplace.prior == PriorChoice::MatchedOrEvidence
+        && (curvature.plan().coordinates.is_of_modules()
+            || (0..data.n_items()).any(|item| data.target(item).is_none()));
+    let linearized = (laplace.prior.needs_training_items() && !falls_back)
+        .then(|| estimate_linearized(model, data, curvature, &laplace.linearized.resolved_in(limits)));
+    Ok(PosteriorCost { curvature: estimate_cost(model, data, curvature)?, linearized: linearized.transpose()? })
+}
