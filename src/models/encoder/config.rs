@@ -111,7 +111,7 @@ impl EncoderConfig {
             pooling: Pooling::Pooler,
             labels: labels(settings, location)?,
         };
-        if config.hidden_size % config.n_heads != 0 {
+        if !config.hidden_size.is_multiple_of(config.n_heads) {
             let bound = format!("a multiple of the {} of num_attention_heads", config.n_heads);
             return Err(Error::config(format!("hidden_size in {location}"), bound, config.hidden_size));
         }
