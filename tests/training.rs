@@ -285,8 +285,8 @@ fn each_training_mode_moves_exactly_its_parameters() {
     let cases = [
         (TrainingMode::Lora, adapters),
         (TrainingMode::Full, everything.clone()),
-        (partial(&[r"blocks\.1\.up_proj", "embedding"]), matching(&["blocks.1.up_proj", "embedding"])),
-        (partial(&[r"blocks\.0\..*norm"]), matching(&["blocks.0.input_norm", "blocks.0.mlp_norm"])),
+        (partial(&[r"layers\.1\.mlp\.up_proj", "embedding"]), matching(&["blocks.1.gate_up.linears.1", "embedding"])),
+        (partial(&[r"blocks\.0\..*norm"]), matching(&["blocks.0.norms"])),
     ];
     for (mode, expected) in cases {
         assert!(!expected.is_empty());

@@ -1,10 +1,11 @@
 //! Chooses which parameters train.
 
 use crate::error::{Error, Result};
-use crate::lora::Adaptable;
-use burn::module::{Module, ModuleMapper, Param};
+use crate::lora::{Adaptable, trained_matrices};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::Tensor;
 use regex::Regex;
+use std::collections::HashMap;
 
 /// The three ways of fine-tuning.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -14,8 +15,8 @@ pub enum TrainingMode {
     Lora,
     /// Every parameter.
     Full,
-    /// Parameters whose module path (such as `blocks.3.attention.q_proj.weight`) contains a match of one of these
-    /// regular expressions.
+    /// Parameters whose name contains a match of one of these regular expressions: that of a linear's is its path in Hugging Face's files
+    /// (`model.layers.3.self_attn.q_proj.weight`), that of any other its place in the module (`embedding.weight`, `blocks.3.norms.0.gamma`).
     Partial(Vec<String>),
 }
 
@@ -48,7 +49,7 @@ pub fn set_trainable<M: Adaptable>(model: M, mode: &TrainingMode) -> Result<M> {
                     Regex::new(p).map(|r| (r, 0)).map_err(|e| Error::config("patterns", "valid regular expressions", e))
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let mut mapper = ByPath { path: Vec::new(), patterns };
+            let mut mapper = ByName { path: Vec::new(), of_linears: names_of_linears(&model), patterns };
             let model = model.map(&mut mapper);
             match mapper.patterns.iter().find(|(_, n)| *n == 0) {
                 Some((pattern, _)) => {
@@ -60,12 +61,26 @@ pub fn set_trainable<M: Adaptable>(model: M, mode: &TrainingMode) -> Result<M> {
     }
 }
 
-struct ByPath {
+/// What Hugging Face's files call the parameters of the model's linears.
+fn names_of_linears<M: Adaptable>(model: &M) -> HashMap<ParamId, String> {
+    let mut names = HashMap::new();
+    for linear in model.linears() {
+        names.insert(linear.weight.id, format!("{}.weight", linear.path));
+        if let Some(bias) = &linear.bias {
+            names.insert(bias.id, format!("{}.bias", linear.path));
+        }
+    }
+    names.extend(trained_matrices(model).into_iter().map(|trained| (trained.param.id, trained.site.to_string())));
+    names
+}
+
+struct ByName {
     path: Vec<String>,
+    of_linears: HashMap<ParamId, String>,
     patterns: Vec<(Regex, usize)>,
 }
 
-impl ModuleMapper for ByPath {
+impl ModuleMapper for ByName {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -75,10 +90,10 @@ impl ModuleMapper for ByPath {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
+        let name = self.of_linears.get(&param.id).cloned().unwrap_or_else(|| self.path.join("."));
         let mut matched = false;
         for (pattern, count) in &mut self.patterns {
-            if pattern.is_match(&path) {
+            if pattern.is_match(&name) {
                 *count += 1;
                 matched = true;
             }
