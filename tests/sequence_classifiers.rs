@@ -18,6 +18,7 @@ use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::{LoraMatrix, Site, Tape};
 use bayes_lora::train::{Trainer, TrainerConfig};
+use bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use burn::module::Module;
 use burn::tensor::DType;
 use ndarray::{Array, ArrayD, Axis, IxDyn, concatenate, s};
@@ -256,6 +257,23 @@ fn the_posterior_of_a_head_is_that_of_logistic_regression() {
     }
     let probabilities = belief.probabilities(LinkApprox::default()).unwrap();
     assert!(probabilities.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-9));
+}
+
+#[test]
+fn a_fit_is_saved_with_its_head_and_answers_the_same_bits_when_it_is_loaded() {
+    let data = data();
+    let trainer = TrainerConfig::default().with_epochs(4).with_learning_rate(1e-2);
+    let lora = LoraConfig::new(2).with_target_modules(["query", "value"]);
+    let bayes = BayesLoraConfig::new(lora).with_trainer(trainer).with_limits(LIMITS).init().unwrap();
+    let fresh = |seed| SequenceClassifier::new(loaded(DType::F32).encoder, &data, seed).unwrap();
+    let fitted = bayes.fit(fresh(0), &data).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    fitted.save(out.path(), "tiny_bert").unwrap();
+    // its own head is not needed: that of the adapter's files takes its place
+    let again = FittedBayesLora::load(fresh(5), out.path(), LIMITS).unwrap();
+    let answer = |fitted: &FittedBayesLora<SequenceClassifier<Encoder>>| fitted.predict_calibrated(&data).unwrap();
+    assert_eq!(answer(&again).probabilities, answer(&fitted).probabilities);
+    assert_ne!(answer(&fitted).probabilities.sum_axis(Axis(0))[0], 0.0);
 }
 
 #[test]
