@@ -45,7 +45,7 @@ impl Default for LaplaceConfig {
 
 impl LaplaceConfig {
     /// What [`crate::BayesLoraConfig`] uses: the prior matched to the training fit where one is, by evidence otherwise, and answers at the
-    /// temperature that suits the training items when each is left out. No held-out label is read. For [`super::Laplace::fit`].
+    /// temperature that suits the training items when each is left out. No held-out label is read. For [`crate::posterior::Laplace::fit`].
     pub fn without_labels() -> Self {
         Self::default().with_prior(PriorChoice::MatchedOrEvidence).with_leave_one_out_temperature(true)
     }

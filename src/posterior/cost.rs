@@ -36,7 +36,7 @@ impl std::fmt::Display for PosteriorCost {
     }
 }
 
-/// Says what a curvature and [`super::Laplace::fit`] will take on `data`; `limits` are those of its batches. Fallbacks to the evidence that
+/// Says what a curvature and [`crate::posterior::Laplace::fit`] will take on `data`; `limits` are those of its batches. Fallbacks to the evidence that
 /// show during the fit only, such as a prior that nothing matches, are not foreseen.
 ///
 /// # Errors

@@ -37,7 +37,7 @@ pub struct LinearizedConfig {
     pub exact_bytes: u64,
     /// What stands for more.
     pub beyond: Beyond,
-    /// Size of a batch of the pass over the items. `None` is that of the whole ([`super::Laplace::fit`]), else 8 items and 2,048 tokens.
+    /// Size of a batch of the pass over the items. `None` is that of the whole ([`crate::posterior::Laplace::fit`]), else 8 items and 2,048 tokens.
     pub limits: Option<BatchLimits>,
 }
 
