@@ -1,7 +1,7 @@
 //! The element types in which a network can run, and the one number that each needs in place of −∞.
 
 use crate::error::{Error, Result};
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 
 /// The element types of weights and activations.
 pub(crate) const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
@@ -12,6 +12,16 @@ pub(crate) fn check_float(what: impl Into<String>, dtype: DType) -> Result<()> {
         return Ok(());
     }
     Err(Error::Unsupported { what: what.into(), found: format!("{dtype:?}"), supported: "F64, F32, F16, BF16".into() })
+}
+
+/// The same of one that `device` does not compute with.
+pub(crate) fn check_float_on(what: &str, dtype: DType, device: &Device) -> Result<()> {
+    check_float(what, dtype)?;
+    if device.supports_dtype(dtype) {
+        return Ok(());
+    }
+    let supported = "what the device computes with".into();
+    Err(Error::Unsupported { what: what.into(), found: format!("{dtype:?}"), supported })
 }
 
 /// A score that stands for −∞ where a whole row of −∞ would become NaN: finite in `dtype`, also with a score of a network added

@@ -10,6 +10,8 @@
 //! Where burn's LLVM bundle cannot be downloaded, `docs/gpu.md` says how to build for CUDA. `peer.py` beside this file times
 //! the same shapes in PyTorch.
 
+#[path = "../experiment/ending.rs"]
+mod ending;
 mod parity;
 mod shapes;
 mod timing;
@@ -20,6 +22,7 @@ use bayes_lora::number::significant;
 use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use burn::tensor::{DType, Device};
 use clap::{Parser, ValueEnum};
+use ending::program;
 use parity::Agreement;
 use serde::Serialize;
 use shapes::Size;
@@ -111,18 +114,11 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|_| run(&Arguments::parse()))
 }
 
-/// True if everything that was checked is right.
-fn run(arguments: &Arguments) -> Outcome<bool> {
+/// Fails where something that was checked is wrong.
+fn run(arguments: &Arguments) -> Outcome<()> {
     claim_dir(&arguments.out, 0)?;
     let device = arguments.device.device()?;
     let mut report =
@@ -150,8 +146,13 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
         report.parity.len(),
         file(arguments).display()
     );
-    wrong.iter().for_each(|agreement| println!("WRONG: {}: {}", agreement.what, significant(agreement.error)));
-    Ok(wrong.is_empty())
+    match &wrong[..] {
+        [] => Ok(()),
+        wrong => {
+            let each = wrong.iter().map(|agreement| format!("{} ({})", agreement.what, significant(agreement.error)));
+            Err(format!("wrong: {}", each.collect::<Vec<_>>().join(", ")).into())
+        }
+    }
 }
 
 fn file(arguments: &Arguments) -> PathBuf {

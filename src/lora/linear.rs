@@ -12,6 +12,12 @@ pub(crate) fn at_least_f32(dtype: DType) -> DType {
     }
 }
 
+/// A view laid out anew, because products of transposed views are slower.
+pub(crate) fn laid_out(view: Tensor<2>) -> Tensor<2> {
+    let (device, dtype) = (view.device(), view.dtype());
+    Tensor::from_data(view.into_data(), (&device, dtype))
+}
+
 /// A linear layer that may carry a low-rank adapter.
 #[derive(Module, Debug)]
 pub struct LoraLinear {

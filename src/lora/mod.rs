@@ -35,8 +35,8 @@ pub use config::{LoraConfig, TrainedBiases};
 pub(crate) use fingerprint::{ModelFingerprint, check_same_adapter, model_fingerprint};
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub use head::TrainedHead;
-pub(crate) use linear::at_least_f32;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
+pub(crate) use linear::{at_least_f32, laid_out};
 pub use parts::{BasePart, PartWeight};
 pub use peft::{load_peft, save_peft};
 pub use sampler::AdapterSampler;
@@ -46,4 +46,4 @@ pub(crate) use trained::trained_matrices;
 pub use weights::{
     AdapterWeights, adapter_scales, initial_weights, prior_centre, read_adapter, start_at, write_adapter,
 };
-pub(crate) use weights::{adapter_gradients, check_same_scales, check_same_shapes, to_array, to_vec};
+pub(crate) use weights::{adapter_gradients, check_same_scales, check_same_shapes, from_array, to_array, to_vec};

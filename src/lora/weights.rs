@@ -7,7 +7,7 @@ use crate::prior::PriorMean;
 use crate::tape::Site;
 use burn::module::Param;
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 
@@ -159,9 +159,14 @@ fn set_param(param: &Param<Tensor<2>>, value: &Array2<f64>, site: &Site) -> Resu
     if old.dims() != found {
         return Err(Error::Shape { what: site.to_string(), expected: old.dims().to_vec(), found: found.to_vec() });
     }
-    let data = TensorData::new(value.iter().copied().collect::<Vec<f64>>(), found);
-    let tensor = Tensor::from_data(data, (&old.device().without_autodiff(), old.dtype()));
+    let tensor = from_array(value, (&old.device().without_autodiff(), old.dtype()));
     Ok(Param::initialized(param.id, tensor).set_require_grad(old.is_require_grad()))
+}
+
+/// Copies a matrix from the host.
+pub(crate) fn from_array(array: &Array2<f64>, (device, dtype): (&Device, DType)) -> Tensor<2> {
+    let data = TensorData::new(array.iter().copied().collect::<Vec<f64>>(), [array.nrows(), array.ncols()]);
+    Tensor::from_data(data, (device, dtype))
 }
 
 /// Copies a matrix to the host in f64.

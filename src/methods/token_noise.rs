@@ -7,7 +7,7 @@ use crate::data::BatchLimits;
 use crate::draws::{Purpose, generator, normals, place, within};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::lora::{AdapterWeights, check_same_shapes, write_adapter};
+use crate::lora::{AdapterWeights, check_same_shapes, from_array, write_adapter};
 use crate::models::{Classifier, Dataset};
 use crate::predict::predict_noisy;
 use crate::progress::Control;
@@ -195,10 +195,7 @@ impl SiteNoise for FlipoutPass {
         let [rank, d_in] = [noise.deviations.nrows(), noise.deviations.ncols()];
         // of one generator: first the signs of the inputs, then those of the outputs
         let signs = self.signs(module, d_in + rank, x);
-        let to_tensor = |matrix: &Array2<f64>| {
-            let data = TensorData::new(matrix.iter().copied().collect::<Vec<f64>>(), [matrix.nrows(), matrix.ncols()]);
-            Tensor::<2>::from_data(data, (&x.device(), x.dtype()))
-        };
+        let to_tensor = |matrix: &Array2<f64>| from_array(matrix, (&x.device(), x.dtype()));
         let drawn = to_tensor(&noise.drawn(module, self.seed, self.index));
         let delta = flipped(x, drawn, signs);
         match &noise.frame {
@@ -235,10 +232,7 @@ mod tests {
         let drawn = arr2(&[[0.3, -0.7, 0.2], [1.1, 0.4, -0.5]]);
         let tokens = [[1.0, -2.0, 0.5], [0.3, 4.0, -1.5]];
         let signs = patterns(5);
-        let tensor = |values: &Array2<f64>| {
-            let data = TensorData::new(values.iter().copied().collect::<Vec<f64>>(), [values.nrows(), values.ncols()]);
-            Tensor::<2>::from_data(data, (&Device::flex(), DType::F64))
-        };
+        let tensor = |values: &Array2<f64>| from_array(values, (&Device::flex(), DType::F64));
         let outputs = tokens.map(|token| {
             let x = Array2::from_shape_fn((signs.nrows(), 3), |(_, j)| token[j]);
             to_array(flipped(&tensor(&x), tensor(&drawn), tensor(&signs))).unwrap()

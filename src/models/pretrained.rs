@@ -7,8 +7,8 @@ use super::{
     projections::Projections, random, shards::Shards,
 };
 use crate::error::{Error, Result};
-use crate::float_type::check_float;
-use crate::lora::LoraLinear;
+use crate::float_type::check_float_on;
+use crate::lora::{LoraLinear, laid_out};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{DType, Device, Tensor};
@@ -111,12 +111,7 @@ impl Pretrained {
     /// different values; if the files hold tensors that would change the logits and that the configuration does not declare:
     /// an adapter that is not merged, biases, more layers.
     pub fn load_with_report(&self, device: &Device) -> Result<(CausalLm, LoadReport)> {
-        let what = "element type of the model";
-        check_float(what, self.dtype)?;
-        if !device.supports_dtype(self.dtype) {
-            let supported = "what the device computes with".into();
-            return Err(Error::Unsupported { what: what.into(), found: format!("{:?}", self.dtype), supported });
-        }
+        check_float_on("element type of the model", self.dtype, device)?;
         let (source, location) = match &self.format {
             Format::Safetensors => (Source::Shards(Shards::open(&self.dir)?), &self.dir),
             #[cfg(feature = "gguf")]
@@ -250,19 +245,14 @@ impl Weights {
         if config.tied_head && head.clone().into_data().as_bytes() == table.clone().into_data().as_bytes() {
             return Ok((table, None));
         }
-        let head = self.laid_out(head);
+        let head = laid_out(head.transpose());
         Ok((table, Some(head)))
-    }
-
-    /// A weight transposed and laid out anew, because products of transposed views are slower.
-    fn laid_out(&self, weight: Tensor<2>) -> Tensor<2> {
-        Tensor::from_data(weight.transpose().into_data(), (&self.device, self.dtype))
     }
 
     /// Reads a linear, transposed to `[d_in, d_out]`.
     fn linear(&mut self, path: &str, d_in: usize, d_out: usize, bias: bool) -> Result<LoraLinear> {
         let weight: Tensor<2> = self.tensor(&format!("{path}.weight"), [d_out, d_in])?;
-        let weight = self.laid_out(weight);
+        let weight = laid_out(weight.transpose());
         let bias = bias.then(|| self.tensor(&format!("{path}.bias"), [d_out])).transpose()?;
         Ok(LoraLinear::new(path, weight, bias))
     }

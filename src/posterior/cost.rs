@@ -1,12 +1,12 @@
 //! Foretells what a posterior will take, before anything runs.
 
 use super::config::LaplaceConfig;
+use super::fit::falls_back;
 use super::linearized::{LinearizedCost, estimate_linearized};
 use crate::curvature::{CurvatureConfig, CurvatureCost, estimate_cost};
 use crate::data::BatchLimits;
 use crate::error::Result;
 use crate::models::{Classifier, Dataset};
-use crate::prior::PriorChoice;
 
 /// What curvature and posterior will take.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,8 @@ impl std::fmt::Display for PosteriorCost {
     }
 }
 
-/// Says what a curvature and [`crate::posterior::Laplace::fit`] will take on `data`; `limits` are those of its batches. Fallbacks to the evidence that
-/// show during the fit only, such as a prior that nothing matches, are not foreseen.
+/// Says what a curvature and [`crate::posterior::Laplace::fit`] will take on `data`; `limits` are those of its batches. Fallbacks to the
+/// evidence that show during the fit only, such as a prior that nothing matches, are not foreseen.
 ///
 /// # Errors
 /// As [`estimate_cost`] and [`estimate_linearized`].
@@ -47,10 +47,8 @@ pub fn estimate_posterior<M: Classifier, D: Dataset<Input = M::Input>>(
     (curvature, laplace): (&CurvatureConfig, &LaplaceConfig),
     limits: BatchLimits,
 ) -> Result<PosteriorCost> {
-    let falls_back = laplace.prior == PriorChoice::MatchedOrEvidence
-        && (curvature.plan().coordinates.is_of_modules()
-            || (0..data.n_items()).any(|item| data.target(item).is_none()));
-    let linearized = (laplace.prior.needs_training_items() && !falls_back)
+    let is_of_cores = curvature.plan().coordinates.is_of_modules();
+    let linearized = (laplace.prior.needs_training_items() && falls_back(laplace.prior, is_of_cores, data).is_none())
         .then(|| estimate_linearized(model, data, curvature, &laplace.linearized.resolved_in(limits)));
     Ok(PosteriorCost { curvature: estimate_cost(model, data, curvature)?, linearized: linearized.transpose()? })
 }

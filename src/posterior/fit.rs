@@ -69,11 +69,8 @@ impl Laplace {
         };
         let plain = LaplaceConfig { prior: reference, leave_one_out_temperature: false, ..*config };
         let laplace = Self::new(model, curvature, &plain)?;
-        if may_fall_back && is_of_cores {
-            return laplace.by_evidence(OF_CORES);
-        }
-        if may_fall_back && (0..data.n_items()).any(|item| data.target(item).is_none()) {
-            return laplace.by_evidence("a training item has no label");
+        if let Some(reason) = falls_back(config.prior, is_of_cores, data) {
+            return laplace.by_evidence(reason);
         }
         let at = config.linearized.resolved_in(*limits);
         let linearized = LinearizedModel::of(model, &laplace, data, &at, control)?;
@@ -106,6 +103,17 @@ impl Laplace {
         laplace.set_prior_searches(searches);
         Ok(laplace.with_answer_temperatures(answers))
     }
+}
+
+/// Why a prior that may fall back to the evidence does, where that is known before anything runs.
+pub(super) fn falls_back<D: Dataset>(prior: PriorChoice, is_of_cores: bool, data: &D) -> Option<&'static str> {
+    if prior != PriorChoice::MatchedOrEvidence {
+        return None;
+    }
+    if is_of_cores {
+        return Some(OF_CORES);
+    }
+    (0..data.n_items()).any(|item| data.target(item).is_none()).then_some("a training item has no label")
 }
 
 /// What the linearised model of the training items says about the prior, and about its answers where that is asked.

@@ -3,7 +3,7 @@
 use super::adapter_prior::SharedPrior;
 use crate::error::{Error, Result};
 use crate::likelihood::{Likelihood, Target};
-use crate::lora::{Adaptable, AdapterWeights, prior_centre, read_adapter, to_array, trained_matrices};
+use crate::lora::{Adaptable, AdapterWeights, from_array, prior_centre, read_adapter, to_array, trained_matrices};
 use crate::models::mask_absent;
 use crate::prior::{PriorMean, PriorPrecision};
 use burn::tensor::{Tensor, TensorData};
@@ -150,9 +150,7 @@ fn sum_over_adapter<M: Adaptable>(
     let mut total: Option<Tensor<1>> = None;
     for trained in trained_matrices(model) {
         let (w, Some(constant)) = (trained.param.val(), constants.get(&trained.site)) else { continue };
-        let data =
-            TensorData::new(constant.iter().copied().collect::<Vec<f64>>(), [constant.nrows(), constant.ncols()]);
-        let constant = Tensor::<2>::from_data(data, (&w.device().without_autodiff(), w.dtype()));
+        let constant = from_array(constant, (&w.device().without_autodiff(), w.dtype()));
         let term = term(w, constant);
         total = Some(match total {
             None => term,

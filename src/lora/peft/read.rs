@@ -7,7 +7,7 @@ use super::rounding::excess;
 use super::tensors::{Holder, Part, Stored, keeps_tie};
 use crate::error::{Error, Result};
 use crate::lora::attach::{adapter_dtype, check_any_target, new_adapter};
-use crate::lora::linear::at_least_f32;
+use crate::lora::linear::{at_least_f32, laid_out};
 use crate::lora::{Adaptable, BasePart, LoraConfig, LoraLinear, PartWeight, Replaced};
 use crate::tensor_file::TensorFile;
 use burn::module::Param;
@@ -125,12 +125,6 @@ fn check_bare<M: Adaptable>(model: &M) -> Result<()> {
 
 fn frozen_param<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_tensor(tensor).set_require_grad(false)
-}
-
-/// Laid out anew, because products of transposed views are slower.
-fn laid_out(view: Tensor<2>) -> Tensor<2> {
-    let (device, dtype) = (view.device(), view.dtype());
-    Tensor::from_data(view.into_data(), (&device, dtype))
 }
 
 /// Puts embeddings and norms in the place of the model's own; returns the new table, if there is one.

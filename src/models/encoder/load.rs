@@ -4,8 +4,8 @@ use super::config::{EncoderConfig, Pooling};
 use super::layer::{Layer, Norm, linear_names};
 use super::model::Encoder;
 use crate::error::{Error, Result};
-use crate::float_type::check_float;
-use crate::lora::{LoraLinear, TrainedHead};
+use crate::float_type::check_float_on;
+use crate::lora::{LoraLinear, TrainedHead, laid_out};
 use crate::models::load_report::LoadReport;
 use crate::models::shards::Shards;
 use burn::module::{Module, Param};
@@ -70,12 +70,7 @@ impl PretrainedEncoder {
     /// If the element type is none of floating point or unknown to the device; if a file or tensor is missing, truncated, of another
     /// shape, or holds values that are not finite.
     pub fn load(&self, device: &Device) -> Result<LoadedEncoder> {
-        let what = "element type of the model";
-        check_float(what, self.dtype)?;
-        if !device.supports_dtype(self.dtype) {
-            let supported = "what the device computes with".into();
-            return Err(Error::Unsupported { what: what.into(), found: format!("{:?}", self.dtype), supported });
-        }
+        check_float_on("element type of the model", self.dtype, device)?;
         let shards = Shards::open(&self.dir)?;
         let names: BTreeSet<String> = shards.names().into_iter().collect();
         let root = if names.iter().any(|name| name.starts_with(ROOT)) { ROOT } else { "" };
@@ -147,9 +142,8 @@ impl Weights {
     /// A linear, its weight transposed to `[d_in, d_out]` and laid out anew; its path is that inside a model with a head.
     fn linear(&mut self, path: &str, d_in: usize, d_out: usize) -> Result<LoraLinear> {
         let weight: Tensor<2> = self.tensor(format!("{}{path}.weight", self.root), [d_out, d_in])?;
-        let weight = Tensor::from_data(weight.transpose().into_data(), (&self.device, self.dtype));
         let bias = self.tensor(format!("{}{path}.bias", self.root), [d_out])?;
-        Ok(LoraLinear::new(format!("{ROOT}{path}"), weight, Some(bias)))
+        Ok(LoraLinear::new(format!("{ROOT}{path}"), laid_out(weight.transpose()), Some(bias)))
     }
 
     fn layer(&mut self, config: &EncoderConfig, layer: usize) -> Result<Layer> {
