@@ -16,7 +16,8 @@ pub enum TrainingMode {
     /// Every parameter.
     Full,
     /// Parameters whose name contains a match of one of these regular expressions: that of a linear's is its path in Hugging Face's files
-    /// (`model.layers.3.self_attn.q_proj.weight`), that of any other its place in the module (`embedding.weight`, `blocks.3.norms.0.gamma`).
+    /// (`model.layers.3.self_attn.q_proj.weight`), that of an adapter's matrix its site (`model.layers.3.self_attn.q_proj.lora_B`), that of any
+    /// other its place in the module (`embedding.weight`, `blocks.3.norms.0.gamma`).
     Partial(Vec<String>),
 }
 

@@ -126,7 +126,7 @@ impl Linear {
         let config = TrainerConfig::default()
             .with_likelihood(self.likelihood)
             .with_objective(self.objective())
-            .with_mode(TrainingMode::Partial(vec![r"adapter\.b$".into()]))
+            .with_mode(TrainingMode::Partial(vec![r"\.lora_B$".into()]))
             .with_epochs(EPOCHS)
             .with_learning_rate(2.0 * n / (least + most))
             .with_warmup_fraction(0.0)
