@@ -6,10 +6,15 @@
 
 mod support;
 
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::lora::{
-    Adaptable, LoraConfig, TargetModules, attach, load_peft, read_adapter, save_peft, write_adapter,
+    Adaptable, LoraConfig, SavedDraws, TargetModules, attach, load_peft, read_adapter, save_draws, save_peft,
+    write_adapter,
 };
 use bayes_lora::models::{CausalLm, Pretrained, TokenBatch};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
+use bayes_lora::progress::Control;
 use bayes_lora::tape::{LoraMatrix, Tape};
 use burn::tensor::DType;
 use ndarray::Array2;
@@ -448,6 +453,31 @@ fn adapters_made_here_give_their_logits_in_peft_and_merged_in_transformers() {
     }
     for base in [fixture("tiny_llama"), fixture("tiny_qwen2"), stories()] {
         check_to_peft(&base, own_cases());
+    }
+}
+
+#[test]
+fn draws_of_a_posterior_give_their_logits_in_peft() {
+    if !has_peft("draws") {
+        return;
+    }
+    let (fixture, base) = (support::Fixture::load("tiny_llama"), fixture("tiny_llama"));
+    let (model, config) = load_peft(fixture.bare(DType::F32), fixture.dir().join("adapter")).unwrap();
+    for structure in [CurvatureStructure::Core, CurvatureStructure::Kronecker] {
+        let curvature = CurvatureConfig::default().with_structure(structure);
+        let curvature = fit_curvature(&model, &fixture.train, &curvature, &Control::silent()).unwrap();
+        let prior = PriorChoice::Fixed(PriorPrecision::new(10.0).unwrap());
+        let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior(prior)).unwrap();
+        let (out, draws) = (tempfile::tempdir().unwrap(), SavedDraws { n: 10, seed: 3 });
+        let places = save_draws((&model.lm, &config), base.dir(), &laplace, draws, out.path()).unwrap();
+        let jobs: Vec<Value> = places.iter().map(|dir| json!({"kind": "adapter", "dir": dir})).collect();
+        base.python("logits", &[&json!(jobs).to_string()]);
+        for (index, place) in places.iter().enumerate() {
+            let drawn = write_adapter(model.lm.clone(), &laplace.sample(3, index as u64)).unwrap();
+            let (found, moved) = (difference(&drawn, &base.rows, place), between(&drawn, &model.lm, &base.rows));
+            println!("{structure}, draw {index}: in PEFT {found:.1e} (moved by {moved:.1e})");
+            assert!(moved > 100.0 * TOLERANCE && found < TOLERANCE, "{structure} {index}: {found:e} of {moved:e}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! model; without them that test says so and passes.
 
 mod cache;
+mod draws;
 mod inputs;
 mod posterior;
 mod stories;

@@ -1,0 +1,68 @@
+//! Draws of a posterior are adapters: saved, loaded, and in lockstep they are the same networks.
+
+use crate::support::{Fixture, root};
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::data::Tokenizer;
+use bayes_lora::generate::{GenerationConfig, Generator, Request, Token};
+use bayes_lora::lora::{AdapterWeights, SavedDraws, load_peft, read_adapter, save_draws};
+use bayes_lora::models::CausalLm;
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::prior::{PriorChoice, PriorPrecision};
+use bayes_lora::progress::Control;
+use bayes_lora::tape::LoraMatrix;
+use burn::tensor::DType;
+
+fn posterior(fixture: &Fixture, structure: CurvatureStructure) -> Laplace {
+    let model = fixture.model(DType::F32);
+    let config = CurvatureConfig::default().with_structure(structure);
+    let curvature = fit_curvature(&model, &fixture.train, &config, &Control::silent()).unwrap();
+    let prior = PriorChoice::Fixed(PriorPrecision::new(10.0).unwrap());
+    Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior(prior)).unwrap()
+}
+
+/// What several draws say of an answer to each test prompt.
+fn tokens(lm: &CausalLm, fixture: &Fixture, draws: &[AdapterWeights]) -> Vec<Token> {
+    // any tokenizer will do: nothing is decoded
+    let tokenizer = Tokenizer::from_dir(root().join("assets/stories260K")).unwrap();
+    let config = GenerationConfig::default().with_end_tokens(Vec::new());
+    let generator = Generator::new(lm, &tokenizer, config).unwrap().with_draws(draws).unwrap();
+    let prompts = fixture.test.items.iter().map(|item| Request::new(&item.id, item.rows[0].ids.clone()));
+    prompts.flat_map(|request| generator.follow(&request, &[5, 17, 40]).unwrap()).collect()
+}
+
+#[test]
+fn saved_draws_come_back_as_the_networks_that_were_drawn() {
+    let fixture = Fixture::load("tiny_llama");
+    let (model, config) = load_peft(fixture.bare(DType::F32), fixture.dir().join("adapter")).unwrap();
+    for structure in [CurvatureStructure::Core, CurvatureStructure::Kronecker] {
+        let laplace = posterior(&fixture, structure);
+        let (out, draws) = (tempfile::tempdir().unwrap(), SavedDraws { n: 4, seed: 7 });
+        let places = save_draws((&model.lm, &config), "base", &laplace, draws, out.path().join("draws")).unwrap();
+        assert_eq!(places.len(), 4);
+        let drawn: Vec<AdapterWeights> = (0..4).map(|index| laplace.sample(7, index)).collect();
+        let load = |place| read_adapter(&load_peft(fixture.bare(DType::F32).lm, place).unwrap().0).unwrap();
+        let loaded: Vec<AdapterWeights> = places.iter().map(load).collect();
+        for (drawn, loaded) in drawn.iter().zip(&loaded) {
+            for (site, value) in drawn {
+                // the ranks of the trained adapter, and f32
+                assert_eq!(loaded[site], value.mapv(|v| f64::from(v as f32)), "{structure} {site}");
+            }
+            let product = |weights: &AdapterWeights| -> f64 {
+                let (site, a) = weights.iter().find(|(site, _)| site.matrix == LoraMatrix::A).unwrap();
+                let b = &weights[&bayes_lora::tape::Site { matrix: LoraMatrix::B, ..site.clone() }];
+                b.dot(a)[[3, 5]]
+            };
+            assert_ne!(product(drawn), product(laplace.map()));
+        }
+        assert_eq!(tokens(&model.lm, &fixture, &drawn), tokens(&model.lm, &fixture, &loaded));
+        let most = tokens(&model.lm, &fixture, &drawn).iter().fold(0.0f64, |most, token| most.max(token.epistemic));
+        assert!(most > 1e-4, "{structure}: {most}");
+    }
+    let nowhere = tempfile::NamedTempFile::new().unwrap();
+    let laplace = posterior(&fixture, CurvatureStructure::Core);
+    let save = |n, dir| save_draws((&model.lm, &config), "base", &laplace, SavedDraws { n, seed: 0 }, dir);
+    let error = save(0, root()).unwrap_err().to_string();
+    assert!(error.contains("n: must be at least 1, got 0"), "{error}");
+    let error = save(2, nowhere.path().to_path_buf()).unwrap_err().to_string();
+    assert!(error.contains(&nowhere.path().display().to_string()), "{error}");
+}
