@@ -6,6 +6,7 @@ mod beliefs;
 mod checkpoints;
 mod configs;
 mod container;
+mod generation;
 #[cfg(feature = "gguf")]
 mod gguf;
 mod harness;

@@ -7,6 +7,7 @@ mod cache;
 mod draws;
 mod inputs;
 mod posterior;
+mod scores;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;
