@@ -3,6 +3,7 @@
   python generation_speed.py MODEL_DIR PROMPT_TOKENS TOKENS [PROMPTS [REPETITIONS]]
 """
 
+import os
 import sys
 import time
 
@@ -28,7 +29,7 @@ class First(BaseStreamer):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     directory, prompt_tokens, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     prompts, repetitions = [int(v) for v in sys.argv[4:6] + ["1", "3"][len(sys.argv[4:6]):]]
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -42,4 +43,6 @@ if __name__ == "__main__":
         end = time.perf_counter()
         best = (min(best[0], getattr(first, "at", start) - start), min(best[1], end - start))
     rest = (tokens - 1) * prompts / (best[1] - best[0])
-    print(f"transformers {transformers.__version__}: first token {best[0]:.3f} s, then {rest:.1f} tokens/s ({prompts} prompts, {best[1]:.2f} s)")
+    first = f"first token {best[0]:.3f} s" if prompts == 1 else "first tokens not told apart"
+    rest = rest if prompts == 1 else tokens * prompts / best[1]
+    print(f"transformers {transformers.__version__}: {first}, then {rest:.1f} tokens/s ({prompts} prompts, {best[1]:.2f} s)")
