@@ -34,7 +34,7 @@ pub(crate) enum Purpose {
     PosteriorDraw = 7,
     /// Right sides of the systems whose solutions are draws: 0, draw.
     SampleThenOptimize = 8,
-    /// Labels of the sampled Fisher: item.
+    /// Labels of the sampled Fisher: item; of a text, place of a token in it, draw.
     SampledFisher = 9,
     /// Sums of function space: site.
     Sketch = 10,

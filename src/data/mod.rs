@@ -20,6 +20,7 @@
 //! | `encode` | task → ids, by class tokens or continuations |
 //! | `truncate` | shortens a prompt's body, when asked to |
 //! | `encoded` | the result: items, rows, scored positions |
+//! | `text_dataset` | texts with their scored tokens |
 //! | `asked` | the way of asking, as a posterior remembers it |
 //! | `batch` | batches of similar length |
 //! | `padding` | rectangles of ids and masks |
@@ -65,6 +66,7 @@ mod real_files;
 mod routing;
 mod special;
 mod task;
+mod text_dataset;
 #[cfg(test)]
 mod tiny;
 mod tokens;
@@ -82,5 +84,6 @@ pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FU
 pub use routing::{MAX_AREAS_BYTES, read_areas};
 pub use special::SpecialTokens;
 pub use task::{Item, Task};
+pub use text_dataset::{TextDataset, TextExample};
 pub use tokens::{MAX_TOKENIZER_BYTES, Tokenizer, TokenizerFiles};
 pub use truncate::Truncation;
