@@ -97,9 +97,8 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     };
     let mut tape = Tape::recording();
     let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
-    let first = |output: &Tensor<2>| {
-        host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask())
-    };
+    let first =
+        |output: &Tensor<2>| host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask());
     let (logits, objective) = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
         let items = (0..copies as u64).flat_map(|copy| keys.iter().map(move |key| (*key, copy))).collect();
         let own = model.own_targets(&repeated, &TargetDraws { seed, items }, &mut tape)?;

@@ -163,7 +163,8 @@ impl TextDataset {
         let (mut from, mut written) = (0, String::new());
         let mut go_to = |to: usize, mark: &str, shown: &mut String| -> Result<()> {
             let whole = tokenizer.decode(&text.ids[..to])?;
-            let new = whole.strip_prefix(&written).map_or_else(|| tokenizer.decode(&text.ids[from..to]), |t| Ok(t.into()));
+            let new =
+                whole.strip_prefix(&written).map_or_else(|| tokenizer.decode(&text.ids[from..to]), |t| Ok(t.into()));
             shown.push_str(&new?);
             shown.push_str(mark);
             (from, written) = (to, whole);

@@ -60,12 +60,7 @@ pub trait Classifier: Adaptable {
     ///
     /// # Errors
     /// If a copy from the device fails.
-    fn own_targets(
-        &self,
-        _input: &Self::Input,
-        _draws: &TargetDraws,
-        _tape: &mut Tape,
-    ) -> Result<Option<OwnTargets>> {
+    fn own_targets(&self, _input: &Self::Input, _draws: &TargetDraws, _tape: &mut Tape) -> Result<Option<OwnTargets>> {
         Ok(None)
     }
 }

@@ -21,9 +21,8 @@ pub(super) fn log_probabilities(
     targets: &Tensor<2, Int>,
     tape: &mut Tape,
 ) -> Tensor<2> {
-    let given = |range: Range<usize>, _: &Tensor<2>| {
-        Ok::<_, Infallible>(targets.clone().narrow(0, range.start, range.len()))
-    };
+    let given =
+        |range: Range<usize>, _: &Tensor<2>| Ok::<_, Infallible>(targets.clone().narrow(0, range.start, range.len()));
     log_probabilities_of(lm, hidden, tape, given).unwrap_or_else(|never| match never {})
 }
 
