@@ -28,7 +28,7 @@ pub(crate) enum Purpose {
     ShuffledBatches = 4,
     /// Dropout while training: row of a module, epoch.
     Dropout = 5,
-    /// Parts of a task.
+    /// Parts of a task; of texts: text.
     TaskSplit = 6,
     /// Draws from a Laplace posterior: site, draw.
     PosteriorDraw = 7,

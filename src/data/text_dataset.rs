@@ -2,9 +2,10 @@
 
 use super::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use super::tokens::Tokenizer;
-use crate::draws::{place, within};
+use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -134,7 +135,8 @@ impl TextDataset {
             return Err(Error::config("texts to split off", format!("fewer than the {}", self.len()), n));
         }
         let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|&i| (within(seed, self.examples[i].key()), i));
+        let draw = |&i: &usize| generator(seed, Purpose::TaskSplit, self.examples[i].key(), 0).next_u64();
+        order.sort_by_cached_key(draw);
         let mut is_off = vec![false; self.len()];
         order[..n].iter().for_each(|&i| is_off[i] = true);
         let (name, n_truncated) = (self.name, self.n_truncated);
