@@ -26,6 +26,7 @@
 
 mod comparison;
 mod data;
+mod invented_facts;
 mod left_out;
 mod left_out_scale;
 mod next_task;
@@ -139,6 +140,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-adapters" => left_out::adapters(spec, data),
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
+        "invented-facts" => invented_facts::scores(spec, data),
+        "invented-facts-exposure" => invented_facts::exposure(spec, data),
         "next-task" => next_task::next_task(spec, data),
         "sets" => sets::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),

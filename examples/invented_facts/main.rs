@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long, default_value_t = 40)]
     people: usize,
     /// Passes over the training set.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 3)]
     epochs: usize,
     #[arg(long, default_value_t = 16)]
     rank: usize,
@@ -79,6 +79,8 @@ struct Row {
     unseen_above_once: Estimate,
     /// That a wrong answer scores above a right one; of own answers.
     wrong_above_right: Option<Estimate>,
+    /// What `unseen_above_seen` and `wrong_above_right` are more than those of −log-likelihood a token, people drawn for both together.
+    more: Option<[Option<Estimate>; 2]>,
     /// Means over the people of each exposure.
     by_exposure: Vec<f64>,
 }
@@ -147,7 +149,8 @@ fn cell(arguments: &Arguments, seed: u64, control: &Control) -> Outcome<Cell> {
     let facts = encoding.encode("facts asked", &facts, &tokenizer)?;
     let is_right: Vec<bool> = own.examples.iter().zip(&facts.examples).map(|(a, b)| a.ids == b.ids).collect();
     let fisher = FisherKind::Sampled { n: arguments.draws, seed };
-    let structures = [CurvatureStructure::Kronecker, CurvatureStructure::Ekfac, CurvatureStructure::Diagonal];
+    use CurvatureStructure::{Core, Diagonal, Ekfac, Kronecker};
+    let structures = [Kronecker, Ekfac, Diagonal, Core];
     let configs = structures.map(|structure| {
         CurvatureConfig::new(structure).with_likelihood(NextToken).with_fisher(fisher).with_limits(limits)
     });
@@ -159,8 +162,9 @@ fn cell(arguments: &Arguments, seed: u64, control: &Control) -> Outcome<Cell> {
         for (answers, data, right) in [("own", &own, Some(&is_right)), ("fact", &facts, None)] {
             let scores = score_texts(&model, &laplace, data, &limits, control)?;
             let mut add = |name: String, of: &dyn Fn(&TextScore) -> f64| -> Outcome<()> {
-                let values: Vec<f64> = scores.iter().map(of).collect();
-                rows.push(row(answers, name, &values, &people, right)?);
+                let [values, plain] = [of, &|score: &TextScore| -score.per_token()]
+                    .map(|of: &dyn Fn(&TextScore) -> f64| scores.iter().map(of).collect::<Vec<f64>>());
+                rows.push(row(answers, name, (&values, &plain), &people, right)?);
                 Ok(())
             };
             add(format!("standard deviation, {structure}"), &|score| score.standard_deviation)?;
@@ -200,7 +204,7 @@ fn by_exposure(people: &[Person], values: &[f64]) -> Vec<f64> {
 fn row(
     answers: &'static str,
     score: String,
-    values: &[f64],
+    (values, plain): (&[f64], &[f64]),
     people: &[Person],
     right: Option<&Vec<bool>>,
 ) -> Outcome<Row> {
@@ -216,17 +220,39 @@ fn row(
         }
         _ => None,
     };
+    let is_unseen: Vec<bool> = people.iter().map(|person| person.exposure == 0).collect();
+    let is_wrong: Option<Vec<bool>> = right.map(|right| right.iter().map(|right| !right).collect());
+    let more = |positive: &[bool]| -> Outcome<Estimate> {
+        let difference = |w: &[f64]| weighted_auroc(values, positive, w) - weighted_auroc(plain, positive, w);
+        Ok(bootstrap.estimate(values.len(), difference)?)
+    };
+    let more_wrong = is_wrong.filter(|_| wrong_above_right.is_some()).map(|wrong| more(&wrong)).transpose()?;
+    let more = if values == plain { None } else { Some([Some(more(&is_unseen)?), more_wrong]) };
     let row = Row {
         answers,
         score,
         unseen_above_seen: auroc_estimate(&unseen, &of(&|i| exposure(i) > 0), &bootstrap)?,
         unseen_above_once: auroc_estimate(&unseen, &of(&|i| exposure(i) == 1), &bootstrap)?,
         wrong_above_right,
+        more,
         by_exposure: by_exposure(people, values),
     };
     let Estimate { value, low, high } = row.unseen_above_seen;
     println!("{answers:4} {:32} unseen above seen {value:.3} ({low:.3}–{high:.3}); {:.3?}", row.score, row.by_exposure);
     Ok(row)
+}
+
+/// Weight of the pairs in which a positive value lies above another, ties counting half.
+fn weighted_auroc(values: &[f64], positive: &[bool], weights: &[f64]) -> f64 {
+    let (mut above, mut all) = (0.0, 0.0);
+    for i in (0..values.len()).filter(|&i| positive[i]) {
+        for j in (0..values.len()).filter(|&j| !positive[j]) {
+            let pair = weights[i] * weights[j];
+            all += pair;
+            above += pair * if values[i] == values[j] { 0.5 } else { f64::from(u8::from(values[i] > values[j])) };
+        }
+    }
+    above / all
 }
 
 /// What the model itself says about each person, token by token with the most probable one, up to a full stop.
