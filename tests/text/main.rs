@@ -22,10 +22,13 @@ use support::{device, root};
 
 const ALL: BatchLimits = BatchLimits { max_items: 64, max_tokens: 100_000 };
 
+fn bare(base: &Path, dtype: DType) -> TextModel {
+    TextModel::new(Pretrained::from_dir(base).unwrap().with_dtype(dtype).load(&device()).unwrap())
+}
+
 /// A base of the fixtures with its adapter, whose B is not zero.
 fn model(base: &Path, adapter: &Path, dtype: DType) -> TextModel {
-    let lm = Pretrained::from_dir(base).unwrap().with_dtype(dtype).load(&device()).unwrap();
-    load_peft(TextModel::new(lm), adapter).unwrap().0
+    load_peft(bare(base, dtype), adapter).unwrap().0
 }
 
 /// 96 tokens.
@@ -38,6 +41,11 @@ fn llama(dtype: DType) -> TextModel {
 fn mistral() -> TextModel {
     let dir = support::families::dir("mistral");
     model(&dir, &dir.join("adapter"), DType::F64)
+}
+
+/// The same without an adapter.
+fn bare_mistral() -> TextModel {
+    bare(&support::families::dir("mistral"), DType::F64)
 }
 
 fn text(id: impl ToString, ids: Vec<u32>, scored: &[Range<usize>]) -> TextExample {

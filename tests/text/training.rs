@@ -1,15 +1,18 @@
 //! Training on texts: every scored token weighs the same however batches are cut, and a run that is killed ends in the same bits.
 
 use crate::support::{f64_or_skip, logits, relative_error};
-use crate::{ALL, llama, mistral, texts};
+use crate::{ALL, bare_mistral, llama, mistral, texts};
+use bayes_lora::bayes_lora::BayesLoraConfig;
 use bayes_lora::checkpoints::Checkpoints;
+use bayes_lora::curvature::{CurvatureConfig, FisherKind};
 use bayes_lora::data::{BatchLimits, TextDataset};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::NextToken;
-use bayes_lora::lora::{Adaptable, AdapterWeights, read_adapter};
-use bayes_lora::models::{Dataset, TextModel};
+use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, read_adapter};
+use bayes_lora::models::{Dataset, Subset, TextModel};
 use bayes_lora::posterior::log_likelihood_gradient;
+use bayes_lora::predict::score_texts;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::{LoraMatrix, Site};
 use bayes_lora::train::{StepPosition, TrainOutcome, Trainer, TrainerConfig, TrainingMode, UpdateRule};
@@ -121,6 +124,32 @@ fn every_mode_of_training_fits_the_texts() {
         let outcome = trainer.fit(mistral(), &data, None, &Control::silent()).unwrap();
         assert!(-logits(&outcome.model, &data).sum() < 0.9 * before);
     }
+}
+
+#[test]
+fn a_subset_of_texts_counts_their_tokens() {
+    let data = texts(64);
+    let subset = Subset::new(&data, vec![4, 0, 2]).unwrap();
+    let units: Vec<usize> = (0..3).map(|item| subset.units(item)).collect();
+    assert_eq!(units, [4, 0, 2].map(|item| data.examples[item].n_scored()));
+}
+
+#[test]
+fn one_call_trains_finds_the_posterior_and_scores() {
+    let data = texts(64);
+    let curvature = CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 2, seed: 1 });
+    let config = BayesLoraConfig::new(LoraConfig::new(2)).with_likelihood(NextToken).with_curvature(curvature);
+    let config = config.with_trainer(TrainerConfig::default().with_epochs(4).with_learning_rate(1e-2));
+    let fitted = config.init().unwrap().fit(bare_mistral(), &data).unwrap();
+    assert_eq!(fitted.laplace.likelihood(), &NextToken.into());
+    // the matched prior needs an exact Fisher information, and says that it went by evidence instead
+    assert!(fitted.laplace.prior_searches()[0].meaning.contains("evidence"));
+    let scores = score_texts(&fitted.model, &fitted.laplace, &data, &ALL, &Control::silent()).unwrap();
+    assert!(scores.iter().all(|score| score.standard_deviation > 0.0 && score.log_likelihood < 0.0));
+    let error = fitted.predict_calibrated(&data).unwrap_err().to_string();
+    assert!(error.contains("next-token"), "{error}");
+    let error = fitted.tune_prior(&data, &Control::silent()).unwrap_err().to_string();
+    assert!(error.contains("next-token") && error.contains("probability"), "{error}");
 }
 
 fn always(dir: &Path) -> Control {
