@@ -3,14 +3,16 @@
 use crate::data::{Data, Failure, Node, Spec};
 use crate::table::{Table, estimate, range};
 
-/// Every score of `answers own` or `fact`: AUROC in each seed with its interval, for people never read about above all others, and over
-/// the seeds for those above people read about once and for wrong answers above right ones.
+/// Every score of `answers own` or `fact`: AUROC in each seed with its interval, for people never read about above all others, and how
+/// much more that is than by the log-likelihood; over the seeds for those above people read about once and for wrong answers above right
+/// ones.
 pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let (cells, answers) = (cells(spec, data)?, spec.value("answers")?.to_string());
     let mut columns = vec!["score".to_string()];
     for cell in &cells {
         columns.push(format!("unseen above seen, seed {}", cell.number("seed")?));
     }
+    columns.push("more than by −log-likelihood".into());
     columns.push("unseen above seen once".into());
     if answers == "own" {
         columns.push("wrong above right".into());
@@ -25,6 +27,10 @@ pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         for other in &others {
             line.push(estimate(&other.at("unseen_above_seen")?)?);
         }
+        let more = |other: &Node| other.find("more.0").map_or(Ok("–".into()), |more| estimate(&more));
+        let mut differences = others.iter().map(more).collect::<Result<Vec<String>, Failure>>()?;
+        differences.dedup_by(|a, b| *a == "–" && *b == "–");
+        line.push(differences.join(" / "));
         let values = |path: &str| others.iter().map(|other| other.number(path)).collect::<Result<Vec<f64>, _>>();
         line.push(range(&values("unseen_above_once.value")?));
         if answers == "own" {

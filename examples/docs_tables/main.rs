@@ -20,6 +20,8 @@
 //! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of `next_task` | |
+//! | `invented-facts` | a directory of cells of `invented_facts` | `answers`: `own` or `fact` |
+//! | `invented-facts-exposure` | the same | |
 //! | `sets` | the report of `training_items --sets` | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |

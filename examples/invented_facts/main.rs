@@ -22,6 +22,7 @@ use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use bayes_lora::plot::{AxisScale, CurveChart};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{TextScore, score_texts};
+use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
 use bayes_lora::tape::Tape;
 use bayes_lora::train::{Trainer, TrainerConfig};
@@ -173,6 +174,17 @@ fn cell(arguments: &Arguments, seed: u64, control: &Control) -> Outcome<Cell> {
                 add("−log-likelihood a token".into(), &|score| -score.per_token())?;
                 add("mean token entropy".into(), &|score| score.mean_entropy())?;
             }
+            // the size of the gradient alone, in the same coordinates
+            if matches!(curvature.config.structure, Diagonal | Core) {
+                let flat = laplace.clone().with_prior_precisions(PriorPrecision::new(1e12)?)?;
+                let scores = score_texts(&model, &flat, data, &limits, control)?;
+                let [values, plain] =
+                    [|score: &TextScore| 1e6 * score.standard_deviation, |score: &TextScore| -score.per_token()]
+                        .map(|of| scores.iter().map(of).collect::<Vec<f64>>());
+                let name =
+                    if curvature.config.structure == Core { "gradient norm, cores" } else { "gradient norm, A and B" };
+                rows.push(row(answers, name.into(), (&values, &plain), &people, right)?);
+            }
         }
     }
     Ok(Cell {
@@ -289,7 +301,8 @@ fn own_answers(
 fn draw(cell: &Cell, arguments: &Arguments) -> Outcome<()> {
     let mut chart =
         CurveChart::new("copies in the training set", "mean over people, nats").with_x_scale(AxisScale::Linear);
-    for row in cell.rows.iter().filter(|row| row.answers == "own") {
+    // the gradient's size has another unit
+    for row in cell.rows.iter().filter(|row| row.answers == "own" && !row.score.starts_with("gradient")) {
         let points = EXPOSURES.iter().zip(&row.by_exposure).map(|(x, y)| (*x as f64, *y)).collect();
         chart = chart.with_curve(row.score.clone(), points);
     }
