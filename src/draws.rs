@@ -28,13 +28,13 @@ pub(crate) enum Purpose {
     ShuffledBatches = 4,
     /// Dropout while training: row of a module, epoch.
     Dropout = 5,
-    /// Parts of a task.
+    /// Parts of a task; of texts: text.
     TaskSplit = 6,
     /// Draws from a Laplace posterior: site, draw.
     PosteriorDraw = 7,
     /// Right sides of the systems whose solutions are draws: 0, draw.
     SampleThenOptimize = 8,
-    /// Labels of the sampled Fisher: item.
+    /// Labels of the sampled Fisher: item; of a text, place of a token in it, draw.
     SampledFisher = 9,
     /// Sums of function space: site.
     Sketch = 10,

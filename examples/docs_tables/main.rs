@@ -20,12 +20,15 @@
 //! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of `next_task` | |
+//! | `invented-facts` | a directory of cells of `invented_facts` | `answers`: `own` or `fact` |
+//! | `invented-facts-exposure` | the same | |
 //! | `sets` | the report of `training_items --sets` | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
+mod invented_facts;
 mod left_out;
 mod left_out_scale;
 mod next_task;
@@ -139,6 +142,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-adapters" => left_out::adapters(spec, data),
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
+        "invented-facts" => invented_facts::scores(spec, data),
+        "invented-facts-exposure" => invented_facts::exposure(spec, data),
         "next-task" => next_task::next_task(spec, data),
         "sets" => sets::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),

@@ -1,7 +1,7 @@
 //! Reduces one batch's inputs and gradients to what the sums of every structure take.
 
 use super::config::CurvatureConfig;
-use super::fisher::{LabelledItem, TokenTreatment};
+use super::fisher::{FisherKind, LabelledItem, TokenTreatment};
 use super::plan::Source;
 use super::probe::{Cotangents, Probe, SiteProbe, probe};
 use super::site_rows::{SiteRows, site_rows};
@@ -82,7 +82,14 @@ pub(super) fn batch_sums<M: Classifier>(
         }
         Ok(columns)
     };
-    let mut pass = probe(model, input, Cotangents::Chosen { count, choose: &mut choose })?;
+    let keys: Vec<u64> = items.iter().map(|item| item.key).collect();
+    let cotangents = match fisher {
+        FisherKind::Sampled { n, seed } if likelihood.draws_in_model() => {
+            Cotangents::OwnTargets { count: n, seed, keys: &keys }
+        }
+        _ => Cotangents::Chosen { count, choose: &mut choose },
+    };
+    let mut pass = probe(model, input, cotangents)?;
     pass.sites.retain(|probed| sites.contains(&probed.site));
     // where a row is an item, its combinations were weighed by the choice above
     let curvatures = match pass.rows {
@@ -95,7 +102,7 @@ pub(super) fn batch_sums<M: Classifier>(
     };
     let reads_jacobians = configs.iter().any(|config| config.plan().source == Source::Jacobians);
     Ok(BatchSums {
-        item_keys: items.iter().map(|item| item.key).collect(),
+        item_keys: keys,
         log_likelihood: log_likelihood(&pass.logits, items, likelihood),
         factors: configs.iter().map(factors).collect::<Result<_>>()?,
         rows: if reads_jacobians { site_rows(&pass, curvatures.as_ref())? } else { Vec::new() },

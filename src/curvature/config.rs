@@ -7,7 +7,7 @@ use super::structure::{AdapterSubset, CurvatureStructure};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::likelihood::SharedLikelihood;
+use crate::likelihood::{Likelihood, SharedLikelihood};
 use crate::setters::setters;
 
 /// How curvature is fitted.
@@ -206,13 +206,32 @@ impl CurvatureConfig {
         }
     }
 
+    /// Checks that the treatment of tokens has a meaning where every token has a target of its own.
+    ///
+    /// # Errors
+    /// Names the likelihood and the treatment.
+    fn check_treatment(&self, likelihood: &dyn Likelihood) -> Result<()> {
+        let reads_factors = self.plan().coordinates == CoordinateKind::Kronecker;
+        if !(reads_factors && likelihood.draws_in_model()) || self.treatment == TokenTreatment::Expand {
+            return Ok(());
+        }
+        Err(Error::Incompatible(format!(
+            "token treatment {:?} is for one target an item; under the likelihood `{}` every {} has its own: `TokenTreatment::Expand`",
+            self.treatment,
+            likelihood.name(),
+            likelihood.unit()
+        )))
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
     /// Names the field, its bound and its value.
     pub fn validate(&self) -> Result<()> {
-        self.fisher.check()?;
-        self.likelihood_or_default().check()?;
+        let likelihood = self.likelihood_or_default();
+        likelihood.check()?;
+        self.fisher.check(&*likelihood)?;
+        self.check_treatment(&*likelihood)?;
         self.limits_or_default().validate()?;
         if self.low_rank == 0 {
             return Err(Error::config("low_rank", "at least 1", 0));

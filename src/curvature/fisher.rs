@@ -11,7 +11,8 @@ pub enum FisherKind {
     /// Expectation over the model's own targets: the generalised Gauss–Newton matrix. C − 1 backward passes where targets are
     /// classes, C where they are values.
     Exact,
-    /// `n` targets drawn from the model for each item, from (seed, item) alone: unbiased, n backward passes.
+    /// `n` targets drawn from the model for each item, from (seed, item) alone: unbiased, n backward passes. Of a text one draw is
+    /// a token at every scored place.
     Sampled {
         /// Targets an item.
         n: usize,
@@ -122,12 +123,18 @@ impl FisherKind {
         (0..n).map(|_| likelihood.sample(outputs, &mut rng)).collect()
     }
 
-    /// Checks the number of labels.
+    /// Checks the number of labels, and that the likelihood has such an information.
     ///
     /// # Errors
-    /// If it is zero.
-    pub(super) fn check(&self) -> Result<()> {
+    /// If it is zero, or targets that are drawn inside the model are to be integrated over.
+    pub(super) fn check(&self, likelihood: &dyn Likelihood) -> Result<()> {
         match self {
+            Self::Exact if likelihood.draws_in_model() => Err(Error::Incompatible(format!(
+                "the exact Fisher information of the likelihood `{}` takes a backward pass for every target that a model may draw at \
+                 every {}: ask for `FisherKind::Sampled`, whose mean it is, or `FisherKind::Empirical`",
+                likelihood.name(),
+                likelihood.unit()
+            ))),
             Self::Sampled { n: 0, .. } => Err(Error::config("labels of the sampled Fisher", "at least 1", 0)),
             _ => Ok(()),
         }

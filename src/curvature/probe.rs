@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec, trained_matrices};
-use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
+use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, TargetDraws, mask_absent};
 use crate::tape::{Site, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4};
@@ -24,6 +24,16 @@ pub enum Cotangents<'a> {
         /// The choice.
         choose: &'a mut dyn FnMut(&Array2<f64>) -> Result<Array3<f64>>,
     },
+    /// The log-likelihoods of `count` targets an item that the model draws from its own distribution
+    /// ([`Classifier::own_targets`]), each over `√count`: the sum of the squares of their gradients is the sampled Fisher information.
+    OwnTargets {
+        /// Number of draws K.
+        count: usize,
+        /// Seed of the draws.
+        seed: u64,
+        /// What names each item, `[n_items]`.
+        keys: &'a [u64],
+    },
 }
 
 impl Cotangents<'_> {
@@ -32,7 +42,7 @@ impl Cotangents<'_> {
         match self {
             Self::Classes => n_classes,
             Self::Contrasts => n_classes.saturating_sub(1).max(1),
-            Self::Chosen { count, .. } => *count,
+            Self::Chosen { count, .. } | Self::OwnTargets { count, .. } => *count,
         }
     }
 }
@@ -76,7 +86,7 @@ pub struct SiteProbe {
 /// Runs the pass. The model needs an adapter; its parameters' own gradients are not computed.
 ///
 /// # Errors
-/// If the model has no adapter or a logit is not finite.
+/// If the model has no adapter, a logit is not finite, or targets are to be drawn by a model that has none of its own.
 pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
     let n_items = input.n_items();
     let n_classes = model.n_classes();
@@ -86,17 +96,28 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
         RowMeaning::Item => cotangents.count(n_classes),
     };
     let mut tape = Tape::recording();
-    let output =
-        if copies == 1 { model.logits(input, &mut tape) } else { model.logits(&input.repeat(copies)?, &mut tape) };
-    let first = output.clone().without_autodiff().narrow(0, 0, n_items);
-    let logits = host_logits(first, input.class_mask())?;
-    let weights = match rows {
-        RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
-        RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+    let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
+    let first =
+        |output: &Tensor<2>| host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask());
+    let (logits, objective) = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
+        let items = (0..copies as u64).flat_map(|copy| keys.iter().map(move |key| (*key, copy))).collect();
+        let own = model.own_targets(&repeated, &TargetDraws { seed, items }, &mut tape)?;
+        let own = own.filter(|_| rows == RowMeaning::Item).ok_or_else(|| {
+            Error::Incompatible("the likelihood has targets drawn inside the model, and this model draws none".into())
+        })?;
+        (first(&own.observed)?, own.drawn.sum().mul_scalar((count as f64).sqrt().recip()))
+    } else {
+        let output = model.logits(&repeated, &mut tape);
+        let logits = first(&output)?;
+        let weights = match rows {
+            RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
+            RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+        };
+        let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
+        let weights = Tensor::<2>::from_data(data, (&output.device().without_autodiff(), output.dtype()));
+        (logits, (output * weights).sum())
     };
-    let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
-    let weights = Tensor::<2>::from_data(data, (&output.device().without_autodiff(), output.dtype()));
-    let records = tape.backward((output * weights).sum())?;
+    let records = tape.backward(objective)?;
 
     let token_mask = input.token_mask();
     let m = token_mask.nrows() / n_items;
@@ -152,6 +173,8 @@ fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> 
             let chosen = choose(logits)?;
             Array3::from_shape_fn(shape, |(k, b, c)| chosen[[b, c, k]])
         }
+        // their weights are in the model
+        Cotangents::OwnTargets { .. } => Array3::zeros(shape),
     })
 }
 

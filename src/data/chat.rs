@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hf_chat_template::{ChatTemplate, FixedClock, Message, TokenField, TokenizerConfig};
 
+use super::chat_marks::{MARKS, with_marks};
 use super::special::SpecialTokens;
+use super::texts::{ChatTurn, Role};
 use crate::error::{Error, Result};
 
 /// The date that templates see, in seconds since 1970: 26 July 2024, which Llama 3.1's template has as its default.
@@ -40,6 +42,8 @@ pub const MAX_CHAT_SECONDS: u64 = 10;
 #[derive(Clone, Debug)]
 pub struct ChatFormat {
     template: Arc<ChatTemplate>,
+    /// The same that marks the assistant's words, where it says which these are.
+    marked: Option<Arc<ChatTemplate>>,
 }
 
 impl ChatFormat {
@@ -59,12 +63,13 @@ impl ChatFormat {
             unk_token: field(&special.unk),
             ..TokenizerConfig::default()
         };
-        let template = ChatTemplate::builder(source)
-            .special_tokens_from(&config)
-            .clock(FixedClock::from_unix_secs(CHAT_DATE))
-            .build()
-            .map_err(chat_error)?;
-        Ok(Self { template: Arc::new(template) })
+        let build = |source: &str| {
+            let builder = ChatTemplate::builder(source).special_tokens_from(&config);
+            let template = builder.clock(FixedClock::from_unix_secs(CHAT_DATE)).build();
+            template.map(Arc::new).map_err(chat_error)
+        };
+        let marked = with_marks(source).map(|source| build(&source)).transpose()?;
+        Ok(Self { template: build(source)?, marked })
     }
 
     /// Parses the template that a tokenizer's files hold, if they hold one; else says why it is none of those that they hold.
@@ -85,32 +90,63 @@ impl ChatFormat {
         self.render_within(user, Duration::from_secs(MAX_CHAT_SECONDS))
     }
 
-    fn render_within(&self, user: &str, limit: Duration) -> Result<String> {
-        let template = Arc::clone(&self.template);
-        let message = Message::user(user);
-        // The renderer offers no fuel limit, and nested loops in a hostile template would never end.
-        let (sender, receiver) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("chat template".into())
-            .spawn(move || {
-                // Nobody listens after the time limit: a failed send is then what must happen.
-                let _ = sender.send(template.render_messages(&[message], true));
-            })
-            .map_err(|e| chat_error(format!("its thread did not start: {e}")))?;
-        let text = receiver
-            .recv_timeout(limit)
-            .map_err(|e| match e {
-                mpsc::RecvTimeoutError::Timeout => {
-                    chat_error(format!("did not finish within {} s", limit.as_secs_f64()))
-                }
-                mpsc::RecvTimeoutError::Disconnected => chat_error("panicked"),
-            })?
-            .map_err(chat_error)?;
-        if text.len() > MAX_CHAT_PROMPT_BYTES {
-            return Err(chat_error(format!("wrote {} bytes, more than {MAX_CHAT_PROMPT_BYTES}", text.len())));
-        }
-        Ok(text)
+    /// Renders a chat; `asks` goes on up to where the assistant's answer begins.
+    ///
+    /// # Errors
+    /// As [`ChatFormat::render`].
+    pub fn render_turns(&self, turns: &[ChatTurn], asks: bool) -> Result<String> {
+        render(&self.template, messages(turns), asks, Duration::from_secs(MAX_CHAT_SECONDS))
     }
+
+    /// Renders a chat with marks around what the assistant says; `None` for a template that has none.
+    ///
+    /// # Errors
+    /// As [`ChatFormat::render`], and for words that hold a mark.
+    pub(super) fn render_marked(&self, turns: &[ChatTurn]) -> Result<Option<String>> {
+        let Some(marked) = &self.marked else { return Ok(None) };
+        if let Some(index) = turns.iter().position(|turn| turn.content.contains(MARKS)) {
+            let codes = MARKS.map(|mark| format!("U+{:04X}", u32::from(mark))).join(" or ");
+            return Err(chat_error(format!("message {} of {} holds {codes}", index + 1, turns.len())));
+        }
+        render(marked, messages(turns), false, Duration::from_secs(MAX_CHAT_SECONDS)).map(Some)
+    }
+
+    fn render_within(&self, user: &str, limit: Duration) -> Result<String> {
+        render(&self.template, vec![Message::user(user)], true, limit)
+    }
+}
+
+fn messages(turns: &[ChatTurn]) -> Vec<Message> {
+    let message = |turn: &ChatTurn| match turn.role {
+        Role::System => Message::system(&turn.content),
+        Role::User => Message::user(&turn.content),
+        Role::Assistant => Message::assistant(&turn.content),
+    };
+    turns.iter().map(message).collect()
+}
+
+fn render(template: &Arc<ChatTemplate>, messages: Vec<Message>, asks: bool, limit: Duration) -> Result<String> {
+    let template = Arc::clone(template);
+    // The renderer offers no fuel limit, and nested loops in a hostile template would never end.
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("chat template".into())
+        .spawn(move || {
+            // Nobody listens after the time limit: a failed send is then what must happen.
+            let _ = sender.send(template.render_messages(&messages, asks));
+        })
+        .map_err(|e| chat_error(format!("its thread did not start: {e}")))?;
+    let text = receiver
+        .recv_timeout(limit)
+        .map_err(|e| match e {
+            mpsc::RecvTimeoutError::Timeout => chat_error(format!("did not finish within {} s", limit.as_secs_f64())),
+            mpsc::RecvTimeoutError::Disconnected => chat_error("panicked"),
+        })?
+        .map_err(chat_error)?;
+    if text.len() > MAX_CHAT_PROMPT_BYTES {
+        return Err(chat_error(format!("wrote {} bytes, more than {MAX_CHAT_PROMPT_BYTES}", text.len())));
+    }
+    Ok(text)
 }
 
 fn chat_error(reason: impl std::fmt::Display) -> Error {

@@ -20,6 +20,11 @@
 //! | `encode` | task → ids, by class tokens or continuations |
 //! | `truncate` | shortens a prompt's body, when asked to |
 //! | `encoded` | the result: items, rows, scored positions |
+//! | `texts` | texts, completions and chats |
+//! | `chat_spans` | the assistant's words in a chat |
+//! | `chat_marks` | a chat template's own marks of them |
+//! | `text_encoding` | texts → ids with the tokens that are scored |
+//! | `text_dataset` | the result: texts as the trainer sees them |
 //! | `asked` | the way of asking, as a posterior remembers it |
 //! | `batch` | batches of similar length |
 //! | `padding` | rectangles of ids and masks |
@@ -52,6 +57,8 @@
 mod asked;
 mod batch;
 mod chat;
+mod chat_marks;
+mod chat_spans;
 mod classes;
 mod encode;
 mod encoded;
@@ -65,6 +72,9 @@ mod real_files;
 mod routing;
 mod special;
 mod task;
+mod text_dataset;
+mod text_encoding;
+mod texts;
 #[cfg(test)]
 mod tiny;
 mod tokens;
@@ -82,5 +92,8 @@ pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FU
 pub use routing::{MAX_AREAS_BYTES, read_areas};
 pub use special::SpecialTokens;
 pub use task::{Item, Task};
+pub use text_dataset::{TextDataset, TextExample};
+pub use text_encoding::{ScoredPart, TextEncoding};
+pub use texts::{ChatTurn, Role, TextContent, TextItem, read_texts};
 pub use tokens::{MAX_TOKENIZER_BYTES, Tokenizer, TokenizerFiles};
 pub use truncate::Truncation;

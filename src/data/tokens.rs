@@ -273,6 +273,21 @@ impl Tokenizer {
         self.chat.is_some()
     }
 
+    /// The model's chat template.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] for a model without one, [`Error::Format`] for one that does not compile.
+    pub fn chat_format(&self) -> Result<&ChatFormat> {
+        match &self.chat {
+            Some(Ok(chat)) => Ok(chat),
+            Some(Err(reason)) => Err(Error::format("chat template", reason)),
+            None => Err(Error::Incompatible(format!(
+                "tokenizer {}: the model has no chat template; ask without `chat`",
+                self.location()
+            ))),
+        }
+    }
+
     /// Renders one user message with the model's chat template, up to where the assistant's answer begins.
     ///
     /// The text holds the model's special tokens already: encode it with `add_special = false`.
@@ -280,14 +295,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Incompatible`] for a model without a template, [`Error::Format`] for a template that fails.
     pub fn chat_prompt(&self, user: &str) -> Result<String> {
-        match &self.chat {
-            Some(Ok(chat)) => chat.render(user),
-            Some(Err(reason)) => Err(Error::format("chat template", reason)),
-            None => Err(Error::Incompatible(format!(
-                "tokenizer {}: the model has no chat template; ask without `chat`",
-                self.location()
-            ))),
-        }
+        self.chat_format()?.render(user)
     }
 
     /// The file, or "in memory".

@@ -31,9 +31,17 @@ pub trait Likelihood: Debug + Send + Sync {
         Ok(())
     }
 
-    /// What one unit of data is, in a word: what sums count and means are taken over.
+    /// What one unit of data is, in a word: what means are taken over. An item is one, unless [`crate::models::Dataset::units`] says
+    /// otherwise.
     fn unit(&self) -> &'static str {
         "item"
+    }
+
+    /// True if an output is the log-likelihood of a target that the model reads in its input, so that other targets are other outputs:
+    /// the sampled Fisher information is then that of targets drawn inside the model ([`crate::models::Classifier::own_targets`]), and
+    /// none is exact.
+    fn draws_in_model(&self) -> bool {
+        false
     }
 
     /// Which targets it is about.

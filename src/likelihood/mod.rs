@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | [`Categorical`] | a class | `log softmax(f)_y` | `diag(p) − p pᵀ` |
 //! | [`Gaussian`] | real values, or one-hot of a class | `−½ Σ_c [(y_c − f_c)²/σ² + ln 2πσ²]` | `I/σ²` |
+//! | [`NextToken`] | the rest of a text | the output, `ℓ = Σ_t log p(y_t \| x, y_<t)` | drawn inside the model |
 //!
 //! Another likelihood is one file that implements the trait, and one line in the list of `registry.rs` by which files that name it are
 //! read ([`register`] does the same for a likelihood of your own).
@@ -31,6 +32,7 @@ mod categorical;
 mod density;
 mod gaussian;
 mod moments;
+mod next_token;
 mod registry;
 mod settings;
 mod shared;
@@ -40,6 +42,7 @@ pub use categorical::{Categorical, categorical_fisher};
 pub use density::Likelihood;
 pub use gaussian::Gaussian;
 pub use moments::TargetMoments;
+pub use next_token::NextToken;
 pub use registry::{Restore, register};
 pub use settings::Settings;
 pub use shared::SharedLikelihood;

@@ -2,6 +2,7 @@
 
 use super::categorical::Categorical;
 use super::gaussian::Gaussian;
+use super::next_token::NextToken;
 use super::settings::Settings;
 use super::shared::{SharedLikelihood, Stored};
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ pub type Restore = fn(&Settings) -> Result<SharedLikelihood>;
 const OWN: &[(&str, Restore)] = &[
     (Categorical::NAME, |_| Ok(Categorical.into())),
     (Gaussian::NAME, |settings| Gaussian::restore(settings).map(Into::into)),
+    (NextToken::NAME, |_| Ok(NextToken.into())),
 ];
 
 /// Those of others, see [`register`].
@@ -99,7 +101,8 @@ mod tests {
     #[test]
     fn a_likelihood_survives_its_file_bit_by_bit() {
         // 0.1 + 0.2 has digits that a careless reader of numbers loses
-        let all: [SharedLikelihood; 2] = [Categorical.into(), Gaussian { noise_variance: 0.1 + 0.2 }.into()];
+        let all: [SharedLikelihood; 3] =
+            [Categorical.into(), Gaussian { noise_variance: 0.1 + 0.2 }.into(), NextToken.into()];
         for likelihood in &all {
             let text = serde_json::to_string(likelihood).unwrap();
             assert_eq!(read(&text).as_ref(), Ok(likelihood), "{text}");
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn what_no_likelihood_is_made_of_is_refused_by_name() {
         let refused = [
-            (r#"{"name": "cauchy", "settings": {}}"#, &["`cauchy`", "categorical, gaussian"][..]),
+            (r#"{"name": "cauchy", "settings": {}}"#, &["`cauchy`", "categorical, gaussian, next-token"][..]),
             (r#"{"name": "gaussian", "settings": {}}"#, &["`gaussian`", "noise_variance", "missing"]),
             (r#"{"name": "gaussian", "settings": {"noise_variance": "-1"}}"#, &["noise_variance", "positive", "-1"]),
             (r#"{"name": "categorical", "settings": {"noise_variance": "1"}}"#, &["`categorical`", "noise_variance"]),

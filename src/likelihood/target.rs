@@ -9,6 +9,8 @@ pub enum Target {
     Class(usize),
     /// A number for every output of the model; those of outputs that the unit does not have are ignored.
     Values(Vec<f64>),
+    /// What the model reads in the input itself, such as the next token at every place of a text.
+    OfInput,
 }
 
 /// What kind of target a likelihood is about.
@@ -16,7 +18,7 @@ pub enum Target {
 pub enum TargetSpace {
     /// One of the outputs: beliefs about outputs become class probabilities.
     Classes,
-    /// Another countable set, such as counts: `log p(y | f) ≤ 0`, so that no evidence is above zero.
+    /// Another countable set, such as counts or texts: `log p(y | f) ≤ 0`, so that no evidence is above zero.
     Discrete,
     /// Real numbers: `p(y | f)` is a density, and its logarithm may have any sign.
     Continuous,
@@ -28,6 +30,7 @@ impl Target {
         match self {
             Self::Class(class) => f64::from(u8::from(*class == output)),
             Self::Values(values) => values.get(output).copied().unwrap_or(f64::NAN),
+            Self::OfInput => f64::NAN,
         }
     }
 
@@ -35,7 +38,7 @@ impl Target {
     pub fn class(&self) -> Option<usize> {
         match self {
             Self::Class(class) => Some(*class),
-            Self::Values(_) => None,
+            Self::Values(_) | Self::OfInput => None,
         }
     }
 
@@ -49,10 +52,10 @@ impl Target {
     }
 
     /// Checks that it is a class that the unit `item` has, or a finite number for each of its outputs; `present` says which
-    /// outputs it has.
+    /// outputs it has. Which targets an input holds is known to likelihoods that read them there alone.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::Count`] or [`Error::NonFinite`], with the item's name.
+    /// [`Error::LabelOutOfRange`], [`Error::Count`], [`Error::NonFinite`] or, for [`Target::OfInput`], [`Error::Incompatible`], with the item's name.
     pub fn check(&self, item: &str, present: &[bool]) -> Result<()> {
         match self {
             Self::Class(label) if present.get(*label) != Some(&true) => Err(Error::LabelOutOfRange {
@@ -66,6 +69,9 @@ impl Target {
                 expected: present.len(),
                 found: values.len(),
             }),
+            Self::OfInput => Err(Error::Incompatible(format!(
+                "the targets of item `{item}` are in its text: train with `NextToken` as likelihood"
+            ))),
             Self::Values(values) => {
                 let finite = values.iter().zip(present).map(|(value, has)| !has || value.is_finite());
                 check_finite(format_args!("target of item `{item}`"), finite)

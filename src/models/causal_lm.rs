@@ -136,6 +136,11 @@ impl CausalLm {
         self.blocks.iter().flat_map(Block::norms).chain([&self.norm])
     }
 
+    /// True if a graph goes through the head's own weights.
+    pub(super) fn head_is_differentiated(&self) -> bool {
+        self.head.adapter.is_some() || self.head_weight().is_tracked()
+    }
+
     /// `[hidden, vocab]`
     fn head_weight(&self) -> Tensor<2> {
         if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }

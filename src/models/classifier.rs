@@ -53,6 +53,35 @@ pub trait Classifier: Adaptable {
 
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
+
+    /// The outputs for targets that the model draws from its own distribution in place of those in the input; `None` (the default)
+    /// where its targets are not in the input. The sampled Fisher information of a likelihood that
+    /// [draws in the model](crate::likelihood::Likelihood::draws_in_model) is that of their gradients.
+    ///
+    /// # Errors
+    /// If a copy from the device fails.
+    fn own_targets(&self, _input: &Self::Input, _draws: &TargetDraws, _tape: &mut Tape) -> Result<Option<OwnTargets>> {
+        Ok(None)
+    }
+}
+
+/// Which draws of its own targets a model is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetDraws {
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Key of each item of the batch (see [`Dataset::item_key`]) and number of its draw, `[n_items]`: a draw is a function of these, the
+    /// seed and its place in the item.
+    pub items: Vec<(u64, u64)>,
+}
+
+/// What [`Classifier::own_targets`] answers.
+#[derive(Debug, Clone)]
+pub struct OwnTargets {
+    /// [`Classifier::logits`] without a graph, `[n_items, n_outputs]`.
+    pub observed: Tensor<2>,
+    /// Log-likelihood of each item's drawn targets, `[n_items, 1]`.
+    pub drawn: Tensor<2>,
 }
 
 /// What an output layer reads and makes of it.
@@ -121,6 +150,13 @@ pub trait Dataset: Send + Sync {
     /// [`Target::Values`], one for each output of the model, and has no labels.
     fn target(&self, item: usize) -> Option<Target> {
         self.label(item).map(Target::Class)
+    }
+
+    /// How many units of its likelihood an item holds ([`crate::likelihood::Likelihood::unit`]): what means are taken over. One, unless
+    /// the data say otherwise; a text holds its scored tokens.
+    fn units(&self, item: usize) -> usize {
+        let _ = item;
+        1
     }
 
     /// A name of an item, for errors.

@@ -30,16 +30,21 @@ mod rope;
 mod rope_scaling;
 mod rope_settings;
 mod scales;
+mod scored_tokens;
 mod sequence_classifier;
 mod settings;
 mod shards;
 mod subset;
 mod targets;
+mod text_batch;
+mod text_model;
 mod token_batch;
 
 pub use activation::GateActivation;
 pub use causal_lm::CausalLm;
-pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
+pub use classifier::{
+    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, RowMeaning, TargetDraws, mask_absent,
+};
 pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::DecoderConfig;
 pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
@@ -57,4 +62,6 @@ pub use scales::{PositionScale, Scales};
 pub use sequence_classifier::SequenceClassifier;
 pub use subset::Subset;
 pub(crate) use targets::{batch_targets, check_targets, known_targets};
+pub use text_batch::TextBatch;
+pub use text_model::{TextModel, TokenScore};
 pub use token_batch::TokenBatch;

@@ -2,20 +2,17 @@
 //! log-likelihood.
 
 use super::{
-    activation::log_sum_exp,
     causal_lm::CausalLm,
     classifier::{Classifier, HeadFeatures},
+    scored_tokens::log_probabilities,
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, BasePart, LoraLinear, at_least_f32};
+use crate::lora::{Adaptable, BasePart, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-
-/// Scored positions that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
-const HEAD_CHUNK: usize = 64;
 
 /// A language model that answers with class logits.
 #[derive(Module, Debug)]
@@ -60,22 +57,9 @@ impl PromptClassifier {
 
     /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.
     fn continuations(&self, hidden: Tensor<2>, scored: &Scored, tape: &mut Tape) -> Tensor<1> {
-        let n = scored.predictors.dims()[0];
         let picked = hidden.select(0, scored.predictors.clone());
-        // a recording tape needs every site called once, so the head is cut into chunks only without an adapter there
-        let chunk = if self.lm.head.adapter.is_some() { n } else { HEAD_CHUNK };
-        let log_probabilities: Vec<Tensor<2>> = (0..n)
-            .step_by(chunk)
-            .map(|start| {
-                let length = chunk.min(n - start);
-                let logits = self.lm.head(picked.clone().narrow(0, start, length), None, tape);
-                let logits = logits.cast(at_least_f32(picked.dtype()));
-                let target = scored.targets.clone().narrow(0, start, length);
-                logits.clone().gather(1, target) - log_sum_exp(logits)
-            })
-            .collect();
+        let log_probabilities = log_probabilities(&self.lm, picked, &scored.targets, tape);
         let rows = scored.weights.dims()[0];
-        let log_probabilities = Tensor::cat(log_probabilities, 0);
         let total = scored.weights.clone().cast(log_probabilities.dtype()).matmul(log_probabilities);
         total.reshape([rows])
     }

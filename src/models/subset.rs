@@ -55,6 +55,10 @@ impl<D: Dataset> Dataset for Subset<'_, D> {
         self.data.target(self.indices[item])
     }
 
+    fn units(&self, item: usize) -> usize {
+        self.data.units(self.indices[item])
+    }
+
     fn item_id(&self, item: usize) -> String {
         self.data.item_id(self.indices[item])
     }

@@ -84,9 +84,20 @@ impl TokenBatch {
     /// # Errors
     /// As [`TokenBatch::new`].
     pub fn of_row(row: &[u32], device: &Device, dtype: DType) -> Result<Self> {
-        let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
+        Self::of_rows(&[("row", row)], device, dtype)
+    }
+
+    /// Rows of token ids with their names, that ask nothing, padded on the right.
+    ///
+    /// # Errors
+    /// As [`TokenBatch::new`].
+    pub(super) fn of_rows(rows: &[(&str, &[u32])], device: &Device, dtype: DType) -> Result<Self> {
+        let item = |(id, row): &(&str, &[u32])| {
+            let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
+            EncodedItem { id: (*id).into(), rows: vec![row], label: None, n_choices: 1 }
+        };
         Self::build(HostBatch {
-            items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
+            items: rows.iter().map(item).collect(),
             is_continuation: false,
             n_classes: 1,
             side: PaddingSide::Right,

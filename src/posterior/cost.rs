@@ -48,7 +48,9 @@ pub fn estimate_posterior<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: BatchLimits,
 ) -> Result<PosteriorCost> {
     let is_of_cores = curvature.plan().coordinates.is_of_modules();
-    let linearized = (laplace.prior.needs_training_items() && falls_back(laplace.prior, is_of_cores, data).is_none())
+    let draws_in_model = curvature.likelihood_or_default().draws_in_model();
+    let falls_back = falls_back(laplace.prior, (is_of_cores, draws_in_model), data).is_some();
+    let linearized = (laplace.prior.needs_training_items() && !falls_back)
         .then(|| estimate_linearized(model, data, curvature, &laplace.linearized.resolved_in(limits)));
     Ok(PosteriorCost { curvature: estimate_cost(model, data, curvature)?, linearized: linearized.transpose()? })
 }

@@ -69,7 +69,8 @@ impl Laplace {
         };
         let plain = LaplaceConfig { prior: reference, leave_one_out_temperature: false, ..*config };
         let laplace = Self::new(model, curvature, &plain)?;
-        if let Some(reason) = falls_back(config.prior, is_of_cores, data) {
+        let draws_in_model = laplace.likelihood().draws_in_model();
+        if let Some(reason) = falls_back(config.prior, (is_of_cores, draws_in_model), data) {
             return laplace.by_evidence(reason);
         }
         let at = config.linearized.resolved_in(*limits);
@@ -106,12 +107,19 @@ impl Laplace {
 }
 
 /// Why a prior that may fall back to the evidence does, where that is known before anything runs.
-pub(super) fn falls_back<D: Dataset>(prior: PriorChoice, is_of_cores: bool, data: &D) -> Option<&'static str> {
+pub(super) fn falls_back<D: Dataset>(
+    prior: PriorChoice,
+    (is_of_cores, draws_in_model): (bool, bool),
+    data: &D,
+) -> Option<&'static str> {
     if prior != PriorChoice::MatchedOrEvidence {
         return None;
     }
     if is_of_cores {
         return Some(OF_CORES);
+    }
+    if draws_in_model {
+        return Some("the likelihood has no exact Fisher information in output space");
     }
     (0..data.n_items()).any(|item| data.target(item).is_none()).then_some("a training item has no label")
 }

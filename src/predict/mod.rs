@@ -8,6 +8,7 @@ mod prediction;
 mod rows;
 mod sampled;
 mod targets;
+mod texts;
 mod training_fit;
 
 pub use head::{HeadRows, predict_head};
@@ -17,4 +18,5 @@ pub use noisy::predict_noisy;
 pub use prediction::{Prediction, Predictive, predict};
 pub use sampled::predict_sampled;
 pub use targets::{TargetPrediction, predict_targets};
+pub use texts::{TextScore, score_texts};
 pub use training_fit::TrainingFit;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The version that this crate writes and reads; any change of the header or of a name needs another.
-const FORMAT_VERSION: u64 = 3;
+const FORMAT_VERSION: u64 = 4;
 /// Where the header is among the metadata.
 const KEY: &str = "bayes_lora_training";
 /// Names are `step-00000120.safetensors`: their order is that of the steps.
@@ -70,7 +70,7 @@ struct Header {
     run: Identity,
     epoch: usize,
     steps_of_epoch: usize,
-    items_of_epoch: usize,
+    units_of_epoch: usize,
     log_bytes: u64,
     steps: usize,
     skipped_steps: usize,
@@ -162,7 +162,7 @@ impl RunFiles {
             run: self.identity.clone(),
             epoch: place.epoch,
             steps_of_epoch: place.steps_of_epoch,
-            items_of_epoch: place.items_of_epoch,
+            units_of_epoch: place.units_of_epoch,
             log_bytes: place.log_bytes,
             steps: report.steps,
             skipped_steps: report.skipped_steps,
@@ -226,7 +226,7 @@ impl RunFiles {
         let place = Place {
             epoch: header.epoch,
             steps_of_epoch: header.steps_of_epoch,
-            items_of_epoch: header.items_of_epoch,
+            units_of_epoch: header.units_of_epoch,
             epoch_nll: sums[0],
             log_bytes: header.log_bytes,
             report,

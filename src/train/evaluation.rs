@@ -10,7 +10,7 @@ use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targe
 use crate::progress::Control;
 use crate::tape::Tape;
 
-/// Mean NLL in nats, and accuracy where all targets are classes; of tied classes the first is the answer, as everywhere
+/// Mean NLL of a unit in nats, and accuracy where all targets are classes; of tied classes the first is the answer, as everywhere
 /// ([`top_class`]).
 pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
@@ -38,6 +38,7 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
         }
         control.check("validation", index + 1, batches.len())
     })?;
-    let n = targets.len() as f64;
-    Ok((nll / n, (labelled == targets.len()).then_some(right as f64 / n)))
+    let units: usize = (0..data.n_items()).map(|item| data.units(item)).sum();
+    let accuracy = (labelled == targets.len()).then_some(right as f64 / targets.len() as f64);
+    Ok((nll / units as f64, accuracy))
 }

@@ -16,7 +16,8 @@ use ndarray::Array2;
 ///
 /// `L_s = (S/N) Σ_{n∈s} −log p(y_n | x_n, θ) + (1/N) ½ (θ − μ)ᵀP(θ − μ)`, `P = λI` but for [`Objective::UnderPrior`],
 ///
-/// in an epoch of S steps over N items, whose mean over these steps is the objective divided by N: every item weighs the same and
+/// in an epoch of S steps over N items, whose mean over these steps is the objective divided by N (where items are of several units, as
+/// texts are of tokens, N counts these: [`crate::models::Dataset::units`]): every item weighs the same and
 /// the prior counts once, however unevenly the items are cut into steps. (Divided by its own number of items, a small step would
 /// give its items more weight in every epoch.) Where steps are of one size, `N/S`, L_s is the mean loss over them.
 ///

@@ -3,7 +3,7 @@
 use super::snapshots::Snapshot;
 use serde::Serialize;
 
-/// One epoch's figures; NLLs are means over items, in nats.
+/// One epoch's figures; NLLs are means over units ([`crate::models::Dataset::units`]: items, or scored tokens of texts), in nats.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct EpochRecord {
     /// 1, 2, …
@@ -14,6 +14,13 @@ pub struct EpochRecord {
     pub validation_nll: Option<f64>,
     /// Validation accuracy after it.
     pub validation_accuracy: Option<f64>,
+}
+
+impl EpochRecord {
+    /// `exp` of the validation NLL: the perplexity, where the unit is a token.
+    pub fn validation_perplexity(&self) -> Option<f64> {
+        self.validation_nll.map(f64::exp)
+    }
 }
 
 /// What happened during training; a resumed run counts from its very start.

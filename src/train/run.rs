@@ -38,6 +38,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
     let targets = known_targets(data, &*config.likelihood_or_default(), start.n_classes())?;
     let centre = config.objective.centre(&start)?;
     let start = start.valid();
+    let n_units = (0..data.n_items()).map(|item| data.units(item)).sum();
     let epochs = plan(config, data)?;
     let total = epochs.iter().map(|epoch| epoch.batches.len().div_ceil(config.accumulation)).sum();
     let model = set_trainable(start.clone(), &config.mode)?.train();
@@ -58,7 +59,7 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
         rule,
         total,
         snapshot_steps: config.snapshots.steps(total),
-        loss: Loss { config, data, targets: &targets, centre: centre.as_ref() },
+        loss: Loss { config, data, targets: &targets, n_units, centre: centre.as_ref() },
         schedule: Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?,
         validation,
         control,
@@ -80,7 +81,7 @@ struct Epoch {
     /// Cut off where the last step of the run is.
     batches: Vec<Vec<usize>>,
     /// Of the whole epoch's steps.
-    mean_items: f64,
+    mean_units: f64,
 }
 
 /// All epochs up to the last step.
@@ -94,7 +95,7 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
         };
         let mut batches = data.plan(config.limits, order)?;
         let steps = batches.len().div_ceil(config.accumulation);
-        let mean_items = batches.iter().map(Vec::len).sum::<usize>() as f64 / steps.max(1) as f64;
+        let mean_units = units_of(data, &batches) as f64 / steps.max(1) as f64;
         if let Some(left) = &mut left {
             // an epoch ends with a step, however many batches that has
             let of_epoch = batches.len().next_multiple_of(config.accumulation);
@@ -104,9 +105,14 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
         if batches.is_empty() {
             break;
         }
-        epochs.push(Epoch { batches, mean_items });
+        epochs.push(Epoch { batches, mean_units });
     }
     Ok(epochs)
+}
+
+/// Units of the items of some batches.
+fn units_of<D: Dataset>(data: &D, batches: &[Vec<usize>]) -> usize {
+    batches.iter().flatten().map(|&item| data.units(item)).sum()
 }
 
 struct Training<'a, M, D> {
@@ -134,7 +140,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
 
     /// The rest of an epoch, with its validation.
     fn epoch(&mut self, epoch: &Epoch, bar: &mut Bar) -> Result<()> {
-        let of_epoch = OfEpoch { epoch: self.run.place.epoch as u64, mean_items: epoch.mean_items };
+        let of_epoch = OfEpoch { epoch: self.run.place.epoch as u64, mean_units: epoch.mean_units };
         for step in epoch.batches.chunks(self.config.accumulation).skip(self.run.place.steps_of_epoch) {
             let message = self.guarded_step(step, of_epoch)?;
             let n_items = step.iter().map(Vec::len).sum();
@@ -143,7 +149,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
             go_on?;
         }
         let place = &mut self.run.place;
-        if place.items_of_epoch == 0 {
+        if place.units_of_epoch == 0 {
             return Err(Error::numerical(
                 format!("training epoch {}", place.epoch + 1),
                 format!("none of its {} steps had a finite loss and gradient", place.steps_of_epoch),
@@ -151,7 +157,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
         }
         let mut record = EpochRecord {
             epoch: place.epoch + 1,
-            train_nll: place.epoch_nll / place.items_of_epoch as f64,
+            train_nll: place.epoch_nll / place.units_of_epoch as f64,
             validation_nll: None,
             validation_accuracy: None,
         };
@@ -208,12 +214,13 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Training<'_, M, D> {
         let norm = clip_global_norm(&point, &mut gradient.gradients, self.config.max_grad_norm);
         let skipped = !(gradient.nll.is_finite() && norm.is_finite());
         let n_items: usize = batches.iter().map(Vec::len).sum();
-        let mean_nll = gradient.nll / n_items as f64;
+        let n_units = units_of(self.loss.data, batches);
+        let mean_nll = gradient.nll / n_units as f64;
         if skipped {
             self.skip(batches, mean_nll, norm)?;
         } else {
             self.run.model = self.rule.update(self.run.model.clone(), gradient.gradients, position)?;
-            self.run.place.items_of_epoch += n_items;
+            self.run.place.units_of_epoch += n_units;
             self.run.place.epoch_nll += gradient.nll;
         }
         let seconds = start.elapsed().as_secs_f64();

@@ -10,8 +10,8 @@ pub(super) struct Place {
     pub(super) epoch: usize,
     /// Steps of the present epoch.
     pub(super) steps_of_epoch: usize,
-    /// Items of the present epoch whose loss counted, and its sum.
-    pub(super) items_of_epoch: usize,
+    /// Units of the present epoch whose loss counted, and its sum.
+    pub(super) units_of_epoch: usize,
     pub(super) epoch_nll: f64,
     /// Length of the log after the last step.
     pub(super) log_bytes: u64,

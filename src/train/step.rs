@@ -18,6 +18,8 @@ pub(super) struct Loss<'a, D> {
     pub(super) data: &'a D,
     /// Of every item.
     pub(super) targets: &'a [Target],
+    /// Units of all items ([`Dataset::units`]).
+    pub(super) n_units: usize,
     /// Of the prior.
     pub(super) centre: Option<&'a AdapterWeights>,
 }
@@ -27,8 +29,8 @@ pub(super) struct Loss<'a, D> {
 pub(super) struct OfEpoch {
     /// 0, 1, …
     pub(super) epoch: u64,
-    /// `N/S`, the mean number of items of the epoch's steps.
-    pub(super) mean_items: f64,
+    /// `N/S`, the mean number of units of the epoch's steps.
+    pub(super) mean_units: f64,
 }
 
 /// The gradient of a step's loss (see [`super::Objective`]).
@@ -49,7 +51,7 @@ impl<D> Loss<'_, D> {
         &self,
         model: &M,
         batches: &[Vec<usize>],
-        OfEpoch { epoch, mean_items }: OfEpoch,
+        OfEpoch { epoch, mean_units }: OfEpoch,
         control: &Control,
     ) -> Result<StepGradient>
     where
@@ -69,13 +71,13 @@ impl<D> Loss<'_, D> {
             let logits = model.logits(&input, &mut Tape::dropout(config.seed_or_default(), epoch, rows));
             let nll = negative_log_likelihood(logits, likelihood, &targets, input.class_mask())?;
             let sum = nll.nats;
-            // by the mean step, not by this one: an item of a small step weighs as much as any other
+            // by the mean step, not by this one: a unit of a small step weighs as much as any other
             // (a product: burn's gradient of a quotient rounds the divisor to f32)
-            let mut loss = nll.differentiable.mul_scalar(1.0 / mean_items);
+            let mut loss = nll.differentiable.mul_scalar(1.0 / mean_units);
             // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
             let penalty = if micro == 0 { config.objective.penalty(&model, self.centre)? } else { None };
             if let Some(penalty) = penalty {
-                loss = loss + penalty.mul_scalar(1.0 / data.n_items() as f64);
+                loss = loss + penalty.mul_scalar(1.0 / self.n_units as f64);
             }
             Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
         };

@@ -17,6 +17,7 @@ mod posteriors;
 mod tasks;
 mod templates;
 mod tensors;
+mod texts;
 mod tokenizers;
 
 #[path = "../support/mod.rs"]
