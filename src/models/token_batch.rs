@@ -46,6 +46,7 @@ pub(super) struct Scored {
 struct HostBatch {
     items: Vec<EncodedItem>,
     is_continuation: bool,
+    rows_are_choices: bool,
     n_classes: usize,
     side: PaddingSide,
     device: Device,
@@ -72,6 +73,7 @@ impl TokenBatch {
         Self::build(HostBatch {
             items: indices.iter().map(|&i| dataset.items[i].clone()).collect(),
             is_continuation: dataset.answers == ResolvedAnswers::Continuation,
+            rows_are_choices: dataset.answers.rows_are_choices(),
             n_classes: dataset.n_classes,
             side,
             device: device.clone(),
@@ -88,6 +90,7 @@ impl TokenBatch {
         Self::build(HostBatch {
             items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
             is_continuation: false,
+            rows_are_choices: false,
             n_classes: 1,
             side: PaddingSide::Right,
             device: device.clone(),
@@ -253,6 +256,11 @@ impl TokenBatch {
         self.host.n_classes
     }
 
+    /// True if every choice of an item is a row of its own.
+    pub(super) fn rows_are_choices(&self) -> bool {
+        self.host.rows_are_choices
+    }
+
     /// Real tokens of each row.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
@@ -276,7 +284,11 @@ impl ClassifierInput for TokenBatch {
     }
 
     fn row_meaning(&self) -> RowMeaning {
-        if self.host.is_continuation { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
+        if self.host.rows_are_choices { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
+    }
+
+    fn has_one_vector_a_row(&self) -> bool {
+        !self.host.is_continuation
     }
 
     fn token_mask(&self) -> Array2<bool> {
@@ -302,7 +314,7 @@ impl Dataset for EncodedDataset {
     }
 
     fn rows_are_choices(&self) -> bool {
-        self.answers == ResolvedAnswers::Continuation
+        self.answers.rows_are_choices()
     }
 
     fn label(&self, item: usize) -> Option<usize> {
