@@ -20,6 +20,7 @@
 //! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of `next_task` | |
+//! | `rewards`, `best-of-n` | the report of `reward_model` | |
 //! | `sets` | the report of `training_items --sets` | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |
@@ -29,6 +30,7 @@ mod data;
 mod left_out;
 mod left_out_scale;
 mod next_task;
+mod rewards;
 mod runs;
 mod sets;
 mod study;
@@ -140,6 +142,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
         "next-task" => next_task::next_task(spec, data),
+        "rewards" => rewards::pairs(spec, data),
+        "best-of-n" => rewards::best_of_n(spec, data),
         "sets" => sets::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),

@@ -13,6 +13,9 @@
 //! | [`Categorical`] | a class | `log softmax(f)_y` | `diag(p) − p pᵀ` |
 //! | [`Gaussian`] | real values, or one-hot of a class | `−½ Σ_c [(y_c − f_c)²/σ² + ln 2πσ²]` | `I/σ²` |
 //!
+//! Preferences need none of their own: of two answers with rewards `r_A`, `r_B` as outputs, Bradley and Terry's `σ(r_A − r_B)` is
+//! `softmax(r)_A` (`models::RewardModel`).
+//!
 //! Another likelihood is one file that implements the trait, and one line in the list of `registry.rs` by which files that name it are
 //! read ([`register`] does the same for a likelihood of your own).
 //!

@@ -129,15 +129,24 @@ impl ResidualSpectrum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::likelihood::{Categorical, Target};
+    use crate::likelihood::{SharedLikelihood, Target};
     use crate::posterior::LinearizedItems;
     use crate::prior::PriorPrecision;
     use ndarray::Array2;
     use rand::{SeedableRng, rngs::ChaCha8Rng};
     use rand_distr::{Distribution, StandardNormal};
 
+    fn of_noise(noise_variance: f64) -> SharedLikelihood {
+        Gaussian { noise_variance }.into()
+    }
+
     /// A regression on `width` features around any adapter: outputs, drift and targets of a linear model with noise.
-    fn regression(n: usize, width: usize, noise: f64) -> (Array2<f64>, Array1<f64>, LinearizedModel) {
+    fn regression(
+        n: usize,
+        width: usize,
+        noise: f64,
+        likelihood: SharedLikelihood,
+    ) -> (Array2<f64>, Array1<f64>, LinearizedModel) {
         let mut rng = ChaCha8Rng::seed_from_u64((100 * n + width) as u64);
         let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
         let features = Array2::from_shape_fn((n, width), |_| normal());
@@ -156,7 +165,6 @@ mod tests {
         };
         let targets = y.iter().map(|y| Target::Values(vec![*y])).collect();
         let one: PriorPrecisions = PriorPrecision::new(1.0).unwrap().into();
-        let likelihood = Gaussian { noise_variance: 7.0 }.into();
         let model = LinearizedModel::new(items, targets, features.clone(), likelihood, one).unwrap();
         (features, residuals, model)
     }
@@ -175,7 +183,7 @@ mod tests {
     fn noise_and_prior_have_the_most_evidence_of_a_dense_gaussian() {
         // more items than weights, fewer, and one that is a kernel by its shape
         for (n, width, noise) in [(60, 7, 0.3), (40, 39, 0.5), (25, 60, 1.0)] {
-            let (features, residuals, model) = regression(n, width, noise);
+            let (features, residuals, model) = regression(n, width, noise, of_noise(7.0));
             let found = model.optimal_noise().unwrap();
             let (scale, variance) = (found.precisions.values()[0].value(), found.noise_variance);
             let at = |scale: f64, variance: f64| dense(&features, &residuals, scale, variance);
@@ -196,10 +204,9 @@ mod tests {
 
     #[test]
     fn the_evidence_is_that_at_the_mode_under_what_was_found() {
-        let (_, _, model) = regression(60, 7, 0.3);
+        let (_, _, model) = regression(60, 7, 0.3, of_noise(7.0));
         let found = model.optimal_noise().unwrap();
-        let with_noise =
-            LinearizedModel { likelihood: Gaussian { noise_variance: found.noise_variance }.into(), ..model };
+        let (_, _, with_noise) = regression(60, 7, 0.3, of_noise(found.noise_variance));
         let mode = with_noise.mode(found.precisions.values()[0].value(), None).unwrap();
         // Laplace's evidence of a quadratic problem is exact
         assert!((mode.log_marginal_likelihood() - found.log_marginal_likelihood).abs() < 1e-8);
@@ -209,10 +216,8 @@ mod tests {
 
     #[test]
     fn what_no_noise_can_be_found_of_is_refused_in_words() {
-        let (_, _, model) = regression(20, 5, 0.0);
+        let (_, _, model) = regression(20, 5, 0.0, of_noise(7.0));
         let error = model.optimal_noise().unwrap_err().to_string();
         assert!(error.contains("no noise"), "{error}");
-        let classes = LinearizedModel { likelihood: Categorical.into(), ..model };
-        assert!(classes.optimal_noise().unwrap_err().to_string().contains("categorical"));
     }
 }
