@@ -22,6 +22,7 @@
 //! | `next-task` | a directory of cells of `next_task` | |
 //! | `invented-facts` | a directory of cells of `invented_facts` | `answers`: `own` or `fact` |
 //! | `invented-facts-exposure` | the same | |
+//! | `rewards`, `best-of-n` | the report of `reward_model` | |
 //! | `sets` | the report of `training_items --sets` | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
 //! | `typed` | columns and rows that no run left as JSON | |
@@ -32,6 +33,7 @@ mod invented_facts;
 mod left_out;
 mod left_out_scale;
 mod next_task;
+mod rewards;
 mod runs;
 mod sets;
 mod study;
@@ -145,6 +147,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "invented-facts" => invented_facts::scores(spec, data),
         "invented-facts-exposure" => invented_facts::exposure(spec, data),
         "next-task" => next_task::next_task(spec, data),
+        "rewards" => rewards::pairs(spec, data),
+        "best-of-n" => rewards::best_of_n(spec, data),
         "sets" => sets::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),

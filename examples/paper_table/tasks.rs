@@ -233,6 +233,6 @@ impl Form {
 fn token(data: &EncodedDataset, class: usize) -> Option<u32> {
     match &data.answers {
         bayes_lora::data::ResolvedAnswers::ClassTokens(ids) => ids.get(class).copied(),
-        bayes_lora::data::ResolvedAnswers::Continuation | bayes_lora::data::ResolvedAnswers::Labels => None,
+        _ => None,
     }
 }

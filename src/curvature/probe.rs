@@ -6,7 +6,7 @@ use crate::lora::{to_array, to_vec, trained_matrices};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, TargetDraws, mask_absent};
 use crate::tape::{Site, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::{Array2, Array3, Array4};
+use ndarray::{Array2, Array3, Array4, s};
 
 /// Which combinations `Σ_c v_c f_c` of an item's logits are differentiated, where a row is an item.
 ///
@@ -129,8 +129,8 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
             let ([n_in, d_in], d_out) = (record.input.dims(), record.gradient.dims()[1]);
             // the output head sees the last token of every row instead of all tokens
             let seen = n_in / (copies * n_items * m);
-            // where rows are choices, a head sees scored tokens of several rows, whose number says nothing
-            let fits = seen == tokens || (seen == 1 && rows == RowMeaning::Item);
+            // where continuations are scored, a head sees scored tokens of several rows, whose number says nothing
+            let fits = seen == tokens || (seen == 1 && input.has_one_vector_a_row());
             if n_in != copies * n_items * m * seen || !fits {
                 return Err(Error::Incompatible(format!(
                     "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
@@ -139,7 +139,9 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
                     copies * n_items * m
                 )));
             }
-            let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_elem((n_items, m, 1), true) };
+            // a row without a token is that of a choice that its item lacks
+            let any = |(b, r, _)| all_tokens.slice(s![b, r, ..]).iter().any(|real| *real);
+            let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_shape_fn((n_items, m, 1), any) };
             let inputs = record.input.narrow(0, 0, n_items * m * seen);
             let inputs = inputs.reshape([n_items, m, seen, d_in]);
             let inputs = inputs.clone() * device_mask(&mask, &inputs);

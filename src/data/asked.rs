@@ -84,6 +84,8 @@ impl Asked {
                     classes.iter().zip(ids).map(|(class, id)| format!("`{class}` = {id}")).collect();
                 format!("the class tokens {}", tokens.join(", "))
             }
+            AnswerForm::Rewards => "rewards".into(),
+            AnswerForm::Value => "a value".into(),
             AnswerForm::Labels { names } => format!("the labels {}", names.join(", ")),
             AnswerForm::Continuation { normalization: Normalization::Sum } => "continuations".into(),
             AnswerForm::Continuation { normalization: Normalization::PerCharacter } => {

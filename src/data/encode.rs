@@ -1,4 +1,4 @@
-//! Turns a task into token ids: by class tokens, by continuations or by labels.
+//! Turns a task into token ids: by class tokens, by continuations, by labels, by rewards or by values.
 
 use std::ops::Range;
 
@@ -43,6 +43,8 @@ impl Encoding {
                 (ResolvedAnswers::ClassTokens(resolved.ids.clone()), resolved.ids, n_classes)
             }
             (None, AnswerForm::Labels { names }) => (ResolvedAnswers::Labels, Vec::new(), names.len()),
+            (None, AnswerForm::Rewards) => (ResolvedAnswers::Rewards, Vec::new(), task.n_classes()),
+            (None, AnswerForm::Value) => (ResolvedAnswers::Value, Vec::new(), 1),
             (None, _) => (ResolvedAnswers::Continuation, Vec::new(), task.n_classes()),
         };
         let asked = Some(Asked::new(self.clone(), class_tokens, tokenizer));
@@ -67,7 +69,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn item(&mut self, item: &Item) -> Result<EncodedItem> {
-        item.check()?;
+        self.encoding.check_item(item)?;
         let wording = self.writer.write(item)?;
         // A chat template writes its special tokens itself.
         let add_special = !self.encoding.chat;
@@ -83,26 +85,30 @@ impl Encoder<'_> {
                     });
                 }
                 self.resolve_classes(item, &wording, classes)?;
-                let row = EncodedRow { ids: prompt.ids, scored: 0..0, weight: 1.0 };
-                self.shorten(item, vec![row], body)?
+                self.shorten(item, vec![unscored(prompt.ids)], body)?
             }
             AnswerForm::Labels { names } => {
                 if item.choices != *names {
                     let reason = format!("its choices {:?} are not the labels {names:?}", item.choices);
                     return Err(Error::format(format!("item `{}`", item.id), reason));
                 }
-                let row = EncodedRow { ids: prompt.ids, scored: 0..0, weight: 1.0 };
-                self.shorten(item, vec![row], body)?
+                self.shorten(item, vec![unscored(prompt.ids)], body)?
             }
+            AnswerForm::Value => self.shorten(item, vec![unscored(prompt.ids)], body)?,
             AnswerForm::Continuation { normalization } => {
                 let rows = self.continuations(item, &wording, &prompt, *normalization)?;
-                // Tokens that a row has changed are no longer the body's to drop.
-                let shared = rows.iter().map(|r| r.scored.start).min().unwrap_or(0);
-                let body = body.start.min(shared)..body.end.min(shared);
+                let body = unchanged(&rows, body);
                 self.shorten(item, rows, body)?
             }
+            AnswerForm::Rewards => {
+                let rows = self.continuations(item, &wording, &prompt, Normalization::Sum)?;
+                let body = unchanged(&rows, body);
+                // read whole, so that the prompt may be empty
+                self.shorten(item, rows.into_iter().map(|row| unscored(row.ids)).collect(), body)?
+            }
         };
-        Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices: item.choices.len() })
+        let n_choices = item.choices.len().max(1);
+        Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices })
     }
 
     /// Finds the class tokens after the first prompt, and again after every prompt whose end may differ.
@@ -180,6 +186,17 @@ impl Encoder<'_> {
         }
         Ok(rows)
     }
+}
+
+/// The body before the scored tokens: those that a row has changed are no longer the body's to drop.
+fn unchanged(rows: &[EncodedRow], body: Range<usize>) -> Range<usize> {
+    let shared = rows.iter().map(|r| r.scored.start).min().unwrap_or(0);
+    body.start.min(shared)..body.end.min(shared)
+}
+
+/// A row that the model reads whole.
+fn unscored(ids: Vec<u32>) -> EncodedRow {
+    EncodedRow { ids, scored: 0..0, weight: 1.0 }
 }
 
 #[cfg(test)]

@@ -51,6 +51,17 @@ pub enum ResolvedAnswers {
     Continuation,
     /// Class `c`'s logit is output `c` of the model's head.
     Labels,
+    /// Choice `c`'s logit is the one output of the model's head on row `c`.
+    Rewards,
+    /// There are no classes: the one output of the model's head is a number.
+    Value,
+}
+
+impl ResolvedAnswers {
+    /// True if every choice of an item is a row of its own.
+    pub fn rows_are_choices(&self) -> bool {
+        matches!(self, Self::Continuation | Self::Rewards)
+    }
 }
 
 /// A task as token ids.
@@ -178,9 +189,15 @@ impl EncodedDataset {
                     let _ = writeln!(text, "class {class}: token {id} `{token}`{}", marked(class));
                 }
             }
-            (ResolvedAnswers::Labels, [row, ..]) => {
+            (ResolvedAnswers::Labels | ResolvedAnswers::Value, [row, ..]) => {
                 let _ = writeln!(text, "{} tokens:", row.ids.len());
                 let _ = writeln!(text, "{}", tokenizer.decode(&row.ids)?);
+            }
+            (ResolvedAnswers::Rewards, rows) => {
+                for (class, row) in rows.iter().enumerate() {
+                    let _ = writeln!(text, "row {class}: {} tokens{}", row.ids.len(), marked(class));
+                    let _ = writeln!(text, "{}", tokenizer.decode(&row.ids)?);
+                }
             }
             (_, rows) => {
                 for (class, row) in rows.iter().enumerate() {

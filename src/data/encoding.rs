@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::prompt::PromptTemplate;
+use super::task::Item;
 use super::truncate::Truncation;
 use crate::error::{Error, Result};
 
@@ -36,6 +37,11 @@ pub enum AnswerForm {
         /// The names of the classes.
         names: Vec<String>,
     },
+    /// By one number of a model's head for each choice's text after the prompt, its reward: of the choices the one is preferred whose reward
+    /// is larger, `p(c) = softmax(r)_c`.
+    Rewards,
+    /// By one number of a model's head for the text, which has no choices.
+    Value,
 }
 
 impl AnswerForm {
@@ -129,6 +135,18 @@ impl Encoding {
                 Err(Error::config("labels", "at least 2 names", names.len()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that an item can be asked in this form: a reward is asked of a single text too, and a value of a text without choices.
+    ///
+    /// # Errors
+    /// As [`Item::check`].
+    pub(crate) fn check_item(&self, item: &Item) -> Result<()> {
+        match self.answers {
+            AnswerForm::Value => Ok(()),
+            AnswerForm::Rewards if item.choices.len() == 1 && item.answer.is_none() => Ok(()),
+            _ => item.check(),
         }
     }
 }

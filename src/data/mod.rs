@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `jsonl` | reads lines, plain or gzipped, within limits |
 //! | `task` | questions, choices, answers; samples and splits |
+//! | `labelled`, `values`, `preferences` | texts with a class, with a number; texts of which one is preferred |
 //! | `routing` | questions by subject → questions about their area |
 //! | `prompt` | Jinja wording: a body and a cue |
 //! | `special` | special tokens and chat template of a Hugging Face directory |
@@ -66,6 +67,7 @@ mod encoding;
 mod jsonl;
 mod labelled;
 mod padding;
+mod preferences;
 mod prompt;
 #[cfg(test)]
 mod real_files;
@@ -79,6 +81,7 @@ mod texts;
 mod tiny;
 mod tokens;
 mod truncate;
+mod values;
 mod wording;
 
 pub use asked::Asked;
@@ -97,3 +100,4 @@ pub use text_encoding::{ScoredPart, TextEncoding};
 pub use texts::{ChatTurn, Role, TextContent, TextItem, read_texts};
 pub use tokens::{MAX_TOKENIZER_BYTES, Tokenizer, TokenizerFiles};
 pub use truncate::Truncation;
+pub use values::{ValuedDataset, ValuedTask};

@@ -14,6 +14,9 @@
 //! | [`Gaussian`] | real values, or one-hot of a class | `−½ Σ_c [(y_c − f_c)²/σ² + ln 2πσ²]` | `I/σ²` |
 //! | [`NextToken`] | the rest of a text | the output, `ℓ = Σ_t log p(y_t \| x, y_<t)` | drawn inside the model |
 //!
+//! Preferences need none of their own: of two answers with rewards `r_A`, `r_B` as outputs, Bradley and Terry's `σ(r_A − r_B)` is
+//! `softmax(r)_A` (`models::RewardModel`).
+//!
 //! Another likelihood is one file that implements the trait, and one line in the list of `registry.rs` by which files that name it are
 //! read ([`register`] does the same for a likelihood of your own).
 //!

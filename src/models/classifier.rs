@@ -115,6 +115,12 @@ pub trait ClassifierInput: Clone + Send {
         RowMeaning::Item
     }
 
+    /// True if a linear that sees one vector a row sees it in the order of the rows: a pooled state, say, and no scored tokens of which a row
+    /// has any number.
+    fn has_one_vector_a_row(&self) -> bool {
+        self.row_meaning() == RowMeaning::Item
+    }
+
     /// 1 for real tokens, 0 for pads, `[rows][tokens]`; a model without tokens has one a row.
     fn token_mask(&self) -> Array2<bool>;
 

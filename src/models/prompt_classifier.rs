@@ -35,10 +35,10 @@ impl PromptClassifier {
         let class_ids = match &dataset.answers {
             ResolvedAnswers::ClassTokens(ids) => Some(ids.clone()),
             ResolvedAnswers::Continuation => None,
-            ResolvedAnswers::Labels => {
+            ResolvedAnswers::Labels | ResolvedAnswers::Value | ResolvedAnswers::Rewards => {
                 return Err(Error::Incompatible(
-                    "the data ask for labels, which a `SequenceClassifier` answers by its head; a `PromptClassifier` answers \
-                     class tokens and continuations"
+                    "the data ask for labels or a value, which a `SequenceClassifier` answers by its head, or for rewards, which a \
+                     `RewardModel` gives; a `PromptClassifier` answers class tokens and continuations"
                         .into(),
                 ));
             }
@@ -98,7 +98,7 @@ impl Classifier for PromptClassifier {
                 found: batch.n_classes(),
             });
         }
-        if batch.scored.is_some() == self.class_ids.is_some() {
+        if batch.scored.is_some() == self.class_ids.is_some() || batch.scored.is_some() != batch.rows_are_choices() {
             return Err(Error::Incompatible(
                 "the data ask for answers in another form than the model was set up for".into(),
             ));

@@ -1,4 +1,5 @@
-//! Classifies rows of tokens by a head on one vector a row, as Hugging Face's `…ForSequenceClassification` does.
+//! Classifies rows of tokens, or gives each a number, by a head on one vector a row, as Hugging Face's
+//! `…ForSequenceClassification` does.
 
 use super::classifier::{Classifier, HeadFeatures};
 use super::language_model::LanguageModel;
@@ -10,7 +11,7 @@ use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-/// A network over tokens with a head for classes. The head trains with the adapter and is part of its posterior.
+/// A network over tokens with a head for classes, or for one number (a regression: `num_labels = 1`). The head trains with the adapter and is part of its posterior.
 #[derive(Module, Debug)]
 pub struct SequenceClassifier<L> {
     /// The network.
@@ -25,12 +26,7 @@ impl<L: LanguageModel> SequenceClassifier<L> {
     /// # Errors
     /// If the dataset asks for answers in another form, or a token id exceeds the vocabulary.
     pub fn new(network: L, dataset: &EncodedDataset, seed: u64) -> Result<Self> {
-        let form = network.head_form();
-        let weight = network.linears().first().map(|linear| linear.weight.val());
-        let weight = weight.ok_or_else(|| Error::empty("list of the network's linears"))?;
-        let (device, dtype) = (weight.device().without_autodiff(), weight.dtype());
-        let shape = (network.width(), dataset.n_classes);
-        let head = TrainedHead::fresh(form.path, shape, form.has_bias, seed, (&device, dtype));
+        let head = fresh_head(&network, dataset.n_classes, seed)?;
         Self::with_head(network, head, dataset)
     }
 
@@ -40,10 +36,10 @@ impl<L: LanguageModel> SequenceClassifier<L> {
     /// As [`SequenceClassifier::new`], and if the head has another width or another number of classes.
     pub fn with_head(network: L, head: TrainedHead, dataset: &EncodedDataset) -> Result<Self> {
         dataset.check_vocab(network.vocab_size())?;
-        if dataset.answers != ResolvedAnswers::Labels {
+        if !matches!(dataset.answers, ResolvedAnswers::Labels | ResolvedAnswers::Value) {
             return Err(Error::Incompatible(
-                "the data ask for class tokens or continuations, which a `PromptClassifier` answers; a head answers \
-                 `AnswerForm::Labels`"
+                "the data ask for class tokens or continuations, which a `PromptClassifier` answers, or for rewards, which a \
+                 `RewardModel` gives; a head answers `AnswerForm::Labels` and `AnswerForm::Value`"
                     .into(),
             ));
         }
@@ -57,6 +53,19 @@ impl<L: LanguageModel> SequenceClassifier<L> {
         }
         Ok(Self { network, head })
     }
+}
+
+/// A head where the network's files would have it, on its device and in its element type.
+///
+/// # Errors
+/// If the network has no linear.
+pub(super) fn fresh_head<L: LanguageModel>(network: &L, n_outputs: usize, seed: u64) -> Result<TrainedHead> {
+    let form = network.head_form();
+    let weight = network.linears().first().map(|linear| linear.weight.val());
+    let weight = weight.ok_or_else(|| Error::empty("list of the network's linears"))?;
+    let (device, dtype) = (weight.device().without_autodiff(), weight.dtype());
+    let shape = (network.width(), n_outputs);
+    Ok(TrainedHead::fresh(form.path, shape, form.has_bias, seed, (&device, dtype)))
 }
 
 impl<L: LanguageModel> Adaptable for SequenceClassifier<L> {
@@ -97,9 +106,9 @@ impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
             let what = "classes of the data".into();
             return Err(Error::Count { what, expected: self.n_classes(), found: batch.n_classes() });
         }
-        if batch.scored.is_some() {
+        if batch.rows_are_choices() {
             return Err(Error::Incompatible(
-                "the data ask for continuations, and the model has a head for classes".into(),
+                "the data ask for continuations or rewards, and the model has a head for classes".into(),
             ));
         }
         batch.check_fits(self.network.vocab_size(), self.network.max_positions())

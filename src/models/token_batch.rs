@@ -46,6 +46,7 @@ pub(super) struct Scored {
 struct HostBatch {
     items: Vec<EncodedItem>,
     is_continuation: bool,
+    rows_are_choices: bool,
     n_classes: usize,
     side: PaddingSide,
     device: Device,
@@ -72,6 +73,7 @@ impl TokenBatch {
         Self::build(HostBatch {
             items: indices.iter().map(|&i| dataset.items[i].clone()).collect(),
             is_continuation: dataset.answers == ResolvedAnswers::Continuation,
+            rows_are_choices: dataset.answers.rows_are_choices(),
             n_classes: dataset.n_classes,
             side,
             device: device.clone(),
@@ -99,6 +101,7 @@ impl TokenBatch {
         Self::build(HostBatch {
             items: rows.iter().map(item).collect(),
             is_continuation: false,
+            rows_are_choices: false,
             n_classes: 1,
             side: PaddingSide::Right,
             device: device.clone(),
@@ -264,6 +267,11 @@ impl TokenBatch {
         self.host.n_classes
     }
 
+    /// True if every choice of an item is a row of its own.
+    pub(super) fn rows_are_choices(&self) -> bool {
+        self.host.rows_are_choices
+    }
+
     /// Real tokens of each row.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
@@ -287,7 +295,11 @@ impl ClassifierInput for TokenBatch {
     }
 
     fn row_meaning(&self) -> RowMeaning {
-        if self.host.is_continuation { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
+        if self.host.rows_are_choices { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
+    }
+
+    fn has_one_vector_a_row(&self) -> bool {
+        !self.host.is_continuation
     }
 
     fn token_mask(&self) -> Array2<bool> {
@@ -313,7 +325,7 @@ impl Dataset for EncodedDataset {
     }
 
     fn rows_are_choices(&self) -> bool {
-        self.answers == ResolvedAnswers::Continuation
+        self.answers.rows_are_choices()
     }
 
     fn label(&self, item: usize) -> Option<usize> {

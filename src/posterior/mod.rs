@@ -19,6 +19,7 @@ mod jacobians;
 mod laplace;
 mod linearized;
 mod next_evidence;
+mod noise;
 mod posterior_prior;
 mod precision;
 mod sample_then_optimize;
@@ -41,7 +42,8 @@ pub(crate) use jacobians::repetitions_in;
 pub use laplace::Laplace;
 pub use linearized::{
     Beyond, Choice, Influence, JacobianRows, JointBelief, LeaveOneOut, LinearizedConfig, LinearizedCost,
-    LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum, estimate_linearized, largest_first,
+    LinearizedItems, LinearizedModel, MatchedPrior, Mode, ModeOptimum, NoiseOptimum, estimate_linearized,
+    largest_first,
 };
 pub use posterior_prior::PosteriorPrior;
 pub use sample_then_optimize::SampleThenOptimize;

@@ -13,6 +13,7 @@ mod leave_one_out;
 mod matched;
 mod mode;
 mod model;
+mod noise;
 mod optimum;
 mod others;
 mod rows;
@@ -29,6 +30,7 @@ pub use leave_one_out::{LeaveOneOut, largest_first};
 pub use matched::MatchedPrior;
 pub use mode::Mode;
 pub use model::LinearizedModel;
+pub use noise::NoiseOptimum;
 pub use optimum::ModeOptimum;
 pub use rows::JacobianRows;
 
