@@ -175,12 +175,20 @@ impl TokenBatch {
         self.positions.clone().unwrap_or_else(from_first)
     }
 
-    /// `[rows, 1, 1, tokens]`: 0 at tokens, far below any score at pads.
-    pub(super) fn padding_mask(&self, dtype: DType) -> Tensor<4> {
+    /// `[rows, 1, 1 or tokens, tokens]`: 0 at tokens, far below any score at pads and, with a `reach`, at tokens that are further
+    /// than that from the one that looks.
+    pub(super) fn padding_mask(&self, dtype: DType, reach: Option<usize>) -> Tensor<4> {
         let (n_rows, tokens) = self.mask.dim();
         let hidden = absent(dtype) as f32;
-        let values: Vec<f32> = self.mask.iter().map(|&real| if real { 0.0 } else { hidden }).collect();
-        Tensor::from_data(TensorData::new(values, [n_rows, 1, 1, tokens]), (&self.host.device, dtype))
+        let n = if reach.is_some() { tokens } else { 1 };
+        let mut values = Vec::with_capacity(n_rows * n * tokens);
+        for row in self.mask.rows() {
+            for i in 0..n {
+                let near = |j: usize| reach.is_none_or(|reach| i.abs_diff(j) <= reach);
+                values.extend(row.iter().enumerate().map(|(j, &real)| if real && near(j) { 0.0 } else { hidden }));
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n_rows, 1, n, tokens]), (&self.host.device, dtype))
     }
 
     /// `[rows, tokens]`: one over the number of the row's tokens at each of them, 0 at pads.

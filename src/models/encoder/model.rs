@@ -50,7 +50,7 @@ impl LanguageModel for Encoder {
         let first_type = self.token_types.weight.val().narrow(0, 0, 1).unsqueeze_dim::<3>(0);
         let x = self.words.forward(batch.ids.clone()) + self.positions.forward(places) + first_type;
         let mut x = self.norm.forward(x.reshape([rows * tokens, self.config.hidden_size]));
-        let context = Context { mask: batch.padding_mask(x.dtype()), rows, tokens };
+        let context = Context { mask: batch.padding_mask(x.dtype(), None), rows, tokens };
         for layer in &self.layers {
             x = layer.forward(x, &context, tape);
         }
