@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `jsonl` | reads lines, plain or gzipped, within limits |
 //! | `task` | questions, choices, answers; samples and splits |
+//! | `labelled` | texts and pairs of texts with labels → a task |
 //! | `routing` | questions by subject → questions about their area |
 //! | `prompt` | Jinja wording: a body and a cue |
 //! | `special` | special tokens and chat template of a Hugging Face directory |
@@ -18,6 +19,7 @@
 //! | `chat` | the chat template of an instruct model |
 //! | `encoding` | how to ask: wording, form of the answers, limit, chat or not |
 //! | `encode` | task → ids, by class tokens or continuations |
+//! | `pairs` | two texts → one row |
 //! | `truncate` | shortens a prompt's body, when asked to |
 //! | `encoded` | the result: items, rows, scored positions |
 //! | `asked` | the way of asking, as a posterior remembers it |
@@ -59,6 +61,7 @@ mod encoding;
 mod jsonl;
 mod labelled;
 mod padding;
+mod pairs;
 mod prompt;
 #[cfg(test)]
 mod real_files;

@@ -40,7 +40,7 @@ pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
 pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::DecoderConfig;
-pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
+pub use encoder::{Encoder, EncoderConfig, EncoderFamily, LoadedEncoder, ModernBert, Pooling, PretrainedEncoder};
 pub use family::Family;
 pub use language_model::{HeadForm, LanguageModel};
 pub use layers::LayerKind;

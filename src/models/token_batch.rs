@@ -16,6 +16,8 @@ use ndarray::Array2;
 pub struct TokenBatch {
     /// `[rows, tokens]`
     pub(super) ids: Tensor<2, Int>,
+    /// Kind of every token, `[rows, tokens]`; `None` when all are of the first.
+    pub(super) types: Option<Tensor<2, Int>>,
     /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token.
     pub(super) positions: Option<Tensor<1, Int>>,
     /// Index of each row's first real token in `[rows · tokens]`.
@@ -84,7 +86,7 @@ impl TokenBatch {
     /// # Errors
     /// As [`TokenBatch::new`].
     pub fn of_row(row: &[u32], device: &Device, dtype: DType) -> Result<Self> {
-        let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
+        let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0, types: Vec::new() };
         Self::build(HostBatch {
             items: vec![EncodedItem { id: "row".into(), rows: vec![row], label: None, n_choices: 1 }],
             is_continuation: false,
@@ -124,12 +126,14 @@ impl TokenBatch {
             let places = (0..n_rows).flat_map(|r| (0..tokens).map(move |t| (r, t)));
             indices_on(&host.device, places.map(|(r, t)| t.saturating_sub(padded.starts[r]) as i64).collect())
         });
+        let types = padded.types(&items)?.map(|types| indices_on(&host.device, types).reshape([n_rows, tokens]));
         let scored = host.is_continuation.then(|| host.scored(&padded));
         let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
         let class_mask = partial
             .then(|| Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices));
         Ok(Self {
             ids: indices_on(&host.device, ids).reshape([n_rows, tokens]),
+            types,
             positions,
             first: indices_on(&host.device, first),
             last: indices_on(&host.device, last),
@@ -270,6 +274,12 @@ impl TokenBatch {
     pub(super) fn largest_id(&self) -> u32 {
         let rows = self.host.items.iter().flat_map(|item| &item.rows);
         rows.flat_map(|row| row.ids.iter().copied()).max().unwrap_or(0)
+    }
+
+    /// Largest kind of a token.
+    pub(super) fn largest_type(&self) -> u32 {
+        let rows = self.host.items.iter().flat_map(|item| &item.rows);
+        rows.flat_map(|row| row.types.iter().copied()).max().unwrap_or(0)
     }
 
     /// The item with the longest row, and that row's real tokens.
