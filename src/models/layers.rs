@@ -20,12 +20,6 @@ pub struct LayerKind {
     pub rotates: bool,
 }
 
-#[cfg(feature = "gguf")]
-impl LayerKind {
-    /// A layer of most families: it looks at everything and rotates.
-    pub(super) const PLAIN: Self = Self { slides: false, rotates: true };
-}
-
 /// Every layer, and the width of the window where one slides.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ pub mod allocations;
 pub mod families;
 pub mod heads;
 pub mod points;
+pub mod python;
 
 /// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.
 pub fn device() -> Device {
