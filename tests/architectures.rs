@@ -22,7 +22,7 @@ fn dataset() -> EncodedDataset {
     let rows: Vec<Vec<u32>> = serde_json::from_str(&text).unwrap();
     let items = rows.into_iter().enumerate().map(|(i, ids)| EncodedItem {
         id: i.to_string(),
-        rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0 }],
+        rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }],
         label: Some(0),
         n_choices: 96,
     });

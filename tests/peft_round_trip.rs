@@ -22,9 +22,8 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use support::python::{has_peft, run, skip};
 use support::{device, root};
 
 /// In f32, sums of some hundred terms in another order differ by 1e-6 to 1e-5 of logits of about 10. SmolLM2's logits reach 33 and
@@ -34,40 +33,8 @@ const TOLERANCE: f64 = 1e-4;
 /// What f32 may differ from f64 on SmolLM2.
 const SMOLLM2_F32: f64 = 1e-3;
 
-// ---- Python -----------------------------------------------------------------------------------------------------
-
-fn interpreter() -> String {
-    std::env::var("BAYES_LORA_PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-/// Past the test harness, which shows the output of failed tests only.
-fn skip(line: &str) {
-    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
-}
-
-/// Says so where the packages are absent.
-fn has_peft(test: &str) -> bool {
-    let found = Command::new(interpreter()).args(["-c", "import torch, peft, transformers"]).output();
-    let found = found.is_ok_and(|output| output.status.success());
-    if !found {
-        skip(&format!(
-            "{test}: skipped, `{}` has no torch, peft and transformers (set BAYES_LORA_PYTHON)",
-            interpreter()
-        ));
-    }
-    found
-}
-
 fn python(arguments: &[&str]) {
-    let output = Command::new(interpreter())
-        .arg(root().join("tests/python/peft_round_trip.py"))
-        .args(arguments)
-        .env("HF_HUB_OFFLINE", "1")
-        .env("TOKENIZERS_PARALLELISM", "false")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "python {arguments:?}:\n{text}");
+    run("peft_round_trip.py", arguments);
 }
 
 // ---- logits -----------------------------------------------------------------------------------------------------

@@ -4,15 +4,14 @@
 mod support;
 
 use bayes_lora::belief::{LinkApprox, LogitGauge};
-use bayes_lora::curvature::{AdapterSubset, Cotangents, CurvatureConfig, CurvatureStructure, fit_curvature, probe};
-use bayes_lora::data::{BatchLimits, EncodedDataset, EncodedItem, EncodedRow, PaddingSide, ResolvedAnswers};
-use bayes_lora::likelihood::Categorical;
+use bayes_lora::curvature::{AdapterSubset, CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::data::{EncodedDataset, PaddingSide, ResolvedAnswers};
 use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, save_peft, write_adapter};
 use bayes_lora::models::{
     Classifier, Dataset, Encoder, LanguageModel, LoadedEncoder, Pooling, Pretrained, PretrainedEncoder,
     SequenceClassifier,
 };
-use bayes_lora::posterior::{Laplace, LaplaceConfig, log_likelihood_gradient};
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict, predict_linearized};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
@@ -21,102 +20,37 @@ use bayes_lora::train::{Trainer, TrainerConfig};
 use bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use burn::module::Module;
 use burn::tensor::DType;
-use ndarray::{Array, ArrayD, Axis, IxDyn, concatenate, s};
+use ndarray::{ArrayD, Axis, IxDyn, concatenate, s};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
-use support::{Padded, device, has_f64, logits, relative_error, root};
-
-const LIMITS: BatchLimits = BatchLimits { max_items: 4, max_tokens: 1000 };
+use support::heads::{self, LIMITS, assert_parity, precisions};
+use support::{Padded, device, logits, relative_error, root};
 
 fn dir() -> PathBuf {
-    root().join("tests/fixtures/tiny_bert")
+    heads::dir("tiny_bert")
 }
 
 fn data() -> EncodedDataset {
-    let text = std::fs::read_to_string(dir().join("data.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let rows: Vec<Vec<u32>> = serde_json::from_value(json["prompts"].clone()).unwrap();
-    let labels: Vec<usize> = serde_json::from_value(json["labels"].clone()).unwrap();
-    let item = |(i, (ids, label)): (usize, (Vec<u32>, usize))| EncodedItem {
-        id: i.to_string(),
-        rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0 }],
-        label: Some(label),
-        n_choices: 3,
-    };
-    EncodedDataset {
-        name: "texts".into(),
-        items: rows.into_iter().zip(labels).enumerate().map(item).collect(),
-        answers: ResolvedAnswers::Labels,
-        n_classes: 3,
-        n_truncated: 0,
-        asked: None,
-    }
+    heads::data("tiny_bert")
 }
 
 fn loaded(dtype: DType) -> LoadedEncoder {
-    PretrainedEncoder::from_dir(dir().join("base")).unwrap().with_dtype(dtype).load(&device()).unwrap()
+    heads::loaded(&dir().join("base"), dtype)
 }
 
-/// The base with the head of its checkpoint, and PEFT's adapter with the head that it saved.
 fn model(dtype: DType) -> SequenceClassifier<Encoder> {
-    let LoadedEncoder { encoder, head, .. } = loaded(dtype);
-    let base = SequenceClassifier::with_head(encoder, head.unwrap(), &data()).unwrap();
-    load_peft(base, dir().join("adapter")).unwrap().0
+    heads::adapted(&dir().join("base"), &dir().join("adapter"), &data(), dtype)
 }
 
 fn expected(key: &str) -> ArrayD<f64> {
-    let bytes = std::fs::read(dir().join("expected.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let view = file.tensor(key).unwrap();
-    let values = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
-    ArrayD::from_shape_vec(IxDyn(view.shape()), values).unwrap()
-}
-
-/// What PyTorch says of a site; of a head, weight and bias side by side as they are held here.
-fn expected_at(kind: &str, site: &Site) -> ArrayD<f64> {
-    match site.matrix {
-        LoraMatrix::Whole => {
-            let (weight, bias) =
-                (expected(&format!("{kind}.{site}")), expected(&format!("{kind}.{}.bias", site.module)));
-            let last = Axis(weight.ndim() - 1);
-            concatenate(last, &[weight.view(), bias.insert_axis(last).view()]).unwrap()
-        }
-        _ => expected(&format!("{kind}.{site}.weight")),
-    }
-}
-
-/// Element types with the tolerance that each deserves: a hundred operations in f32; in f64 what the error function is approximated to.
-fn precisions() -> Vec<(DType, f64)> {
-    let f64_too = has_f64().then_some((DType::F64, 1e-6));
-    [(DType::F32, 1e-4)].into_iter().chain(f64_too).collect()
-}
-
-fn as_array<D: ndarray::Dimension>(values: Array<f64, D>) -> ArrayD<f64> {
-    values.into_dyn()
+    heads::expected(&dir().join("expected.safetensors"), key)
 }
 
 #[test]
 fn logits_gradients_and_jacobians_equal_those_of_transformers_and_peft() {
     for (dtype, tolerance) in precisions() {
-        let (model, data) = (model(dtype), data());
-        let error = relative_error(&as_array(logits(&model, &data)), &expected("logits"));
-        assert!(error < tolerance, "{dtype:?}: logits {error:e}");
-        let gradient = log_likelihood_gradient(&model, &data, &Categorical, &LIMITS, &Control::silent()).unwrap();
-        assert_eq!(gradient.len(), 9); // A and B of two matrices in two layers, and the head
-        for (site, gradient) in gradient {
-            // PyTorch differentiated the negative log-likelihood
-            let error = relative_error(&as_array(-gradient), &expected_at("gradient", &site));
-            assert!(error < 10.0 * tolerance, "{dtype:?}: gradient at {site} {error:e}");
-        }
-        let first = EncodedDataset { items: data.items[..1].to_vec(), ..data.clone() };
-        let input = first.batch(&[0], &model.device(), model.dtype()).unwrap();
-        let sites = probe(&model.valid(), &input, Cotangents::Classes).unwrap().sites;
-        assert_eq!(sites.len(), 9);
-        for site in sites {
-            let jacobian = site.jacobians().unwrap().index_axis_move(Axis(0), 0);
-            let error = relative_error(&as_array(jacobian), &expected_at("jacobian", &site.site));
-            assert!(error < 10.0 * tolerance, "{dtype:?}: Jacobian at {} {error:e}", site.site);
-        }
+        // A and B of two matrices in two layers, and the head
+        assert_parity((&model(dtype), &data()), "tiny_bert", (9, 0), (dtype, tolerance));
     }
 }
 

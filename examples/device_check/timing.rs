@@ -86,6 +86,7 @@ fn items(n: usize, vocabulary: usize) -> EncodedDataset {
             ids: (0..N_TOKENS).map(|place| token(index, place)).collect(),
             scored: 0..0,
             weight: 1.0,
+            types: Vec::new(),
         }],
         label: Some(index % N_CLASSES),
         n_choices: N_CLASSES,

@@ -6,6 +6,7 @@ use super::asked::Asked;
 use super::classes::common_prefix;
 use super::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 use super::encoding::{AnswerForm, Encoding, Normalization};
+use super::pairs::encode_pair;
 use super::task::{Item, Task};
 use super::tokens::{SpannedTokens, Tokenizer};
 use super::truncate::{cut, droppable};
@@ -18,6 +19,9 @@ impl Encoding {
     /// A continuation is the prompt, one space (none after a prompt that is empty or ends in white space) and the
     /// trimmed choice, tokenised **together**. Its scored tokens begin where the ids first differ from the prompt's
     /// own: if the tokenizer merges the end of the prompt with the choice, the merged token is scored.
+    ///
+    /// An item with a second text is one row for a head, by the tokenizer's own template for pairs; one that is too long loses tokens of
+    /// its longer text.
     ///
     /// # Errors
     /// [`Error::Empty`] for a task without items; [`Error::Config`] for a limit of 0 or fewer than two classes;
@@ -71,6 +75,10 @@ impl Encoder<'_> {
     fn item(&mut self, item: &Item) -> Result<EncodedItem> {
         self.encoding.check_item(item)?;
         let wording = self.writer.write(item)?;
+        if let Some(second) = &item.second {
+            let rows = vec![self.pair(item, &wording.text, second)?];
+            return Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices: item.choices.len() });
+        }
         // A chat template writes its special tokens itself.
         let add_special = !self.encoding.chat;
         let prompt = self.tokenizer.encode_with_spans(&wording.text, add_special)?;
@@ -88,10 +96,7 @@ impl Encoder<'_> {
                 self.shorten(item, vec![unscored(prompt.ids)], body)?
             }
             AnswerForm::Labels { names } => {
-                if item.choices != *names {
-                    let reason = format!("its choices {:?} are not the labels {names:?}", item.choices);
-                    return Err(Error::format(format!("item `{}`", item.id), reason));
-                }
+                check_labels(item, names)?;
                 self.shorten(item, vec![unscored(prompt.ids)], body)?
             }
             AnswerForm::Value => self.shorten(item, vec![unscored(prompt.ids)], body)?,
@@ -109,6 +114,21 @@ impl Encoder<'_> {
         };
         let n_choices = item.choices.len().max(1);
         Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices })
+    }
+
+    fn pair(&mut self, item: &Item, first: &str, second: &str) -> Result<EncodedRow> {
+        let Encoding { max_tokens, truncation, .. } = *self.encoding;
+        match &self.encoding.answers {
+            AnswerForm::Labels { names } if !self.encoding.chat => check_labels(item, names)?,
+            _ => {
+                let reason = "has a `second` text, which only `AnswerForm::Labels` without a chat template asks about";
+                return Err(Error::Incompatible(format!("item `{}` {reason}", item.id)));
+            }
+        }
+        let texts = [first, second];
+        let (row, is_shorter) = encode_pair(self.tokenizer, &item.id, texts, (max_tokens, truncation))?;
+        self.n_truncated += usize::from(is_shorter);
+        Ok(row)
     }
 
     /// Finds the class tokens after the first prompt, and again after every prompt whose end may differ.
@@ -161,6 +181,7 @@ impl Encoder<'_> {
                         Normalization::Sum => 1.0,
                         Normalization::PerCharacter => 1.0 / choice.chars().count() as f64,
                     },
+                    types: Vec::new(),
                 })
             })
             .collect()
@@ -196,7 +217,15 @@ fn unchanged(rows: &[EncodedRow], body: Range<usize>) -> Range<usize> {
 
 /// A row that the model reads whole.
 fn unscored(ids: Vec<u32>) -> EncodedRow {
-    EncodedRow { ids, scored: 0..0, weight: 1.0 }
+    EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }
+}
+
+fn check_labels(item: &Item, names: &[String]) -> Result<()> {
+    if item.choices == names {
+        return Ok(());
+    }
+    let reason = format!("its choices {:?} are not the labels {names:?}", item.choices);
+    Err(Error::format(format!("item `{}`", item.id), reason))
 }
 
 #[cfg(test)]

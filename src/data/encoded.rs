@@ -20,6 +20,9 @@ pub struct EncodedRow {
     pub scored: Range<usize>,
     /// The factor of the summed log-probability: 1, or 1 / characters.
     pub weight: f64,
+    /// The kind of each token, by which an encoder tells the texts of a pair apart; empty where all are of the first, 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<u32>,
 }
 
 /// One question with its rows.
@@ -72,7 +75,7 @@ impl ResolvedAnswers {
 /// ```
 /// use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 ///
-/// let row = |ids: Vec<u32>| EncodedRow { scored: 2..ids.len(), ids, weight: 1.0 };
+/// let row = |ids: Vec<u32>| EncodedRow { scored: 2..ids.len(), ids, weight: 1.0, types: vec![] };
 /// let item = EncodedItem { id: "q".into(), rows: vec![row(vec![1, 2, 3]), row(vec![1, 2, 4, 5])], label: Some(0), n_choices: 2 };
 /// let answers = ResolvedAnswers::Continuation;
 /// let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0, asked: None };
@@ -233,7 +236,7 @@ mod tests {
     }
 
     fn row(ids: &[u32], scored: Range<usize>) -> EncodedRow {
-        EncodedRow { ids: ids.to_vec(), scored, weight: 0.5 }
+        EncodedRow { ids: ids.to_vec(), scored, weight: 0.5, types: vec![] }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reads labelled texts, one JSON object a line, as a task whose choices are the labels.
+//! Reads labelled texts and pairs of texts, one JSON object a line, as a task whose choices are the labels.
 
 use std::path::Path;
 
@@ -14,13 +14,16 @@ use crate::error::{Error, Result};
 #[serde(deny_unknown_fields)]
 struct Line {
     id: Option<Value>,
-    text: String,
+    text: Option<String>,
+    text_a: Option<String>,
+    text_b: Option<String>,
     label: Option<Value>,
 }
 
 impl Task {
     /// Reads a `.jsonl` or `.jsonl.gz` file of `{"text": …, "label": …, "id"?: …}`; the task's items have the labels as their choices, as
-    /// [`AnswerForm::Labels`](super::AnswerForm::Labels) asks.
+    /// [`AnswerForm::Labels`](super::AnswerForm::Labels) asks. A pair of texts is `{"text_a": …, "text_b": …, "label": …}`; the tokenizer
+    /// puts the second behind the first in its own way.
     ///
     /// A label is a name, or a number from 0; a line without one is a text whose class is unknown. Without an id a text is
     /// called by its line. `labels` are the names of the classes in their order; where they are `None` they are found in the file: names in
@@ -66,6 +69,17 @@ impl Task {
         }
         let item = |(number, line): (usize, Line)| {
             let place = jsonl::location(path, number);
+            let (text, second) = match (line.text, line.text_a, line.text_b) {
+                (Some(text), None, None) => (text, None),
+                (None, Some(first), Some(second)) => (first, Some(second)),
+                (text, first, second) => {
+                    let there = [("text", text), ("text_a", first), ("text_b", second)];
+                    let there = there.into_iter().filter_map(|(name, text)| text.map(|_| name)).collect::<Vec<_>>();
+                    let there = if there.is_empty() { "none of them".to_string() } else { there.join(", ") };
+                    let reason = format!("needs `text`, or `text_a` and `text_b`, and has {there}");
+                    return Err(Error::format(place, reason));
+                }
+            };
             let id = match line.id {
                 None => number.to_string(),
                 Some(Value::String(id)) => id,
@@ -76,7 +90,7 @@ impl Task {
                 let unknown = || Error::format(place, format!("label {label} is none of {}", names.join(", ")));
                 index_of(&label, &names).ok_or_else(unknown)
             });
-            Ok(Item { answer: answer.transpose()?, ..Item::new(id, line.text, names.clone()) })
+            Ok(Item { answer: answer.transpose()?, second, ..Item::new(id, text, names.clone()) })
         };
         Task::new(name_of(path), lines.into_iter().map(item).collect::<Result<_>>()?)
     }
@@ -141,6 +155,10 @@ mod tests {
         let answers: Vec<Option<usize>> = task.items.iter().map(|item| item.answer).collect();
         assert_eq!(answers, [Some(2), Some(0), None]);
         assert_eq!(task.items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["1", "7", "4"]);
+        let pairs = read("{\"text_a\": \"a\", \"text_b\": \"b\", \"label\": 1}\n{\"text\": \"c\", \"label\": 0}", None)
+            .unwrap();
+        let texts: Vec<_> = pairs.items.iter().map(|item| (item.question.as_str(), item.second.as_deref())).collect();
+        assert_eq!(texts, [("a", Some("b")), ("c", None)]);
         let names = ["x".to_string(), "y".to_string(), "z".to_string()];
         let task = read("{\"text\": \"a\", \"label\": \"z\"}\n{\"text\": \"b\", \"label\": 1}", Some(&names)).unwrap();
         assert_eq!((task.items[0].answer, task.items[1].answer), (Some(2), Some(1)));
@@ -156,8 +174,10 @@ mod tests {
             ("{\"text\": \"a\", \"label\": 1.5}", None, ["jsonl:1", "1.5"]),
             ("{\"text\": \"a\", \"label\": -1}", None, ["jsonl:1", "-1"]),
             ("{\"text\": \"a\", \"label\": 10000}", None, ["10000", "9999"]),
-            ("{\"text_a\": \"a\", \"text_b\": \"b\"}", None, ["jsonl:1", "text_a"]),
-            ("{\"label\": 1}", None, ["jsonl:1", "text"]),
+            ("{\"text_a\": \"a\", \"label\": \"x\"}", Some(&names[..]), ["jsonl:1", "`text_b`, and has text_a"]),
+            ("{\"text\": \"a\", \"text_b\": \"a\"}", Some(&names[..]), ["jsonl:1", "has text, text_b"]),
+            ("{\"text_c\": \"a\"}", None, ["jsonl:1", "text_c"]),
+            ("{\"label\": 1}", Some(&names[..]), ["jsonl:1", "none of them"]),
             ("{\"text\": \"a\", \"label\": \"x\"}", None, ["at least 2", "1"]),
             ("\n", None, ["labelled texts", "texts.jsonl"]),
         ] {

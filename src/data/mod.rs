@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `jsonl` | reads lines, plain or gzipped, within limits |
 //! | `task` | questions, choices, answers; samples and splits |
-//! | `labelled`, `values`, `preferences` | texts with a class, with a number; texts of which one is preferred |
+//! | `labelled`, `values`, `preferences` | texts and pairs of texts with a class, texts with a number; texts of which one is preferred |
 //! | `routing` | questions by subject → questions about their area |
 //! | `prompt` | Jinja wording: a body and a cue |
 //! | `special` | special tokens and chat template of a Hugging Face directory |
@@ -19,6 +19,7 @@
 //! | `chat` | the chat template of an instruct model |
 //! | `encoding` | how to ask: wording, form of the answers, limit, chat or not |
 //! | `encode` | task → ids, by class tokens or continuations |
+//! | `pairs` | two texts → one row |
 //! | `truncate` | shortens a prompt's body, when asked to |
 //! | `encoded` | the result: items, rows, scored positions |
 //! | `texts` | texts, completions and chats |
@@ -67,6 +68,7 @@ mod encoding;
 mod jsonl;
 mod labelled;
 mod padding;
+mod pairs;
 mod preferences;
 mod prompt;
 #[cfg(test)]

@@ -100,6 +100,31 @@ impl PaddedRows {
         })
     }
 
+    /// The kinds of all tokens of the items that were padded, where one is not of the first kind; pads are of the first.
+    ///
+    /// # Errors
+    /// [`Error::Count`] for a row whose tokens have more or fewer kinds than there are.
+    pub(crate) fn types(&self, items: &[&EncodedItem]) -> Result<Option<Vec<i64>>> {
+        if items.iter().flat_map(|item| &item.rows).all(|row| row.types.is_empty()) {
+            return Ok(None);
+        }
+        let mut types = vec![0; self.ids.len()];
+        for (i, item) in items.iter().enumerate() {
+            for (r, row) in item.rows.iter().enumerate().filter(|(_, row)| !row.types.is_empty()) {
+                if row.types.len() != row.ids.len() {
+                    let what = format!("kinds of the tokens of item `{}`", item.id);
+                    return Err(Error::Count { what, expected: row.ids.len(), found: row.types.len() });
+                }
+                let r = i * self.rows_per_item + r;
+                let columns = self.shifted(r, &(0..row.ids.len()));
+                for (column, kind) in columns.zip(&row.types) {
+                    types[r * self.n_tokens + column] = i64::from(*kind);
+                }
+            }
+        }
+        Ok(Some(types))
+    }
+
     /// Moves a range of a row's own indices (such as its scored tokens) to columns of the rectangle.
     ///
     /// # Panics
@@ -132,7 +157,10 @@ mod tests {
     fn item(rows: &[&[u32]]) -> EncodedItem {
         EncodedItem {
             id: "q".into(),
-            rows: rows.iter().map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0 }).collect(),
+            rows: rows
+                .iter()
+                .map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0, types: Vec::new() })
+                .collect(),
             label: Some(0),
             n_choices: rows.len(),
         }

@@ -29,13 +29,16 @@ pub struct Item {
     /// A text that the question is about.
     #[serde(default, deserialize_with = "passage", skip_serializing_if = "Option::is_none")]
     pub passage: Option<String>,
+    /// A second text, which the tokenizer puts behind the question in its own way: for heads for labels only.
+    #[serde(default, deserialize_with = "second", skip_serializing_if = "Option::is_none")]
+    pub second: Option<String>,
     /// The subject that the question belongs to.
     #[serde(default, deserialize_with = "subject", skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
 }
 
 impl Item {
-    /// Makes an item without answer, passage and subject.
+    /// Makes an item without answer, passage, second text and subject.
     pub fn new<S: Into<String>>(
         id: impl Into<String>,
         question: impl Into<String>,
@@ -47,6 +50,7 @@ impl Item {
             choices: choices.into_iter().map(Into::into).collect(),
             answer: None,
             passage: None,
+            second: None,
             subject: None,
         }
     }
@@ -92,6 +96,12 @@ impl Item {
         self
     }
 
+    /// Sets the second text of a pair.
+    pub fn with_second(mut self, second: impl Into<String>) -> Self {
+        self.second = Some(second.into());
+        self
+    }
+
     /// Sets the subject.
     pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
@@ -121,7 +131,7 @@ impl Item {
 /// A named list of questions.
 ///
 /// On disk a task is a JSON Lines file (plain or gzipped), one object a line:
-/// `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "subject"?: text}`, and no other fields: one that
+/// `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "second"?: text, "subject"?: text}`, and no other fields: one that
 /// nobody reads may be the answer under another name.
 ///
 /// ```
@@ -282,7 +292,8 @@ fn meant(key: &str) -> Option<&'static str> {
     Some(match key {
         "label" | "labels" | "target" | "gold" | "correct" | "answer_index" | "answer_idx" | "answerKey" => "answer",
         "options" | "answers" | "endings" => "choices",
-        "text" | "prompt" | "query" | "question_stem" => "question",
+        "text_b" | "sentence2" | "hypothesis" => "second",
+        "text" | "text_a" | "prompt" | "query" | "question_stem" => "question",
         "context" | "article" | "support" => "passage",
         "category" | "topic" => "subject",
         "qid" | "idx" | "index" => "id",
@@ -312,6 +323,10 @@ fn answer<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Opt
 
 fn passage<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
     named("passage", deserializer)
+}
+
+fn second<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    named("second", deserializer)
 }
 
 fn subject<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {

@@ -52,12 +52,12 @@ pub struct TokenizerFiles<'a> {
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     location: String,
-    bos: Option<u32>,
+    pub(super) bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
-    add_bos: Option<bool>,
+    pub(super) add_bos: Option<bool>,
     fingerprint: u64,
     chat_fingerprint: Option<u64>,
     /// Templates of which none can be taken, or one that does not compile, are an error only for who asks for chat prompts.
@@ -333,7 +333,7 @@ fn check_expressions(location: &str, json: &Value) -> Result<()> {
 }
 
 /// Calls into the tokenizers library and turns both its errors and its panics into [`Error::Tokenizer`].
-fn guarded<T>(location: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(location: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     let reason = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),

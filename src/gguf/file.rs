@@ -160,6 +160,17 @@ impl GgufFile {
         })
     }
 
+    /// What a metadata key says is so, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the key holds something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.value(key, "true or false", |value| match *value {
+            MetadataValue::Bool(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
     fn value<'a, T>(
         &'a self,
         key: &str,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// Largest width or vocabulary that a config may ask for.
-const MAX_DIMENSION: usize = 10_000_000;
+pub(super) const MAX_DIMENSION: usize = 10_000_000;
 
 /// Most blocks that a config may ask for.
 pub(super) const MAX_DEPTH: usize = 10_000;
@@ -274,7 +274,7 @@ fn says((_, value): &(&&str, &Value)) -> bool {
     !matches!(value, Value::Null | Value::Bool(false)) && value.as_f64() != Some(0.0)
 }
 
-fn check_range(location: &str, field: &str, value: usize, most: usize) -> Result<()> {
+pub(super) fn check_range(location: &str, field: &str, value: usize, most: usize) -> Result<()> {
     if value == 0 || value > most {
         return Err(Error::config(format!("{location}: {field}"), format!("from 1 to {most}"), value));
     }

@@ -17,6 +17,11 @@ pub trait LanguageModel: Adaptable + ModuleDisplay {
     /// Longest row.
     fn max_positions(&self) -> usize;
 
+    /// How many kinds of tokens it tells apart, where it looks at them: the texts of a pair.
+    fn n_token_types(&self) -> Option<usize> {
+        None
+    }
+
     /// Hidden states of every token.
     ///
     /// # Shapes

@@ -20,12 +20,6 @@ pub struct LayerKind {
     pub rotates: bool,
 }
 
-#[cfg(feature = "gguf")]
-impl LayerKind {
-    /// A layer of most families: it looks at everything and rotates.
-    pub(super) const PLAIN: Self = Self { slides: false, rotates: true };
-}
-
 /// Every layer, and the width of the window where one slides.
 ///
 /// # Errors
@@ -89,7 +83,7 @@ pub(super) fn layers(config: Settings<'_>, traits: &Traits, n: usize) -> Result<
 }
 
 /// `layer_types`: true for a layer that slides.
-fn given(config: Settings<'_>, n: usize) -> Result<Option<Vec<bool>>> {
+pub(super) fn given(config: Settings<'_>, n: usize) -> Result<Option<Vec<bool>>> {
     let Some(kinds) = config.texts("layer_types")? else { return Ok(None) };
     check_count(config, "layer_types", n, kinds.len())?;
     let slides = |(layer, kind): (usize, &&str)| match *kind {

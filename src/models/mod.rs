@@ -49,7 +49,7 @@ pub use classifier::{
 };
 pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::DecoderConfig;
-pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
+pub use encoder::{Encoder, EncoderConfig, EncoderFamily, LoadedEncoder, ModernBert, Pooling, PretrainedEncoder};
 pub use family::Family;
 pub use kv_cache::KeyValueCache;
 pub use language_model::{HeadForm, LanguageModel};

@@ -58,6 +58,8 @@ pub(super) mod gguf {
     pub(in super::super) const EMBEDDING: &str = "token_embd";
     pub(in super::super) const NORM: &str = "output_norm";
     pub(in super::super) const HEAD: &str = "output";
+    /// Beside the modules.
+    pub(in super::super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
     const PARTS: [(&str, &str); 11] = [
         ("self_attn.q_proj", "attn_q"),

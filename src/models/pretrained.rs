@@ -47,12 +47,13 @@ impl Pretrained {
         Ok(Self { dir, format: Format::Safetensors, config, dtype: DType::F32 })
     }
 
-    /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `llama`, `qwen2` or `qwen3`.
+    /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `llama` (Mistral's too), `qwen2`, `qwen3`,
+    /// `smollm3`, `olmo2`, `granite`, `gemma2` or `gemma3`.
     ///
     /// [`Pretrained::load`] decodes its blocks (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K) to the element type asked for:
     /// in f32 a Q4_0 file needs 7 times its size in memory, in bf16 half of that, and while a tensor is read its bytes and four
-    /// bytes a value more. llama.cpp's order of the query and key rows is undone, so that adapters fit the Hugging Face
-    /// checkpoint of the same model. Factors of rotary frequencies become [`RopeScaling::Factors`](super::RopeScaling).
+    /// bytes a value more. llama.cpp's order of the query and key rows is undone, and Gemma's gains of norms are what they are
+    /// on the Hub (one less), so that adapters fit the Hugging Face checkpoint of the same model. Factors of rotary frequencies become [`RopeScaling::Factors`](super::RopeScaling).
     ///
     /// The vocabulary inside the file is not read: [`Tokenizer::from_dir`](crate::data::Tokenizer::from_dir) needs the
     /// model's `tokenizer.json`, beside the file ([`Pretrained::dir`]) or elsewhere.

@@ -45,6 +45,11 @@ pub(super) fn ropes(config: Settings<'_>, traits: &Traits) -> Result<(Rope, Opti
     }
 }
 
+/// As [`ropes`] for a network that always has two rotations, each with a base under a key of its own.
+pub(super) fn two_ropes(config: Settings<'_>, [full, sliding]: [SlidingTheta; 2]) -> Result<(Rope, Rope)> {
+    by_layer(Outside { config, theta: (full.key, full.default), partial: false }, sliding)
+}
+
 fn everywhere(outside: Outside<'_>) -> Result<Rope> {
     let location = outside.config.location;
     let mut read: Option<(&str, &Value, Rope)> = None;

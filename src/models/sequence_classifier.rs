@@ -111,6 +111,10 @@ impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
                 "the data ask for continuations or rewards, and the model has a head for classes".into(),
             ));
         }
+        let (kind, kinds) = (batch.largest_type() as usize, self.network.n_token_types());
+        if let Some(n) = kinds.filter(|n| kind >= *n) {
+            return Err(Error::config("kind of a token (`type_vocab_size`)", format!("below the network's {n}"), kind));
+        }
         batch.check_fits(self.network.vocab_size(), self.network.max_positions())
     }
 

@@ -16,6 +16,8 @@ use ndarray::Array2;
 pub struct TokenBatch {
     /// `[rows, tokens]`
     pub(super) ids: Tensor<2, Int>,
+    /// Kind of every token, `[rows, tokens]`; `None` when all are of the first.
+    pub(super) types: Option<Tensor<2, Int>>,
     /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token.
     pub(super) positions: Option<Tensor<1, Int>>,
     /// Index of each row's first real token in `[rows · tokens]`.
@@ -95,7 +97,7 @@ impl TokenBatch {
     /// As [`TokenBatch::new`].
     pub(super) fn of_rows(rows: &[(&str, &[u32])], device: &Device, dtype: DType) -> Result<Self> {
         let item = |(id, row): &(&str, &[u32])| {
-            let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0 };
+            let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0, types: Vec::new() };
             EncodedItem { id: (*id).into(), rows: vec![row], label: None, n_choices: 1 }
         };
         Self::build(HostBatch {
@@ -138,12 +140,14 @@ impl TokenBatch {
             let places = (0..n_rows).flat_map(|r| (0..tokens).map(move |t| (r, t)));
             indices_on(&host.device, places.map(|(r, t)| t.saturating_sub(padded.starts[r]) as i64).collect())
         });
+        let types = padded.types(&items)?.map(|types| indices_on(&host.device, types).reshape([n_rows, tokens]));
         let scored = host.is_continuation.then(|| host.scored(&padded));
         let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
         let class_mask = partial
             .then(|| Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices));
         Ok(Self {
             ids: indices_on(&host.device, ids).reshape([n_rows, tokens]),
+            types,
             positions,
             first: indices_on(&host.device, first),
             last: indices_on(&host.device, last),
@@ -189,12 +193,20 @@ impl TokenBatch {
         self.positions.clone().unwrap_or_else(from_first)
     }
 
-    /// `[rows, 1, 1, tokens]`: 0 at tokens, far below any score at pads.
-    pub(super) fn padding_mask(&self, dtype: DType) -> Tensor<4> {
+    /// `[rows, 1, 1 or tokens, tokens]`: 0 at tokens, far below any score at pads and, with a `reach`, at tokens that are further
+    /// than that from the one that looks.
+    pub(super) fn padding_mask(&self, dtype: DType, reach: Option<usize>) -> Tensor<4> {
         let (n_rows, tokens) = self.mask.dim();
         let hidden = absent(dtype) as f32;
-        let values: Vec<f32> = self.mask.iter().map(|&real| if real { 0.0 } else { hidden }).collect();
-        Tensor::from_data(TensorData::new(values, [n_rows, 1, 1, tokens]), (&self.host.device, dtype))
+        let n = if reach.is_some() { tokens } else { 1 };
+        let mut values = Vec::with_capacity(n_rows * n * tokens);
+        for row in self.mask.rows() {
+            for i in 0..n {
+                let near = |j: usize| reach.is_none_or(|reach| i.abs_diff(j) <= reach);
+                values.extend(row.iter().enumerate().map(|(j, &real)| if real && near(j) { 0.0 } else { hidden }));
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n_rows, 1, n, tokens]), (&self.host.device, dtype))
     }
 
     /// `[rows, tokens]`: one over the number of the row's tokens at each of them, 0 at pads.
@@ -281,6 +293,12 @@ impl TokenBatch {
     pub(super) fn largest_id(&self) -> u32 {
         let rows = self.host.items.iter().flat_map(|item| &item.rows);
         rows.flat_map(|row| row.ids.iter().copied()).max().unwrap_or(0)
+    }
+
+    /// Largest kind of a token.
+    pub(super) fn largest_type(&self) -> u32 {
+        let rows = self.host.items.iter().flat_map(|item| &item.rows);
+        rows.flat_map(|row| row.types.iter().copied()).max().unwrap_or(0)
     }
 
     /// The item with the longest row, and that row's real tokens.

@@ -29,7 +29,7 @@ fn prompts() -> EncodedDataset {
     let rows: [&[u32]; 3] = [&[59, 42, 17, 40, 16], &[68, 77, 90, 5, 21], &[8, 82, 6, 42, 84]];
     let items = rows.into_iter().enumerate().map(|(i, ids)| EncodedItem {
         id: i.to_string(),
-        rows: vec![EncodedRow { ids: ids.to_vec(), scored: 0..0, weight: 1.0 }],
+        rows: vec![EncodedRow { ids: ids.to_vec(), scored: 0..0, weight: 1.0, types: Vec::new() }],
         label: Some(0),
         n_choices: 96,
     });

@@ -4,7 +4,7 @@ use crate::harness::{FIXED_BYTES, File, fuzz};
 use crate::mutate::Kind;
 use crate::support::families::{FAMILIES, SPELLINGS};
 use crate::support::root;
-use bayes_lora::models::DecoderConfig;
+use bayes_lora::models::{DecoderConfig, EncoderConfig};
 
 #[test]
 fn any_model_configuration_is_read_or_refused() {
@@ -18,5 +18,19 @@ fn any_model_configuration_is_read_or_refused() {
     fuzz("config.json", FIXED_BYTES, &corpus, |input| {
         let text = String::from_utf8_lossy(&input.files[0].bytes);
         DecoderConfig::from_json(&text, "config.json").map(drop)
+    });
+}
+
+#[test]
+fn any_configuration_of_an_encoder_is_read_or_refused() {
+    let fixtures = root().join("tests/fixtures");
+    let paths = ["tiny_bert/base", "tiny_modernbert/base", "tiny_modernbert/biased"];
+    let paths = paths.iter().flat_map(|dir| SPELLINGS.map(|file| fixtures.join(dir).join(file)));
+    let paths = paths.filter(|path| path.is_file()); // BERT has one spelling
+    let corpus: Vec<_> = paths.map(|path| vec![File::read(path, "config.json", Kind::Json)]).collect();
+    assert_eq!(corpus.len(), 5);
+    fuzz("config.json of an encoder", FIXED_BYTES, &corpus, |input| {
+        let text = String::from_utf8_lossy(&input.files[0].bytes);
+        EncoderConfig::from_json(&text, "config.json").map(drop)
     });
 }

@@ -2,6 +2,7 @@
 //! everything else.
 
 mod blocks;
+mod families;
 mod malformed;
 mod models;
 #[path = "../support/mod.rs"]

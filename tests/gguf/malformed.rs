@@ -119,20 +119,29 @@ fn every_truncation_is_an_error_and_no_changed_byte_is_a_panic() {
 }
 
 /// The metadata of a small Llama.
-fn llama() -> File {
-    let count = |n| Value::U32(n);
-    File::default()
-        .with("llama.context_length", count(64))
-        .with("llama.embedding_length", count(32))
-        .with("llama.block_count", count(1))
-        .with("llama.feed_forward_length", count(48))
-        .with("llama.attention.head_count", count(4))
-        .with("llama.attention.head_count_kv", count(2))
-        .with("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5))
-        .with_tensors(vec![("token_embd.weight", vec![1, 8], 0, 0)])
+/// The metadata of a small model of an architecture, and its embedding.
+pub fn described(architecture: &'static str) -> File {
+    let counts = [
+        ("context_length", 64),
+        ("embedding_length", 32),
+        ("block_count", 1),
+        ("feed_forward_length", 48),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+    ];
+    let eps = format!("{architecture}.attention.layer_norm_rms_epsilon");
+    let mut file = File::default().with("general.architecture", Value::Text(architecture)).with(&eps, Value::F32(1e-5));
+    for (key, n) in counts {
+        file = file.with(&format!("{architecture}.{key}"), Value::U32(n));
+    }
+    file.with_tensors(vec![("token_embd.weight", vec![1, 8], 0, 0)])
 }
 
-fn configured(file: &File) -> Result<Pretrained> {
+fn llama() -> File {
+    described("llama")
+}
+
+pub fn configured(file: &File) -> Result<Pretrained> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, file.bytes()).unwrap();
@@ -176,8 +185,8 @@ fn rotary_scaling_is_read_as_llama_cpp_reads_it() {
 fn metadata_that_is_missing_or_not_computed_is_named() {
     let cases: [(File, &[&str]); 13] = [
         (
-            llama().with("general.architecture", Value::Text("gemma2")),
-            &["general.architecture", "gemma2", "llama, qwen2, qwen3"],
+            llama().with("general.architecture", Value::Text("mamba")),
+            &["general.architecture", "mamba", "llama, qwen2, qwen3"],
         ),
         (llama().without("general.architecture"), &["general.architecture"]),
         (llama().without("llama.block_count"), &["llama.block_count"]),

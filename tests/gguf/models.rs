@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use std::path::PathBuf;
 
-fn gguf(name: &str) -> PathBuf {
+pub fn gguf(name: &str) -> PathBuf {
     root().join("tests/fixtures/gguf").join(format!("{name}.gguf"))
 }
 
@@ -27,12 +27,14 @@ impl ModuleVisitor for Weights {
     }
 }
 
+/// Shape and bytes of every weight of a model.
+pub fn weights(model: &CausalLm) -> Vec<(Vec<usize>, Vec<u8>)> {
+    let mut all = Weights::default();
+    model.visit(&mut all);
+    all.0
+}
+
 fn assert_same_weights(found: &CausalLm, expected: &CausalLm, at_least: usize) {
-    let weights = |model: &CausalLm| {
-        let mut all = Weights::default();
-        model.visit(&mut all);
-        all.0
-    };
     let (found, expected) = (weights(found), weights(expected));
     assert!(expected.len() >= at_least, "only {} weights were visited", expected.len());
     assert_eq!(found.len(), expected.len());

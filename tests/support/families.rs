@@ -48,7 +48,7 @@ impl FamilyFixture {
         let n_classes = classes.len();
         let item = |(i, ids): (usize, Vec<u32>)| EncodedItem {
             id: format!("{name}-{i}"),
-            rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0 }],
+            rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }],
             label: Some(labels[i]),
             n_choices: n_classes,
         };

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 
 pub mod allocations;
 pub mod families;
+pub mod heads;
 pub mod points;
+pub mod python;
 
 /// `BAYES_LORA_TEST_DEVICE` = `flex` (default), `wgpu-cpu` (a software driver), `wgpu` or `cuda`.
 pub fn device() -> Device {
@@ -83,7 +85,7 @@ impl Fixture {
                     .enumerate()
                     .map(|(i, ids)| EncodedItem {
                         id: format!("{key}-{i}"),
-                        rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0 }],
+                        rows: vec![EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }],
                         label: labels.map(|l| l[i]),
                         n_choices: 4,
                     })
@@ -167,7 +169,7 @@ pub fn continuation_dataset() -> EncodedDataset {
             let common = (0..prompt).map(|t| token(10 * i + t));
             let ids: Vec<u32> = common.chain((0..length).map(|t| token(100 + 20 * i + 5 * c + t))).collect();
             let weight = if i.is_multiple_of(3) { 1.0 } else { 1.0 / (2.0 + c as f64) };
-            EncodedRow { scored: prompt..ids.len(), ids, weight }
+            EncodedRow { scored: prompt..ids.len(), ids, weight, types: Vec::new() }
         };
         EncodedItem {
             id: format!("continuation-{i}"),

@@ -1,7 +1,9 @@
 //! Reads the shape of an encoder, and how it is pooled, from the files of its directory.
 
+use super::modern::ModernBert;
 use crate::error::{Error, Result};
 use crate::file_kind::parse_json;
+use crate::models::config::{MAX_DEPTH, MAX_DIMENSION, check_range};
 use crate::models::settings::{Settings, agreed, unsupported};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +17,8 @@ const POOLING_PREFIX: &str = "pooling_mode_";
 /// How the hidden states of a row become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pooling {
-    /// The first token's state through BERT's pooler, `tanh(Wh + b)`: what `BertForSequenceClassification` reads.
+    /// What the family's `…ForSequenceClassification` reads. BERT's pooler, `tanh(Wh + b)` of the first token's state h; or
+    /// ModernBERT's layer before the classifier, `norm(gelu(Wh))`, h being what `classifier_pooling` says.
     Pooler,
     /// The first token's state.
     FirstToken,
@@ -23,9 +26,21 @@ pub enum Pooling {
     Mean,
 }
 
+/// The architecture of an encoder.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum EncoderFamily {
+    /// BERT, MiniLM and others with `model_type: bert`.
+    Bert,
+    /// ModernBERT.
+    ModernBert(ModernBert),
+}
+
 /// The shape of an encoder, as its `config.json` says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
+    /// The architecture, with what is peculiar to it.
+    pub family: EncoderFamily,
     /// Width of the hidden states.
     pub hidden_size: usize,
     /// Width of the feed-forward layers.
@@ -38,7 +53,7 @@ pub struct EncoderConfig {
     pub vocab_size: usize,
     /// Longest row.
     pub max_positions: usize,
-    /// Number of kinds of tokens; all are of the first.
+    /// Number of kinds of tokens, by which the texts of a pair are told apart; 0 where they are not.
     pub n_token_types: usize,
     /// Added to the variance in every norm.
     pub norm_eps: f64,
@@ -78,54 +93,76 @@ impl EncoderConfig {
         let value: Value = parse_json(bytes, location)?;
         let empty = || Error::format(location, "is an empty JSON object");
         let settings = Settings::object(Some(&value), location, "")?.ok_or_else(empty)?;
-        match settings.text("model_type")?.unwrap_or("(none)") {
-            "bert" => {}
-            other => return Err(unsupported(location, "model_type", other, "bert")),
+        let family = settings.text("model_type")?.unwrap_or("(none)");
+        if !["bert", "modernbert"].contains(&family) {
+            return Err(unsupported(location, "model_type", family, "bert, modernbert"));
         }
-        for (field, supported) in [("hidden_act", "gelu"), ("position_embedding_type", "absolute")] {
-            if let Some(found) = settings.text(field)?.filter(|found| *found != supported) {
-                return Err(unsupported(location, field, found, supported));
-            }
+        if let Some(found) = settings.get("quantization_config") {
+            return Err(unsupported(location, "quantization_config", &found.to_string(), "none"));
         }
-        for field in ["is_decoder", "add_cross_attention"] {
-            if settings.get(field).is_some_and(|value| *value != Value::Bool(false)) {
-                return Err(unsupported(location, field, "true", "false"));
-            }
-        }
-        let count = |field: &str| {
-            let missing = || Error::config(format!("{field} in {location}"), "a whole number of at least 1", "nothing");
-            settings.get(field).ok_or_else(missing)?.as_u64().filter(|n| *n > 0).map(|n| n as usize).ok_or_else(|| {
-                let found = settings.get(field).map(Value::to_string).unwrap_or_default();
-                Error::config(format!("{field} in {location}"), "a whole number of at least 1", found)
-            })
+        let count = |field: &str, most: usize| {
+            let missing = || Error::config(format!("{location}: {field}"), format!("from 1 to {most}"), "nothing");
+            let found = settings.count(field)?.ok_or_else(missing)?;
+            check_range(location, field, found, most).map(|()| found)
         };
-        let config = Self {
-            hidden_size: count("hidden_size")?,
-            intermediate_size: count("intermediate_size")?,
-            n_layers: count("num_hidden_layers")?,
-            n_heads: count("num_attention_heads")?,
-            vocab_size: count("vocab_size")?,
-            max_positions: count("max_position_embeddings")?,
-            n_token_types: settings.get("type_vocab_size").map_or(Ok(2), |_| count("type_vocab_size"))?,
-            norm_eps: settings.number("layer_norm_eps")?.unwrap_or(1e-12),
+        let (hidden_size, n_heads) =
+            (count("hidden_size", MAX_DIMENSION)?, count("num_attention_heads", MAX_DIMENSION)?);
+        if !hidden_size.is_multiple_of(n_heads) {
+            let bound = format!("a multiple of the {n_heads} of num_attention_heads");
+            return Err(Error::config(format!("{location}: hidden_size"), bound, hidden_size));
+        }
+        let n_layers = count("num_hidden_layers", MAX_DEPTH)?;
+        let (family, n_token_types, (eps, absent)) = match family {
+            "bert" => {
+                check_bert(settings)?;
+                let types =
+                    settings.get("type_vocab_size").map_or(Ok(2), |_| count("type_vocab_size", MAX_DIMENSION))?;
+                (EncoderFamily::Bert, types, ("layer_norm_eps", 1e-12))
+            }
+            _ => {
+                let modern = ModernBert::read(settings, n_layers, hidden_size / n_heads)?;
+                (EncoderFamily::ModernBert(modern), 0, ("norm_eps", 1e-5))
+            }
+        };
+        let norm_eps = settings.number(eps)?.unwrap_or(absent);
+        if !(norm_eps > 0.0 && norm_eps.is_finite()) {
+            return Err(Error::config(format!("{location}: {eps}"), "positive and finite", norm_eps));
+        }
+        Ok(Self {
+            family,
+            hidden_size,
+            intermediate_size: count("intermediate_size", MAX_DIMENSION)?,
+            n_layers,
+            n_heads,
+            vocab_size: count("vocab_size", MAX_DIMENSION)?,
+            max_positions: count("max_position_embeddings", MAX_DIMENSION)?,
+            n_token_types,
+            norm_eps,
             pooling: Pooling::Pooler,
             labels: labels(settings, location)?,
-        };
-        if !config.hidden_size.is_multiple_of(config.n_heads) {
-            let bound = format!("a multiple of the {} of num_attention_heads", config.n_heads);
-            return Err(Error::config(format!("hidden_size in {location}"), bound, config.hidden_size));
-        }
-        if !(config.norm_eps > 0.0 && config.norm_eps.is_finite()) {
-            let name = format!("layer_norm_eps in {location}");
-            return Err(Error::config(name, "positive and finite", config.norm_eps));
-        }
-        Ok(config)
+        })
     }
 
     /// Width of an attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.n_heads
     }
+}
+
+/// Refuses what no BERT here computes.
+fn check_bert(settings: Settings<'_>) -> Result<()> {
+    let location = settings.location;
+    for (field, supported) in [("hidden_act", "gelu"), ("position_embedding_type", "absolute")] {
+        if let Some(found) = settings.text(field)?.filter(|found| *found != supported) {
+            return Err(unsupported(location, field, found, supported));
+        }
+    }
+    for field in ["is_decoder", "add_cross_attention"] {
+        if settings.flag(field)? == Some(true) {
+            return Err(unsupported(location, field, "true", "false"));
+        }
+    }
+    Ok(())
 }
 
 /// The names of `id2label` in the order of their numbers; none where the file has none.
@@ -180,8 +217,43 @@ mod tests {
             let error = EncoderConfig::from_json(&format!("{PLAIN}{extra}}}"), "c.json").unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)) && error.contains("c.json"), "{error}");
         }
+        let modern = PLAIN.replace("\"bert\"", "\"modernbert\"");
+        for (extra, words) in [
+            (r#", "hidden_activation": "relu""#, ["hidden_activation", "relu"]),
+            (r#", "classifier_pooling": "max""#, ["classifier_pooling", "max"]),
+            (r#", "local_attention": 0"#, ["local_attention", "0"]),
+            (r#", "local_rope_theta": null"#, ["local_rope_theta", "null"]),
+            (r#", "global_rope_theta": -1"#, ["global", "-1"]),
+            (r#", "rope_theta": 10000"#, ["rope_theta", "10000"]),
+            (r#", "rope_scaling": {"rope_type": "linear", "factor": 2}"#, ["rope_scaling", "linear"]),
+            (r#", "rope_parameters": {"rope_theta": 5}"#, ["rope_parameters", "full_attention"]),
+            (r#", "rope_parameters": {"full_attention": {"rope_type": "dynamic"}}"#, ["rope_type", "dynamic"]),
+            (r#", "layer_types": ["chunked_attention"]"#, ["layer_types[0]", "chunked_attention"]),
+            (r#", "layer_types": []"#, ["layer_types", "0"]),
+            (r#", "global_attn_every_n_layers": 0"#, ["global_attn_every_n_layers", "0"]),
+            (r#", "num_hidden_layers": 1000000"#, ["num_hidden_layers", "1000000"]),
+            (r#", "norm_eps": 0"#, ["norm_eps", "0"]),
+            (r#", "hidden_size": 6"#, ["hidden_size / num_attention_heads", "3"]),
+            (r#", "quantization_config": {"bits": 4}"#, ["quantization_config", "4"]),
+        ] {
+            let error = EncoderConfig::from_json(&format!("{modern}{extra}}}"), "c.json").unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)) && error.contains("c.json"), "{error}");
+        }
         let other = EncoderConfig::from_json(r#"{"model_type": "roberta"}"#, "c.json").unwrap_err().to_string();
-        assert!(other.contains("roberta") && other.contains("bert"), "{other}");
+        assert!(other.contains("roberta") && other.contains("modernbert"), "{other}");
+    }
+
+    #[test]
+    fn what_a_modernbert_does_not_say_is_what_transformers_takes() {
+        let text = PLAIN.replace("\"bert\"", "\"modernbert\"").replace("layers\": 1", "layers\": 4");
+        let EncoderFamily::ModernBert(modern) = EncoderConfig::from_json(&format!("{text}}}"), "c").unwrap().family
+        else {
+            panic!("it is one");
+        };
+        assert_eq!((modern.slides, modern.reach), (vec![false, true, true, false], 64));
+        assert_eq!((modern.rope.0, modern.sliding_rope.0), (160_000.0, 10_000.0));
+        assert!(!(modern.attention_bias || modern.mlp_bias || modern.norm_bias || modern.classifier_bias));
+        assert!(!modern.classifier_mean);
     }
 
     #[test]

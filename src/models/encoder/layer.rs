@@ -1,17 +1,18 @@
-//! One layer of an encoder: attention in both directions and a feed-forward network, each followed by a norm of its sum with its input.
+//! One layer of an encoder: attention in both directions and a feed-forward network, each with a norm and a residual connection.
 
-use super::config::EncoderConfig;
 use crate::lora::LoraLinear;
-use crate::models::activation::softmax;
+use crate::models::activation::{GateActivation, softmax};
+use crate::models::projections::Projections;
+use crate::models::rope::Rotation;
 use crate::tape::Tape;
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor, activation::gelu};
+use burn::tensor::{DType, Tensor};
 
 /// `(x − mean x) / √(var x + ε) · γ + β` over the last dimension, in f32 at least.
 #[derive(Module, Debug)]
 pub(super) struct Norm {
     pub(super) gamma: Param<Tensor<1>>,
-    pub(super) beta: Param<Tensor<1>>,
+    pub(super) beta: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub(super) eps: f64,
 }
@@ -24,28 +25,49 @@ impl Norm {
         let centred = x.clone() - x.mean_dim(1);
         let deviation = (centred.clone().square().mean_dim(1) + self.eps).sqrt();
         let scaled = centred / deviation * self.gamma.val().cast(wide).unsqueeze();
-        (scaled + self.beta.val().cast(wide).unsqueeze()).cast(dtype)
+        match &self.beta {
+            Some(beta) => (scaled + beta.val().cast(wide).unsqueeze()).cast(dtype),
+            None => scaled.cast(dtype),
+        }
     }
 }
 
+/// Where the norms of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NormPlace {
+    /// On the sum of input and output.
+    OnSums,
+    /// On the input.
+    Before,
+}
+
+/// A layer. Linears that the family has fused are one linear.
 #[derive(Module, Debug)]
 pub(super) struct Layer {
-    pub(super) query: LoraLinear,
-    pub(super) key: LoraLinear,
-    pub(super) value: LoraLinear,
+    /// Query, key and value.
+    pub(super) inputs: Projections,
     pub(super) attention_output: LoraLinear,
-    pub(super) attention_norm: Norm,
-    pub(super) intermediate: LoraLinear,
+    /// What is activated, and where the network is gated what that is multiplied by.
+    pub(super) inner: Projections,
     pub(super) output: LoraLinear,
-    pub(super) output_norm: Norm,
+    /// Of attention and of the feed-forward network.
+    pub(super) norms: [Option<Norm>; 2],
+    #[module(skip)]
+    pub(super) norm_place: NormPlace,
+    #[module(skip)]
+    pub(super) activation: GateActivation,
+    #[module(skip)]
+    pub(super) gated: bool,
     #[module(skip)]
     pub(super) head_dim: usize,
 }
 
-/// What all layers share for one batch.
-pub(super) struct Context {
-    /// `[rows, 1, 1, tokens]`: 0 at tokens, a large negative number at pads.
-    pub(super) mask: Tensor<4>,
+/// What a layer needs to know of a batch.
+pub(super) struct Context<'a> {
+    /// Of queries and keys; `None` where a table tells the positions.
+    pub(super) rotation: Option<&'a Rotation>,
+    /// `[rows, 1, 1 or tokens, tokens]`: 0 where a token may look, a large negative number elsewhere.
+    pub(super) mask: &'a Tensor<4>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
 }
@@ -54,49 +76,85 @@ impl Layer {
     /// # Shapes
     /// - x: `[rows · tokens, hidden]`, output the same.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
-        let attended = self.attend(x.clone(), context, tape);
-        let x = self.attention_norm.forward(x + self.attention_output.forward(attended, tape));
-        let inner = gelu(self.intermediate.forward(x.clone(), tape));
-        self.output_norm.forward(x + self.output.forward(inner, tape))
+        let [of_attention, of_mlp] = &self.norms;
+        match self.norm_place {
+            NormPlace::OnSums => {
+                let x = normed(of_attention, x.clone() + self.attend(x, context, tape));
+                normed(of_mlp, x.clone() + self.feed_forward(x, tape))
+            }
+            NormPlace::Before => {
+                let x = x.clone() + self.attend(normed(of_attention, x), context, tape);
+                x.clone() + self.feed_forward(normed(of_mlp, x), tape)
+            }
+        }
     }
 
     fn attend(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
-        let Context { mask, rows, tokens } = context;
-        let (rows, tokens, dim) = (*rows, *tokens, self.head_dim);
+        let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let width = x.dims()[1];
         let heads = |y: Tensor<2>| y.reshape([rows, tokens, width / dim, dim]).swap_dims(1, 2);
-        let query = heads(self.query.forward(x.clone(), tape)).mul_scalar(1.0 / (dim as f64).sqrt());
-        let key = heads(self.key.forward(x.clone(), tape));
-        let value = heads(self.value.forward(x, tape));
-        let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask.clone());
-        weights.matmul(value).swap_dims(1, 2).reshape([rows * tokens, width])
+        let turned = |y: Tensor<2>| match context.rotation {
+            Some(rotation) => rotation.apply(heads(y)),
+            None => heads(y),
+        };
+        let [query, key, value] = self.inputs.forward(x, tape);
+        let query = turned(query).mul_scalar(1.0 / (dim as f64).sqrt());
+        let weights = softmax(query.matmul(turned(key).swap_dims(2, 3)) + context.mask.clone());
+        let mixed = weights.matmul(heads(value)).swap_dims(1, 2).reshape([rows * tokens, width]);
+        self.attention_output.forward(mixed, tape)
     }
 
-    pub(super) fn linears(&self) -> [&LoraLinear; 6] {
-        [&self.query, &self.key, &self.value, &self.attention_output, &self.intermediate, &self.output]
+    fn feed_forward(&self, x: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
+        let inner = match self.gated {
+            true => {
+                let [activated, gate] = self.inner.forward(x, tape);
+                self.activation.of(activated) * gate
+            }
+            false => {
+                let [activated] = self.inner.forward(x, tape);
+                self.activation.of(activated)
+            }
+        };
+        self.output.forward(inner, tape)
     }
 
-    pub(super) fn linears_mut(&mut self) -> [&mut LoraLinear; 6] {
-        [
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.attention_output,
-            &mut self.intermediate,
-            &mut self.output,
-        ]
+    pub(super) fn linears(&self) -> impl Iterator<Item = &LoraLinear> {
+        let attention = self.inputs.linears.iter().chain([&self.attention_output]);
+        attention.chain(&self.inner.linears).chain([&self.output])
+    }
+
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut LoraLinear> {
+        let attention = self.inputs.linears.iter_mut().chain([&mut self.attention_output]);
+        attention.chain(&mut self.inner.linears).chain([&mut self.output])
     }
 }
 
-/// The linears of a layer under their names in Hugging Face's checkpoints, with the widths of input and output.
-pub(super) fn linear_names(config: &EncoderConfig) -> [(&'static str, usize, usize); 6] {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    [
-        ("attention.self.query", hidden, hidden),
-        ("attention.self.key", hidden, hidden),
-        ("attention.self.value", hidden, hidden),
-        ("attention.output.dense", hidden, hidden),
-        ("intermediate.dense", hidden, inner),
-        ("output.dense", inner, hidden),
-    ]
+fn normed(norm: &Option<Norm>, x: Tensor<2>) -> Tensor<2> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
+}
+
+/// The layer between what stands for a row and its classifier.
+#[derive(Module, Debug)]
+pub(super) struct Pooler {
+    pub(super) dense: LoraLinear,
+    /// `None` is tanh.
+    #[module(skip)]
+    pub(super) activation: Option<GateActivation>,
+    pub(super) norm: Option<Norm>,
+}
+
+impl Pooler {
+    /// # Shapes
+    /// - x: `[rows, hidden]`, output the same.
+    pub(super) fn forward(&self, x: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
+        let y = self.dense.forward(x, tape);
+        let y = match self.activation {
+            Some(activation) => activation.of(y),
+            None => y.tanh(),
+        };
+        normed(&self.norm, y)
+    }
 }

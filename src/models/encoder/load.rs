@@ -1,22 +1,21 @@
 //! Loads an encoder from a Hugging Face directory.
 
-use super::config::{EncoderConfig, Pooling};
-use super::layer::{Layer, Norm, linear_names};
+use super::config::{EncoderConfig, EncoderFamily, Pooling};
+use super::layer::{Layer, Norm, NormPlace, Pooler};
 use super::model::Encoder;
+use super::names::{HEAD, Names};
 use crate::error::{Error, Result};
 use crate::float_type::check_float_on;
 use crate::lora::{LoraLinear, TrainedHead, laid_out};
+use crate::models::activation::GateActivation;
 use crate::models::load_report::LoadReport;
+use crate::models::projections::Projections;
 use crate::models::shards::Shards;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// What the encoder is called inside a model with a head; a model without has its tensors without this.
-const ROOT: &str = "bert.";
-const HEAD: &str = "classifier";
 
 /// An encoder on disk whose configuration has been read and checked.
 #[derive(Debug, Clone)]
@@ -68,19 +67,29 @@ impl PretrainedEncoder {
     ///
     /// # Errors
     /// If the element type is none of floating point or unknown to the device; if a file or tensor is missing, truncated, of another
-    /// shape, or holds values that are not finite.
+    /// shape, or holds values that are not finite; if the files hold biases or parts of layers that the configuration does not declare.
+    /// [`Pooling::Pooler`] needs the layer before a classifier, which a bare encoder may lack: [`PretrainedEncoder::with_pooling`].
     pub fn load(&self, device: &Device) -> Result<LoadedEncoder> {
         check_float_on("element type of the model", self.dtype, device)?;
         let shards = Shards::open(&self.dir)?;
         let names: BTreeSet<String> = shards.names().into_iter().collect();
-        let root = if names.iter().any(|name| name.starts_with(ROOT)) { ROOT } else { "" };
+        let of = Names::of(&self.config.family);
+        let is_bare = !names.iter().any(|name| name.starts_with(of.root));
         let device = device.clone().without_autodiff();
-        let mut weights = Weights { shards, names, root, device, dtype: self.dtype, asked: BTreeSet::new() };
+        let mut weights = Weights { shards, names, of, is_bare, device, dtype: self.dtype, asked: BTreeSet::new() };
         let encoder = weights.encoder(&self.config)?;
         let head = weights.head(self.config.hidden_size)?;
+        let unread: Vec<String> = weights.names.difference(&weights.asked).cloned().collect();
+        let has_pooler = encoder.pooler.is_some();
+        let is_surplus = |name: &&String| of.is_part(name, has_pooler);
+        if let Some(name) = unread.iter().find(is_surplus) {
+            let reason =
+                "would change the logits and is none of what the configuration declares (num_hidden_layers, biases)";
+            return Err(Error::format(self.dir.display(), format!("tensor `{name}` {reason}")));
+        }
         let report = LoadReport {
             location: self.dir.clone(),
-            unread_tensors: weights.names.difference(&weights.asked).cloned().collect(),
+            unread_tensors: unread,
             repeated_tensors: weights.shards.repeated(),
             unread_files: weights.shards.unread_files(),
             ..LoadReport::default()
@@ -93,79 +102,111 @@ impl PretrainedEncoder {
 struct Weights {
     shards: Shards,
     names: BTreeSet<String>,
-    root: &'static str,
+    of: &'static Names,
+    /// The names in the files lack the root.
+    is_bare: bool,
     device: Device,
     dtype: DType,
     asked: BTreeSet<String>,
 }
 
 impl Weights {
-    fn tensor<const D: usize>(&mut self, stored: String, shape: [usize; D]) -> Result<Tensor<D>> {
+    fn stored_name(&self, name: String) -> String {
+        let bare = name.strip_prefix(self.of.root).filter(|_| self.is_bare).map(str::to_string);
+        bare.unwrap_or(name)
+    }
+
+    fn tensor<const D: usize>(&mut self, name: String, shape: [usize; D]) -> Result<Tensor<D>> {
+        let stored = self.stored_name(name);
         let tensor = self.shards.file_of(&stored)?.read(&stored, shape, self.dtype, &self.device)?;
         self.asked.insert(stored);
         Ok(tensor)
     }
 
     fn encoder(&mut self, config: &EncoderConfig) -> Result<Encoder> {
-        let hidden = config.hidden_size;
+        let (of, hidden) = (self.of, config.hidden_size);
+        let norm_bias = Biases::of(config).norms;
         let layers = (0..config.n_layers).map(|layer| self.layer(config, layer)).collect::<Result<_>>()?;
+        let mut table = |name: Option<&str>, rows| name.map(|name| self.embedding(name, rows, hidden)).transpose();
+        let positions = table(of.positions, config.max_positions)?;
+        let token_types = table(of.token_types, config.n_token_types)?;
         let pooler = config.pooling == Pooling::Pooler;
         Ok(Encoder {
-            words: self.embedding("word_embeddings", config.vocab_size, hidden)?,
-            positions: self.embedding("position_embeddings", config.max_positions, hidden)?,
-            token_types: self.embedding("token_type_embeddings", config.n_token_types, hidden)?,
-            norm: self.norm("embeddings.LayerNorm", config)?,
+            words: self.embedding(of.words, config.vocab_size, hidden)?,
+            positions,
+            token_types,
+            norm: self.norm(of.norm, config, norm_bias)?,
             layers,
-            pooler: pooler.then(|| self.linear("pooler.dense", hidden, hidden)).transpose()?,
+            final_norm: of.final_norm.map(|path| self.norm(path, config, norm_bias)).transpose()?,
+            pooler: pooler.then(|| self.pooler(config)).transpose()?,
             config: config.clone(),
         })
     }
 
-    fn embedding(&mut self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
+    fn embedding(&mut self, path: &str, rows: usize, width: usize) -> Result<Embedding> {
         let mut embedding: Embedding = EmbeddingConfig::new(1, width).init(&self.device);
-        let table = self.tensor(format!("{}embeddings.{name}.weight", self.root), [rows, width])?;
+        let table = self.tensor(format!("{path}.weight"), [rows, width])?;
         embedding.weight = Param::from_tensor(table);
         Ok(embedding)
     }
 
     /// Checkpoints of the first years call the parameters of norms gamma and beta.
-    fn norm(&mut self, path: &str, config: &EncoderConfig) -> Result<Norm> {
+    fn norm(&mut self, path: &str, config: &EncoderConfig, bias: bool) -> Result<Norm> {
         let mut read = |[new, old]: [&str; 2]| {
-            let [new, old] = [new, old].map(|parameter| format!("{}{path}.{parameter}", self.root));
-            let stored = if self.names.contains(&old) { old } else { new };
-            self.tensor(stored, [config.hidden_size]).map(Param::from_tensor)
+            let [new, old] = [new, old].map(|parameter| format!("{path}.{parameter}"));
+            let is_old = self.names.contains(&self.stored_name(old.clone()));
+            self.tensor(if is_old { old } else { new }, [config.hidden_size]).map(Param::from_tensor)
         };
-        let (gamma, beta) = (read(["weight", "gamma"])?, read(["bias", "beta"])?);
+        let gamma = read(["weight", "gamma"])?;
+        let beta = bias.then(|| read(["bias", "beta"])).transpose()?;
         Ok(Norm { gamma, beta, eps: config.norm_eps })
     }
 
     /// A linear, its weight transposed to `[d_in, d_out]` and laid out anew; its path is that inside a model with a head.
-    fn linear(&mut self, path: &str, d_in: usize, d_out: usize) -> Result<LoraLinear> {
-        let weight: Tensor<2> = self.tensor(format!("{}{path}.weight", self.root), [d_out, d_in])?;
-        let bias = self.tensor(format!("{}{path}.bias", self.root), [d_out])?;
-        Ok(LoraLinear::new(format!("{ROOT}{path}"), laid_out(weight.transpose()), Some(bias)))
+    fn linear(&mut self, path: &str, d_in: usize, d_out: usize, bias: bool) -> Result<LoraLinear> {
+        let weight: Tensor<2> = self.tensor(format!("{path}.weight"), [d_out, d_in])?;
+        let bias = bias.then(|| self.tensor(format!("{path}.bias"), [d_out])).transpose()?;
+        Ok(LoraLinear::new(path, laid_out(weight.transpose()), bias))
     }
 
     fn layer(&mut self, config: &EncoderConfig, layer: usize) -> Result<Layer> {
-        let path = format!("encoder.layer.{layer}");
-        let linears = linear_names(config)
-            .into_iter()
-            .map(|(name, d_in, d_out)| self.linear(&format!("{path}.{name}"), d_in, d_out))
-            .collect::<Result<Vec<_>>>()?;
-        let count =
-            |linears: Vec<_>| Error::Count { what: "linears of a layer".into(), expected: 6, found: linears.len() };
-        let [query, key, value, attention_output, intermediate, output] =
-            <[LoraLinear; 6]>::try_from(linears).map_err(count)?;
+        let (of, biases, hidden, inner) = (self.of, Biases::of(config), config.hidden_size, config.intermediate_size);
+        let at = |name: &str| format!("{}{layer}.{name}", of.layers);
+        let (norm_place, gated, activation) = match &config.family {
+            EncoderFamily::Bert => (NormPlace::OnSums, false, GateActivation::Gelu),
+            EncoderFamily::ModernBert(modern) => (NormPlace::Before, true, modern.activation),
+        };
+        let wide = 3 * hidden / of.inputs.len();
+        let inputs = of.inputs.iter().map(|name| self.linear(&at(name), hidden, wide, biases.attention));
+        let inputs = Projections::new(inputs.collect::<Result<_>>()?, &[hidden; 3]);
+        let widths = vec![inner; if gated { 2 } else { 1 }];
+        let first = self.linear(&at(of.inner), hidden, widths.iter().sum(), biases.mlp)?;
+        // the embeddings of a family with norms before have been through one
+        let is_first = norm_place == NormPlace::Before && layer == 0;
+        let mut norm = |name: &str| self.norm(&at(name), config, biases.norms);
+        let norms = [(!is_first).then(|| norm(of.norms[0])).transpose()?, Some(norm(of.norms[1])?)];
         Ok(Layer {
-            query,
-            key,
-            value,
-            attention_output,
-            intermediate,
-            output,
-            attention_norm: self.norm(&format!("{path}.attention.output.LayerNorm"), config)?,
-            output_norm: self.norm(&format!("{path}.output.LayerNorm"), config)?,
+            inputs,
+            attention_output: self.linear(&at(of.attention_output), hidden, hidden, biases.attention)?,
+            inner: Projections::new(vec![first], &widths),
+            output: self.linear(&at(of.output), inner, hidden, biases.mlp)?,
+            norms,
+            norm_place,
+            activation,
+            gated,
             head_dim: config.head_dim(),
+        })
+    }
+
+    fn pooler(&mut self, config: &EncoderConfig) -> Result<Pooler> {
+        let ((dense, norm), biases, hidden) = (self.of.pooler, Biases::of(config), config.hidden_size);
+        Ok(Pooler {
+            dense: self.linear(dense, hidden, hidden, biases.pooler)?,
+            activation: match &config.family {
+                EncoderFamily::Bert => None,
+                EncoderFamily::ModernBert(modern) => Some(modern.classifier_activation),
+            },
+            norm: norm.map(|path| self.norm(path, config, biases.norms)).transpose()?,
         })
     }
 
@@ -179,5 +220,27 @@ impl Weights {
         let n_classes = n_classes.unwrap_or(0);
         let weight = self.tensor(weight, [n_classes, width])?;
         Ok(Some(TrainedHead::pretrained(HEAD, weight, Some(self.tensor(bias, [n_classes])?))))
+    }
+}
+
+/// Which parts have biases.
+struct Biases {
+    attention: bool,
+    mlp: bool,
+    norms: bool,
+    pooler: bool,
+}
+
+impl Biases {
+    fn of(config: &EncoderConfig) -> Self {
+        match &config.family {
+            EncoderFamily::Bert => Self { attention: true, mlp: true, norms: true, pooler: true },
+            EncoderFamily::ModernBert(modern) => Self {
+                attention: modern.attention_bias,
+                mlp: modern.mlp_bias,
+                norms: modern.norm_bias,
+                pooler: modern.classifier_bias,
+            },
+        }
     }
 }

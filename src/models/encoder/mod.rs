@@ -1,10 +1,13 @@
-//! Encoders: networks whose tokens see each other in both directions, of the BERT family.
+//! Encoders: networks whose tokens see each other in both directions.
 
 mod config;
 mod layer;
 mod load;
 mod model;
+mod modern;
+mod names;
 
-pub use config::{EncoderConfig, Pooling};
+pub use config::{EncoderConfig, EncoderFamily, Pooling};
 pub use load::{LoadedEncoder, PretrainedEncoder};
 pub use model::Encoder;
+pub use modern::ModernBert;

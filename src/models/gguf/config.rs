@@ -1,0 +1,269 @@
+//! Reads the metadata of a GGUF file as the configuration of a decoder.
+
+use super::weights::shape_error;
+use crate::error::{Error, Result};
+use crate::gguf::GgufFile;
+use crate::models::activation::GateActivation;
+use crate::models::config::{DecoderConfig, MAX_DEPTH};
+use crate::models::family::{Factors, Family, Windows};
+use crate::models::layers::LayerKind;
+use crate::models::names::gguf::{self as names, ROPE_FACTORS};
+use crate::models::rope_scaling::RopeScaling;
+use crate::models::scales::Scales;
+use crate::models::settings::{agreed, unsupported};
+
+/// Families of which llama.cpp's files are read, under their names there. Mistral's are of `llama`.
+const FAMILIES: [(&str, Family); 8] = [
+    ("llama", Family::Llama),
+    ("qwen2", Family::Qwen2),
+    ("qwen3", Family::Qwen3),
+    ("smollm3", Family::SmolLm3),
+    ("olmo2", Family::Olmo2),
+    ("granite", Family::Granite),
+    ("gemma2", Family::Gemma2),
+    ("gemma3", Family::Gemma3),
+];
+
+/// Others that llama.cpp has and this crate computes, and the key of what their files say in a way that is not read.
+const NOT_READ: [(&str, &str); 2] = [("phi3", "rope.scaling.attn_factor"), ("mistral3", "attention.temperature_scale")];
+
+/// Base of the rotary frequencies of Gemma 3's sliding layers, where the file does not say it.
+const GEMMA3_SLIDING_THETA: f64 = 10_000.0;
+
+/// Numbers of layers of the models of Gemma 2 and 3 whose scores are divided by the root of the width by the heads, and not of the
+/// width of a head: the files do not say it, and llama.cpp tells by this too.
+const GEMMA_27B: [(Family, usize); 2] = [(Family::Gemma2, 46), (Family::Gemma3, 62)];
+
+/// Granite's factors: of embeddings, of what is added to the residual stream, of scores, and the divisor of the logits.
+const MULTIPLIERS: [&str; 4] = ["embedding_scale", "residual_scale", "attention.scale", "logit_scale"];
+/// Of scores and of logits.
+const CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
+const WINDOW: &str = "attention.sliding_window";
+const PATTERN: &str = "attention.sliding_window_pattern";
+
+/// Reads the shape of the model from the metadata and from which tensors there are.
+///
+/// # Errors
+/// As [`Pretrained::from_gguf`](super::Pretrained::from_gguf).
+pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
+    let location = file.path().display().to_string();
+    let missing = |key: &str| Error::config(format!("{location}: metadata `{key}`"), "there", "nothing");
+    let architecture = file.text("general.architecture")?.ok_or_else(|| missing("general.architecture"))?;
+    if let Some(n) = file.count("split.count")?.filter(|n| *n > 1) {
+        return Err(unsupported(&location, "split.count", &n.to_string(), "1: all tensors in one file"));
+    }
+    let Some((_, family)) = FAMILIES.into_iter().find(|(name, _)| *name == architecture) else {
+        let known = FAMILIES.map(|(name, _)| name).join(", ");
+        let found = match NOT_READ.iter().find(|(name, _)| *name == architecture) {
+            Some((name, key)) => format!("{name}, whose `{name}.{key}` is not read"),
+            None => architecture.to_string(),
+        };
+        return Err(unsupported(&location, "general.architecture", &found, &known));
+    };
+    let key = |name: &str| format!("{architecture}.{name}");
+    let count = |name: &str| file.count(&key(name));
+    let required = |name: &str| count(name)?.ok_or_else(|| missing(&key(name)));
+    if let Some(n) = count("expert_count")?.filter(|n| *n > 0) {
+        return Err(unsupported(&location, &key("expert_count"), &n.to_string(), "0"));
+    }
+    let (hidden_size, n_heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let head_dim = count("attention.key_length")?.unwrap_or(hidden_size / n_heads.max(1));
+    for same in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(n) = count(same)?.filter(|n| *n != head_dim) {
+            return Err(unsupported(&location, &key(same), &n.to_string(), &format!("the head's width, {head_dim}")));
+        }
+    }
+    let n_layers = required("block_count")?;
+    let traits = family.traits();
+    let source = Source { file, family, architecture, location: &location };
+    let (layers, window) = source.layers(n_layers.min(MAX_DEPTH))?;
+    let scales = source.scales((hidden_size, head_dim), n_heads, n_layers)?;
+    let sliding = source.number("rope.freq_base_swa")?;
+    let sliding_rope = match (traits.sliding_theta, sliding) {
+        (Some(_), found) => Some((found.unwrap_or(GEMMA3_SLIDING_THETA), RopeScaling::None)),
+        (None, Some(found)) => return Err(source.not_heard("rope.freq_base_swa", found)),
+        (None, None) => None,
+    };
+    let table = format!("{}.weight", names::EMBEDDING);
+    let vocab_size = file.shape(&table).and_then(|shape| shape.first()).copied();
+    let vocab_size =
+        vocab_size.ok_or_else(|| Error::MissingTensor { name: table, location: file.path().to_path_buf() })?;
+    let has = |name: &str| file.shape(name).is_some();
+    let eps = "attention.layer_norm_rms_epsilon";
+    let config = DecoderConfig {
+        family,
+        hidden_size,
+        intermediate_size: required("feed_forward_length")?,
+        n_layers,
+        n_heads,
+        n_kv_heads: count("attention.head_count_kv")?.unwrap_or(n_heads),
+        head_dim,
+        inside: false,
+        vocab_size,
+        max_positions: required("context_length")?,
+        norm_eps: file.number(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
+        rope_theta: file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        rope_scaling: rope_scaling(file, &key("rope"), &location)?,
+        qkv_bias: has("blk.0.attn_q.bias"),
+        output_bias: has("blk.0.attn_output.bias"),
+        mlp_bias: has("blk.0.ffn_gate.bias"),
+        tied_head: !has(&format!("{}.weight", names::HEAD)),
+        sliding_rope,
+        rotary_dim: head_dim,
+        layers,
+        window,
+        activation: GateActivation::named(traits.activation.1).unwrap_or(GateActivation::Silu),
+        scales,
+    };
+    config.validate(&location)?;
+    with_factors(file, config, &location)
+}
+
+/// What single settings of a family are read from.
+struct Source<'a> {
+    file: &'a GgufFile,
+    family: Family,
+    architecture: &'a str,
+    location: &'a str,
+}
+
+impl Source<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    /// A number, which must be finite.
+    fn number(&self, name: &str) -> Result<Option<f64>> {
+        match self.file.number(&self.key(name))? {
+            Some(found) if !found.is_finite() => {
+                Err(Error::config(format!("{}: {}", self.location, self.key(name)), "finite", found))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn not_heard(&self, name: &str, found: f64) -> Error {
+        let supported = format!("none: `{}` does not compute with it", self.architecture);
+        unsupported(self.location, &self.key(name), &found.to_string(), &supported)
+    }
+
+    /// What each layer does, and the window of those that slide.
+    fn layers(&self, n: usize) -> Result<(Vec<LayerKind>, Option<usize>)> {
+        let traits = self.family.traits();
+        // Gemma 3's files say it where a layer slides
+        let absent = traits.window.filter(|_| self.family == Family::Gemma2);
+        let window = self.file.count(&self.key(WINDOW))?.or(absent).filter(|window| *window > 0);
+        let pattern = self.file.count(&self.key(PATTERN))?;
+        let every = match (traits.windows, window) {
+            (Windows::AllButEvery { n, .. }, Some(_)) => Some(pattern.unwrap_or(n)),
+            (Windows::AllButEvery { .. }, None) => None,
+            _ => {
+                for (name, found) in [(WINDOW, window), (PATTERN, pattern)] {
+                    if let Some(found) = found {
+                        return Err(unsupported(self.location, &self.key(name), &found.to_string(), "0"));
+                    }
+                }
+                None
+            }
+        };
+        if every == Some(0) {
+            return Err(Error::config(format!("{}: {}", self.location, self.key(PATTERN)), "1 or more", 0));
+        }
+        let kind = |layer: usize| LayerKind {
+            slides: every.is_some_and(|every| !(layer + 1).is_multiple_of(every)),
+            rotates: traits.unrotated_every.is_none_or(|every| !(layer + 1).is_multiple_of(every)),
+        };
+        let layers: Vec<LayerKind> = (0..n).map(kind).collect();
+        let any = layers.iter().any(|layer| layer.slides);
+        Ok((layers, window.filter(|_| any)))
+    }
+
+    /// Factors and caps; one that the family does not compute with is refused.
+    fn scales(&self, (hidden, head_dim): (usize, usize), n_heads: usize, n_layers: usize) -> Result<Scales> {
+        let factors = self.family.traits().factors;
+        let heard: &[&str] = match factors {
+            Factors::Multipliers => &MULTIPLIERS,
+            Factors::Gemma { score_cap: Some(_), .. } => &CAPS,
+            Factors::Gemma { score_cap: None, .. } => &CAPS[1..],
+            Factors::None | Factors::Positions => &[],
+        };
+        for name in MULTIPLIERS.iter().chain(&CAPS).filter(|name| !heard.contains(name)) {
+            if let Some(found) = self.number(name)? {
+                return Err(self.not_heard(name, found));
+            }
+        }
+        // llama.cpp takes zero for nothing
+        let said = |name: &str| self.number(name).map(|found| found.filter(|found| *found != 0.0));
+        match factors {
+            Factors::Multipliers => {
+                let finetuned = self.key("rope.scaling.finetuned");
+                if self.file.flag(&finetuned)? == Some(false) {
+                    return Err(unsupported(self.location, &finetuned, "false", "true: queries and keys rotate"));
+                }
+                let [embedding, residual, scores, logits] = MULTIPLIERS.map(said);
+                let missing =
+                    || Error::config(format!("{}: {}", self.location, self.key(MULTIPLIERS[3])), "not zero", "nothing");
+                Ok(Scales {
+                    embedding: embedding?.unwrap_or(1.0),
+                    residual: residual?.unwrap_or(1.0),
+                    scores: scores?,
+                    logit_divisor: logits?.ok_or_else(missing)?,
+                    ..Scales::default()
+                })
+            }
+            Factors::Gemma { score_cap, logit_cap } => {
+                let by_heads = GEMMA_27B.contains(&(self.family, n_layers));
+                let width = if by_heads { hidden / n_heads.max(1) } else { head_dim };
+                let cap = |name: &str, absent: Option<f64>| match said(name)? {
+                    Some(found) if found < 0.0 => {
+                        Err(Error::config(format!("{}: {}", self.location, self.key(name)), "positive", found))
+                    }
+                    found => Ok(found.or(absent)),
+                };
+                Ok(Scales {
+                    embedding: (hidden as f64).sqrt(),
+                    scores: Some((width as f64).sqrt().recip()),
+                    score_cap: cap(CAPS[0], score_cap)?,
+                    logit_cap: cap(CAPS[1], logit_cap)?,
+                    ..Scales::default()
+                })
+            }
+            Factors::None | Factors::Positions => Ok(Scales::default()),
+        }
+    }
+}
+
+/// As llama.cpp reads it: a factor means linear scaling where no type is given, and stands under an older key too.
+fn rope_scaling(file: &GgufFile, prefix: &str, location: &str) -> Result<RopeScaling> {
+    let kind = format!("{prefix}.scaling.type");
+    let factors = [format!("{prefix}.scaling.factor"), format!("{prefix}.scale_linear")];
+    let [newer, older] = factors.clone().map(|key| file.number(&key).map(|factor| (key, factor)));
+    let factor = agreed(location, [newer?, older?])?;
+    match file.text(&kind)?.unwrap_or(if factor.is_some() { "linear" } else { "none" }) {
+        "none" => Ok(RopeScaling::None),
+        "linear" => {
+            let shown = factor.map_or("nothing".into(), |f| f.to_string());
+            let bad = || Error::config(format!("{location}: {}", factors[0]), "positive and finite", shown);
+            Ok(RopeScaling::Linear { factor: factor.filter(|f| *f > 0.0 && f.is_finite()).ok_or_else(bad)? })
+        }
+        other => Err(unsupported(location, &kind, other, "none, linear")),
+    }
+}
+
+/// Takes the factors of the rotary frequencies where the file has them, as files of Llama 3.1 and later do.
+fn with_factors(file: &mut GgufFile, config: DecoderConfig, location: &str) -> Result<DecoderConfig> {
+    let Some(shape) = file.shape(ROPE_FACTORS) else { return Ok(config) };
+    let expected = [config.head_dim / 2];
+    if shape != expected {
+        return Err(shape_error(location, ROPE_FACTORS, &expected, shape));
+    }
+    if config.rope_scaling != RopeScaling::None {
+        let found = format!("{:?}", config.rope_scaling);
+        return Err(unsupported(location, &format!("rotary scaling beside `{ROPE_FACTORS}`"), &found, "none"));
+    }
+    let factors: Vec<f64> = file.values(ROPE_FACTORS)?.into_iter().map(f64::from).collect();
+    if let Some(bad) = factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
+        return Err(Error::config(format!("{location}: {ROPE_FACTORS}"), "positive and finite", bad));
+    }
+    Ok(DecoderConfig { rope_scaling: RopeScaling::Factors(factors), ..config })
+}
