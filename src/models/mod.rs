@@ -38,7 +38,7 @@ mod token_batch;
 pub use activation::GateActivation;
 pub use causal_lm::CausalLm;
 pub use classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures, RowMeaning, mask_absent};
-pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
+pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, output_batch_for, row_keys};
 pub use config::DecoderConfig;
 pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
 pub use family::Family;

@@ -5,6 +5,7 @@ use super::{
     activation::log_sum_exp,
     causal_lm::CausalLm,
     classifier::{Classifier, HeadFeatures},
+    rope_scaling::RopeScaling,
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
@@ -119,7 +120,17 @@ impl Classifier for PromptClassifier {
                 "the data ask for answers in another form than the model was set up for".into(),
             ));
         }
+        if batch.is_shared() && !self.shares_prompts() {
+            return Err(Error::Incompatible(
+                "rows share their prompts, but the model's rotation depends on the length of a row (`longrope`)".into(),
+            ));
+        }
         batch.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
+    }
+
+    /// Unless a row's rotation depends on its length: the rows of an item need not all be long.
+    fn shares_prompts(&self) -> bool {
+        !matches!(self.lm.config().rope_scaling, RopeScaling::LongRope { .. })
     }
 
     /// Where class tokens are read at the last position and logits are not capped: those of continuations are sums over tokens.
