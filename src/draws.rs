@@ -84,6 +84,8 @@ pub(crate) enum Purpose {
     TfbInputs = 32,
     /// Which training items a linearised model takes: item.
     LinearizedItems = 33,
+    /// A token of generated text: answer of a prompt, token.
+    GeneratedToken = 34,
 }
 
 /// The generator of what is drawn for `purpose` at `place` (see [`place`]) and `index`: a function of these and the seed alone.
@@ -150,7 +152,7 @@ mod tests {
     fn no_two_of_seed_purpose_place_and_index_share_a_stream() {
         let mut seen = BTreeMap::new();
         // beyond the last purpose, for those to come
-        assert!((Purpose::LinearizedItems as u64) < 48);
+        assert!((Purpose::GeneratedToken as u64) < 48);
         for purpose in 0..48 {
             for (seed, place) in NUMBERS.iter().flat_map(|seed| NUMBERS.map(|place| (*seed, place))) {
                 for index in NUMBERS {

@@ -54,6 +54,7 @@ pub mod error;
 mod file_header;
 mod file_kind;
 mod float_type;
+pub mod generate;
 #[cfg(feature = "gguf")]
 pub mod gguf;
 mod hash;

@@ -11,6 +11,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
 use rand::{Rng, rngs::ChaCha8Rng};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Which of the two matrices of `W = W₀ + s·B·A`, or a matrix of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -94,6 +95,12 @@ pub trait SiteNoise: std::fmt::Debug {
     }
 }
 
+/// Adapters that a pass takes in the place of the model's own.
+pub(crate) trait OtherAdapters: std::fmt::Debug + Send + Sync {
+    /// `B·A·x` of a module, `[rows, d_in]` to `[rows, columns or d_out]`; `None` where the model's own adapter stays.
+    fn update(&self, module: &str, x: Tensor<2>, columns: Option<&Tensor<1, Int>>) -> Option<Tensor<2>>;
+}
+
 /// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowKeys {
@@ -136,7 +143,7 @@ impl RowKeys {
     }
 }
 
-/// What a forward pass does besides computing: nothing, noise, or recording.
+/// What a forward pass does besides computing: nothing, noise, other adapters, or recording.
 #[derive(Debug)]
 pub struct Tape {
     mode: Mode,
@@ -147,6 +154,7 @@ pub struct Tape {
 enum Mode {
     Off,
     Noise(Box<dyn SiteNoise>),
+    Adapters(Arc<dyn OtherAdapters>),
     Recording,
 }
 
@@ -188,6 +196,11 @@ impl Tape {
         Self::with_mode(Mode::Noise(noise))
     }
 
+    /// Records nothing, takes other adapters than the model's own.
+    pub(crate) fn with_adapters(others: Arc<dyn OtherAdapters>) -> Self {
+        Self::with_mode(Mode::Adapters(others))
+    }
+
     /// Records inputs and taps every output; no dropout.
     pub fn recording() -> Self {
         Self::with_mode(Mode::Recording)
@@ -201,7 +214,7 @@ impl Tape {
     pub fn disturb_input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.input(module, x, dropout),
-            Mode::Off | Mode::Recording => x,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording => x,
         }
     }
 
@@ -209,7 +222,20 @@ impl Tape {
     pub fn disturb_hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.hidden(module, x, hidden),
-            Mode::Off | Mode::Recording => hidden,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording => hidden,
+        }
+    }
+
+    /// What other adapters make of a module's input, where there are others for it.
+    pub(crate) fn other_update(
+        &self,
+        module: &str,
+        x: &Tensor<2>,
+        columns: Option<&Tensor<1, Int>>,
+    ) -> Option<Tensor<2>> {
+        match &self.mode {
+            Mode::Adapters(others) => others.update(module, x.clone(), columns),
+            Mode::Off | Mode::Noise(_) | Mode::Recording => None,
         }
     }
 

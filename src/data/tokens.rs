@@ -225,6 +225,14 @@ impl Tokenizer {
         guarded(&self.location, || self.inner.decode(ids, false))
     }
 
+    /// Turns ids into text, special tokens left out.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn decode_text(&self, ids: &[u32]) -> Result<String> {
+        guarded(&self.location, || self.inner.decode(ids, true))
+    }
+
     /// The token of an id as the vocabulary writes it (`Ġyes`, `▁the`); `<id>` for an id that is not in it.
     pub fn token(&self, id: u32) -> String {
         self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>"))

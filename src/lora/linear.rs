@@ -138,7 +138,11 @@ impl LoraLinear {
         };
         // the adapter and what the tape sees of it stay in its own, wider element type on a half-precision base
         let (outer, inner) = (y.dtype(), adapter.a.val().dtype());
-        let x = tape.disturb_input(&self.path, x.cast(inner), adapter.dropout);
+        let x = x.cast(inner);
+        if let Some(delta) = tape.other_update(&self.path, &x, columns) {
+            return y + delta.mul_scalar(adapter.scale).cast(outer);
+        }
+        let x = tape.disturb_input(&self.path, x, adapter.dropout);
         let hidden = x.clone().matmul(adapter.a.val().transpose());
         let hidden = tape.observe(&self.path, LoraMatrix::A, &x, hidden, None);
         let hidden = tape.disturb_hidden(&self.path, &x, hidden);

@@ -16,12 +16,14 @@
 //! them or not. Patterns have the syntax of Python's `re`.
 
 mod config_file;
+mod draws;
 mod find;
 mod read;
 mod rounding;
 mod tensors;
 mod write;
 
+pub use draws::{SavedDraws, save_draws};
 pub use read::load_peft;
 pub use write::save_peft;
 

@@ -3,6 +3,7 @@
 use super::{
     activation::{soft_cap, softmax},
     config::DecoderConfig,
+    kv_cache::LayerCache,
     norm::Norm,
     projections::Projections,
     rope::Rotation,
@@ -34,7 +35,7 @@ pub(super) struct Attention {
 pub(super) struct Context<'a> {
     /// `None` in a layer that does not rotate.
     pub(super) rotation: Option<&'a Rotation>,
-    /// `[rows or 1, 1, tokens, tokens]`: 0 where a query may see a key, a large negative number elsewhere.
+    /// `[rows or 1, 1, tokens, keys]`, keys being the tokens and those seen before: 0 where a query may see a key, a large negative number elsewhere.
     pub(super) mask: &'a Tensor<4>,
     /// Factors of the queries by their positions, `[rows or 1, 1, tokens, 1]`.
     pub(super) query_factors: Option<&'a Tensor<4>>,
@@ -54,9 +55,17 @@ impl Attention {
         Self { inputs, o_proj, query_key_norms, n_kv_heads, head_dim, score_scale, score_cap }
     }
 
+    /// Of new tokens where `seen` has the keys and values of those before them.
+    ///
     /// # Shapes
     /// - x: `[rows · tokens, hidden]`, output the same.
-    pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<2>,
+        context: &Context,
+        seen: Option<&mut LayerCache>,
+        tape: &mut Tape,
+    ) -> Tensor<2> {
         let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let heads = |y: Tensor<2>| {
             let n = y.dims()[1] / dim;
@@ -78,16 +87,20 @@ impl Attention {
         if let Some(factors) = context.query_factors {
             q = q * factors.clone();
         }
-        let (n_kv, n_heads) = (self.n_kv_heads, q.dims()[1]);
+        let [k, v] = match seen {
+            Some(seen) => seen.extend([k, v]),
+            None => [k, v],
+        };
+        let (n_kv, n_heads, keys) = (self.n_kv_heads, q.dims()[1], k.dims()[2]);
         // the query heads of a group lie next to each other: stack them along the tokens of their key head
         let grouped = [rows, n_kv, n_heads / n_kv * tokens, dim];
         let q = q.mul_scalar(self.score_scale).reshape(grouped);
-        let mut scores = q.matmul(k.swap_dims(2, 3)).reshape([rows, n_heads, tokens, tokens]);
+        let mut scores = q.matmul(k.swap_dims(2, 3)).reshape([rows, n_heads, tokens, keys]);
         if let Some(cap) = self.score_cap {
             scores = soft_cap(scores, cap);
         }
         let weights = softmax(scores + context.mask.clone());
-        let weights = weights.reshape([rows, n_kv, n_heads / n_kv * tokens, tokens]);
+        let weights = weights.reshape([rows, n_kv, n_heads / n_kv * tokens, keys]);
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);
         let mixed = mixed.swap_dims(1, 2).reshape([rows * tokens, n_heads * dim]);
         self.o_proj.forward(mixed, tape)

@@ -3,6 +3,7 @@
 use super::{
     activation::GateActivation,
     attention::{Attention, Context},
+    kv_cache::LayerCache,
     norm::Norm,
     projections::Projections,
 };
@@ -26,11 +27,19 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Of new tokens where `seen` has the keys and values of those before them.
+    ///
     /// # Shapes
     /// - x: `[rows · tokens, hidden]`, output the same.
-    pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<2>,
+        context: &Context,
+        seen: Option<&mut LayerCache>,
+        tape: &mut Tape,
+    ) -> Tensor<2> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &self.norms;
-        let h = self.attention.forward(normed(before_attention, x.clone()), context, tape);
+        let h = self.attention.forward(normed(before_attention, x.clone()), context, seen, tape);
         let x = self.added(x, normed(behind_attention, h));
         let [gate, up] = self.gate_up.forward(normed(before_mlp, x.clone()), tape);
         let h = self.down_proj.forward(self.activation.of(gate) * up, tape);

@@ -5,6 +5,7 @@ use super::{
     attention::Context,
     block::Block,
     config::DecoderConfig,
+    kv_cache::LayerCache,
     language_model::{HeadForm, LanguageModel},
     names::{EMBEDDING, root},
     norm::Norm,
@@ -44,24 +45,42 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        let [rows, tokens] = batch.ids.dims();
+        let tokens = batch.ids.dims()[1];
+        let table = self.embedding.weight.val();
+        let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
+        let positions = batch.positions.as_ref();
+        let places = Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, device: &device, dtype };
+        self.run(batch.ids.clone(), &places, |window| batch.attention_mask(dtype, window), None, tape)
+    }
+
+    /// The same of tokens that may stand behind those of a cache, of which every layer has its part. `mask` says what they may look at,
+    /// within a window where one is given.
+    ///
+    /// # Shapes
+    /// - ids: `[rows, tokens]`; output `[rows · tokens, hidden]`
+    pub(super) fn run(
+        &self,
+        ids: Tensor<2, Int>,
+        places: &Places,
+        mask: impl Fn(Option<usize>) -> Tensor<4>,
+        mut cache: Option<&mut [LayerCache]>,
+        tape: &mut Tape,
+    ) -> Tensor<2> {
+        let [rows, tokens] = ids.dims();
         let config = &self.config;
-        let x = self.embedding.forward(batch.ids.clone());
+        let x = self.embedding.forward(ids);
         let mut x = x.reshape([rows * tokens, config.hidden_size]);
         if config.scales.embedding != 1.0 {
             x = x.mul_scalar(config.scales.embedding);
         }
-        let (device, dtype, lengths) = (x.device().without_autodiff(), x.dtype(), batch.lengths());
-        let places = Places { tokens, positions: batch.positions.as_ref(), lengths: &lengths, device: &device, dtype };
-        let rotation = Rotation::new(config.rope_theta, &config.rope_scaling, config.rotary_dim, &places);
-        let mask = batch.attention_mask(dtype, None);
-        // a window as wide as the batch hides nothing
-        let window = config.window.filter(|window| *window < tokens);
-        let sliding_mask = window.map(|window| batch.attention_mask(dtype, Some(window)));
+        let rotation = Rotation::new(config.rope_theta, &config.rope_scaling, config.rotary_dim, places);
+        // a window as wide as all positions hides nothing
+        let window = config.window.filter(|window| *window < places.first + places.span);
+        let (mask, sliding_mask) = (mask(None), window.map(|window| mask(Some(window))));
         let own = config.sliding_rope.as_ref().filter(|_| config.layers.iter().any(|layer| layer.slides));
-        let sliding_rotation = own.map(|(theta, scaling)| Rotation::new(*theta, scaling, config.rotary_dim, &places));
-        let factors = config.scales.positions.as_ref().and_then(|scale| query_factors(scale, &places));
-        for (block, layer) in self.blocks.iter().zip(&config.layers) {
+        let sliding_rotation = own.map(|(theta, scaling)| Rotation::new(*theta, scaling, config.rotary_dim, places));
+        let factors = config.scales.positions.as_ref().and_then(|scale| query_factors(scale, places));
+        for (index, (block, layer)) in self.blocks.iter().zip(&config.layers).enumerate() {
             let rotation = sliding_rotation.as_ref().filter(|_| layer.slides).unwrap_or(&rotation);
             let context = Context {
                 rotation: layer.rotates.then_some(rotation),
@@ -70,7 +89,8 @@ impl CausalLm {
                 rows,
                 tokens,
             };
-            x = block.forward(x, &context, tape);
+            let seen = cache.as_deref_mut().and_then(|layers| layers.get_mut(index));
+            x = block.forward(x, &context, seen, tape);
         }
         self.norm.forward(x)
     }

@@ -8,11 +8,13 @@ mod causal_lm;
 mod classifier;
 mod config;
 mod encoder;
+mod extend;
 mod family;
 #[cfg(feature = "gguf")]
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod kv_cache;
 mod language_model;
 mod layers;
 mod load_report;
@@ -42,6 +44,7 @@ pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, output_ba
 pub use config::DecoderConfig;
 pub use encoder::{Encoder, EncoderConfig, LoadedEncoder, Pooling, PretrainedEncoder};
 pub use family::Family;
+pub use kv_cache::KeyValueCache;
 pub use language_model::{HeadForm, LanguageModel};
 pub use layers::LayerKind;
 pub use load_report::LoadReport;

@@ -3,6 +3,7 @@
 use super::{rope_scaling::RopeScaling, scales::PositionScale};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
+use std::ops::Range;
 
 /// Cosines and sines of the rotation angles, broadcast over heads.
 #[derive(Debug, Clone)]
@@ -13,19 +14,28 @@ pub(super) struct Rotation {
     sin: Tensor<4>,
 }
 
-/// Where the tokens of a batch are in their rows.
+/// Where the tokens of a pass are in their rows.
 pub(super) struct Places<'a> {
-    /// Tokens in each row, pads included.
+    /// Tokens of each row in the pass, pads included.
     pub(super) tokens: usize,
-    /// Position of every token, `[rows · tokens]`; `None` where rows start at their first one.
+    /// The first position of all: 0, but where earlier tokens are in a cache.
+    pub(super) first: usize,
+    /// Number of positions from there on.
+    pub(super) span: usize,
+    /// Position of every token behind `first`, `[rows · tokens]`; `None` where rows start at their first one.
     pub(super) positions: Option<&'a Tensor<1, Int>>,
-    /// Tokens of each row.
+    /// Tokens of each row, those in a cache included.
     pub(super) lengths: &'a [usize],
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
 }
 
 impl Places<'_> {
+    /// All positions.
+    fn range(&self) -> Range<usize> {
+        self.first..self.first + self.span
+    }
+
     /// Rows of a table with a row for each position, `[rows or 1, 1, tokens, width]`.
     fn pick(&self, table: Vec<f64>, width: usize, index: Option<&Tensor<1, Int>>) -> Tensor<4> {
         let n = table.len() / width.max(1);
@@ -42,7 +52,7 @@ impl Places<'_> {
     /// The index of positions in two tables behind each other, of which the rows that are `long` read the second.
     fn in_two_tables(&self, long: &[bool]) -> Tensor<1, Int> {
         let own = |t: usize| if self.positions.is_some() { 0 } else { t };
-        let start = |long: bool| if long { self.tokens } else { 0 };
+        let start = |long: bool| if long { self.span } else { 0 };
         let index: Vec<i64> =
             long.iter().flat_map(|long| (0..self.tokens).map(move |t| (own(t) + start(*long)) as i64)).collect();
         let n = index.len();
@@ -60,7 +70,7 @@ impl Rotation {
         let (half, size) = (width / 2, attention_factor(scaling));
         let table = |frequencies: Vec<f64>, f: fn(f64) -> f64| -> Vec<f64> {
             let row = |t: usize| frequencies.iter().map(move |w| size * f(t as f64 * w)).collect::<Vec<_>>();
-            (0..places.tokens).flat_map(row).collect()
+            places.range().flat_map(row).collect()
         };
         let long: Vec<bool> = places.lengths.iter().map(|length| is_long(scaling, *length)).collect();
         let one = |long, f| table(inverse_frequencies(theta, scaling, width, long), f);
@@ -95,16 +105,21 @@ impl Rotation {
 
 /// `1 + β·ln(1 + ⌊position / context⌋)` for each query, `[rows or 1, 1, tokens, 1]`; `None` where all are 1.
 pub(super) fn query_factors(scale: &PositionScale, places: &Places) -> Option<Tensor<4>> {
-    if places.tokens as f64 <= scale.context {
+    if places.range().end as f64 <= scale.context {
         return None;
     }
     let factor = |t: usize| 1.0 + scale.beta * (1.0 + (t as f64 / scale.context).floor()).ln();
-    Some(places.pick((0..places.tokens).map(factor).collect(), 1, places.positions))
+    Some(places.pick(places.range().map(factor).collect(), 1, places.positions))
 }
 
 /// Whether a row takes LongRoPE's other factors.
 fn is_long(scaling: &RopeScaling, length: usize) -> bool {
     matches!(scaling, RopeScaling::LongRope { original_context, .. } if length as f64 > *original_context)
+}
+
+/// Whether a row that grows takes other factors than before.
+pub(super) fn goes_long(scaling: &RopeScaling, before: usize, after: usize) -> bool {
+    is_long(scaling, before) != is_long(scaling, after)
 }
 
 /// Of cosines and sines.

@@ -17,7 +17,7 @@ const FLOORS: [&str; 8] = [
     "models",
     "curvature train",
     "posterior",
-    "predict",
+    "generate predict",
     "methods plot",
     "bayes_lora compare",
 ];
