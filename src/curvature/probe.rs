@@ -4,7 +4,7 @@
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec, trained_matrices};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, mask_absent};
-use crate::tape::{Site, Tape};
+use crate::tape::{Site, SiteGradient, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4};
 
@@ -77,7 +77,7 @@ pub struct SiteProbe {
 ///
 /// # Errors
 /// If the model has no adapter or a logit is not finite.
-pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
+pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotangents) -> Result<Probe> {
     let n_items = input.n_items();
     let n_classes = model.n_classes();
     let rows = input.row_meaning();
@@ -85,18 +85,10 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
         RowMeaning::Choice { .. } => 1,
         RowMeaning::Item => cotangents.count(n_classes),
     };
-    let mut tape = Tape::recording();
-    let output =
-        if copies == 1 { model.logits(input, &mut tape) } else { model.logits(&input.repeat(copies)?, &mut tape) };
-    let first = output.clone().without_autodiff().narrow(0, 0, n_items);
-    let logits = host_logits(first, input.class_mask())?;
-    let weights = match rows {
-        RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
-        RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+    let (logits, records) = match pulled_back(model, input, &mut cotangents)? {
+        Some(both) => both,
+        None => differentiated(model, input, (rows, copies), &mut cotangents)?,
     };
-    let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
-    let weights = Tensor::<2>::from_data(data, (&output.device().without_autodiff(), output.dtype()));
-    let records = tape.backward((output * weights).sum())?;
 
     let token_mask = input.token_mask();
     let m = token_mask.nrows() / n_items;
@@ -105,22 +97,21 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     let sites = records
         .into_iter()
         .map(|record| {
-            let ([n_in, d_in], d_out) = (record.input.dims(), record.gradient.dims()[1]);
+            let ([n_in, d_in], [n_out, d_out]) = (record.input.dims(), record.gradient.dims());
             // the output head sees the last token of every row instead of all tokens
-            let seen = n_in / (copies * n_items * m);
+            let seen = n_in / (n_items * m);
             // where rows are choices, a head sees scored tokens of several rows, whose number says nothing
             let fits = seen == tokens || (seen == 1 && rows == RowMeaning::Item);
-            if n_in != copies * n_items * m * seen || !fits {
+            if n_in != n_items * m * seen || n_out != copies * n_in || !fits {
                 return Err(Error::Incompatible(format!(
                     "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
                      posterior only where answers are class tokens",
                     record.site,
-                    copies * n_items * m
+                    n_items * m
                 )));
             }
             let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_elem((n_items, m, 1), true) };
-            let inputs = record.input.narrow(0, 0, n_items * m * seen);
-            let inputs = inputs.reshape([n_items, m, seen, d_in]);
+            let inputs = record.input.reshape([n_items, m, seen, d_in]);
             let inputs = inputs.clone() * device_mask(&mask, &inputs);
             let gradients = match rows {
                 RowMeaning::Choice { choices } => record.gradient.reshape([n_items, choices, seen, d_out]),
@@ -133,13 +124,67 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     Ok(Probe { logits, rows, sites })
 }
 
+/// By the model's own backward pass, where it has one for the batch.
+fn pulled_back<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    cotangents: &mut Cotangents,
+) -> Result<Option<(Array2<f64>, Vec<SiteGradient>)>> {
+    if input.row_meaning() != RowMeaning::Item {
+        return Ok(None);
+    }
+    let (mut on_host, copies) = (None, cotangents.count(model.n_classes()));
+    let mut combinations = |logits: &Tensor<2>| {
+        let host = host_logits(logits.clone(), input.class_mask())?;
+        let weights = copy_weights(cotangents, &host, copies)?;
+        on_host = Some(host);
+        Ok(like(logits, weights))
+    };
+    let pulled = model.pull_back(input, &mut combinations)?;
+    Ok(on_host.zip(pulled).map(|(logits, pulled)| (logits, pulled.sites)))
+}
+
+/// By automatic differentiation, over copies of the batch.
+fn differentiated<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    (rows, copies): (RowMeaning, usize),
+    cotangents: &mut Cotangents,
+) -> Result<(Array2<f64>, Vec<SiteGradient>)> {
+    let (n_items, n_classes) = (input.n_items(), model.n_classes());
+    let mut tape = Tape::recording();
+    let output =
+        if copies == 1 { model.logits(input, &mut tape) } else { model.logits(&input.repeat(copies)?, &mut tape) };
+    let first = output.clone().without_autodiff().narrow(0, 0, n_items);
+    let logits = host_logits(first, input.class_mask())?;
+    let weights = match rows {
+        RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
+        RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+    };
+    let weights = like(&output, weights);
+    let mut records = tape.backward((output * weights).sum())?;
+    for record in &mut records {
+        // all copies have the same
+        let n = record.input.dims()[0] / copies;
+        record.input = record.input.clone().narrow(0, 0, n);
+    }
+    Ok((logits, records))
+}
+
+/// `[copies, n_items, n_classes]` as `[copies · n_items, n_classes]` beside a tensor, outside of its graph.
+fn like(tensor: &Tensor<2>, weights: Array3<f64>) -> Tensor<2> {
+    let (copies, n_items, n_classes) = weights.dim();
+    let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
+    Tensor::from_data(data, (&tensor.device().without_autodiff(), tensor.dtype()))
+}
+
 /// Every adapted matrix, in the order of [`Probe::sites`].
 pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
     trained_matrices(model).into_iter().map(|trained| trained.site).collect()
 }
 
 /// One weight a logit for every copy of the batch: `[copies, n_items, n_classes]`.
-fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> Result<Array3<f64>> {
+fn copy_weights(cotangents: &mut Cotangents, logits: &Array2<f64>, copies: usize) -> Result<Array3<f64>> {
     let (n_items, n_classes) = logits.dim();
     let shape = (copies, n_items, n_classes);
     Ok(match cotangents {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::Target;
 use crate::lora::Adaptable;
-use crate::tape::{RowKeys, Tape};
+use crate::tape::{RowKeys, SiteGradient, Tape};
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
 
@@ -57,8 +57,33 @@ pub trait Classifier: Adaptable {
         None
     }
 
+    /// Logits, and the gradients of several combinations of them at every site, by one forward pass, where the model has a backward pass
+    /// of its own. `None`, the default, leaves it to automatic differentiation and as many copies of the batch.
+    ///
+    /// `combinations` gives the weights of the logits, `[K · n_items, n_classes]`, from the logits `[n_items, n_classes]`.
+    ///
+    /// # Errors
+    /// Those of `combinations`, and of [`Tape::backward`].
+    fn pull_back(
+        &self,
+        _input: &Self::Input,
+        _combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<Option<PulledBack>> {
+        Ok(None)
+    }
+
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
+}
+
+/// What a backward pass of the model's own gives.
+#[derive(Debug, Clone)]
+pub struct PulledBack {
+    /// [`Classifier::logits`], `[n_items, n_classes]`
+    pub logits: Tensor<2>,
+    /// In forward order: inputs `[rows · tokens, d_in]` of the batch, gradients `[K · rows · tokens, d_out]`, those of each combination
+    /// behind those of the one before.
+    pub sites: Vec<SiteGradient>,
 }
 
 /// What an output layer reads and makes of it.

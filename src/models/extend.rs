@@ -3,6 +3,7 @@
 use super::{
     causal_lm::CausalLm,
     kv_cache::{KeyValueCache, NewTokens},
+    layer_values::PassMemory,
     rope::{Places, goes_long},
 };
 use crate::error::{Error, Result};
@@ -43,7 +44,7 @@ impl CausalLm {
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
         let mask = |window| cache.attention_mask(tokens, window, (&device, dtype));
-        let hidden = self.run(ids, &places, mask, Some(&mut layers), tape);
+        let hidden = self.run(ids, &places, mask, PassMemory::Caches(&mut layers), tape);
         cache.layers = layers;
         Ok(hidden.select(0, last))
     }

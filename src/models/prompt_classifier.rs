@@ -4,7 +4,9 @@
 use super::{
     activation::log_sum_exp,
     causal_lm::CausalLm,
-    classifier::{Classifier, HeadFeatures},
+    classifier::{Classifier, HeadFeatures, PulledBack},
+    layer_values::{PassMemory, PassValues},
+    pull_back::PullBack,
     rope_scaling::RopeScaling,
     token_batch::{Scored, TokenBatch},
 };
@@ -146,6 +148,27 @@ impl Classifier for PromptClassifier {
         }
         let features = self.lm.hidden(batch, tape).select(0, batch.last.clone());
         Some(HeadFeatures { logits: self.class_logits(features.clone(), ids, tape), features })
+    }
+
+    /// Where class tokens are read at the last position.
+    fn pull_back(
+        &self,
+        batch: &TokenBatch,
+        combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<Option<PulledBack>> {
+        let (None, Some(ids)) = (&batch.scored, &self.class_ids) else { return Ok(None) };
+        let lm = self.lm.valid();
+        let (mut tape, mut values) = (Tape::inputs(), PassValues::default());
+        let hidden = lm.remembering(batch, PassMemory::Values(&mut values), &mut tape);
+        let columns = class_columns(ids, &hidden.device());
+        let dtype = hidden.dtype();
+        let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), &mut tape);
+        let weights = combinations(&logits)?;
+        let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
+        let of_last = pull.head(&lm, logits.clone(), &columns, weights).cast(dtype);
+        let of_hidden = pull.last(batch, of_last);
+        pull.decoder(&lm, values, of_hidden)?;
+        Ok(Some(PulledBack { logits, sites: tape.with_gradients(pull.into_gradients())? }))
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

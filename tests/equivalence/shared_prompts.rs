@@ -2,7 +2,7 @@
 
 use crate::continuation_dataset;
 use crate::support::families::{FAMILIES, FamilyFixture, SPELLINGS};
-use crate::support::{FIXTURES, Fixture, device, has_f64, logits, relative_error};
+use crate::support::{FIXTURES, Fixture, device, has_f64, logits, on_host, relative_error};
 use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, PaddingSide};
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::Adaptable;
@@ -12,7 +12,7 @@ use bayes_lora::tape::Tape;
 use bayes_lora::train::{Trainer, TrainerConfig, TrainingMode, negative_log_likelihood, set_trainable};
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use ndarray::Array2;
 
 /// Over a hundred products of f64, or of f32.
@@ -45,12 +45,6 @@ fn data() -> EncodedDataset {
     let ids = data.items.iter_mut().flat_map(|item| &mut item.rows).flat_map(|row| &mut row.ids);
     ids.for_each(|id| *id %= 64);
     data
-}
-
-fn on_host(tensor: Tensor<2>) -> Array2<f64> {
-    let [rows, columns] = tensor.dims();
-    let values = tensor.into_data().convert::<f64>().try_into_vec().unwrap();
-    Array2::from_shape_vec((rows, columns), values).unwrap()
 }
 
 /// Logits of the classes that items have, and the gradient of their loss by the place of A or B among all.
