@@ -106,6 +106,8 @@ pub(crate) trait OtherAdapters: std::fmt::Debug + Send + Sync {
 pub struct RowKeys {
     /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
     tokens: Vec<u64>,
+    /// Those of the real tokens.
+    real: Vec<u64>,
     /// A key for each item.
     items: Vec<u64>,
 }
@@ -117,23 +119,27 @@ impl RowKeys {
     /// - items: a key for each item, mask: `[rows, tokens]` with the same number of consecutive rows for each, true at real tokens
     pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
         let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
-        let mut tokens = Vec::with_capacity(mask.len());
+        let (mut tokens, mut reals) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
         for (row, real) in mask.outer_iter().enumerate() {
             let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
             let mut place = 0;
-            tokens.extend(real.iter().map(|real| {
+            for real in real {
                 place += u64::from(*real);
-                fnv1a_words([item, choice, place])
-            }));
+                let key = fnv1a_words([item, choice, place]);
+                tokens.push(key);
+                reals.extend(real.then_some(key));
+            }
         }
-        Self { tokens, items }
+        Self { tokens, real: reals, items }
     }
 
-    /// Keys of a linear's `n` rows: of the tokens or of the items, whichever are as many. Of other rows (an adapted output head that
+    /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
     /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
     pub fn of_rows(&self, n: usize) -> Vec<u64> {
         if n == self.tokens.len() {
             self.tokens.clone()
+        } else if n == self.real.len() {
+            self.real.clone()
         } else if n == self.items.len() {
             self.items.clone()
         } else {
@@ -211,6 +217,11 @@ impl Tape {
     /// Records inputs alone, for a backward pass of the model's own ([`Tape::with_gradients`]); no dropout, no graph.
     pub(crate) fn inputs() -> Self {
         Self::with_mode(Mode::Inputs)
+    }
+
+    /// True if what a linear sees is asked for token by token, in the layout of the batch.
+    pub(crate) fn reads_tokens(&self) -> bool {
+        matches!(self.mode, Mode::Recording | Mode::Inputs | Mode::Adapters(_))
     }
 
     fn with_mode(mode: Mode) -> Self {

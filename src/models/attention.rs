@@ -6,6 +6,7 @@ use super::{
     layer_values::Memory,
     norm::Norm,
     projections::Projections,
+    real_tokens::RealTokens,
     rope::Rotation,
 };
 use crate::lora::LoraLinear;
@@ -41,6 +42,8 @@ pub(super) struct Context<'a> {
     pub(super) query_factors: Option<&'a Tensor<4>>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
+    /// Where pads are left out of the rows.
+    pub(super) real: Option<&'a RealTokens>,
 }
 
 impl Attention {
@@ -58,11 +61,15 @@ impl Attention {
     /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, output the same.
+    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, memory: &mut Memory, tape: &mut Tape) -> Tensor<2> {
         let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let heads = |y: Tensor<2>| {
             let n = y.dims()[1] / dim;
+            let y = match context.real {
+                Some(real) => real.spread(y),
+                None => y,
+            };
             y.reshape([rows, tokens, n, dim]).swap_dims(1, 2)
         };
         let turned = |y: Tensor<2>, norm: &Option<Norm>| {
@@ -109,6 +116,10 @@ impl Attention {
         memory.keep(|kept| kept.attention.weights = Some(weights.clone()));
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);
         let mixed = mixed.swap_dims(1, 2).reshape([rows * tokens, n_heads * dim]);
+        let mixed = match context.real {
+            Some(real) => real.pick(mixed),
+            None => mixed,
+        };
         self.o_proj.forward(mixed, tape)
     }
 }

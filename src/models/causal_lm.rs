@@ -54,7 +54,12 @@ impl CausalLm {
         let table = self.embedding.weight.val();
         let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
         let positions = batch.positions.as_ref();
-        let places = Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, device: &device, dtype };
+        // what is read token by token is read in the batch's own layout
+        let is_read = !matches!(memory, PassMemory::Nothing) || tape.reads_tokens();
+        let real = if is_read { None } else { batch.real_tokens() };
+        let real = real.as_ref();
+        let places =
+            Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype };
         self.run(batch.ids.clone(), &places, |window| batch.attention_mask(dtype, window), memory, tape)
     }
 
@@ -74,6 +79,9 @@ impl CausalLm {
         let config = &self.config;
         let x = self.embedding.forward(ids);
         let mut x = x.reshape([rows * tokens, config.hidden_size]);
+        if let Some(real) = places.real {
+            x = real.pick(x);
+        }
         if config.scales.embedding != 1.0 {
             x = x.mul_scalar(config.scales.embedding);
         }
@@ -92,11 +100,16 @@ impl CausalLm {
                 query_factors: factors.as_ref(),
                 rows,
                 tokens,
+                real: places.real,
             };
             x = block.forward(x, &context, memory.of(index), tape);
         }
         memory.keep_end(&x);
-        self.norm.forward(x)
+        let x = self.norm.forward(x);
+        match places.real {
+            Some(real) => real.spread(x),
+            None => x,
+        }
     }
 
     /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given: these in f32 at least.

@@ -40,7 +40,7 @@ impl CausalLm {
             cache.push(anew.as_deref().unwrap_or(new), &device);
         let lengths = cache.lengths();
         let positions = Some(&positions);
-        let places = Places { tokens, first, span, positions, lengths: &lengths, device: &device, dtype };
+        let places = Places { tokens, first, span, positions, lengths: &lengths, real: None, device: &device, dtype };
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
         let mask = |window| cache.attention_mask(tokens, window, (&device, dtype));

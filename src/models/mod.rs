@@ -28,6 +28,7 @@ mod projections;
 mod prompt_classifier;
 mod pull_back;
 mod random;
+mod real_tokens;
 mod rope;
 mod rope_scaling;
 mod rope_settings;

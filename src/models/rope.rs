@@ -1,6 +1,6 @@
 //! Rotates queries and keys by their positions.
 
-use super::{rope_scaling::RopeScaling, scales::PositionScale};
+use super::{real_tokens::RealTokens, rope_scaling::RopeScaling, scales::PositionScale};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -26,6 +26,8 @@ pub(super) struct Places<'a> {
     pub(super) positions: Option<&'a Tensor<1, Int>>,
     /// Tokens of each row, those in a cache included.
     pub(super) lengths: &'a [usize],
+    /// Which tokens are real, where pads are left out of what is done token by token.
+    pub(super) real: Option<&'a RealTokens>,
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
 }

@@ -1,6 +1,7 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
+use super::real_tokens::RealTokens;
 use crate::data::{
     Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
     SharedPrompt,
@@ -290,6 +291,11 @@ impl TokenBatch {
     /// Real tokens of each row.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
+    }
+
+    /// Which tokens are real, where there are pads.
+    pub(super) fn real_tokens(&self) -> Option<RealTokens> {
+        RealTokens::new(&self.mask, &self.host.device)
     }
 
     /// True if the rows of an item are one.
