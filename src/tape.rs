@@ -10,7 +10,7 @@ use crate::hash::fnv1a_words;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
 use rand::{Rng, rngs::ChaCha8Rng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Which of the two matrices of `W = W₀ + s·B·A`, or a matrix of its own.
@@ -106,6 +106,8 @@ pub(crate) trait OtherAdapters: std::fmt::Debug + Send + Sync {
 pub struct RowKeys {
     /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
     tokens: Vec<u64>,
+    /// Those of the real tokens.
+    real: Vec<u64>,
     /// A key for each item.
     items: Vec<u64>,
 }
@@ -117,23 +119,27 @@ impl RowKeys {
     /// - items: a key for each item, mask: `[rows, tokens]` with the same number of consecutive rows for each, true at real tokens
     pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
         let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
-        let mut tokens = Vec::with_capacity(mask.len());
+        let (mut tokens, mut reals) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
         for (row, real) in mask.outer_iter().enumerate() {
             let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
             let mut place = 0;
-            tokens.extend(real.iter().map(|real| {
+            for real in real {
                 place += u64::from(*real);
-                fnv1a_words([item, choice, place])
-            }));
+                let key = fnv1a_words([item, choice, place]);
+                tokens.push(key);
+                reals.extend(real.then_some(key));
+            }
         }
-        Self { tokens, items }
+        Self { tokens, real: reals, items }
     }
 
-    /// Keys of a linear's `n` rows: of the tokens or of the items, whichever are as many. Of other rows (an adapted output head that
+    /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
     /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
     pub fn of_rows(&self, n: usize) -> Vec<u64> {
         if n == self.tokens.len() {
             self.tokens.clone()
+        } else if n == self.real.len() {
+            self.real.clone()
         } else if n == self.items.len() {
             self.items.clone()
         } else {
@@ -156,6 +162,7 @@ enum Mode {
     Noise(Box<dyn SiteNoise>),
     Adapters(Arc<dyn OtherAdapters>),
     Recording,
+    Inputs,
 }
 
 #[derive(Debug)]
@@ -163,7 +170,8 @@ struct Record {
     site: Site,
     output_rows: Option<Tensor<1, Int>>,
     input: Tensor<2>,
-    tap: Tensor<2>,
+    /// What is added to the output so that its gradient can be read; `None` where the gradient comes from elsewhere.
+    tap: Option<Tensor<2>>,
 }
 
 /// Inputs of one site and the gradient of the objective at its outputs, one row per token (pads included).
@@ -206,6 +214,16 @@ impl Tape {
         Self::with_mode(Mode::Recording)
     }
 
+    /// Records inputs alone, for a backward pass of the model's own ([`Tape::with_gradients`]); no dropout, no graph.
+    pub(crate) fn inputs() -> Self {
+        Self::with_mode(Mode::Inputs)
+    }
+
+    /// True if what a linear sees is asked for token by token, in the layout of the batch.
+    pub(crate) fn reads_tokens(&self) -> bool {
+        matches!(self.mode, Mode::Recording | Mode::Inputs | Mode::Adapters(_))
+    }
+
     fn with_mode(mode: Mode) -> Self {
         Self { mode, records: Vec::new() }
     }
@@ -214,7 +232,7 @@ impl Tape {
     pub fn disturb_input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.input(module, x, dropout),
-            Mode::Off | Mode::Adapters(_) | Mode::Recording => x,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording | Mode::Inputs => x,
         }
     }
 
@@ -222,7 +240,7 @@ impl Tape {
     pub fn disturb_hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.hidden(module, x, hidden),
-            Mode::Off | Mode::Adapters(_) | Mode::Recording => hidden,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording | Mode::Inputs => hidden,
         }
     }
 
@@ -235,7 +253,7 @@ impl Tape {
     ) -> Option<Tensor<2>> {
         match &self.mode {
             Mode::Adapters(others) => others.update(module, x.clone(), columns),
-            Mode::Off | Mode::Noise(_) | Mode::Recording => None,
+            Mode::Off | Mode::Noise(_) | Mode::Recording | Mode::Inputs => None,
         }
     }
 
@@ -249,18 +267,24 @@ impl Tape {
         output: Tensor<2>,
         output_rows: Option<&Tensor<1, Int>>,
     ) -> Tensor<2> {
-        if !matches!(self.mode, Mode::Recording) {
-            return output;
-        }
-        let device = output.device().autodiff();
-        let tap = Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad();
+        let tap = match self.mode {
+            Mode::Recording => {
+                let device = output.device().autodiff();
+                Some(Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad())
+            }
+            Mode::Inputs => None,
+            Mode::Off | Mode::Noise(_) | Mode::Adapters(_) => return output,
+        };
         self.records.push(Record {
             site: Site { module: module.to_string(), matrix },
             output_rows: output_rows.cloned(),
             input: input.clone().without_autodiff(),
             tap: tap.clone(),
         });
-        output + tap
+        match tap {
+            Some(tap) => output + tap,
+            None => output,
+        }
     }
 
     /// Runs one backward pass from `objective` and returns every site's inputs and output gradients, in forward order.
@@ -269,6 +293,29 @@ impl Tape {
     /// If nothing was recorded (the model has no adapter, or does not pass the tape to its linears), or a site twice (a
     /// linear was called twice in one pass: its rows would have to be joined).
     pub fn backward(self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
+        self.check_records()?;
+        let mut gradients = objective.backward();
+        self.join(|record, tap| {
+            let tap = tap.ok_or_else(|| Error::empty(format!("recorded output of `{}`", record.site)))?;
+            Ok(tap.grad_remove(&mut gradients).unwrap_or_else(|| {
+                // the objective does not depend on this site
+                Tensor::zeros(tap.dims(), (&record.input.device(), tap.dtype()))
+            }))
+        })
+    }
+
+    /// Every site's inputs beside gradients that were computed elsewhere, in forward order.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`], and if a site has no gradient.
+    pub(crate) fn with_gradients(self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
+        self.check_records()?;
+        self.join(|record, _| {
+            gradients.remove(&record.site).ok_or_else(|| Error::empty(format!("gradient at `{}`", record.site)))
+        })
+    }
+
+    fn check_records(&self) -> Result<()> {
         if self.records.is_empty() {
             return Err(Error::Incompatible(
                 "no adapted matrix was recorded: attach a LoRA adapter first, and call the model's linears with the tape"
@@ -276,24 +323,24 @@ impl Tape {
             ));
         }
         let mut seen = BTreeSet::new();
-        if let Some(twice) = self.records.iter().find(|record| !seen.insert(&record.site)) {
-            return Err(Error::Incompatible(format!(
+        match self.records.iter().find(|record| !seen.insert(&record.site)) {
+            Some(twice) => Err(Error::Incompatible(format!(
                 "`{}` was called twice in one forward pass: give every call a linear of its own, or join their rows first",
                 twice.site
-            )));
+            ))),
+            None => Ok(()),
         }
-        let mut gradients = objective.backward();
-        Ok(self
-            .records
-            .into_iter()
-            .map(|record| {
-                let gradient = record.tap.grad_remove(&mut gradients).unwrap_or_else(|| {
-                    // the objective does not depend on this site
-                    Tensor::zeros(record.tap.dims(), (&record.input.device(), record.tap.dtype()))
-                });
-                SiteGradient { site: record.site, output_rows: record.output_rows, input: record.input, gradient }
-            })
-            .collect())
+    }
+
+    fn join(
+        self,
+        mut gradient: impl FnMut(&Record, Option<&Tensor<2>>) -> Result<Tensor<2>>,
+    ) -> Result<Vec<SiteGradient>> {
+        let site = |record: Record| {
+            let gradient = gradient(&record, record.tap.as_ref())?;
+            Ok(SiteGradient { site: record.site, output_rows: record.output_rows, input: record.input, gradient })
+        };
+        self.records.into_iter().map(site).collect()
     }
 }
 

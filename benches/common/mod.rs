@@ -13,7 +13,7 @@
 
 use bayes_lora::curvature::{Curvature, CurvatureConfig, FisherKind, TokenTreatment, fit_curvature};
 use bayes_lora::data::{
-    AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer, Truncation,
+    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer, Truncation,
 };
 use bayes_lora::error::Error;
 use bayes_lora::lora::{LoraConfig, attach};
@@ -38,7 +38,7 @@ const MODEL_VARIABLE: &str = "BAYES_LORA_BENCH_MODEL";
 pub struct Subject {
     /// The model's directory name, which ends the name of every bench.
     pub name: String,
-    /// Questions to be routed to one of four areas, answered by class tokens.
+    /// Questions to be routed to one of four areas.
     pub data: EncodedDataset,
     /// The model with an adapter (r = 8 on `q_proj` and `v_proj`) that has left its start.
     pub model: PromptClassifier,
@@ -46,13 +46,23 @@ pub struct Subject {
     pub limits: BatchLimits,
 }
 
-/// The shipped model, and the one that `BAYES_LORA_BENCH_MODEL` names.
+/// The shipped model, and the one that `BAYES_LORA_BENCH_MODEL` names, on questions answered by class tokens.
 pub fn subjects() -> Vec<Subject> {
+    load(|classes| Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(classes)))
+}
+
+/// The same models on questions whose choices are continuations.
+pub fn continuations() -> Vec<Subject> {
+    let form = AnswerForm::Continuation { normalization: Normalization::Sum };
+    load(|_| Encoding::new(PromptTemplate::question_answer(), form.clone()))
+}
+
+fn load(encoding: impl Fn([&str; 4]) -> Encoding) -> Vec<Subject> {
     let shipped = assets().join("stories260K");
-    let mut subjects = vec![Subject::load(&shipped, ["A", "B", "C", "D"], 16)];
+    let mut subjects = vec![Subject::load(&shipped, &encoding(["A", "B", "C", "D"]), 16)];
     if let Some(dir) = std::env::var_os(MODEL_VARIABLE).map(PathBuf::from) {
         // larger models meet the memory of a small machine with fewer prompts at a time
-        subjects.push(Subject::load(&dir, [" A", " B", " C", " D"], 4));
+        subjects.push(Subject::load(&dir, &encoding([" A", " B", " C", " D"]), 4));
     }
     subjects.into_iter().map(|s| s.unwrap_or_else(|e| panic!("set-up of a bench: {e}"))).collect()
 }
@@ -66,13 +76,10 @@ pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c,
 }
 
 impl Subject {
-    fn load(dir: &Path, classes: [&str; 4], max_items: usize) -> Result<Self> {
+    fn load(dir: &Path, encoding: &Encoding, max_items: usize) -> Result<Self> {
         let tokenizer = Tokenizer::from_dir(dir)?;
         let task = Task::from_jsonl(assets().join("mmlu_areas/train.jsonl.gz"))?.sample(N_ITEMS, 0)?;
-        let data = Encoding::new(PromptTemplate::question_area(), AnswerForm::class_tokens(classes))
-            .with_max_tokens(64)
-            .with_truncation(Truncation::End)
-            .encode(&task, &tokenizer)?;
+        let data = encoding.clone().with_max_tokens(64).with_truncation(Truncation::End).encode(&task, &tokenizer)?;
         let limits = BatchLimits { max_items, max_tokens: 4096 };
         let lm = Pretrained::from_dir(dir)?.load(&Device::flex())?;
         let lora = LoraConfig::new(8).with_target_modules(["q_proj", "v_proj"]);

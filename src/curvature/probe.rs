@@ -4,7 +4,7 @@
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec, trained_matrices};
 use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, TargetDraws, mask_absent};
-use crate::tape::{Site, Tape};
+use crate::tape::{Site, SiteGradient, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4, s};
 
@@ -87,7 +87,7 @@ pub struct SiteProbe {
 ///
 /// # Errors
 /// If the model has no adapter, a logit is not finite, or targets are to be drawn by a model that has none of its own.
-pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
+pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotangents) -> Result<Probe> {
     let n_items = input.n_items();
     let n_classes = model.n_classes();
     let rows = input.row_meaning();
@@ -95,29 +95,10 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
         RowMeaning::Choice { .. } => 1,
         RowMeaning::Item => cotangents.count(n_classes),
     };
-    let mut tape = Tape::recording();
-    let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
-    let first =
-        |output: &Tensor<2>| host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask());
-    let (logits, objective) = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
-        let items = (0..copies as u64).flat_map(|copy| keys.iter().map(move |key| (*key, copy))).collect();
-        let own = model.own_targets(&repeated, &TargetDraws { seed, items }, &mut tape)?;
-        let own = own.filter(|_| rows == RowMeaning::Item).ok_or_else(|| {
-            Error::Incompatible("the likelihood has targets drawn inside the model, and this model draws none".into())
-        })?;
-        (first(&own.observed)?, own.drawn.sum().mul_scalar((count as f64).sqrt().recip()))
-    } else {
-        let output = model.logits(&repeated, &mut tape);
-        let logits = first(&output)?;
-        let weights = match rows {
-            RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
-            RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
-        };
-        let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
-        let weights = Tensor::<2>::from_data(data, (&output.device().without_autodiff(), output.dtype()));
-        (logits, (output * weights).sum())
+    let (logits, records) = match pulled_back(model, input, &mut cotangents)? {
+        Some(both) => both,
+        None => differentiated(model, input, (rows, copies), &mut cotangents)?,
     };
-    let records = tape.backward(objective)?;
 
     let token_mask = input.token_mask();
     let m = token_mask.nrows() / n_items;
@@ -126,24 +107,23 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     let sites = records
         .into_iter()
         .map(|record| {
-            let ([n_in, d_in], d_out) = (record.input.dims(), record.gradient.dims()[1]);
+            let ([n_in, d_in], [n_out, d_out]) = (record.input.dims(), record.gradient.dims());
             // the output head sees the last token of every row instead of all tokens
-            let seen = n_in / (copies * n_items * m);
+            let seen = n_in / (n_items * m);
             // where continuations are scored, a head sees scored tokens of several rows, whose number says nothing
             let fits = seen == tokens || (seen == 1 && input.has_one_vector_a_row());
-            if n_in != copies * n_items * m * seen || !fits {
+            if n_in != n_items * m * seen || n_out != copies * n_in || !fits {
                 return Err(Error::Incompatible(format!(
                     "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
                      posterior only where answers are class tokens",
                     record.site,
-                    copies * n_items * m
+                    n_items * m
                 )));
             }
             // a row without a token is that of a choice that its item lacks
             let any = |(b, r, _)| all_tokens.slice(s![b, r, ..]).iter().any(|real| *real);
             let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_shape_fn((n_items, m, 1), any) };
-            let inputs = record.input.narrow(0, 0, n_items * m * seen);
-            let inputs = inputs.reshape([n_items, m, seen, d_in]);
+            let inputs = record.input.reshape([n_items, m, seen, d_in]);
             let inputs = inputs.clone() * device_mask(&mask, &inputs);
             let gradients = match rows {
                 RowMeaning::Choice { choices } => record.gradient.reshape([n_items, choices, seen, d_out]),
@@ -156,13 +136,78 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents)
     Ok(Probe { logits, rows, sites })
 }
 
+/// By the model's own backward pass, where it has one for the batch.
+fn pulled_back<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    cotangents: &mut Cotangents,
+) -> Result<Option<(Array2<f64>, Vec<SiteGradient>)>> {
+    if input.row_meaning() != RowMeaning::Item || matches!(cotangents, Cotangents::OwnTargets { .. }) {
+        return Ok(None);
+    }
+    let (mut on_host, copies) = (None, cotangents.count(model.n_classes()));
+    let mut combinations = |logits: &Tensor<2>| {
+        let host = host_logits(logits.clone(), input.class_mask())?;
+        let weights = copy_weights(cotangents, &host, copies)?;
+        on_host = Some(host);
+        Ok(like(logits, weights))
+    };
+    let pulled = model.pull_back(input, &mut combinations)?;
+    Ok(on_host.zip(pulled).map(|(logits, pulled)| (logits, pulled.sites)))
+}
+
+/// By automatic differentiation, over copies of the batch.
+fn differentiated<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    (rows, copies): (RowMeaning, usize),
+    cotangents: &mut Cotangents,
+) -> Result<(Array2<f64>, Vec<SiteGradient>)> {
+    let (n_items, n_classes) = (input.n_items(), model.n_classes());
+    let mut tape = Tape::recording();
+    let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
+    let first =
+        |output: &Tensor<2>| host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask());
+    let (logits, objective) = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
+        let items = (0..copies as u64).flat_map(|copy| keys.iter().map(move |key| (*key, copy))).collect();
+        let own = model.own_targets(&repeated, &TargetDraws { seed: *seed, items }, &mut tape)?;
+        let own = own.filter(|_| rows == RowMeaning::Item).ok_or_else(|| {
+            Error::Incompatible("the likelihood has targets drawn inside the model, and this model draws none".into())
+        })?;
+        (first(&own.observed)?, own.drawn.sum().mul_scalar((*count as f64).sqrt().recip()))
+    } else {
+        let output = model.logits(&repeated, &mut tape);
+        let logits = first(&output)?;
+        let weights = match rows {
+            RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
+            RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+        };
+        let weights = like(&output, weights);
+        (logits, (output * weights).sum())
+    };
+    let mut records = tape.backward(objective)?;
+    for record in &mut records {
+        // all copies have the same
+        let n = record.input.dims()[0] / copies;
+        record.input = record.input.clone().narrow(0, 0, n);
+    }
+    Ok((logits, records))
+}
+
+/// `[copies, n_items, n_classes]` as `[copies · n_items, n_classes]` beside a tensor, outside of its graph.
+fn like(tensor: &Tensor<2>, weights: Array3<f64>) -> Tensor<2> {
+    let (copies, n_items, n_classes) = weights.dim();
+    let data = TensorData::new(weights.iter().copied().collect::<Vec<f64>>(), [copies * n_items, n_classes]);
+    Tensor::from_data(data, (&tensor.device().without_autodiff(), tensor.dtype()))
+}
+
 /// Every adapted matrix, in the order of [`Probe::sites`].
 pub(super) fn adapted_sites<M: Classifier>(model: &M) -> Vec<Site> {
     trained_matrices(model).into_iter().map(|trained| trained.site).collect()
 }
 
 /// One weight a logit for every copy of the batch: `[copies, n_items, n_classes]`.
-fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> Result<Array3<f64>> {
+fn copy_weights(cotangents: &mut Cotangents, logits: &Array2<f64>, copies: usize) -> Result<Array3<f64>> {
     let (n_items, n_classes) = logits.dim();
     let shape = (copies, n_items, n_classes);
     Ok(match cotangents {
@@ -175,8 +220,8 @@ fn copy_weights(cotangents: Cotangents, logits: &Array2<f64>, copies: usize) -> 
             let chosen = choose(logits)?;
             Array3::from_shape_fn(shape, |(k, b, c)| chosen[[b, c, k]])
         }
-        // their weights are in the model
-        Cotangents::OwnTargets { .. } => Array3::zeros(shape),
+        // their weights are in the model, which is asked before
+        Cotangents::OwnTargets { .. } => return Err(Error::empty("weights of targets drawn inside the model")),
     })
 }
 

@@ -30,6 +30,7 @@
 //! | `asked` | the way of asking, as a posterior remembers it |
 //! | `batch` | batches of similar length |
 //! | `padding` | rectangles of ids and masks |
+//! | `shared_prompt` | the rows of an item as one, what they begin with once |
 //!
 //! ```
 //! use bayes_lora::data::{
@@ -74,6 +75,7 @@ mod prompt;
 #[cfg(test)]
 mod real_files;
 mod routing;
+mod shared_prompt;
 mod special;
 mod task;
 mod text_dataset;
@@ -95,6 +97,7 @@ pub use jsonl::{MAX_FILE_BYTES, MAX_LINE_BYTES, for_each_line, for_each_line_of}
 pub use padding::{PaddedRows, PaddingSide};
 pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FUEL, Prompt, PromptTemplate, letter};
 pub use routing::{MAX_AREAS_BYTES, read_areas};
+pub use shared_prompt::SharedPrompt;
 pub use special::SpecialTokens;
 pub use task::{Item, Task};
 pub use text_dataset::{TextDataset, TextExample};

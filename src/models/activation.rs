@@ -29,43 +29,56 @@ impl GateActivation {
     }
 
     pub(super) fn of<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        let x0 = x.clone().without_autodiff();
+        match self.value(x0.clone(), x.is_tracked()) {
+            (value, Some(slope)) => (x - x0) * slope + value,
+            (value, None) => value,
+        }
+    }
+
+    /// The value, and the derivative where it is asked for.
+    pub(super) fn value<const D: usize>(self, x: Tensor<D>, with_slope: bool) -> (Tensor<D>, Option<Tensor<D>>) {
         match self {
-            Self::Silu => silu(x),
-            Self::Gelu => gelu(x),
-            Self::GeluTanh => gelu_tanh(x),
+            Self::Silu => silu(x, with_slope),
+            Self::Gelu => gelu(x, with_slope),
+            Self::GeluTanh => gelu_tanh(x, with_slope),
         }
     }
 }
 
+/// `x · σ(x)`
+fn silu<const D: usize>(x: Tensor<D>, with_slope: bool) -> (Tensor<D>, Option<Tensor<D>>) {
+    let sigmoid = x.clone().neg().exp().add_scalar(1.0).recip();
+    let value = x * sigmoid.clone();
+    let slope = with_slope.then(|| sigmoid.clone() + value.clone() * sigmoid.neg().add_scalar(1.0));
+    (value, slope)
+}
+
 /// `x · Φ(x)`
-fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let x0 = x.clone().without_autodiff();
-    let below = x0.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
-    let value = x0.clone() * below.clone();
-    if !x.is_tracked() {
-        return value;
-    }
-    let density = x0.clone().square().mul_scalar(-0.5).exp().mul_scalar(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
-    let slope = below + x0.clone() * density;
-    (x - x0) * slope + value
+fn gelu<const D: usize>(x: Tensor<D>, with_slope: bool) -> (Tensor<D>, Option<Tensor<D>>) {
+    let below = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+    let value = x.clone() * below.clone();
+    let slope = with_slope.then(|| {
+        let density = x.clone().square().mul_scalar(-0.5).exp().mul_scalar(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+        below + x * density
+    });
+    (value, slope)
 }
 
 /// `x/2 · (1 + tanh(√(2/π)·(x + 0.044715 x³)))`
-fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+fn gelu_tanh<const D: usize>(x: Tensor<D>, with_slope: bool) -> (Tensor<D>, Option<Tensor<D>>) {
     const INNER: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
     const CUBIC: f64 = 0.044715;
-    let x0 = x.clone().without_autodiff();
-    let square = x0.clone().square();
-    let tanh = (x0.clone() * square.clone().mul_scalar(INNER * CUBIC).add_scalar(INNER)).tanh();
+    let square = x.clone().square();
+    let tanh = (x.clone() * square.clone().mul_scalar(INNER * CUBIC).add_scalar(INNER)).tanh();
     let half = tanh.clone().add_scalar(1.0).mul_scalar(0.5);
-    let value = x0.clone() * half.clone();
-    if !x.is_tracked() {
-        return value;
-    }
-    // half the slope of tanh is 1/2 − tanh²/2
-    let steep = tanh.square().mul_scalar(-0.5).add_scalar(0.5);
-    let slope = half + x0.clone() * steep * square.mul_scalar(3.0 * INNER * CUBIC).add_scalar(INNER);
-    (x - x0) * slope + value
+    let value = x.clone() * half.clone();
+    let slope = with_slope.then(|| {
+        // half the slope of tanh is 1/2 − tanh²/2
+        let steep = tanh.square().mul_scalar(-0.5).add_scalar(0.5);
+        half + x * steep * square.mul_scalar(3.0 * INNER * CUBIC).add_scalar(INNER)
+    });
+    (value, slope)
 }
 
 /// `cap · tanh(x / cap)`
@@ -76,20 +89,12 @@ pub(super) fn soft_cap<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
     if !x.is_tracked() {
         return value;
     }
-    let slope = tanh.square().neg().add_scalar(1.0);
-    (x - x0) * slope + value
+    (x - x0) * tanh.square().neg().add_scalar(1.0) + value
 }
 
-/// `x · σ(x)`
-fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let x0 = x.clone().without_autodiff();
-    let sigmoid = x0.clone().neg().exp().add_scalar(1.0).recip();
-    let value = x0.clone() * sigmoid.clone();
-    if !x.is_tracked() {
-        return value;
-    }
-    let slope = sigmoid.clone() + value.clone() * sigmoid.neg().add_scalar(1.0);
-    (x - x0) * slope + value
+/// The derivative of a soft cap where its value is `capped`.
+pub(super) fn slope_of_cap<const D: usize>(capped: Tensor<D>, cap: f64) -> Tensor<D> {
+    capped.div_scalar(cap).square().neg().add_scalar(1.0)
 }
 
 /// `exp x_i / Σ_j exp x_j` over the last dimension.
@@ -146,13 +151,13 @@ mod tests {
 
     #[test]
     fn silu_equals_the_composed_op() {
-        compare(silu, activation::silu);
+        compare(|x| GateActivation::Silu.of(x), activation::silu);
     }
 
     #[test]
     fn both_kinds_of_gelu_equal_the_composed_ops() {
-        compare(gelu, activation::gelu);
-        compare(gelu_tanh, activation::gelu_approximate);
+        compare(|x| GateActivation::Gelu.of(x), activation::gelu);
+        compare(|x| GateActivation::GeluTanh.of(x), activation::gelu_approximate);
     }
 
     #[test]
@@ -174,7 +179,10 @@ mod tests {
     fn tracked_and_untracked_values_are_the_same_bits() {
         let x = input();
         let plain = x.clone().without_autodiff();
-        for f in [silu::<2>, gelu::<2>, gelu_tanh::<2>, |x| soft_cap(x, 3.0), softmax::<2>, log_sum_exp] {
+        let silu = |x| GateActivation::Silu.of(x);
+        let gelu = |x| GateActivation::Gelu.of(x);
+        let gelu_tanh = |x| GateActivation::GeluTanh.of(x);
+        for f in [silu, gelu, gelu_tanh, |x| soft_cap(x, 3.0), softmax::<2>, log_sum_exp] {
             assert_eq!(f(x.clone()).into_data(), f(plain.clone()).into_data());
         }
     }

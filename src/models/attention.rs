@@ -3,9 +3,10 @@
 use super::{
     activation::{soft_cap, softmax},
     config::DecoderConfig,
-    kv_cache::LayerCache,
+    layer_values::Memory,
     norm::Norm,
     projections::Projections,
+    real_tokens::RealTokens,
     rope::Rotation,
 };
 use crate::lora::LoraLinear;
@@ -21,13 +22,13 @@ pub(super) struct Attention {
     pub(super) o_proj: LoraLinear,
     pub(super) query_key_norms: [Option<Norm>; 2],
     #[module(skip)]
-    n_kv_heads: usize,
+    pub(super) n_kv_heads: usize,
     #[module(skip)]
-    head_dim: usize,
+    pub(super) head_dim: usize,
     #[module(skip)]
-    score_scale: f64,
+    pub(super) score_scale: f64,
     #[module(skip)]
-    score_cap: Option<f64>,
+    pub(super) score_cap: Option<f64>,
 }
 
 /// What a block needs to know of a batch.
@@ -41,6 +42,8 @@ pub(super) struct Context<'a> {
     pub(super) query_factors: Option<&'a Tensor<4>>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
+    /// Where pads are left out of the rows.
+    pub(super) real: Option<&'a RealTokens>,
 }
 
 impl Attention {
@@ -55,20 +58,18 @@ impl Attention {
         Self { inputs, o_proj, query_key_norms, n_kv_heads, head_dim, score_scale, score_cap }
     }
 
-    /// Of new tokens where `seen` has the keys and values of those before them.
+    /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, output the same.
-    pub(super) fn forward(
-        &self,
-        x: Tensor<2>,
-        context: &Context,
-        seen: Option<&mut LayerCache>,
-        tape: &mut Tape,
-    ) -> Tensor<2> {
+    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same.
+    pub(super) fn forward(&self, x: Tensor<2>, context: &Context, memory: &mut Memory, tape: &mut Tape) -> Tensor<2> {
         let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let heads = |y: Tensor<2>| {
             let n = y.dims()[1] / dim;
+            let y = match context.real {
+                Some(real) => real.spread(y),
+                None => y,
+            };
             y.reshape([rows, tokens, n, dim]).swap_dims(1, 2)
         };
         let turned = |y: Tensor<2>, norm: &Option<Norm>| {
@@ -82,27 +83,43 @@ impl Attention {
             }
         };
         let [q, k, v] = self.inputs.forward(x, tape);
+        memory.keep(|kept| {
+            kept.attention.projected = Some([q.clone(), k.clone()]);
+            kept.attention.rotation = context.rotation.cloned();
+            kept.attention.query_factors = context.query_factors.cloned();
+        });
         let [query_norm, key_norm] = &self.query_key_norms;
         let (mut q, k, v) = (turned(q, query_norm), turned(k, key_norm), heads(v));
         if let Some(factors) = context.query_factors {
             q = q * factors.clone();
         }
-        let [k, v] = match seen {
-            Some(seen) => seen.extend([k, v]),
-            None => [k, v],
+        let [k, v] = match memory {
+            Memory::Cache(seen) => seen.extend([k, v]),
+            Memory::Nothing | Memory::Values(_) => [k, v],
         };
         let (n_kv, n_heads, keys) = (self.n_kv_heads, q.dims()[1], k.dims()[2]);
         // the query heads of a group lie next to each other: stack them along the tokens of their key head
         let grouped = [rows, n_kv, n_heads / n_kv * tokens, dim];
         let q = q.mul_scalar(self.score_scale).reshape(grouped);
+        memory.keep(|kept| {
+            kept.attention.queries = Some(q.clone());
+            kept.attention.keys = Some(k.clone());
+            kept.attention.values = Some(v.clone());
+        });
         let mut scores = q.matmul(k.swap_dims(2, 3)).reshape([rows, n_heads, tokens, keys]);
         if let Some(cap) = self.score_cap {
             scores = soft_cap(scores, cap);
+            memory.keep(|kept| kept.attention.capped = Some(scores.clone()));
         }
         let weights = softmax(scores + context.mask.clone());
         let weights = weights.reshape([rows, n_kv, n_heads / n_kv * tokens, keys]);
+        memory.keep(|kept| kept.attention.weights = Some(weights.clone()));
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);
         let mixed = mixed.swap_dims(1, 2).reshape([rows * tokens, n_heads * dim]);
+        let mixed = match context.real {
+            Some(real) => real.pick(mixed),
+            None => mixed,
+        };
         self.o_proj.forward(mixed, tape)
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     activation::GateActivation,
     attention::{Attention, Context},
-    kv_cache::LayerCache,
+    layer_values::Memory,
     norm::Norm,
     projections::Projections,
 };
@@ -27,22 +27,21 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Of new tokens where `seen` has the keys and values of those before them.
+    /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, output the same.
-    pub(super) fn forward(
-        &self,
-        x: Tensor<2>,
-        context: &Context,
-        seen: Option<&mut LayerCache>,
-        tape: &mut Tape,
-    ) -> Tensor<2> {
+    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same.
+    pub(super) fn forward(&self, x: Tensor<2>, context: &Context, mut memory: Memory, tape: &mut Tape) -> Tensor<2> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &self.norms;
-        let h = self.attention.forward(normed(before_attention, x.clone()), context, seen, tape);
+        memory.keep(|kept| kept.start = Some(x.clone()));
+        let h = self.attention.forward(normed(before_attention, x.clone()), context, &mut memory, tape);
+        memory.keep(|kept| kept.attended = Some(h.clone()));
         let x = self.added(x, normed(behind_attention, h));
+        memory.keep(|kept| kept.middle = Some(x.clone()));
         let [gate, up] = self.gate_up.forward(normed(before_mlp, x.clone()), tape);
+        memory.keep(|kept| (kept.gate, kept.up) = (Some(gate.clone()), Some(up.clone())));
         let h = self.down_proj.forward(self.activation.of(gate) * up, tape);
+        memory.keep(|kept| kept.down = Some(h.clone()));
         self.added(x, normed(behind_mlp, h))
     }
 

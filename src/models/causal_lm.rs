@@ -5,8 +5,8 @@ use super::{
     attention::Context,
     block::Block,
     config::DecoderConfig,
-    kv_cache::LayerCache,
     language_model::{HeadForm, LanguageModel},
+    layer_values::PassMemory,
     names::{EMBEDDING, root},
     norm::Norm,
     rope::{Places, Rotation, query_factors},
@@ -45,16 +45,25 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        self.remembering(batch, PassMemory::Nothing, tape)
+    }
+
+    /// The same, with what is to be remembered.
+    pub(super) fn remembering(&self, batch: &TokenBatch, memory: PassMemory, tape: &mut Tape) -> Tensor<2> {
         let tokens = batch.ids.dims()[1];
         let table = self.embedding.weight.val();
         let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
         let positions = batch.positions.as_ref();
-        let places = Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, device: &device, dtype };
-        self.run(batch.ids.clone(), &places, |window| batch.attention_mask(dtype, window), None, tape)
+        // what is read token by token is read in the batch's own layout
+        let is_read = !matches!(memory, PassMemory::Nothing) || tape.reads_tokens();
+        let real = if is_read { None } else { batch.real_tokens() };
+        let real = real.as_ref();
+        let places =
+            Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype };
+        self.run(batch.ids.clone(), &places, |window| batch.attention_mask(dtype, window), memory, tape)
     }
 
-    /// The same of tokens that may stand behind those of a cache, of which every layer has its part. `mask` says what they may look at,
-    /// within a window where one is given.
+    /// The same of tokens that may stand behind those of caches. `mask` says what they may look at, within a window where one is given.
     ///
     /// # Shapes
     /// - ids: `[rows, tokens]`; output `[rows · tokens, hidden]`
@@ -63,13 +72,16 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         places: &Places,
         mask: impl Fn(Option<usize>) -> Tensor<4>,
-        mut cache: Option<&mut [LayerCache]>,
+        mut memory: PassMemory,
         tape: &mut Tape,
     ) -> Tensor<2> {
         let [rows, tokens] = ids.dims();
         let config = &self.config;
         let x = self.embedding.forward(ids);
         let mut x = x.reshape([rows * tokens, config.hidden_size]);
+        if let Some(real) = places.real {
+            x = real.pick(x);
+        }
         if config.scales.embedding != 1.0 {
             x = x.mul_scalar(config.scales.embedding);
         }
@@ -88,11 +100,16 @@ impl CausalLm {
                 query_factors: factors.as_ref(),
                 rows,
                 tokens,
+                real: places.real,
             };
-            let seen = cache.as_deref_mut().and_then(|layers| layers.get_mut(index));
-            x = block.forward(x, &context, seen, tape);
+            x = block.forward(x, &context, memory.of(index), tape);
         }
-        self.norm.forward(x)
+        memory.keep_end(&x);
+        let x = self.norm.forward(x);
+        match places.real {
+            Some(real) => real.spread(x),
+            None => x,
+        }
     }
 
     /// Vocabulary logits of hidden states, for the `columns` of the vocabulary only where given: these in f32 at least.
@@ -142,7 +159,7 @@ impl CausalLm {
     }
 
     /// `[hidden, vocab]`
-    fn head_weight(&self) -> Tensor<2> {
+    pub(super) fn head_weight(&self) -> Tensor<2> {
         if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::Target;
 use crate::lora::Adaptable;
-use crate::tape::{RowKeys, Tape};
+use crate::tape::{RowKeys, SiteGradient, Tape};
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
 
@@ -38,6 +38,12 @@ pub trait Classifier: Adaptable {
         self.linears().first().map_or_else(Device::default, |linear| linear.weight.val().device()).without_autodiff()
     }
 
+    /// True if it takes batches whose items have one row for what their rows begin with alike
+    /// ([`ClassifierInput::with_shared_prompts`]); false is the default.
+    fn shares_prompts(&self) -> bool {
+        false
+    }
+
     /// The rows `w: [n_classes, d]` of the output layer that stand for the classes, where logits are linear in them,
     /// `f_c = w_cᵀh + b_c`; `None` (the default) where they are not, or an item does not have all classes. Last-layer methods
     /// ask for them and for [`Classifier::head_features`].
@@ -49,6 +55,21 @@ pub trait Classifier: Adaptable {
     /// [`Classifier::head_weights`].
     fn head_features(&self, _input: &Self::Input) -> Option<HeadFeatures> {
         None
+    }
+
+    /// Logits, and the gradients of several combinations of them at every site, by one forward pass, where the model has a backward pass
+    /// of its own. `None`, the default, leaves it to automatic differentiation and as many copies of the batch.
+    ///
+    /// `combinations` gives the weights of the logits, `[K · n_items, n_classes]`, from the logits `[n_items, n_classes]`.
+    ///
+    /// # Errors
+    /// Those of `combinations`, and of [`Tape::backward`].
+    fn pull_back(
+        &self,
+        _input: &Self::Input,
+        _combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<Option<PulledBack>> {
+        Ok(None)
     }
 
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
@@ -82,6 +103,16 @@ pub struct OwnTargets {
     pub observed: Tensor<2>,
     /// Log-likelihood of each item's drawn targets, `[n_items, 1]`.
     pub drawn: Tensor<2>,
+}
+
+/// What a backward pass of the model's own gives.
+#[derive(Debug, Clone)]
+pub struct PulledBack {
+    /// [`Classifier::logits`], `[n_items, n_classes]`
+    pub logits: Tensor<2>,
+    /// In forward order: inputs `[rows · tokens, d_in]` of the batch, gradients `[K · rows · tokens, d_out]`, those of each combination
+    /// behind those of the one before.
+    pub sites: Vec<SiteGradient>,
 }
 
 /// What an output layer reads and makes of it.
@@ -134,6 +165,16 @@ pub trait ClassifierInput: Clone + Send {
     /// # Errors
     /// If the copies cannot be built.
     fn repeat(&self, times: usize) -> Result<Self>;
+
+    /// The same questions in fewer tokens, where every choice of an item is a row of its own: one row an item, which holds once what the
+    /// item's rows begin with alike. Logits and the gradient of a loss stay the same; what a pass records token by token does not, so
+    /// that curvature goes through the rows apart. The default changes nothing.
+    ///
+    /// # Errors
+    /// If the rows cannot be built.
+    fn with_shared_prompts(self) -> Result<Self> {
+        Ok(self)
+    }
 }
 
 /// Items with labels, or with targets of another kind, that can be cut into batches.
@@ -248,6 +289,20 @@ pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
     let input = data.batch(indices, &model.device(), model.dtype())?;
     model.check(&input)?;
     Ok(input)
+}
+
+/// The same for a caller that wants outputs or the gradient of their loss, and nothing token by token: rows share their prompts where the
+/// model can read them so.
+///
+/// # Errors
+/// As [`batch_for`].
+pub(crate) fn output_batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
+    model: &M,
+    data: &D,
+    indices: &[usize],
+) -> Result<M::Input> {
+    let input = batch_for(model, data, indices)?;
+    if model.shares_prompts() { input.with_shared_prompts() } else { Ok(input) }
 }
 
 /// What names the rows of the batch of the items at `indices`.

@@ -3,6 +3,7 @@
 use super::{
     causal_lm::CausalLm,
     kv_cache::{KeyValueCache, NewTokens},
+    layer_values::PassMemory,
     rope::{Places, goes_long},
 };
 use crate::error::{Error, Result};
@@ -39,11 +40,11 @@ impl CausalLm {
             cache.push(anew.as_deref().unwrap_or(new), &device);
         let lengths = cache.lengths();
         let positions = Some(&positions);
-        let places = Places { tokens, first, span, positions, lengths: &lengths, device: &device, dtype };
+        let places = Places { tokens, first, span, positions, lengths: &lengths, real: None, device: &device, dtype };
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
         let mask = |window| cache.attention_mask(tokens, window, (&device, dtype));
-        let hidden = self.run(ids, &places, mask, Some(&mut layers), tape);
+        let hidden = self.run(ids, &places, mask, PassMemory::Caches(&mut layers), tape);
         cache.layers = layers;
         Ok(hidden.select(0, last))
     }

@@ -16,6 +16,7 @@ mod gguf;
 mod hub;
 mod kv_cache;
 mod language_model;
+mod layer_values;
 mod layers;
 mod load_report;
 mod merged;
@@ -25,7 +26,9 @@ mod norm;
 mod pretrained;
 mod projections;
 mod prompt_classifier;
+mod pull_back;
 mod random;
+mod real_tokens;
 mod reward_model;
 mod rope;
 mod rope_scaling;
@@ -45,9 +48,9 @@ mod values;
 pub use activation::GateActivation;
 pub use causal_lm::CausalLm;
 pub use classifier::{
-    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, RowMeaning, TargetDraws, mask_absent,
+    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws, mask_absent,
 };
-pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
+pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, output_batch_for, row_keys};
 pub use config::DecoderConfig;
 pub use encoder::{Encoder, EncoderConfig, EncoderFamily, LoadedEncoder, ModernBert, Pooling, PretrainedEncoder};
 pub use family::Family;

@@ -28,14 +28,33 @@ impl Norm {
     /// Burn's own forward averages in f32 always, which leaves an f64 model exact to 1e-8 only.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
-        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let (unit, _) = self.unit(x);
+        match self.kind {
+            NormKind::Gain => unit.cast(dtype) * self.factors(dtype),
+            NormKind::WideGain | NormKind::OnePlusGain => {
+                let factors = self.factors(unit.dtype());
+                (unit * factors).cast(dtype)
+            }
+        }
+    }
+
+    /// `x / √(mean x² + ε)` and that root, in f32 at least.
+    ///
+    /// # Shapes
+    /// - x: `[n, width]`; outputs `[n, width]`, `[n, 1]`
+    pub(super) fn unit(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let x = x.cast(wide);
         let rms = (x.clone().square().mean_dim(1) + self.epsilon).sqrt();
-        let (unit, gains) = (x / rms, self.gains.val().unsqueeze::<2>());
+        (x / rms.clone(), rms)
+    }
+
+    /// What the unit is multiplied by, `[1, width]`.
+    pub(super) fn factors(&self, dtype: DType) -> Tensor<2> {
+        let gains = self.gains.val().unsqueeze::<2>().cast(dtype);
         match self.kind {
-            NormKind::Gain => unit.cast(dtype) * gains,
-            NormKind::WideGain => (unit * gains.cast(wide)).cast(dtype),
-            NormKind::OnePlusGain => (unit * gains.cast(wide).add_scalar(1.0)).cast(dtype),
+            NormKind::Gain | NormKind::WideGain => gains,
+            NormKind::OnePlusGain => gains.add_scalar(1.0),
         }
     }
 

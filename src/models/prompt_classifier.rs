@@ -3,7 +3,10 @@
 
 use super::{
     causal_lm::CausalLm,
-    classifier::{Classifier, HeadFeatures},
+    classifier::{Classifier, HeadFeatures, PulledBack},
+    layer_values::{PassMemory, PassValues},
+    pull_back::PullBack,
+    rope_scaling::RopeScaling,
     scored_tokens::log_probabilities,
     token_batch::{Scored, TokenBatch},
 };
@@ -103,7 +106,17 @@ impl Classifier for PromptClassifier {
                 "the data ask for answers in another form than the model was set up for".into(),
             ));
         }
+        if batch.is_shared() && !self.shares_prompts() {
+            return Err(Error::Incompatible(
+                "rows share their prompts, but the model's rotation depends on the length of a row (`longrope`)".into(),
+            ));
+        }
         batch.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
+    }
+
+    /// Unless a row's rotation depends on its length: the rows of an item need not all be long.
+    fn shares_prompts(&self) -> bool {
+        !matches!(self.lm.config().rope_scaling, RopeScaling::LongRope { .. })
     }
 
     /// Where class tokens are read at the last position and logits are not capped: those of continuations are sums over tokens.
@@ -119,6 +132,27 @@ impl Classifier for PromptClassifier {
         }
         let features = self.lm.hidden(batch, tape).select(0, batch.last.clone());
         Some(HeadFeatures { logits: self.class_logits(features.clone(), ids, tape), features })
+    }
+
+    /// Where class tokens are read at the last position.
+    fn pull_back(
+        &self,
+        batch: &TokenBatch,
+        combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<Option<PulledBack>> {
+        let (None, Some(ids)) = (&batch.scored, &self.class_ids) else { return Ok(None) };
+        let lm = self.lm.valid();
+        let (mut tape, mut values) = (Tape::inputs(), PassValues::default());
+        let hidden = lm.remembering(batch, PassMemory::Values(&mut values), &mut tape);
+        let columns = class_columns(ids, &hidden.device());
+        let dtype = hidden.dtype();
+        let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), &mut tape);
+        let weights = combinations(&logits)?;
+        let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
+        let of_last = pull.head(&lm, logits.clone(), &columns, weights).cast(dtype);
+        let of_hidden = pull.last(batch, of_last);
+        pull.decoder(&lm, values, of_hidden)?;
+        Ok(Some(PulledBack { logits, sites: tape.with_gradients(pull.into_gradients())? }))
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

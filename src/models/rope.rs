@@ -1,6 +1,6 @@
 //! Rotates queries and keys by their positions.
 
-use super::{rope_scaling::RopeScaling, scales::PositionScale};
+use super::{real_tokens::RealTokens, rope_scaling::RopeScaling, scales::PositionScale};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -26,6 +26,8 @@ pub(super) struct Places<'a> {
     pub(super) positions: Option<&'a Tensor<1, Int>>,
     /// Tokens of each row, those in a cache included.
     pub(super) lengths: &'a [usize],
+    /// Which tokens are real, where pads are left out of what is done token by token.
+    pub(super) real: Option<&'a RealTokens>,
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
 }
@@ -91,9 +93,18 @@ impl Rotation {
     /// # Shapes
     /// - x: `[rows, heads, tokens, head_dim]`, output the same.
     pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        self.turn(x, self.sin.clone())
+    }
+
+    /// The transpose of [`Rotation::apply`], which turns back: a cotangent of what it gives to one of what it takes.
+    pub(super) fn pull_back(&self, g: Tensor<4>) -> Tensor<4> {
+        self.turn(g, self.sin.clone().neg())
+    }
+
+    fn turn(&self, x: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
         let (half, width) = (self.cos.dims()[3], x.dims()[3]);
         let (a, b) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let cos = self.cos.clone();
         let first = a.clone() * cos.clone() - b.clone() * sin.clone();
         let mut parts = vec![first, b * cos + a * sin];
         if width > 2 * half {

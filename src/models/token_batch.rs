@@ -1,8 +1,10 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
+use super::real_tokens::RealTokens;
 use crate::data::{
     Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
+    SharedPrompt,
 };
 use crate::error::{Error, Result};
 use crate::float_type::{absent, check_float};
@@ -18,7 +20,7 @@ pub struct TokenBatch {
     pub(super) ids: Tensor<2, Int>,
     /// Kind of every token, `[rows, tokens]`; `None` when all are of the first.
     pub(super) types: Option<Tensor<2, Int>>,
-    /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token.
+    /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token and go on from there.
     pub(super) positions: Option<Tensor<1, Int>>,
     /// Index of each row's first real token in `[rows · tokens]`.
     pub(super) first: Tensor<1, Int>,
@@ -29,6 +31,10 @@ pub struct TokenBatch {
     mask: Array2<bool>,
     class_mask: Option<Array2<bool>>,
     rows_per_item: usize,
+    /// One tree a row, where items share their prompts.
+    trees: Option<Vec<SharedPrompt>>,
+    /// The column of each row's first real token.
+    starts: Vec<usize>,
     host: HostBatch,
 }
 
@@ -39,7 +45,7 @@ pub(super) struct Scored {
     pub(super) predictors: Tensor<1, Int>,
     /// The scored token ids, `[n, 1]`.
     pub(super) targets: Tensor<2, Int>,
-    /// Which row each counts for, and with which weight, `[rows, n]`.
+    /// Which choice each counts for, and with which weight, `[items · choices, n]`.
     pub(super) weights: Tensor<2>,
 }
 
@@ -51,6 +57,7 @@ struct HostBatch {
     rows_are_choices: bool,
     n_classes: usize,
     side: PaddingSide,
+    shares_prompts: bool,
     device: Device,
     dtype: DType,
 }
@@ -78,6 +85,7 @@ impl TokenBatch {
             rows_are_choices: dataset.answers.rows_are_choices(),
             n_classes: dataset.n_classes,
             side,
+            shares_prompts: false,
             device: device.clone(),
             dtype,
         })
@@ -106,6 +114,7 @@ impl TokenBatch {
             rows_are_choices: false,
             n_classes: 1,
             side: PaddingSide::Right,
+            shares_prompts: false,
             device: device.clone(),
             dtype,
         })
@@ -114,7 +123,15 @@ impl TokenBatch {
     fn build(host: HostBatch) -> Result<Self> {
         check_float("element type of a batch", host.dtype)?;
         let items: Vec<&EncodedItem> = host.items.iter().collect();
-        let padded = PaddedRows::from_items(&items, PAD_ID, host.side)?;
+        let trees: Option<Vec<SharedPrompt>> =
+            host.shares_prompts.then(|| items.iter().map(|item| SharedPrompt::new(item)).collect());
+        let padded = match &trees {
+            None => PaddedRows::from_items(&items, PAD_ID, host.side)?,
+            Some(trees) => {
+                let rows: Vec<&[u32]> = trees.iter().map(|tree| tree.ids.as_slice()).collect();
+                PaddedRows::from_rows(&rows, PAD_ID, host.side)?
+            }
+        };
         // devices count in i32
         if let Some(id) = padded.ids.iter().find(|id| i32::try_from(**id).is_err()) {
             return Err(Error::config("token id", format!("at most {}", i32::MAX), id));
@@ -136,12 +153,16 @@ impl TokenBatch {
         let last = padded.last_positions().into_iter().enumerate();
         let last = last.map(|(r, t)| (r * tokens + t.unwrap_or(0)) as i64).collect();
         let first = padded.starts.iter().enumerate().map(|(r, start)| (r * tokens + start) as i64).collect();
-        let positions = (host.side == PaddingSide::Left).then(|| {
-            let places = (0..n_rows).flat_map(|r| (0..tokens).map(move |t| (r, t)));
-            indices_on(&host.device, places.map(|(r, t)| t.saturating_sub(padded.starts[r]) as i64).collect())
+        let positions = (host.side == PaddingSide::Left || trees.is_some()).then(|| {
+            let place = |r: usize, t: usize| {
+                let own = t.saturating_sub(padded.starts[r]);
+                let of_tree = |trees: &Vec<SharedPrompt>| trees[r].positions.get(own).copied().unwrap_or(0);
+                trees.as_ref().map_or(own, of_tree) as i64
+            };
+            indices_on(&host.device, (0..n_rows * tokens).map(|index| place(index / tokens, index % tokens)).collect())
         });
         let types = padded.types(&items)?.map(|types| indices_on(&host.device, types).reshape([n_rows, tokens]));
-        let scored = host.is_continuation.then(|| host.scored(&padded));
+        let scored = host.is_continuation.then(|| host.scored(&padded, trees.as_deref()));
         let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
         let class_mask = partial
             .then(|| Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices));
@@ -155,26 +176,35 @@ impl TokenBatch {
             mask: Array2::from_shape_fn((n_rows, tokens), |(r, t)| padded.mask[r * tokens + t]),
             class_mask,
             rows_per_item: padded.rows_per_item,
+            trees,
+            starts: padded.starts,
             host,
         })
     }
 
     /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere. With a window,
-    /// j > i − window; what lies between two tokens of a row are tokens of the row, so that this is about positions on either
-    /// side of pads.
+    /// the position of j is greater than that of i minus the window: what lies between two tokens of a row are tokens of the row, so
+    /// that columns serve for positions on either side of pads, but not where rows share their prompt.
     ///
     /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
-    /// every row hides its own.
+    /// every row hides its own, as it does the branches of other choices.
     pub(super) fn attention_mask(&self, dtype: DType, window: Option<usize>) -> Tensor<4> {
         let (n_rows, tokens) = self.mask.dim();
         let n = if self.positions.is_some() { n_rows } else { 1 };
         let hidden = absent(dtype) as f32;
         let mut values = vec![0f32; n * tokens * tokens];
+        let near = |i: usize, j: usize| window.is_none_or(|window| j + window > i);
         for r in 0..n {
+            let in_tree = |tree: &SharedPrompt, i: usize, j: usize| {
+                let (i, j) = (i - self.starts[r], j - self.starts[r]);
+                tree.sees(i, j) && near(tree.positions[i], tree.positions[j])
+            };
             for i in 0..tokens {
                 for j in 0..tokens {
-                    let near = window.is_none_or(|window| j + window > i);
-                    let visible = j <= i && near && (n == 1 || self.mask[[r, j]]);
+                    let visible = match &self.trees {
+                        Some(trees) => self.mask[[r, i]] && self.mask[[r, j]] && in_tree(&trees[r], i, j),
+                        None => j <= i && near(i, j) && (n == 1 || self.mask[[r, j]]),
+                    };
                     if !visible {
                         values[(r * tokens + i) * tokens + j] = hidden;
                     }
@@ -245,28 +275,33 @@ fn indices_on(device: &Device, values: Vec<i64>) -> Tensor<1, Int> {
 }
 
 impl HostBatch {
-    fn scored(&self, padded: &PaddedRows) -> Scored {
+    fn scored(&self, padded: &PaddedRows, trees: Option<&[SharedPrompt]>) -> Scored {
+        let choices = self.items.iter().map(|item| item.rows.len()).max().unwrap_or(0);
         let (mut predictors, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for (i, item) in self.items.iter().enumerate() {
             for (c, row) in item.rows.iter().enumerate() {
-                let r = i * padded.rows_per_item + c;
-                for column in padded.shifted(r, &row.scored) {
-                    predictors.push((r * padded.n_tokens + column - 1) as i64);
-                    targets.push(i64::from(padded.ids[r * padded.n_tokens + column]));
-                    owners.push((r, row.weight));
+                for token in row.scored.clone() {
+                    let (r, before) = match trees {
+                        None => (i * choices + c, token - 1),
+                        Some(trees) => (i, trees[i].column(c, token - 1)),
+                    };
+                    predictors.push((r * padded.n_tokens + padded.starts[r] + before) as i64);
+                    targets.push(i64::from(row.ids[token]));
+                    owners.push((i * choices + c, row.weight));
                 }
             }
         }
         let n = owners.len();
-        let mut weights = vec![0.0; padded.n_rows * n];
-        for (j, (r, weight)) in owners.into_iter().enumerate() {
-            weights[r * n + j] = weight;
+        let n_choices = self.items.len() * choices;
+        let mut weights = vec![0.0; n_choices * n];
+        for (j, (owner, weight)) in owners.into_iter().enumerate() {
+            weights[owner * n + j] = weight;
         }
         Scored {
             predictors: indices_on(&self.device, predictors),
             targets: indices_on(&self.device, targets).reshape([n, 1]),
             weights: Tensor::from_data(
-                TensorData::new(weights, [padded.n_rows, n]),
+                TensorData::new(weights, [n_choices, n]),
                 (&self.device, at_least_f32(self.dtype)),
             ),
         }
@@ -287,6 +322,16 @@ impl TokenBatch {
     /// Real tokens of each row.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
+    }
+
+    /// Which tokens are real, where there are pads.
+    pub(super) fn real_tokens(&self) -> Option<RealTokens> {
+        RealTokens::new(&self.mask, &self.host.device)
+    }
+
+    /// True if the rows of an item are one.
+    pub(super) fn is_shared(&self) -> bool {
+        self.trees.is_some()
     }
 
     /// Largest token id.
@@ -313,11 +358,10 @@ impl ClassifierInput for TokenBatch {
     }
 
     fn row_meaning(&self) -> RowMeaning {
-        if self.host.rows_are_choices { RowMeaning::Choice { choices: self.rows_per_item } } else { RowMeaning::Item }
-    }
-
-    fn has_one_vector_a_row(&self) -> bool {
-        !self.host.is_continuation
+        match self.host.rows_are_choices && self.trees.is_none() {
+            true => RowMeaning::Choice { choices: self.rows_per_item },
+            false => RowMeaning::Item,
+        }
     }
 
     fn token_mask(&self) -> Array2<bool> {
@@ -332,6 +376,14 @@ impl ClassifierInput for TokenBatch {
         let mut host = self.host.clone();
         host.items = (0..times).flat_map(|_| self.host.items.iter().cloned()).collect();
         Self::build(host)
+    }
+
+    fn with_shared_prompts(self) -> Result<Self> {
+        // what is read at the last token of a row needs rows of their own
+        match self.host.is_continuation && self.rows_per_item > 1 {
+            true => Self::build(HostBatch { shares_prompts: true, ..self.host }),
+            false => Ok(self),
+        }
     }
 }
 

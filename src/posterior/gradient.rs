@@ -5,7 +5,7 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
 use crate::likelihood::Likelihood;
 use crate::lora::{AdapterWeights, adapter_gradients};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, batch_targets, known_targets};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, known_targets, output_batch_for};
 use crate::progress::Control;
 use crate::tape::Tape;
 use crate::train::{TrainingMode, negative_log_likelihood, set_trainable};
@@ -27,7 +27,7 @@ pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
     let work = |indices: &[usize]| {
         // leaves of its own, so that several batches can be differentiated at once
         let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
-        let input = batch_for(&model, data, indices)?;
+        let input = output_batch_for(&model, data, indices)?;
         let targets = batch_targets(data, indices, &input, (&targets, likelihood), model.n_classes())?;
         let outputs = model.logits(&input, &mut Tape::off());
         let loss = negative_log_likelihood(outputs, likelihood, &targets, input.class_mask())?.differentiable;

@@ -5,7 +5,7 @@ use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, output_batch_for};
 use crate::progress::Control;
 use crate::tape::Tape;
 
@@ -25,7 +25,7 @@ pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
     let model = model.valid();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
     let work = |indices: &[usize]| {
-        let input = batch_for(&model, data, indices)?;
+        let input = output_batch_for(&model, data, indices)?;
         host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())
     };
     let logits = rows((&model, data), (model.n_classes(), || Ok(POINT)), &batches, control, work)?;

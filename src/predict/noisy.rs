@@ -7,7 +7,7 @@ use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for, row_keys};
+use crate::models::{Classifier, ClassifierInput, Dataset, output_batch_for, row_keys};
 use crate::progress::Control;
 use crate::tape::{RowKeys, SiteNoise, Tape};
 
@@ -39,7 +39,7 @@ pub fn predict_noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
     stacked(n_samples, (data.n_items(), n_classes), |index| {
         let work = |indices: &[usize]| {
-            let input = batch_for(&model, data, indices)?;
+            let input = output_batch_for(&model, data, indices)?;
             let noise = noise(index, row_keys(data, indices, &input));
             host_logits(model.logits(&input, &mut Tape::noise(noise)), input.class_mask())
         };

@@ -7,6 +7,8 @@ mod batches;
 mod continuations;
 mod gradients;
 mod low_rank;
+mod pull_back;
+mod shared_prompts;
 #[path = "../support/mod.rs"]
 mod support;
 

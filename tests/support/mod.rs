@@ -222,6 +222,13 @@ pub fn host(tensor: Tensor<4>) -> Array4<f64> {
     Array4::from_shape_vec(dims, values).unwrap()
 }
 
+/// Copies a matrix to the host.
+pub fn on_host(tensor: Tensor<2>) -> Array2<f64> {
+    let [rows, columns] = tensor.dims();
+    let values = tensor.into_data().convert::<f64>().try_into_vec().unwrap();
+    Array2::from_shape_vec((rows, columns), values).unwrap()
+}
+
 /// Logits at the model's present weights, items in order.
 pub fn logits<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D) -> Array2<f64> {
     let limits = BatchLimits { max_items: 64, max_tokens: 10_000 };

@@ -89,7 +89,16 @@ impl LanguageModel for Encoder {
             }
             EncoderFamily::ModernBert(modern) => {
                 let positions = batch.positions.as_ref();
-                let places = Places { tokens, positions, lengths: &lengths, device: &device, dtype };
+                let places = Places {
+                    tokens,
+                    first: 0,
+                    span: tokens,
+                    positions,
+                    lengths: &lengths,
+                    real: None,
+                    device: &device,
+                    dtype,
+                };
                 let rotations = [&modern.rope, &modern.sliding_rope]
                     .map(|(theta, scaling)| Rotation::new(*theta, scaling, self.config.head_dim(), &places));
                 // a window as wide as the batch hides nothing

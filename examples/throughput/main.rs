@@ -1,28 +1,41 @@
-//! Times every stage on a Hugging Face model and a lettered multiple-choice task, one JSON line a stage: to be run in turn
+//! Times every stage on a Hugging Face model and a multiple-choice task, one JSON line a stage: to be run in turn
 //! with another library's program on the same machine, model, data, batch and rank.
 //!
 //! ```sh
 //! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
+//! cargo run --release --example throughput -- --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz --form continuation
+//! python3 examples/throughput/peer_continuation.py --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
 //! ```
 
-#[path = "experiment/base.rs"]
+#[path = "../experiment/base.rs"]
 mod base;
 
 use base::load_base;
 use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
-use bayes_lora::data::{AnswerForm, BatchLimits, EncodedDataset, Encoding, PromptTemplate, Task, Tokenizer};
+use bayes_lora::data::{
+    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer,
+};
 use bayes_lora::lora::{LoraConfig, attach};
 use bayes_lora::models::PromptClassifier;
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::json;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
+
+/// How a question is answered.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// Lettered choices, of which the model says a letter.
+    Letters,
+    /// Choices as continuations of the question, each scored by its log-likelihood.
+    Continuation,
+}
 
 #[derive(Parser)]
 struct Arguments {
@@ -30,6 +43,8 @@ struct Arguments {
     model: PathBuf,
     #[arg(long)]
     data: PathBuf,
+    #[arg(long, value_enum, default_value = "letters")]
+    form: Form,
     /// Items a training step and a curvature batch.
     #[arg(long, default_value_t = 4)]
     batch: usize,
@@ -67,7 +82,15 @@ fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
 fn main() -> Result<(), Box<dyn Error>> {
     let a = Arguments::parse();
     let tokenizer = Tokenizer::from_dir(&a.model)?;
-    let encoding = Encoding::new(PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"]));
+    let encoding = match a.form {
+        Form::Letters => {
+            Encoding::new(PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"]))
+        }
+        Form::Continuation => Encoding::new(
+            PromptTemplate::question_answer(),
+            AnswerForm::Continuation { normalization: Normalization::Sum },
+        ),
+    };
     let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4);
     let encode = |n: usize, seed: u64| -> Result<EncodedDataset, Box<dyn Error>> {
         Ok(encoding.encode(&task.sample(n, seed)?, &tokenizer)?)

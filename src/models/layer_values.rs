@@ -1,0 +1,95 @@
+//! What a pass remembers of a decoder's layers beside their output.
+
+use super::{kv_cache::LayerCache, rope::Rotation};
+use burn::tensor::Tensor;
+
+/// What a pass remembers of all layers.
+#[derive(Debug)]
+pub(super) enum PassMemory<'a> {
+    Nothing,
+    Caches(&'a mut [LayerCache]),
+    Values(&'a mut PassValues),
+}
+
+impl PassMemory<'_> {
+    /// The part of the layer at `index`; layers ask in order.
+    pub(super) fn of(&mut self, index: usize) -> Memory<'_> {
+        match self {
+            Self::Nothing => Memory::Nothing,
+            Self::Caches(layers) => layers.get_mut(index).map_or(Memory::Nothing, Memory::Cache),
+            Self::Values(values) => {
+                values.blocks.resize_with(index + 1, BlockValues::default);
+                Memory::Values(&mut values.blocks[index])
+            }
+        }
+    }
+
+    /// Keeps what the last norm reads.
+    pub(super) fn keep_end(&mut self, end: &Tensor<2>) {
+        if let Self::Values(values) = self {
+            values.end = Some(end.clone());
+        }
+    }
+}
+
+/// What a backward pass needs of a forward pass.
+#[derive(Debug, Default)]
+pub(super) struct PassValues {
+    pub(super) blocks: Vec<BlockValues>,
+    /// The input of the last norm.
+    pub(super) end: Option<Tensor<2>>,
+}
+
+/// What a pass remembers of a layer.
+#[derive(Debug)]
+pub(super) enum Memory<'a> {
+    Nothing,
+    /// Keys and values, for tokens that come later.
+    Cache(&'a mut LayerCache),
+    /// What the layer's backward pass needs.
+    Values(&'a mut BlockValues),
+}
+
+impl Memory<'_> {
+    /// Keeps values where they are kept; what they are is not made elsewhere.
+    pub(super) fn keep(&mut self, keep: impl FnOnce(&mut BlockValues)) {
+        if let Self::Values(values) = self {
+            keep(values);
+        }
+    }
+}
+
+/// The inputs of what is not linear in a block, `[rows · tokens, width]` each.
+#[derive(Debug, Default)]
+pub(super) struct BlockValues {
+    /// The block's input.
+    pub(super) start: Option<Tensor<2>>,
+    pub(super) attention: AttentionValues,
+    /// What attention gives, before the norm behind it.
+    pub(super) attended: Option<Tensor<2>>,
+    /// The residual stream between attention and MLP.
+    pub(super) middle: Option<Tensor<2>>,
+    pub(super) gate: Option<Tensor<2>>,
+    pub(super) up: Option<Tensor<2>>,
+    /// What the MLP gives, before the norm behind it.
+    pub(super) down: Option<Tensor<2>>,
+}
+
+/// The inputs of what is not linear in attention.
+#[derive(Debug, Default)]
+pub(super) struct AttentionValues {
+    pub(super) rotation: Option<Rotation>,
+    pub(super) query_factors: Option<Tensor<4>>,
+    /// Query and key before their norms, `[rows · tokens, width]`.
+    pub(super) projected: Option<[Tensor<2>; 2]>,
+    /// `[rows, key heads, query heads a key head · tokens, head_dim]`, scaled.
+    pub(super) queries: Option<Tensor<4>>,
+    /// `[rows, key heads, tokens, head_dim]`
+    pub(super) keys: Option<Tensor<4>>,
+    /// `[rows, key heads, tokens, head_dim]`
+    pub(super) values: Option<Tensor<4>>,
+    /// Scores after their cap where there is one, `[rows, heads, tokens, tokens]`.
+    pub(super) capped: Option<Tensor<4>>,
+    /// `[rows, key heads, query heads a key head · tokens, tokens]`
+    pub(super) weights: Option<Tensor<4>>,
+}

@@ -1,0 +1,240 @@
+//! Pulls K cotangents of a decoder's outputs back to its adapted matrices by one forward pass: vector–Jacobian products with a leading
+//! axis.
+//!
+//! Automatic differentiation runs a graph once, so that K gradients of one item take K copies of it, `K(F + B)` with F and B the costs of a
+//! forward and a backward pass. The products here act on K cotangents at once, on values that were computed once: `F + K·B`.
+//!
+//! K cotangents of values `[n, width]` lie behind each other, `[K·n, width]`.
+
+use super::{
+    activation::slope_of_cap,
+    attention::Attention,
+    block::Block,
+    causal_lm::CausalLm,
+    layer_values::{AttentionValues, BlockValues, PassValues},
+    norm::Norm,
+    projections::Projections,
+    token_batch::TokenBatch,
+};
+use crate::error::{Error, Result};
+use crate::lora::{LoraLinear, at_least_f32};
+use crate::tape::{LoraMatrix, Site};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use std::collections::BTreeMap;
+
+/// A backward pass.
+pub(super) struct PullBack {
+    copies: usize,
+    /// At the outputs of every adapted matrix that was passed.
+    gradients: BTreeMap<Site, Tensor<2>>,
+}
+
+/// What the forward pass must have kept.
+fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
+    value.ok_or_else(|| Error::empty(format!("{what} of a forward pass")))
+}
+
+impl PullBack {
+    pub(super) fn new(copies: usize) -> Self {
+        Self { copies, gradients: BTreeMap::new() }
+    }
+
+    pub(super) fn into_gradients(self) -> BTreeMap<Site, Tensor<2>> {
+        self.gradients
+    }
+
+    /// Through the logits of some columns of the vocabulary; `logits` are what they were.
+    ///
+    /// # Shapes
+    /// - g: `[K·n, columns]`, output `[K·n, hidden]`
+    pub(super) fn head(
+        &mut self,
+        lm: &CausalLm,
+        logits: Tensor<2>,
+        columns: &Tensor<1, Int>,
+        g: Tensor<2>,
+    ) -> Tensor<2> {
+        let scales = &lm.config.scales;
+        let g = match scales.logit_cap {
+            Some(cap) => self.times(g, slope_of_cap(logits, cap)),
+            None => g,
+        };
+        let g = if scales.logit_divisor == 1.0 { g } else { g.div_scalar(scales.logit_divisor) };
+        self.linear_with(&lm.head, lm.head_weight(), Some(columns), g)
+    }
+
+    /// Through the choice of each row's last token.
+    ///
+    /// # Shapes
+    /// - g: `[K·rows, hidden]`, output `[K·rows·tokens, hidden]`
+    pub(super) fn last(&self, batch: &TokenBatch, g: Tensor<2>) -> Tensor<2> {
+        let [rows, tokens] = batch.ids.dims();
+        let n = rows * tokens;
+        let places = (0..self.copies).map(|k| batch.last.clone().add_scalar((k * n) as i64)).collect();
+        let zeros = Tensor::zeros([self.copies * n, g.dims()[1]], (&g.device(), g.dtype()));
+        zeros.select_assign(0, Tensor::cat(places, 0), g, IndexingUpdateOp::Add)
+    }
+
+    /// Through all layers down to the lowest that has an adapter.
+    ///
+    /// # Shapes
+    /// - g: `[K·rows·tokens, hidden]`, at the final hidden states
+    ///
+    /// # Errors
+    /// If the forward pass did not keep its values.
+    pub(super) fn decoder(&mut self, lm: &CausalLm, values: PassValues, g: Tensor<2>) -> Result<()> {
+        let mut g = self.norm(&lm.norm, kept(values.end, "last values")?, g);
+        let has_adapter = |block: &Block| block.linears().any(|linear| linear.adapter.is_some());
+        let lowest = lm.blocks.iter().position(has_adapter).unwrap_or(lm.blocks.len());
+        for (block, values) in lm.blocks.iter().zip(values.blocks).skip(lowest).rev() {
+            g = self.block(block, values, g)?;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>) -> Result<Tensor<2>> {
+        let [before_attention, behind_attention, before_mlp, behind_mlp] = &block.norms;
+        let scaled = |g: Tensor<2>| match block.residual_scale {
+            1.0 => g,
+            scale => g.mul_scalar(scale),
+        };
+        let h = self.normed(behind_mlp, values.down, scaled(g.clone()))?;
+        let h = self.linear(&block.down_proj, h);
+        let (gate, up) = (kept(values.gate, "gate")?, kept(values.up, "input of the gate")?);
+        let (open, slope) = block.activation.value(gate, true);
+        let slope = kept(slope, "slope of the gate")?;
+        let [gate, up] = [self.times(h.clone(), up * slope), self.times(h, open)];
+        let h = self.projections(&block.gate_up, [gate, up])?;
+        let g = g + self.normed(before_mlp, values.middle, h)?;
+
+        let h = self.normed(behind_attention, values.attended, scaled(g.clone()))?;
+        let h = self.attention(&block.attention, values.attention, h)?;
+        Ok(g + self.normed(before_attention, values.start, h)?)
+    }
+
+    fn attention(&mut self, attention: &Attention, values: AttentionValues, g: Tensor<2>) -> Result<Tensor<2>> {
+        let g = self.linear(&attention.o_proj, g);
+        let (queries, keys) = (kept(values.queries, "queries")?, kept(values.keys, "keys")?);
+        let (seen, weights) = (kept(values.values, "values")?, kept(values.weights, "weights of attention")?);
+        let ([rows, n_kv, stacked, dim], tokens) = (queries.dims(), keys.dims()[2]);
+        let (copies, group) = (self.copies, stacked / tokens);
+        // [K·rows·tokens, heads·dim] and back, the copies beside the query heads of a key head
+        let g = g.reshape([copies, rows, tokens, n_kv, group, dim]).permute([1, 3, 0, 4, 2, 5]);
+        let g = g.reshape([rows, n_kv, copies * stacked, dim]);
+
+        // softmax: P·(g − Σ P·g), its values the same for every copy
+        let of_weights = g.clone().matmul(seen.swap_dims(2, 3));
+        let of_weights = of_weights.reshape([rows * n_kv, copies, stacked, tokens]);
+        let shared = |t: Tensor<4>| t.reshape([rows * n_kv, 1, stacked, tokens]);
+        let product = of_weights * shared(weights.clone());
+        let total = product.clone().sum_dim(3);
+        let mut of_scores = product - total * shared(weights.clone());
+        if let (Some(cap), Some(capped)) = (attention.score_cap, values.capped) {
+            of_scores = of_scores * shared(slope_of_cap(capped, cap));
+        }
+        let of_queries = of_scores.clone().reshape([rows, n_kv, copies * stacked, tokens]).matmul(keys);
+        let of_keys = of_scores.swap_dims(2, 3).reshape([rows, n_kv, copies * tokens, stacked]).matmul(queries);
+        let across = g.reshape([rows, n_kv, copies, stacked, dim]).swap_dims(2, 3);
+        let of_values = weights.swap_dims(2, 3).matmul(across.reshape([rows, n_kv, stacked, copies * dim]));
+
+        let of_queries = of_queries.mul_scalar(attention.score_scale);
+        let of_queries = of_queries.reshape([rows, n_kv * copies * group, tokens, dim]);
+        let of_queries = match values.query_factors {
+            Some(factors) => of_queries * factors,
+            None => of_queries,
+        };
+        let of_keys = of_keys.reshape([rows, n_kv * copies, tokens, dim]);
+        let turned = |g: Tensor<4>, group: usize| {
+            let g = match &values.rotation {
+                Some(rotation) => rotation.pull_back(g),
+                None => g,
+            };
+            let g = g.reshape([rows, n_kv, copies, group, tokens, dim]).permute([2, 0, 4, 1, 3, 5]);
+            g.reshape([copies * rows * tokens, n_kv * group * dim])
+        };
+        let (of_queries, of_keys) = (turned(of_queries, group), turned(of_keys, 1));
+        let of_values = of_values.reshape([rows, n_kv, tokens, copies, dim]).permute([3, 0, 2, 1, 4]);
+        let of_values = of_values.reshape([copies * rows * tokens, n_kv * dim]);
+        let [projected_queries, projected_keys] = kept(values.projected, "projections")?;
+        let [query_norm, key_norm] = &attention.query_key_norms;
+        let of_queries = self.normed_by_group(query_norm, projected_queries, of_queries);
+        let of_keys = self.normed_by_group(key_norm, projected_keys, of_keys);
+        self.projections(&attention.inputs, [of_queries, of_keys, of_values])
+    }
+
+    fn projections<const N: usize>(&mut self, projections: &Projections, g: [Tensor<2>; N]) -> Result<Tensor<2>> {
+        match &*projections.linears {
+            [all] => Ok(self.linear(all, Tensor::cat(g.to_vec(), 1))),
+            [first, others @ ..] => {
+                let mut g = g.into_iter();
+                let start = self.linear(first, kept(g.next(), "cotangent")?);
+                Ok(others.iter().zip(g).fold(start, |sum, (linear, g)| sum + self.linear(linear, g)))
+            }
+            [] => Err(Error::empty("projections")),
+        }
+    }
+
+    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>) -> Tensor<2> {
+        self.linear_with(linear, linear.weight.val(), None, g)
+    }
+
+    /// As [`LoraLinear::forward_with`].
+    fn linear_with(
+        &mut self,
+        linear: &LoraLinear,
+        weight: Tensor<2>,
+        columns: Option<&Tensor<1, Int>>,
+        g: Tensor<2>,
+    ) -> Tensor<2> {
+        let outer = weight.dtype();
+        let weight = match columns {
+            Some(index) => weight.select(1, index.clone()).cast(at_least_f32(outer)),
+            None => weight,
+        };
+        let through = g.clone().matmul(weight.transpose()).cast(outer);
+        let Some(adapter) = &linear.adapter else { return through };
+        let (a, b) = (adapter.a.val(), adapter.b.val());
+        let b = match columns {
+            Some(index) => b.select(0, index.clone()),
+            None => b,
+        };
+        let of_update = g.cast(a.dtype()).mul_scalar(adapter.scale);
+        let of_hidden = of_update.clone().matmul(b);
+        let site = |matrix| Site { module: linear.path.clone(), matrix };
+        self.gradients.insert(site(LoraMatrix::B), of_update);
+        self.gradients.insert(site(LoraMatrix::A), of_hidden.clone());
+        through + of_hidden.matmul(a).cast(outer)
+    }
+
+    fn normed(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {
+        match norm {
+            Some(norm) => Ok(self.norm(norm, kept(x, "input of a norm")?, g)),
+            None => Ok(g),
+        }
+    }
+
+    fn normed_by_group(&self, norm: &Option<Norm>, x: Tensor<2>, g: Tensor<2>) -> Tensor<2> {
+        let Some(norm) = norm else { return g };
+        let (x_shape, g_shape, width) = (x.dims(), g.dims(), norm.gains.lazy_shape()[0]);
+        let grouped = |t: Tensor<2>, [n, all]: [usize; 2]| t.reshape([n * all / width, width]);
+        self.norm(norm, grouped(x, x_shape), grouped(g, g_shape)).reshape(g_shape)
+    }
+
+    /// `(γg − u·mean(u·γg)) / r` with `u = x/r`, `r = √(mean x² + ε)`.
+    fn norm(&self, norm: &Norm, x: Tensor<2>, g: Tensor<2>) -> Tensor<2> {
+        let dtype = g.dtype();
+        let [n, width] = x.dims();
+        let (unit, rms) = norm.unit(x);
+        let g = g.cast(unit.dtype()) * norm.factors(unit.dtype());
+        let (g, unit) = (g.reshape([self.copies, n, width]), unit.unsqueeze_dim::<3>(0));
+        let mean = (g.clone() * unit.clone()).mean_dim(2);
+        ((g - unit * mean) / rms.unsqueeze_dim::<3>(0)).reshape([self.copies * n, width]).cast(dtype)
+    }
+
+    /// Every copy times the same values `[n, width]`.
+    fn times(&self, g: Tensor<2>, values: Tensor<2>) -> Tensor<2> {
+        let [n, width] = values.dims();
+        let g = g.reshape([self.copies, n, width]) * values.unsqueeze_dim::<3>(0);
+        g.reshape([self.copies * n, width])
+    }
+}

@@ -1,0 +1,44 @@
+//! Leaves pads out of all that is done token by token, which is everything but attention.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use ndarray::Array2;
+
+/// Which tokens of a padded batch are real.
+#[derive(Debug, Clone)]
+pub(super) struct RealTokens {
+    /// Their places in `[rows · tokens]`.
+    places: Tensor<1, Int>,
+    /// For every place, which of the real tokens stands there; at pads the first, which nobody looks at.
+    indices: Tensor<1, Int>,
+}
+
+impl RealTokens {
+    /// Those of a mask `[rows, tokens]`, true at real tokens; `None` where there are no pads.
+    pub(super) fn new(mask: &Array2<bool>, device: &Device) -> Option<Self> {
+        if mask.iter().all(|real| *real) {
+            return None;
+        }
+        let (mut places, mut indices) = (Vec::new(), Vec::with_capacity(mask.len()));
+        for (place, real) in mask.iter().enumerate() {
+            indices.push(if *real { places.len() as i64 } else { 0 });
+            if *real {
+                places.push(place as i64);
+            }
+        }
+        let on_device = |values: Vec<i64>| {
+            let n = values.len();
+            Tensor::from_data(TensorData::new(values, [n]), device)
+        };
+        Some(Self { places: on_device(places), indices: on_device(indices) })
+    }
+
+    /// `[rows · tokens, width]` without pads.
+    pub(super) fn pick(&self, x: Tensor<2>) -> Tensor<2> {
+        x.select(0, self.places.clone())
+    }
+
+    /// Back to `[rows · tokens, width]`.
+    pub(super) fn spread(&self, x: Tensor<2>) -> Tensor<2> {
+        x.select(0, self.indices.clone())
+    }
+}
