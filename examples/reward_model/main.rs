@@ -58,12 +58,12 @@ struct Arguments {
     /// The files hold multiple-choice questions, and no labelled texts.
     #[arg(long)]
     questions: bool,
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 150)]
     n_train: usize,
     /// For a temperature.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 60)]
     n_held_out: usize,
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 150)]
     n_test: usize,
     #[arg(long, default_value_t = 4)]
     epochs: usize,
