@@ -60,6 +60,8 @@ pub(super) mod gguf {
     pub(in super::super) const HEAD: &str = "output";
     /// Beside the modules.
     pub(in super::super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+    /// For short rows and for long ones.
+    pub(in super::super) const LONG_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
     const PARTS: [(&str, &str); 11] = [
         ("self_attn.q_proj", "attn_q"),

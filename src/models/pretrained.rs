@@ -48,7 +48,7 @@ impl Pretrained {
     }
 
     /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `llama` (Mistral's too), `qwen2`, `qwen3`,
-    /// `smollm3`, `olmo2`, `granite`, `gemma2` or `gemma3`.
+    /// `smollm3`, `olmo2`, `granite`, `phi3`, `gemma2` or `gemma3`.
     ///
     /// [`Pretrained::load`] decodes its blocks (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K) to the element type asked for:
     /// in f32 a Q4_0 file needs 7 times its size in memory, in bf16 half of that, and while a tensor is read its bytes and four

@@ -23,9 +23,15 @@ fn any_gguf_container_is_decoded_or_refused() {
 fn any_gguf_model_is_loaded_or_refused() {
     let dir = scratch();
     let path = dir.path().join("m.gguf");
-    let corpus =
-        ["tiny_llama.gguf", "tiny_llama_variant.gguf", "tiny_qwen2.gguf", "tiny_granite.gguf", "tiny_gemma3_text.gguf"]
-            .map(|name| vec![File::read(root().join("tests/fixtures/gguf").join(name), "m.gguf", Kind::Bytes)]);
+    let corpus = [
+        "tiny_llama.gguf",
+        "tiny_llama_variant.gguf",
+        "tiny_qwen2.gguf",
+        "tiny_granite.gguf",
+        "tiny_phi3.gguf",
+        "tiny_gemma3_text.gguf",
+    ]
+    .map(|name| vec![File::read(root().join("tests/fixtures/gguf").join(name), "m.gguf", Kind::Bytes)]);
     fuzz("GGUF model", FIXED_BYTES, &corpus, |input| {
         input.write(dir.path());
         Pretrained::from_gguf(&path)?.load(&device()).map(drop)

@@ -7,25 +7,26 @@ use crate::models::activation::GateActivation;
 use crate::models::config::{DecoderConfig, MAX_DEPTH};
 use crate::models::family::{Factors, Family, Windows};
 use crate::models::layers::LayerKind;
-use crate::models::names::gguf::{self as names, ROPE_FACTORS};
+use crate::models::names::gguf::{self as names, LONG_FACTORS, ROPE_FACTORS};
 use crate::models::rope_scaling::RopeScaling;
 use crate::models::scales::Scales;
 use crate::models::settings::{agreed, unsupported};
 
 /// Families of which llama.cpp's files are read, under their names there. Mistral's are of `llama`.
-const FAMILIES: [(&str, Family); 8] = [
+const FAMILIES: [(&str, Family); 9] = [
     ("llama", Family::Llama),
     ("qwen2", Family::Qwen2),
     ("qwen3", Family::Qwen3),
     ("smollm3", Family::SmolLm3),
     ("olmo2", Family::Olmo2),
     ("granite", Family::Granite),
+    ("phi3", Family::Phi3),
     ("gemma2", Family::Gemma2),
     ("gemma3", Family::Gemma3),
 ];
 
-/// Others that llama.cpp has and this crate computes, and the key of what their files say in a way that is not read.
-const NOT_READ: [(&str, &str); 2] = [("phi3", "rope.scaling.attn_factor"), ("mistral3", "attention.temperature_scale")];
+/// One that llama.cpp has and this crate computes, and the key of what its files say in a way that is not read.
+const NOT_READ: (&str, &str) = ("mistral3", "attention.temperature_scale");
 
 /// Base of the rotary frequencies of Gemma 3's sliding layers, where the file does not say it.
 const GEMMA3_SLIDING_THETA: f64 = 10_000.0;
@@ -54,9 +55,11 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     }
     let Some((_, family)) = FAMILIES.into_iter().find(|(name, _)| *name == architecture) else {
         let known = FAMILIES.map(|(name, _)| name).join(", ");
-        let found = match NOT_READ.iter().find(|(name, _)| *name == architecture) {
-            Some((name, key)) => format!("{name}, whose `{name}.{key}` is not read"),
-            None => architecture.to_string(),
+        let (name, key) = NOT_READ;
+        let found = if architecture == name {
+            format!("{name}, whose `{name}.{key}` is not read")
+        } else {
+            architecture.into()
         };
         return Err(unsupported(&location, "general.architecture", &found, &known));
     };
@@ -68,13 +71,16 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     }
     let (hidden_size, n_heads) = (required("embedding_length")?, required("attention.head_count")?);
     let head_dim = count("attention.key_length")?.unwrap_or(hidden_size / n_heads.max(1));
-    for same in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(n) = count(same)?.filter(|n| *n != head_dim) {
-            return Err(unsupported(&location, &key(same), &n.to_string(), &format!("the head's width, {head_dim}")));
+    let traits = family.traits();
+    let rotary_dim = count("rope.dimension_count")?.unwrap_or(head_dim);
+    let same =
+        [("attention.value_length", count("attention.value_length")?), ("rope.dimension_count", Some(rotary_dim))];
+    for (name, n) in &same[..if traits.partial { 1 } else { 2 }] {
+        if let Some(n) = n.filter(|n| *n != head_dim) {
+            return Err(unsupported(&location, &key(name), &n.to_string(), &format!("the head's width, {head_dim}")));
         }
     }
     let n_layers = required("block_count")?;
-    let traits = family.traits();
     let source = Source { file, family, architecture, location: &location };
     let (layers, window) = source.layers(n_layers.min(MAX_DEPTH))?;
     let scales = source.scales((hidden_size, head_dim), n_heads, n_layers)?;
@@ -109,14 +115,19 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         mlp_bias: has("blk.0.ffn_gate.bias"),
         tied_head: !has(&format!("{}.weight", names::HEAD)),
         sliding_rope,
-        rotary_dim: head_dim,
+        rotary_dim: rotary_dim.min(head_dim),
         layers,
         window,
         activation: GateActivation::named(traits.activation.1).unwrap_or(GateActivation::Silu),
         scales,
     };
     config.validate(&location)?;
-    with_factors(file, config, &location)
+    let prefix = key("rope.scaling");
+    let config = with_factors(file, config, &location)?;
+    match traits.partial {
+        true => with_long_factors(file, config, &prefix),
+        false => Ok(config),
+    }
 }
 
 /// What single settings of a family are read from.
@@ -157,8 +168,10 @@ impl Source<'_> {
         let every = match (traits.windows, window) {
             (Windows::AllButEvery { n, .. }, Some(_)) => Some(pattern.unwrap_or(n)),
             (Windows::AllButEvery { .. }, None) => None,
+            // all: there are never so many layers
+            (Windows::Always, window) if pattern.is_none() => window.map(|_| usize::MAX),
             _ => {
-                for (name, found) in [(WINDOW, window), (PATTERN, pattern)] {
+                for (name, found) in [(PATTERN, pattern), (WINDOW, window)] {
                     if let Some(found) = found {
                         return Err(unsupported(self.location, &self.key(name), &found.to_string(), "0"));
                     }
@@ -252,18 +265,52 @@ fn rope_scaling(file: &GgufFile, prefix: &str, location: &str) -> Result<RopeSca
 
 /// Takes the factors of the rotary frequencies where the file has them, as files of Llama 3.1 and later do.
 fn with_factors(file: &mut GgufFile, config: DecoderConfig, location: &str) -> Result<DecoderConfig> {
-    let Some(shape) = file.shape(ROPE_FACTORS) else { return Ok(config) };
-    let expected = [config.head_dim / 2];
+    match factors(file, ROPE_FACTORS, &config, location)? {
+        Some(factors) => Ok(DecoderConfig { rope_scaling: RopeScaling::Factors(factors), ..config }),
+        None => Ok(config),
+    }
+}
+
+/// Takes LongRoPE's factors where the file has them, as files of Phi-3 and Phi-4 with a long context do.
+fn with_long_factors(file: &mut GgufFile, config: DecoderConfig, prefix: &str) -> Result<DecoderConfig> {
+    let location = file.path().display().to_string();
+    let [short, long] = LONG_FACTORS.map(|name| factors(file, name, &config, &location));
+    let (short, long) = match (short?, long?) {
+        (None, None) => return Ok(config),
+        (Some(short), Some(long)) => (short, long),
+        (short, _) => {
+            let missing = LONG_FACTORS[usize::from(short.is_some())].to_string();
+            return Err(Error::MissingTensor { name: missing, location: file.path().to_path_buf() });
+        }
+    };
+    let positive = |key: String, found: Option<f64>| {
+        let shown = found.map_or("nothing".into(), |found| found.to_string());
+        let bad = || Error::config(format!("{location}: {key}"), "positive and finite", shown);
+        found.filter(|found| *found > 0.0 && found.is_finite()).ok_or_else(bad)
+    };
+    let (original, factor) = (format!("{prefix}.original_context_length"), format!("{prefix}.attn_factor"));
+    let original_context = file.count(&original)?.map(|n| n as f64);
+    let original_context = positive(original, original_context)?;
+    let attention_factor = file.number(&factor)?.or(Some(1.0));
+    let attention_factor = positive(factor, attention_factor)?;
+    let rope_scaling = RopeScaling::LongRope { short, long, original_context, attention_factor };
+    Ok(DecoderConfig { rope_scaling, ..config })
+}
+
+/// Factors of the rotary frequencies in a tensor, where there is one.
+fn factors(file: &mut GgufFile, name: &str, config: &DecoderConfig, location: &str) -> Result<Option<Vec<f64>>> {
+    let Some(shape) = file.shape(name) else { return Ok(None) };
+    let expected = [config.rotary_dim / 2];
     if shape != expected {
-        return Err(shape_error(location, ROPE_FACTORS, &expected, shape));
+        return Err(shape_error(location, name, &expected, shape));
     }
     if config.rope_scaling != RopeScaling::None {
         let found = format!("{:?}", config.rope_scaling);
-        return Err(unsupported(location, &format!("rotary scaling beside `{ROPE_FACTORS}`"), &found, "none"));
+        return Err(unsupported(location, &format!("rotary scaling beside `{name}`"), &found, "none"));
     }
-    let factors: Vec<f64> = file.values(ROPE_FACTORS)?.into_iter().map(f64::from).collect();
-    if let Some(bad) = factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
-        return Err(Error::config(format!("{location}: {ROPE_FACTORS}"), "positive and finite", bad));
+    let factors: Vec<f64> = file.values(name)?.into_iter().map(f64::from).collect();
+    match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
+        Some(bad) => Err(Error::config(format!("{location}: {name}"), "positive and finite", bad)),
+        None => Ok(Some(factors)),
     }
-    Ok(DecoderConfig { rope_scaling: RopeScaling::Factors(factors), ..config })
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
 use crate::models::config::DecoderConfig;
 use crate::models::family::{Family, NormKind};
-use crate::models::names::gguf::{self as names, ROPE_FACTORS};
+use crate::models::names::gguf::{self as names, LONG_FACTORS, ROPE_FACTORS};
 use crate::tensor_file::converted;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::path::Path;
@@ -35,9 +35,11 @@ impl Weights {
         names::name(self.family.traits(), name)
     }
 
-    /// Names of the tensors, but for the one that the configuration holds.
+    /// Names of the tensors, but for those that the configuration holds.
     pub(in crate::models) fn names(&self) -> Vec<String> {
-        self.file.names().into_iter().filter(|name| name != ROPE_FACTORS).collect()
+        let partial = self.family.traits().partial;
+        let is_factors = |name: &str| name == ROPE_FACTORS || partial && LONG_FACTORS.contains(&name);
+        self.file.names().into_iter().filter(|name| !is_factors(name)).collect()
     }
 
     /// Decodes one tensor of the expected shape to values of `dtype`, all finite.
