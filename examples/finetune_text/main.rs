@@ -136,10 +136,10 @@ fn run(arguments: &Arguments, control: Control) -> Result<(), Box<dyn Error>> {
         );
     }
     save_peft(&model, &lora, &dir.to_string_lossy(), out)?;
-    save_or_rescue(&out.join(POSTERIOR_FILE), |path| laplace.save(path, &model))?;
+    save_or_rescue(out.join(POSTERIOR_FILE), |path| laplace.save(path, &model))?;
     let lines: Vec<String> =
         validation.examples.iter().zip(&scores).map(|(text, score)| line(&text.id, score, &tokenizer)).collect();
-    save_or_rescue(&out.join("scores.jsonl"), |path| write_atomic(path, lines.concat().as_bytes()))?;
+    save_or_rescue(out.join("scores.jsonl"), |path| write_atomic(path, lines.concat().as_bytes()))?;
     if unfinished.try_exists()? {
         std::fs::remove_dir_all(&unfinished)?;
     }

@@ -7,6 +7,8 @@
 //!
 //! stories260K, offline; `--model` takes another directory. Writes a cell a seed and the figure of the last to `--out`.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a text may have one range of scored tokens")]
+
 #[path = "../experiment/ending.rs"]
 mod ending;
 mod facts;

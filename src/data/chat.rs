@@ -95,37 +95,49 @@ impl ChatFormat {
     /// # Errors
     /// As [`ChatFormat::render`].
     pub fn render_turns(&self, turns: &[ChatTurn], asks: bool) -> Result<String> {
-        render(&self.template, messages(turns), asks, Duration::from_secs(MAX_CHAT_SECONDS))
+        self.render_first(&turns.into(), turns.len(), asks)
+    }
+
+    /// The same for the first `n` of a chat's messages.
+    pub(super) fn render_first(&self, turns: &Arc<[ChatTurn]>, n: usize, asks: bool) -> Result<String> {
+        render(&self.template, first(Arc::clone(turns), n), asks, Duration::from_secs(MAX_CHAT_SECONDS))
     }
 
     /// Renders a chat with marks around what the assistant says; `None` for a template that has none.
     ///
     /// # Errors
     /// As [`ChatFormat::render`], and for words that hold a mark.
-    pub(super) fn render_marked(&self, turns: &[ChatTurn]) -> Result<Option<String>> {
+    pub(super) fn render_marked(&self, turns: &Arc<[ChatTurn]>) -> Result<Option<String>> {
         let Some(marked) = &self.marked else { return Ok(None) };
         if let Some(index) = turns.iter().position(|turn| turn.content.contains(MARKS)) {
             let codes = MARKS.map(|mark| format!("U+{:04X}", u32::from(mark))).join(" or ");
             return Err(chat_error(format!("message {} of {} holds {codes}", index + 1, turns.len())));
         }
-        render(marked, messages(turns), false, Duration::from_secs(MAX_CHAT_SECONDS)).map(Some)
+        render(marked, first(Arc::clone(turns), turns.len()), false, Duration::from_secs(MAX_CHAT_SECONDS)).map(Some)
     }
 
     fn render_within(&self, user: &str, limit: Duration) -> Result<String> {
-        render(&self.template, vec![Message::user(user)], true, limit)
+        let message = Message::user(user);
+        render(&self.template, move || vec![message], true, limit)
     }
 }
 
-fn messages(turns: &[ChatTurn]) -> Vec<Message> {
+/// The first `n` messages, made where they are rendered.
+fn first(turns: Arc<[ChatTurn]>, n: usize) -> impl FnOnce() -> Vec<Message> + Send + 'static {
     let message = |turn: &ChatTurn| match turn.role {
         Role::System => Message::system(&turn.content),
         Role::User => Message::user(&turn.content),
         Role::Assistant => Message::assistant(&turn.content),
     };
-    turns.iter().map(message).collect()
+    move || turns.iter().take(n).map(message).collect()
 }
 
-fn render(template: &Arc<ChatTemplate>, messages: Vec<Message>, asks: bool, limit: Duration) -> Result<String> {
+fn render(
+    template: &Arc<ChatTemplate>,
+    messages: impl FnOnce() -> Vec<Message> + Send + 'static,
+    asks: bool,
+    limit: Duration,
+) -> Result<String> {
     let template = Arc::clone(template);
     // The renderer offers no fuel limit, and nested loops in a hostile template would never end.
     let (sender, receiver) = mpsc::channel();
@@ -133,7 +145,7 @@ fn render(template: &Arc<ChatTemplate>, messages: Vec<Message>, asks: bool, limi
         .name("chat template".into())
         .spawn(move || {
             // Nobody listens after the time limit: a failed send is then what must happen.
-            let _ = sender.send(template.render_messages(&messages, asks));
+            let _ = sender.send(template.render_messages(&messages(), asks));
         })
         .map_err(|e| chat_error(format!("its thread did not start: {e}")))?;
     let text = receiver

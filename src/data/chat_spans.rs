@@ -5,6 +5,7 @@ use super::chat_marks::MARKS;
 use super::texts::{ChatTurn, Role};
 use crate::error::{Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A chat as text, and the bytes of it that are the assistant's: words and what ends them.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,16 +22,17 @@ impl ChatText {
     /// [`Error::Format`] for a template that fails, that does not go on from what it wrote before (it then writes earlier turns in
     /// another way, and an answer would be learnt after words that are never asked), or drops some of the assistant's words.
     pub(super) fn new(format: &ChatFormat, turns: &[ChatTurn]) -> Result<Self> {
-        let text = format.render_turns(turns, false)?;
-        let marked = match format.render_marked(turns)? {
+        let turns: Arc<[ChatTurn]> = turns.into();
+        let text = format.render_first(&turns, turns.len(), false)?;
+        let marked = match format.render_marked(&turns)? {
             Some(marked) => by_marks(&marked).filter(|found| found.text == text),
             None => None,
         };
         let found = match marked {
             Some(marked) => marked,
-            None => by_prefixes(format, turns, text)?,
+            None => by_prefixes(format, &turns, text)?,
         };
-        found.check_words(turns)?;
+        found.check_words(&turns)?;
         Ok(found)
     }
 
@@ -77,11 +79,11 @@ fn by_marks(marked: &str) -> Option<ChatText> {
     begin.is_none().then_some(found)
 }
 
-fn by_prefixes(format: &ChatFormat, turns: &[ChatTurn], text: String) -> Result<ChatText> {
+fn by_prefixes(format: &ChatFormat, turns: &Arc<[ChatTurn]>, text: String) -> Result<ChatText> {
     let mut said = Vec::new();
     for (index, _) in turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::Assistant) {
-        let before = format.render_turns(&turns[..index], true)?;
-        let through = format.render_turns(&turns[..=index], false)?;
+        let before = format.render_first(turns, index, true)?;
+        let through = format.render_first(turns, index + 1, false)?;
         let through = through.trim_end();
         if !through.starts_with(&before) {
             return Err(fault(index, turns, "the answer does not follow on what asks for it"));

@@ -102,7 +102,7 @@ pub use special::SpecialTokens;
 pub use task::{Item, Task};
 pub use text_dataset::{TextDataset, TextExample};
 pub use text_encoding::{ScoredPart, TextEncoding};
-pub use texts::{ChatTurn, Role, TextContent, TextItem, read_texts};
+pub use texts::{ChatTurn, MAX_CHAT_TURNS, Role, TextContent, TextItem, read_texts};
 pub use tokens::{MAX_TOKENIZER_BYTES, Tokenizer, TokenizerFiles};
 pub use truncate::Truncation;
 pub use values::{ValuedDataset, ValuedTask};

@@ -182,6 +182,7 @@ impl TextDataset {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a text may have one range of scored tokens")]
 mod tests {
     use super::*;
     use crate::data::tiny;

@@ -1,5 +1,7 @@
 //! Turns texts, completions and chats into token ids with their scored tokens.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a text may have one range of scored tokens")]
+
 use super::chat_spans::ChatText;
 use super::classes::common_prefix;
 use super::text_dataset::{TextDataset, TextExample};

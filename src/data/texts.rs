@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+/// The most messages of one chat: each answer is written once with all that comes before it.
+pub const MAX_CHAT_TURNS: usize = 1024;
+
 /// One text to learn from, or to be scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextItem {
@@ -124,6 +127,9 @@ impl TextItem {
             TextContent::Chat(turns) => {
                 let late = turns.iter().skip(1).position(|turn| turn.role == Role::System);
                 let mut answers = turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::Assistant).peekable();
+                if turns.len() > MAX_CHAT_TURNS {
+                    return Some(format!("its {} messages are more than {MAX_CHAT_TURNS}", turns.len()));
+                }
                 if let Some(place) = late {
                     return Some(format!(
                         "message {} of {} is a system message and not the first",
@@ -223,6 +229,7 @@ mod tests {
             (r#"{"text": "a", "id": []}"#.into(), &["`id`"]),
             (r#"["a"]"#.into(), &[":2"]),
             (r#"{"messages": []}"#.into(), &["none of the 0"]),
+            (format!(r#"{{"messages": [{}{said}]}}"#, format!("{user}, ").repeat(1024)), &["1025", "1024"]),
             (format!(r#"{{"messages": [{user}]}}"#), &["none of the 1"]),
             (
                 format!(r#"{{"messages": [{user}, {{"role": "assistant", "content": " "}}]}}"#),

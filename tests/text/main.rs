@@ -2,6 +2,8 @@
 //!
 //! In f64 on the CPU unless said otherwise.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a text may have one range of scored tokens")]
+
 mod chats;
 mod fisher;
 mod loss;
