@@ -10,7 +10,7 @@ use super::encoded::EncodedItem;
 /// ```
 /// use bayes_lora::data::{EncodedItem, EncodedRow, SharedPrompt};
 ///
-/// let row = |ids: &[u32]| EncodedRow { ids: ids.to_vec(), scored: 2..ids.len(), weight: 1.0 };
+/// let row = |ids: &[u32]| EncodedRow { ids: ids.to_vec(), scored: 2..ids.len(), weight: 1.0, types: vec![] };
 /// let item = EncodedItem { id: "q".into(), rows: vec![row(&[5, 6, 7]), row(&[5, 6, 8, 9])], label: None, n_choices: 2 };
 /// let tree = SharedPrompt::new(&item);
 /// assert_eq!(tree.ids, [5, 6, 7, 8, 9]);
@@ -77,8 +77,10 @@ mod tests {
     use crate::data::encoded::EncodedRow;
 
     fn tree(rows: &[&[u32]]) -> SharedPrompt {
-        let rows: Vec<_> =
-            rows.iter().map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0 }).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0, types: Vec::new() })
+            .collect();
         SharedPrompt::new(&EncodedItem { id: "q".into(), n_choices: rows.len(), rows, label: None })
     }
 

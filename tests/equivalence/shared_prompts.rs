@@ -31,7 +31,7 @@ fn data() -> EncodedDataset {
         let prompt: Vec<u32> = (0..9).map(|t| 5 + 7 * t % 50).collect();
         let row = |answer: &&[u32]| {
             let ids = [&prompt, *answer].concat();
-            EncodedRow { scored: prompt.len()..ids.len(), ids, weight: 1.0 / answer.len() as f64 }
+            EncodedRow { scored: prompt.len()..ids.len(), ids, weight: 1.0 / answer.len() as f64, types: Vec::new() }
         };
         answers.iter().map(row).collect()
     };

@@ -32,7 +32,7 @@ fn json(key: &str) -> Value {
 }
 
 fn row(ids: Vec<u32>) -> EncodedRow {
-    EncodedRow { ids, scored: 0..0, weight: 1.0 }
+    EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }
 }
 
 fn dataset(items: Vec<EncodedItem>, answers: ResolvedAnswers, n_classes: usize) -> EncodedDataset {
