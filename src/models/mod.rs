@@ -44,6 +44,7 @@ mod text_batch;
 mod text_model;
 mod token_batch;
 mod values;
+mod visibility;
 
 pub use activation::GateActivation;
 pub use causal_lm::CausalLm;

@@ -1,13 +1,12 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
-use super::real_tokens::RealTokens;
 use crate::data::{
     Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
     SharedPrompt,
 };
 use crate::error::{Error, Result};
-use crate::float_type::{absent, check_float};
+use crate::float_type::check_float;
 use crate::hash::fnv1a;
 use crate::lora::at_least_f32;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -28,13 +27,13 @@ pub struct TokenBatch {
     pub(super) last: Tensor<1, Int>,
     /// Where continuations are scored.
     pub(super) scored: Option<Scored>,
-    mask: Array2<bool>,
+    pub(super) mask: Array2<bool>,
     class_mask: Option<Array2<bool>>,
     rows_per_item: usize,
     /// One tree a row, where items share their prompts.
-    trees: Option<Vec<SharedPrompt>>,
+    pub(super) trees: Option<Vec<SharedPrompt>>,
     /// The column of each row's first real token.
-    starts: Vec<usize>,
+    pub(super) starts: Vec<usize>,
     host: HostBatch,
 }
 
@@ -181,38 +180,6 @@ impl TokenBatch {
             host,
         })
     }
-
-    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere. With a window,
-    /// the position of j is greater than that of i minus the window: what lies between two tokens of a row are tokens of the row, so
-    /// that columns serve for positions on either side of pads, but not where rows share their prompt.
-    ///
-    /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
-    /// every row hides its own, as it does the branches of other choices.
-    pub(super) fn attention_mask(&self, dtype: DType, window: Option<usize>) -> Tensor<4> {
-        let (n_rows, tokens) = self.mask.dim();
-        let n = if self.positions.is_some() { n_rows } else { 1 };
-        let hidden = absent(dtype) as f32;
-        let mut values = vec![0f32; n * tokens * tokens];
-        let near = |i: usize, j: usize| window.is_none_or(|window| j + window > i);
-        for r in 0..n {
-            let in_tree = |tree: &SharedPrompt, i: usize, j: usize| {
-                let (i, j) = (i - self.starts[r], j - self.starts[r]);
-                tree.sees(i, j) && near(tree.positions[i], tree.positions[j])
-            };
-            for i in 0..tokens {
-                for j in 0..tokens {
-                    let visible = match &self.trees {
-                        Some(trees) => self.mask[[r, i]] && self.mask[[r, j]] && in_tree(&trees[r], i, j),
-                        None => j <= i && near(i, j) && (n == 1 || self.mask[[r, j]]),
-                    };
-                    if !visible {
-                        values[(r * tokens + i) * tokens + j] = hidden;
-                    }
-                }
-            }
-        }
-        Tensor::from_data(TensorData::new(values, [n, 1, tokens, tokens]), (&self.host.device, dtype))
-    }
 }
 
 impl TokenBatch {
@@ -221,34 +188,6 @@ impl TokenBatch {
         let (n_rows, tokens) = self.mask.dim();
         let from_first = || indices_on(&self.host.device, (0..n_rows).flat_map(|_| 0..tokens as i64).collect());
         self.positions.clone().unwrap_or_else(from_first)
-    }
-
-    /// `[rows, 1, 1 or tokens, tokens]`: 0 at tokens, far below any score at pads and, with a `reach`, at tokens that are further
-    /// than that from the one that looks.
-    pub(super) fn padding_mask(&self, dtype: DType, reach: Option<usize>) -> Tensor<4> {
-        let (n_rows, tokens) = self.mask.dim();
-        let hidden = absent(dtype) as f32;
-        let n = if reach.is_some() { tokens } else { 1 };
-        let mut values = Vec::with_capacity(n_rows * n * tokens);
-        for row in self.mask.rows() {
-            for i in 0..n {
-                let near = |j: usize| reach.is_none_or(|reach| i.abs_diff(j) <= reach);
-                values.extend(row.iter().enumerate().map(|(j, &real)| if real && near(j) { 0.0 } else { hidden }));
-            }
-        }
-        Tensor::from_data(TensorData::new(values, [n_rows, 1, n, tokens]), (&self.host.device, dtype))
-    }
-
-    /// `[rows, tokens]`: one over the number of the row's tokens at each of them, 0 at pads.
-    pub(super) fn token_shares(&self, dtype: DType) -> Tensor<2> {
-        let mut shares = self.mask.mapv(|real| f64::from(u8::from(real)));
-        for mut row in shares.rows_mut() {
-            let n = row.sum().max(1.0);
-            row /= n;
-        }
-        let (n_rows, tokens) = shares.dim();
-        let values: Vec<f64> = shares.into_iter().collect();
-        Tensor::from_data(TensorData::new(values, [n_rows, tokens]), (&self.host.device, dtype))
     }
 
     /// Checks that a model has all of the tokens, and room for the longest row.
@@ -309,6 +248,11 @@ impl HostBatch {
 }
 
 impl TokenBatch {
+    /// Where its tensors are.
+    pub(super) fn device(&self) -> &Device {
+        &self.host.device
+    }
+
     /// Number of classes of the task.
     pub(super) fn n_classes(&self) -> usize {
         self.host.n_classes
@@ -322,11 +266,6 @@ impl TokenBatch {
     /// Real tokens of each row.
     pub(super) fn lengths(&self) -> Vec<usize> {
         self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
-    }
-
-    /// Which tokens are real, where there are pads.
-    pub(super) fn real_tokens(&self) -> Option<RealTokens> {
-        RealTokens::new(&self.mask, &self.host.device)
     }
 
     /// True if the rows of an item are one.

@@ -1,0 +1,74 @@
+//! Says which tokens of a batch see which, and which are pads.
+
+use super::real_tokens::RealTokens;
+use super::token_batch::TokenBatch;
+use crate::data::SharedPrompt;
+use crate::float_type::absent;
+use burn::tensor::{DType, Tensor, TensorData};
+
+impl TokenBatch {
+    /// `[rows or 1, 1, tokens, tokens]`: 0 where token i may look at token j ≤ i, far below any score elsewhere. With a window,
+    /// the position of j is greater than that of i minus the window: what lies between two tokens of a row are tokens of the row, so
+    /// that columns serve for positions on either side of pads, but not where rows share their prompt.
+    ///
+    /// Behind the real tokens pads are never looked at by them, so one causal mask serves all rows; in front of them
+    /// every row hides its own, as it does the branches of other choices.
+    pub(super) fn attention_mask(&self, dtype: DType, window: Option<usize>) -> Tensor<4> {
+        let (n_rows, tokens) = self.mask.dim();
+        let n = if self.positions.is_some() { n_rows } else { 1 };
+        let hidden = absent(dtype) as f32;
+        let mut values = vec![0f32; n * tokens * tokens];
+        let near = |i: usize, j: usize| window.is_none_or(|window| j + window > i);
+        for r in 0..n {
+            let in_tree = |tree: &SharedPrompt, i: usize, j: usize| {
+                let (i, j) = (i - self.starts[r], j - self.starts[r]);
+                tree.sees(i, j) && near(tree.positions[i], tree.positions[j])
+            };
+            for i in 0..tokens {
+                for j in 0..tokens {
+                    let visible = match &self.trees {
+                        Some(trees) => self.mask[[r, i]] && self.mask[[r, j]] && in_tree(&trees[r], i, j),
+                        None => j <= i && near(i, j) && (n == 1 || self.mask[[r, j]]),
+                    };
+                    if !visible {
+                        values[(r * tokens + i) * tokens + j] = hidden;
+                    }
+                }
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n, 1, tokens, tokens]), (self.device(), dtype))
+    }
+
+    /// `[rows, 1, 1 or tokens, tokens]`: 0 at tokens, far below any score at pads and, with a `reach`, at tokens that are further
+    /// than that from the one that looks.
+    pub(super) fn padding_mask(&self, dtype: DType, reach: Option<usize>) -> Tensor<4> {
+        let (n_rows, tokens) = self.mask.dim();
+        let hidden = absent(dtype) as f32;
+        let n = if reach.is_some() { tokens } else { 1 };
+        let mut values = Vec::with_capacity(n_rows * n * tokens);
+        for row in self.mask.rows() {
+            for i in 0..n {
+                let near = |j: usize| reach.is_none_or(|reach| i.abs_diff(j) <= reach);
+                values.extend(row.iter().enumerate().map(|(j, &real)| if real && near(j) { 0.0 } else { hidden }));
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n_rows, 1, n, tokens]), (self.device(), dtype))
+    }
+
+    /// `[rows, tokens]`: one over the number of the row's tokens at each of them, 0 at pads.
+    pub(super) fn token_shares(&self, dtype: DType) -> Tensor<2> {
+        let mut shares = self.mask.mapv(|real| f64::from(u8::from(real)));
+        for mut row in shares.rows_mut() {
+            let n = row.sum().max(1.0);
+            row /= n;
+        }
+        let (n_rows, tokens) = shares.dim();
+        let values: Vec<f64> = shares.into_iter().collect();
+        Tensor::from_data(TensorData::new(values, [n_rows, tokens]), (self.device(), dtype))
+    }
+
+    /// Which tokens are real, where there are pads.
+    pub(super) fn real_tokens(&self) -> Option<RealTokens> {
+        RealTokens::new(&self.mask, self.device())
+    }
+}
