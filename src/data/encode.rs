@@ -97,9 +97,9 @@ impl Encoder<'_> {
             }
             AnswerForm::Labels { names } => {
                 check_labels(item, names)?;
-                self.shorten(item, vec![unscored(prompt.ids)], body)?
+                self.shorten(item, vec![whole(prompt.ids, &prompt.tail)], body)?
             }
-            AnswerForm::Value => self.shorten(item, vec![unscored(prompt.ids)], body)?,
+            AnswerForm::Value => self.shorten(item, vec![whole(prompt.ids, &prompt.tail)], body)?,
             AnswerForm::Continuation { normalization } => {
                 let rows = self.continuations(item, &wording, &prompt, *normalization)?;
                 let body = unchanged(&rows, body);
@@ -108,8 +108,8 @@ impl Encoder<'_> {
             AnswerForm::Rewards => {
                 let rows = self.continuations(item, &wording, &prompt, Normalization::Sum)?;
                 let body = unchanged(&rows, body);
-                // read whole, so that the prompt may be empty
-                self.shorten(item, rows.into_iter().map(|row| unscored(row.ids)).collect(), body)?
+                // nothing is scored, so that the prompt may be empty
+                self.shorten(item, rows.into_iter().map(|row| whole(row.ids, &prompt.tail)).collect(), body)?
             }
         };
         let n_choices = item.choices.len().max(1);
@@ -215,7 +215,12 @@ fn unchanged(rows: &[EncodedRow], body: Range<usize>) -> Range<usize> {
     body.start.min(shared)..body.end.min(shared)
 }
 
-/// A row that the model reads whole.
+/// A row that a head reads whole, with what the tokenizer puts behind a text.
+fn whole(ids: Vec<u32>, tail: &[u32]) -> EncodedRow {
+    unscored([&ids, tail].concat())
+}
+
+/// A row of which nothing is scored.
 fn unscored(ids: Vec<u32>) -> EncodedRow {
     EncodedRow { ids, scored: 0..0, weight: 1.0, types: Vec::new() }
 }

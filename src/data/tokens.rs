@@ -69,6 +69,8 @@ pub struct Tokenizer {
 pub(crate) struct SpannedTokens {
     pub ids: Vec<u32>,
     pub spans: Vec<Option<(usize, usize)>>,
+    /// What a post-processor adds behind a text, for a text that does not go on.
+    pub tail: Vec<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -179,7 +181,7 @@ impl Tokenizer {
     /// With `add_special` the text gets the tokens that stand **before** a text: what the file's post-processor adds,
     /// and the BOS token if and only if `add_bos_token` says so (when that flag is absent the post-processor
     /// decides). Tokens that a post-processor would add at the end (EOS, `[SEP]`) are left out, because a prompt goes
-    /// on.
+    /// on; an [`Encoding`](super::Encoding) for a head, which reads texts whole, has them.
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
@@ -202,7 +204,7 @@ impl Tokenizer {
             || usize::from(ids.first().is_some_and(|id| Some(*id) == self.bos)),
             |last| last + 1,
         );
-        ids.truncate(n_kept);
+        let tail = ids.split_off(n_kept);
         spans.truncate(n_kept);
         if let (true, Some(add), Some(bos)) = (add_special, self.add_bos, self.bos) {
             let has = ids.first() == Some(&bos) && spans.first() == Some(&None);
@@ -214,7 +216,7 @@ impl Tokenizer {
                 spans.remove(0);
             }
         }
-        Ok(SpannedTokens { ids, spans })
+        Ok(SpannedTokens { ids, spans, tail })
     }
 
     /// Turns ids into text, special tokens included.

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn spanned(spans: &[Option<(usize, usize)>]) -> SpannedTokens {
-        SpannedTokens { ids: vec![0; spans.len()], spans: spans.to_vec() }
+        SpannedTokens { ids: vec![0; spans.len()], spans: spans.to_vec(), tail: Vec::new() }
     }
 
     #[test]

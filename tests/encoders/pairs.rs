@@ -87,3 +87,21 @@ fn pairs_and_single_texts_share_a_batch_and_kinds_that_a_model_has_not_are_named
     let error = data.batch(&[0, 1], &model.device(), DType::F32).unwrap_err().to_string();
     assert!(error.contains("`2`") && error.contains("12") && error.contains("11"), "{error}");
 }
+
+#[test]
+fn a_single_text_for_a_head_is_encoded_as_by_transformers_and_keeps_its_end_when_shortened() {
+    let expected: Vec<u32> = serde_json::from_value(said()["single"].clone()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir(NAME).join("tokenizer")).unwrap();
+    let text = said()["pairs"][0]["text_a"].as_str().unwrap().to_string();
+    let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
+    std::fs::write(file.path(), serde_json::json!({"text": text, "label": "bad"}).to_string()).unwrap();
+    let task = Task::from_labelled_jsonl(file.path(), None).unwrap();
+    let names = task.items[0].choices.clone();
+    let encoding = Encoding::new(PromptTemplate::text(), AnswerForm::labels(names));
+    let whole = encoding.encode(&task, &tokenizer).unwrap();
+    assert_eq!(row(&whole, 0).ids, expected);
+    let shorter = encoding.with_max_tokens(expected.len() - 1).with_truncation(Truncation::End);
+    let shorter = shorter.encode(&task, &tokenizer).unwrap();
+    let n = expected.len();
+    assert_eq!(row(&shorter, 0).ids, [&expected[..n - 2], &expected[n - 1..]].concat());
+}
