@@ -10,8 +10,9 @@ pub(super) fn with_marks(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len() + 64);
     let (mut rest, mut any) = (source, false);
     while let Some(open) = rest.find("{%") {
-        let Some(length) = rest[open..].find("%}") else { break };
-        let (tag, after) = (&rest[open + 2..open + length], open + length + 2);
+        // behind the opening, whose `%` may stand before a `}` of the text
+        let Some(length) = rest[open + 2..].find("%}") else { break };
+        let (tag, after) = (&rest[open + 2..open + 2 + length], open + length + 4);
         let control = ['-', '+'];
         let lead = tag.chars().next().filter(|c| control.contains(c)).map(String::from).unwrap_or_default();
         let trail = tag.chars().next_back().filter(|c| control.contains(c)).map(String::from).unwrap_or_default();
@@ -39,6 +40,7 @@ mod tests {
     #[test]
     fn marks_stand_in_for_blocks_with_their_white_space() {
         assert_eq!(with_marks("{% if add_generation_prompt %}a{% endif %}{% b"), None);
+        assert_eq!(with_marks("{%}w %}{%%}{%"), None);
         let [open, close] = MARKS;
         let expected = format!(
             "a{{%- if true %}}{{{{ '{open}' }}}}{{% if true -%}} b {{% endif %}}{{{{ '{close}' }}}}{{% endif +%}}c"

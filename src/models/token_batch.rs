@@ -303,6 +303,10 @@ impl ClassifierInput for TokenBatch {
         }
     }
 
+    fn has_one_vector_a_row(&self) -> bool {
+        !self.host.is_continuation
+    }
+
     fn token_mask(&self) -> Array2<bool> {
         self.mask.clone()
     }

@@ -94,7 +94,8 @@ fn a_single_text_for_a_head_is_encoded_as_by_transformers_and_keeps_its_end_when
     let tokenizer = Tokenizer::from_dir(dir(NAME).join("tokenizer")).unwrap();
     let text = said()["pairs"][0]["text_a"].as_str().unwrap().to_string();
     let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
-    std::fs::write(file.path(), serde_json::json!({"text": text, "label": "bad"}).to_string()).unwrap();
+    let lines = ["bad", "good"].map(|label| serde_json::json!({"text": text, "label": label}).to_string());
+    std::fs::write(file.path(), lines.join("\n")).unwrap();
     let task = Task::from_labelled_jsonl(file.path(), None).unwrap();
     let names = task.items[0].choices.clone();
     let encoding = Encoding::new(PromptTemplate::text(), AnswerForm::labels(names));
