@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
 use crate::error::{Error, Result};
 use crate::file_kind::mistaken;
 
@@ -55,6 +58,31 @@ pub fn for_each_line_of(
     visit: impl FnMut(usize, &str) -> Result<()>,
 ) -> Result<()> {
     for_each_line_capped(source, name.as_ref(), (MAX_FILE_BYTES, MAX_LINE_BYTES), visit)
+}
+
+/// Reads the object of a line; `place` is where it stands, for errors.
+///
+/// # Errors
+/// [`Error::Format`] with `place` for what is no object, and for fields that are not those of `T`.
+pub(super) fn object<T: DeserializeOwned>(text: &str, place: &str) -> Result<T> {
+    // serde would read a JSON array as a struct, field by field
+    if !text.starts_with('{') {
+        return Err(Error::format(place, "is not a JSON object"));
+    }
+    serde_json::from_str(text).map_err(|e| Error::format(place, e.to_string().replace(" at line 1", "")))
+}
+
+/// The name of what a line holds: its `id`, a text or a number, or the line's number.
+///
+/// # Errors
+/// [`Error::Format`] with `place` for an id of another kind.
+pub(super) fn name(id: Option<Value>, place: &str, number: usize) -> Result<String> {
+    match id {
+        None => Ok(number.to_string()),
+        Some(Value::String(id)) => Ok(id),
+        Some(Value::Number(id)) => Ok(id.to_string()),
+        Some(other) => Err(Error::format(place, format!("`id` is {other}, no text and no number"))),
+    }
 }
 
 /// `path:line`, the form of every location in this crate's data errors.

@@ -48,12 +48,7 @@ impl Task {
         let path = path.as_ref();
         let mut lines: Vec<(usize, Line)> = Vec::new();
         jsonl::for_each_line(path, |number, text| {
-            let place = jsonl::location(path, number);
-            if !text.starts_with('{') {
-                return Err(Error::format(place, "is not a JSON object"));
-            }
-            let line = serde_json::from_str(text);
-            lines.push((number, line.map_err(|e| Error::format(place, e.to_string().replace(" at line 1", "")))?));
+            lines.push((number, jsonl::object(text, &jsonl::location(path, number))?));
             Ok(())
         })?;
         if lines.is_empty() {
@@ -80,12 +75,7 @@ impl Task {
                     return Err(Error::format(place, reason));
                 }
             };
-            let id = match line.id {
-                None => number.to_string(),
-                Some(Value::String(id)) => id,
-                Some(Value::Number(id)) => id.to_string(),
-                Some(other) => return Err(Error::format(place, format!("`id` is {other}, no text and no number"))),
-            };
+            let id = jsonl::name(line.id, &place, number)?;
             let answer = line.label.map(|label| {
                 let unknown = || Error::format(place, format!("label {label} is none of {}", names.join(", ")));
                 index_of(&label, &names).ok_or_else(unknown)

@@ -38,9 +38,7 @@ impl Task {
         let path = path.as_ref();
         let mut items = Vec::new();
         jsonl::for_each_line(path, |number, text| {
-            let place = jsonl::location(path, number);
-            let item = preference(number, text).map_err(|reason| Error::format(place, reason))?;
-            items.push(item);
+            items.push(preference(number, text, &jsonl::location(path, number))?);
             Ok(())
         })?;
         if items.is_empty() {
@@ -56,37 +54,28 @@ impl Task {
     }
 }
 
-/// One line, or what is wrong with it.
-fn preference(number: usize, text: &str) -> std::result::Result<Item, String> {
-    if !text.starts_with('{') {
-        return Err("is not a JSON object".into());
-    }
-    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| e.to_string().replace(" at line 1", ""))?;
+/// One line, which stands at `place`.
+fn preference(number: usize, text: &str, place: &str) -> Result<Item> {
+    let wrong = |reason: String| Error::format(place, reason);
+    let mut fields: Map<String, Value> = jsonl::object(text, place)?;
     if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        return Err(format!(
-            "unknown field `{unknown}`, expected {}",
-            FIELDS.map(|name| format!("`{name}`")).join(", ")
-        ));
+        let known = FIELDS.map(|name| format!("`{name}`")).join(", ");
+        return Err(wrong(format!("unknown field `{unknown}`, expected {known}")));
     }
     let field = |name: &str| match fields.get(name) {
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Array(_)) => Err(format!(
+        Some(Value::Array(_)) => Err(wrong(format!(
             "`{name}` is a list: messages are not read, write the text (the chat template can wrap the prompt, `Encoding::with_chat`)"
-        )),
-        Some(other) => Err(format!("`{name}` is {other}, no text")),
-        None => Err(format!("missing field `{name}`")),
+        ))),
+        Some(other) => Err(wrong(format!("`{name}` is {other}, no text"))),
+        None => Err(wrong(format!("missing field `{name}`"))),
     };
     let [prompt, chosen, rejected] = ["prompt", "chosen", "rejected"].map(field);
     let (prompt, chosen, rejected) = (prompt?, chosen?, rejected?);
     if chosen.trim() == rejected.trim() {
-        return Err(format!("`chosen` and `rejected` are both `{}`", chosen.trim()));
+        return Err(wrong(format!("`chosen` and `rejected` are both `{}`", chosen.trim())));
     }
-    let id = match fields.get("id") {
-        None => number.to_string(),
-        Some(Value::String(id)) => id.clone(),
-        Some(Value::Number(id)) => id.to_string(),
-        Some(other) => return Err(format!("`id` is {other}, no text and no number")),
-    };
+    let id = jsonl::name(fields.remove("id"), place, number)?;
     let key = |text: &String| (fnv1a_words([fnv1a(prompt.bytes()), fnv1a(text.bytes())]), text.clone());
     let is_first = key(&chosen) < key(&rejected);
     let choices = if is_first { [chosen, rejected] } else { [rejected, chosen] };
@@ -115,8 +104,8 @@ mod tests {
         for k in 0..2000 {
             // what all preferred answers have in common must not show
             let (prompt, good, bad) = (format!("question {k}?"), format!("answer {k} is right."), format!("no {k}"));
-            let one = preference(1, &line(&prompt, &good, &bad)).unwrap();
-            let other = preference(1, &line(&prompt, &bad, &good)).unwrap();
+            let one = preference(1, &line(&prompt, &good, &bad), "here").unwrap();
+            let other = preference(1, &line(&prompt, &bad, &good), "here").unwrap();
             assert_eq!(one.choices, other.choices);
             assert_eq!(one.answer.unwrap() + other.answer.unwrap(), 1);
             assert_eq!(one.choices[one.answer.unwrap()], good);

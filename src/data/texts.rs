@@ -93,16 +93,8 @@ impl TextItem {
     /// first, and words that are empty where some are to be learnt.
     pub fn from_json(text: &str, place: &str, number: usize) -> Result<Self> {
         let wrong = |reason: String| Err(Error::format(place, reason));
-        let line = match serde_json::from_str::<Line>(text) {
-            Ok(line) => line,
-            Err(e) => return wrong(e.to_string().replace(" at line 1", "")),
-        };
-        let id = match line.id {
-            None => number.to_string(),
-            Some(Value::String(id)) => id,
-            Some(Value::Number(id)) => id.to_string(),
-            Some(other) => return wrong(format!("`id` is {other}, no text and no number")),
-        };
+        let line: Line = jsonl::object(text, place)?;
+        let id = jsonl::name(line.id, place, number)?;
         let content = match (line.text, line.prompt, line.completion, line.messages) {
             (Some(text), None, None, None) => TextContent::Text(text),
             (None, Some(prompt), Some(completion), None) => TextContent::Completion { prompt, completion },
@@ -228,6 +220,7 @@ mod tests {
             (r#"{"text": 1}"#.into(), &["string"]),
             (r#"{"text": "a", "id": []}"#.into(), &["`id`"]),
             (r#"["a"]"#.into(), &[":2"]),
+            (r#"[null, "a", null, null, null]"#.into(), &["JSON object"]),
             (r#"{"messages": []}"#.into(), &["none of the 0"]),
             (format!(r#"{{"messages": [{}{said}]}}"#, format!("{user}, ").repeat(1024)), &["1025", "1024"]),
             (format!(r#"{{"messages": [{user}]}}"#), &["none of the 1"]),

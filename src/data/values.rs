@@ -52,21 +52,12 @@ impl ValuedTask {
         let path = path.as_ref();
         let (mut items, mut values) = (Vec::new(), Vec::new());
         jsonl::for_each_line(path, |number, text| {
-            let place = || jsonl::location(path, number);
-            if !text.starts_with('{') {
-                return Err(Error::format(place(), "is not a JSON object"));
-            }
-            let line: Line = serde_json::from_str(text)
-                .map_err(|e| Error::format(place(), e.to_string().replace(" at line 1", "")))?;
-            let id = match line.id {
-                None => number.to_string(),
-                Some(Value::String(id)) => id,
-                Some(Value::Number(id)) => id.to_string(),
-                Some(other) => return Err(Error::format(place(), format!("`id` is {other}, no text and no number"))),
-            };
+            let place = jsonl::location(path, number);
+            let line: Line = jsonl::object(text, &place)?;
+            let id = jsonl::name(line.id, &place, number)?;
             let no_number = |label: &Value| {
                 let reason = format!("`label` is {label}, no number: labels that are names make a classification");
-                Error::format(place(), reason)
+                Error::format(&place, reason)
             };
             values.push(line.label.map(|label| label.as_f64().ok_or_else(|| no_number(&label))).transpose()?);
             items.push(Item::new(id, line.text, Vec::<String>::new()));
