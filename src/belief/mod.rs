@@ -31,7 +31,7 @@ pub(crate) use gauge::pad_classes;
 pub use gauge::{LogitGauge, centre_covariance, contrasts_to_classes};
 pub use link::LinkApprox;
 pub use loss::{item_loss, item_losses};
-pub(crate) use softmax::log_sum_exp;
+pub(crate) use softmax::{class_at, log_sum_exp};
 pub use softmax::{log_softmax, softmax, top_class};
 
 use crate::error::{Error, Result};

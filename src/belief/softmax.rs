@@ -51,6 +51,16 @@ pub fn softmax(logits: ArrayView2<f64>) -> Array2<f64> {
     log_softmax(logits).mapv_into(f64::exp)
 }
 
+/// The first class at which the sum of the probabilities `p` exceeds u; where rounding leaves the sum below, the last one of any probability.
+pub(crate) fn class_at(p: ArrayView1<f64>, u: f64) -> usize {
+    let mut cumulative = 0.0;
+    let found = p.iter().position(|p| {
+        cumulative += p;
+        u < cumulative
+    });
+    found.unwrap_or_else(|| p.iter().rposition(|p| *p > 0.0).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

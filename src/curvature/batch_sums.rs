@@ -9,9 +9,9 @@ use crate::error::{Error, Result, check_finite};
 use crate::likelihood::{Likelihood, Target};
 use crate::linalg::{matmul, semidefinite_cholesky};
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, RowMeaning, check_targets};
+use crate::models::{Classifier, ClassifierInput, RowMeaning, check_targets, indices_on};
 use crate::tape::Site;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3};
 use std::collections::BTreeSet;
 
@@ -210,8 +210,7 @@ fn factor_rows(site: &SiteProbe, mixing: Option<&Tensor<3>>, treatment: TokenTre
                     .flat_map(|i| (0..copies).map(move |c| (i, c)))
                     .map(|(i, c)| ((i * copies + c) * t + last[i]) as i64)
                     .collect();
-                let n = places.len();
-                let index = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &tensor.device());
+                let index = indices_on(&tensor.device(), places);
                 tensor.reshape([b * copies * t, width]).select(0, index)
             };
             (pick(inputs, 1, d_in), pick(gradients, k, d_out))

@@ -95,7 +95,7 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotange
         RowMeaning::Choice { .. } => 1,
         RowMeaning::Item => cotangents.count(n_classes),
     };
-    let (logits, records) = match pulled_back(model, input, &mut cotangents)? {
+    let (logits, records) = match pulled_back(model, input, (rows, copies), &mut cotangents)? {
         Some(both) => both,
         None => differentiated(model, input, (rows, copies), &mut cotangents)?,
     };
@@ -140,12 +140,13 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotange
 fn pulled_back<M: Classifier>(
     model: &M,
     input: &M::Input,
+    (rows, copies): (RowMeaning, usize),
     cotangents: &mut Cotangents,
 ) -> Result<Option<(Array2<f64>, Vec<SiteGradient>)>> {
-    if input.row_meaning() != RowMeaning::Item || matches!(cotangents, Cotangents::OwnTargets { .. }) {
+    if rows != RowMeaning::Item || matches!(cotangents, Cotangents::OwnTargets { .. }) {
         return Ok(None);
     }
-    let (mut on_host, copies) = (None, cotangents.count(model.n_classes()));
+    let mut on_host = None;
     let mut combinations = |logits: &Tensor<2>| {
         let host = host_logits(logits.clone(), input.class_mask())?;
         let weights = copy_weights(cotangents, &host, copies)?;

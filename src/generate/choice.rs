@@ -1,9 +1,9 @@
 //! Chooses the next token.
 
 use super::config::GenerationConfig;
-use crate::belief::{log_sum_exp, top_class};
+use crate::belief::{class_at, log_sum_exp, top_class};
 use crate::draws::{Purpose, generator};
-use ndarray::{ArrayView1, ArrayViewMut1};
+use ndarray::{Array1, ArrayView1, ArrayViewMut1};
 use rand::RngExt;
 use std::collections::BTreeSet;
 
@@ -21,18 +21,8 @@ pub(super) fn choose(logs: ArrayView1<f64>, config: &GenerationConfig, place: u6
     if config.greedy {
         return top_class(logs) as u32;
     }
-    let logs = filtered(logs, config);
-    let u: f64 = generator(config.seed, Purpose::GeneratedToken, place, step).random();
-    let (mut below, mut chosen) = (0.0, 0);
-    for (id, log) in logs.iter().enumerate().filter(|(_, log)| log.is_finite()) {
-        chosen = id;
-        below += log.exp();
-        if u < below {
-            break;
-        }
-    }
-    // of the last one where rounding left the sum below u
-    chosen as u32
+    let p: Array1<f64> = filtered(logs, config).into_iter().map(f64::exp).collect();
+    class_at(p.view(), generator(config.seed, Purpose::GeneratedToken, place, step).random()) as u32
 }
 
 /// Log-probabilities after temperature, top-k, top-p and min-p, in transformers' order; −∞ where a token is left out.
@@ -72,7 +62,6 @@ fn leave_out(scores: &mut [f64], which: impl Fn(f64) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::Array1;
     use serde::Deserialize;
 
     /// A line of tests/fixtures/generation/choices.json, which transformers wrote.

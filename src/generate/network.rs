@@ -3,16 +3,13 @@
 
 use crate::error::{Error, Result};
 use crate::lora::{Adaptable, AdapterStack, AdapterWeights, at_least_f32, to_vec};
-use crate::models::{CausalLm, ClassifierInput, KeyValueCache, TokenBatch};
+use crate::models::{CausalLm, ClassifierInput, HEAD_CHUNK, KeyValueCache, TokenBatch, indices_on};
 use crate::tape::Tape;
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use ndarray::Array3;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Hidden states that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
-const HEAD_CHUNK: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Network {
@@ -88,8 +85,7 @@ impl Network {
         for part in positions.chunks((HEAD_CHUNK / n).max(1)) {
             let index: Vec<i64> =
                 (0..n).flat_map(|draw| part.iter().map(move |t| (draw * row.len() + t) as i64)).collect();
-            let length = index.len();
-            let index = Tensor::<1, Int>::from_data(TensorData::new(index, [length]), &hidden.device());
+            let index = indices_on(&hidden.device(), index);
             each(self.logits(hidden.clone().select(0, index), &mut self.tape())?)?;
         }
         Ok(())

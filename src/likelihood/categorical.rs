@@ -3,7 +3,7 @@
 use super::density::Likelihood;
 use super::moments::{TargetMoments, check_one_each};
 use super::target::{Target, TargetSpace};
-use crate::belief::{LinkApprox, LogitBelief, log_softmax, softmax};
+use crate::belief::{LinkApprox, LogitBelief, class_at, log_softmax, softmax};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
 use rand::{Rng, RngExt};
@@ -61,16 +61,8 @@ impl Likelihood for Categorical {
     }
 
     fn sample(&self, outputs: ArrayView1<f64>, rng: &mut dyn Rng) -> Target {
-        let p = probabilities(outputs);
         let u: f64 = rng.random();
-        let mut cumulative = 0.0;
-        let drawn = p.iter().position(|p| {
-            cumulative += p;
-            u < cumulative
-        });
-        // probabilities that sum to a little less than 1 leave the last class that there is
-        let last = || p.iter().rposition(|p| *p > 0.0).unwrap_or(0);
-        Target::Class(drawn.unwrap_or_else(last))
+        Target::Class(class_at(probabilities(outputs).view(), u))
     }
 
     fn moments(&self, outputs: ArrayView1<f64>) -> (Array1<f64>, Array2<f64>) {

@@ -310,6 +310,18 @@ pub(crate) fn row_keys<D: Dataset>(data: &D, indices: &[usize], input: &D::Input
     RowKeys::new(indices.iter().map(|&item| data.item_key(item)).collect(), &input.token_mask())
 }
 
+/// One number of each choice, `[n_items · choices, 1]`, as logits `[n_items, n_classes]`: what stands where no item has a choice is
+/// ignored.
+pub(super) fn by_choice(of_choices: Tensor<2>, n_items: usize, n_classes: usize) -> Tensor<2> {
+    let choices = of_choices.dims()[0] / n_items;
+    let logits = of_choices.reshape([n_items, choices]);
+    if choices == n_classes {
+        return logits;
+    }
+    let absent = Tensor::zeros([n_items, n_classes - choices], (&logits.device(), logits.dtype()));
+    Tensor::cat(vec![logits, absent], 1)
+}
+
 /// Host logits in which every class that an item does not have is −∞.
 pub fn mask_absent(mut logits: Array2<f64>, mask: Option<&Array2<bool>>) -> Array2<f64> {
     if let Some(mask) = mask {

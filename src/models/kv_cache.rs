@@ -1,5 +1,6 @@
 //! Keeps the keys and values of the tokens that a decoder has seen, so that the next ones cost a pass over themselves alone.
 
+use super::indices::indices_on;
 use crate::error::{Error, Result};
 use crate::float_type::absent;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -116,17 +117,13 @@ impl KeyValueCache {
             }
             self.rows[r].extend(row);
         }
-        let indices = |values: Vec<i64>| {
-            let n = values.len();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [n]), device)
-        };
         NewTokens {
-            ids: indices(ids).reshape([new.len(), tokens]),
+            ids: indices_on(device, ids).reshape([new.len(), tokens]),
             tokens,
             first,
             span: end - first,
-            positions: indices(positions),
-            last: indices(last),
+            positions: indices_on(device, positions),
+            last: indices_on(device, last),
         }
     }
 

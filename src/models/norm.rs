@@ -1,6 +1,7 @@
 //! Divides by the root of the mean square.
 
 use super::family::NormKind;
+use crate::lora::at_least_f32;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
@@ -43,7 +44,7 @@ impl Norm {
     /// # Shapes
     /// - x: `[n, width]`; outputs `[n, width]`, `[n, 1]`
     pub(super) fn unit(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let wide = at_least_f32(x.dtype());
         let x = x.cast(wide);
         let rms = (x.clone().square().mean_dim(1) + self.epsilon).sqrt();
         (x / rms.clone(), rms)

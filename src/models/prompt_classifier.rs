@@ -3,19 +3,20 @@
 
 use super::{
     causal_lm::CausalLm,
-    classifier::{Classifier, HeadFeatures, PulledBack},
+    classifier::{Classifier, ClassifierInput, HeadFeatures, PulledBack, by_choice},
+    indices::indices_on,
     layer_values::{PassMemory, PassValues},
     pull_back::PullBack,
     rope_scaling::RopeScaling,
     scored_tokens::log_probabilities,
+    through::adaptable_through,
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, BasePart, LoraLinear};
 use crate::tape::Tape;
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 /// A language model that answers with class logits.
 #[derive(Module, Debug)]
@@ -58,33 +59,15 @@ impl PromptClassifier {
         self.lm.head(last, Some(&columns), tape)
     }
 
-    /// Log-likelihood of every row's scored tokens, weighted, `[rows]`.
-    fn continuations(&self, hidden: Tensor<2>, scored: &Scored, tape: &mut Tape) -> Tensor<1> {
+    /// Log-likelihood of every choice's scored tokens, weighted, `[items · choices, 1]`.
+    fn continuations(&self, hidden: Tensor<2>, scored: &Scored, tape: &mut Tape) -> Tensor<2> {
         let picked = hidden.select(0, scored.predictors.clone());
         let log_probabilities = log_probabilities(&self.lm, picked, &scored.targets, tape);
-        let rows = scored.weights.dims()[0];
-        let total = scored.weights.clone().cast(log_probabilities.dtype()).matmul(log_probabilities);
-        total.reshape([rows])
+        scored.weights.clone().cast(log_probabilities.dtype()).matmul(log_probabilities)
     }
 }
 
-impl Adaptable for PromptClassifier {
-    fn linears(&self) -> Vec<&LoraLinear> {
-        self.lm.linears()
-    }
-
-    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
-        self.lm.linears_mut()
-    }
-
-    fn parts(&self) -> Vec<BasePart> {
-        self.lm.parts()
-    }
-
-    fn set_part(&mut self, part: BasePart) -> bool {
-        self.lm.set_part(part)
-    }
-}
+adaptable_through!([] PromptClassifier, lm);
 
 impl Classifier for PromptClassifier {
     type Input = TokenBatch;
@@ -163,14 +146,7 @@ impl Classifier for PromptClassifier {
             }
             (Some(scored), _) => {
                 let rows = self.continuations(hidden, scored, tape);
-                let items = super::classifier::ClassifierInput::n_items(batch);
-                let choices = rows.dims()[0] / items;
-                let logits = rows.reshape([items, choices]);
-                if choices == self.n_classes {
-                    return logits;
-                }
-                let absent = Tensor::zeros([items, self.n_classes - choices], (&logits.device(), logits.dtype()));
-                Tensor::cat(vec![logits, absent], 1)
+                by_choice(rows, batch.n_items(), self.n_classes)
             }
         }
     }
@@ -178,7 +154,5 @@ impl Classifier for PromptClassifier {
 
 /// The classes' places in the vocabulary.
 fn class_columns(ids: &[u32], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    let n = ids.len();
-    Tensor::from_data(TensorData::new(ids, [n]), device)
+    indices_on(device, ids.iter().map(|&id| i64::from(id)).collect())
 }

@@ -1,6 +1,7 @@
 //! Leaves pads out of all that is done token by token, which is everything but attention.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use super::indices::indices_on;
+use burn::tensor::{Device, Int, Tensor};
 use ndarray::Array2;
 
 /// Which tokens of a padded batch are real.
@@ -25,11 +26,7 @@ impl RealTokens {
                 places.push(place as i64);
             }
         }
-        let on_device = |values: Vec<i64>| {
-            let n = values.len();
-            Tensor::from_data(TensorData::new(values, [n]), device)
-        };
-        Some(Self { places: on_device(places), indices: on_device(indices) })
+        Some(Self { places: indices_on(device, places), indices: indices_on(device, indices) })
     }
 
     /// `[rows · tokens, width]` without pads.

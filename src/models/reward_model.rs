@@ -1,12 +1,13 @@
 //! Gives every text one number by a head on one vector a row, learned from which of several texts was preferred.
 
-use super::classifier::{Classifier, ClassifierInput};
+use super::classifier::{Classifier, ClassifierInput, by_choice};
 use super::language_model::LanguageModel;
-use super::sequence_classifier::fresh_head;
+use super::sequence_classifier::{check_head, fresh_head};
+use super::through::adaptable_through;
 use super::token_batch::TokenBatch;
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, BasePart, LoraLinear, TrainedHead};
+use crate::lora::TrainedHead;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -48,13 +49,7 @@ impl<L: LanguageModel> RewardModel<L> {
                 "a `RewardModel` answers `AnswerForm::Rewards`, and the data ask for answers in another form".into(),
             ));
         }
-        for (what, expected, found) in
-            [("inputs of the head", network.width(), head.d_in()), ("rewards of the head", 1, head.d_out())]
-        {
-            if expected != found {
-                return Err(Error::Count { what: what.into(), expected, found });
-            }
-        }
+        check_head(&network, &head, ("rewards of the head", 1))?;
         Ok(Self { network, head, n_choices: dataset.n_classes })
     }
 
@@ -65,31 +60,7 @@ impl<L: LanguageModel> RewardModel<L> {
     }
 }
 
-impl<L: LanguageModel> Adaptable for RewardModel<L> {
-    fn linears(&self) -> Vec<&LoraLinear> {
-        self.network.linears()
-    }
-
-    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
-        self.network.linears_mut()
-    }
-
-    fn heads(&self) -> Vec<&TrainedHead> {
-        vec![&self.head]
-    }
-
-    fn heads_mut(&mut self) -> Vec<&mut TrainedHead> {
-        vec![&mut self.head]
-    }
-
-    fn parts(&self) -> Vec<BasePart> {
-        self.network.parts()
-    }
-
-    fn set_part(&mut self, part: BasePart) -> bool {
-        self.network.set_part(part)
-    }
-}
+adaptable_through!([L: LanguageModel] RewardModel<L>, network, head);
 
 impl<L: LanguageModel> Classifier for RewardModel<L> {
     type Input = TokenBatch;
@@ -113,13 +84,6 @@ impl<L: LanguageModel> Classifier for RewardModel<L> {
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let rewards = self.head.forward(self.network.pooled(batch, tape), tape);
-        let n_items = batch.n_items();
-        let n_rows = rewards.dims()[0] / n_items;
-        let rewards = rewards.reshape([n_items, n_rows]);
-        if n_rows == self.n_choices {
-            return rewards;
-        }
-        let absent = Tensor::zeros([n_items, self.n_choices - n_rows], (&rewards.device(), rewards.dtype()));
-        Tensor::cat(vec![rewards, absent], 1)
+        by_choice(rewards, batch.n_items(), self.n_choices)
     }
 }

@@ -1,6 +1,6 @@
 //! Rotates queries and keys by their positions.
 
-use super::{real_tokens::RealTokens, rope_scaling::RopeScaling, scales::PositionScale};
+use super::{indices::indices_on, real_tokens::RealTokens, rope_scaling::RopeScaling, scales::PositionScale};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -57,8 +57,7 @@ impl Places<'_> {
         let start = |long: bool| if long { self.span } else { 0 };
         let index: Vec<i64> =
             long.iter().flat_map(|long| (0..self.tokens).map(move |t| (own(t) + start(*long)) as i64)).collect();
-        let n = index.len();
-        let index = Tensor::from_data(TensorData::new(index, [n]), self.device);
+        let index = indices_on(self.device, index);
         match self.positions {
             None => index,
             Some(positions) => index + positions.clone(),

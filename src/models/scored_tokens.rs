@@ -8,8 +8,8 @@ use burn::tensor::{Int, Tensor};
 use std::convert::Infallible;
 use std::ops::Range;
 
-/// Scored positions that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
-const HEAD_CHUNK: usize = 64;
+/// Positions that pass through the output head at once: 64 rows of a vocabulary of 50,000 are 13 MB in f32.
+pub(crate) const HEAD_CHUNK: usize = 64;
 
 /// `log p` of one target token after each hidden state, of f32 at least.
 ///

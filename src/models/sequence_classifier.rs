@@ -3,10 +3,11 @@
 
 use super::classifier::{Classifier, HeadFeatures};
 use super::language_model::LanguageModel;
+use super::through::adaptable_through;
 use super::token_batch::TokenBatch;
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, BasePart, LoraLinear, TrainedHead};
+use crate::lora::TrainedHead;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -43,16 +44,23 @@ impl<L: LanguageModel> SequenceClassifier<L> {
                     .into(),
             ));
         }
-        for (what, expected, found) in [
-            ("inputs of the head", network.width(), head.d_in()),
-            ("classes of the head", dataset.n_classes, head.d_out()),
-        ] {
-            if expected != found {
-                return Err(Error::Count { what: what.into(), expected, found });
-            }
-        }
+        check_head(&network, &head, ("classes of the head", dataset.n_classes))?;
         Ok(Self { network, head })
     }
+}
+
+/// Checks that a head reads what the network gives, and has as many outputs as are wanted, under their name.
+///
+/// # Errors
+/// Names what differs, with both numbers.
+pub(super) fn check_head<L: LanguageModel>(network: &L, head: &TrainedHead, outputs: (&str, usize)) -> Result<()> {
+    let inputs = ("inputs of the head", network.width());
+    for ((what, expected), found) in [(inputs, head.d_in()), (outputs, head.d_out())] {
+        if expected != found {
+            return Err(Error::Count { what: what.into(), expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// A head where the network's files would have it, on its device and in its element type.
@@ -68,31 +76,7 @@ pub(super) fn fresh_head<L: LanguageModel>(network: &L, n_outputs: usize, seed: 
     Ok(TrainedHead::fresh(form.path, shape, form.has_bias, seed, (&device, dtype)))
 }
 
-impl<L: LanguageModel> Adaptable for SequenceClassifier<L> {
-    fn linears(&self) -> Vec<&LoraLinear> {
-        self.network.linears()
-    }
-
-    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
-        self.network.linears_mut()
-    }
-
-    fn heads(&self) -> Vec<&TrainedHead> {
-        vec![&self.head]
-    }
-
-    fn heads_mut(&mut self) -> Vec<&mut TrainedHead> {
-        vec![&mut self.head]
-    }
-
-    fn parts(&self) -> Vec<BasePart> {
-        self.network.parts()
-    }
-
-    fn set_part(&mut self, part: BasePart) -> bool {
-        self.network.set_part(part)
-    }
-}
+adaptable_through!([L: LanguageModel] SequenceClassifier<L>, network, head);
 
 impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
     type Input = TokenBatch;

@@ -1,6 +1,7 @@
 //! Lays texts with their scored tokens out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset};
+use super::indices::indices_on;
 use super::token_batch::TokenBatch;
 use crate::data::{BatchLimits, BatchOrder, TextDataset, TextExample};
 use crate::error::{Error, Result};
@@ -37,11 +38,9 @@ impl TextBatch {
         let width = tokens.ids.dims()[1];
         let places: Vec<(usize, usize)> =
             texts.iter().enumerate().flat_map(|(row, text)| text.scored_places().map(move |t| (row, t))).collect();
-        let n = places.len();
-        let on_device = |values: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(values, [n]), device);
-        let predictors = on_device(places.iter().map(|(row, t)| (row * width + t - 1) as i64).collect());
-        let targets = on_device(places.iter().map(|(row, t)| i64::from(texts[*row].ids[*t])).collect());
-        let targets = targets.reshape([n, 1]);
+        let predictors = indices_on(device, places.iter().map(|(row, t)| (row * width + t - 1) as i64).collect());
+        let targets = indices_on(device, places.iter().map(|(row, t)| i64::from(texts[*row].ids[*t])).collect());
+        let targets = targets.reshape([places.len(), 1]);
         Ok(Self { tokens, predictors, targets, places, texts, device: device.clone(), dtype })
     }
 

@@ -5,9 +5,11 @@ use super::causal_lm::CausalLm;
 use super::classifier::{Classifier, OwnTargets, TargetDraws};
 use super::scored_tokens::{log_probabilities, log_probabilities_of};
 use super::text_batch::TextBatch;
+use super::through::adaptable_through;
+use crate::belief::class_at;
 use crate::draws::{Purpose, generator, within};
 use crate::error::{Error, Result};
-use crate::lora::{Adaptable, BasePart, LoraLinear, to_array};
+use crate::lora::to_array;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -71,23 +73,7 @@ impl TextModel {
     }
 }
 
-impl Adaptable for TextModel {
-    fn linears(&self) -> Vec<&LoraLinear> {
-        self.lm.linears()
-    }
-
-    fn linears_mut(&mut self) -> Vec<&mut LoraLinear> {
-        self.lm.linears_mut()
-    }
-
-    fn parts(&self) -> Vec<BasePart> {
-        self.lm.parts()
-    }
-
-    fn set_part(&mut self, part: BasePart) -> bool {
-        self.lm.set_part(part)
-    }
-}
+adaptable_through!([] TextModel, lm);
 
 impl Classifier for TextModel {
     type Input = TextBatch;
@@ -137,11 +123,5 @@ impl Classifier for TextModel {
 
 /// A token by its probabilities, which need not sum to 1 exactly.
 fn drawn_token(p: ArrayView1<f64>, rng: &mut impl Rng) -> usize {
-    let u = rng.random::<f64>() * p.sum();
-    let mut cumulative = 0.0;
-    let found = p.iter().position(|p| {
-        cumulative += p;
-        u < cumulative
-    });
-    found.unwrap_or_else(|| p.iter().rposition(|p| *p > 0.0).unwrap_or(0))
+    class_at(p, rng.random::<f64>() * p.sum())
 }

@@ -1,6 +1,7 @@
 //! Lays the rows of a batch out as tensors.
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
+use super::indices::indices_on;
 use crate::data::{
     Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
     SharedPrompt,
@@ -206,11 +207,6 @@ impl TokenBatch {
             _ => Ok(()),
         }
     }
-}
-
-fn indices_on(device: &Device, values: Vec<i64>) -> Tensor<1, Int> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
 impl HostBatch {

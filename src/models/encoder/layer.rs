@@ -1,12 +1,12 @@
 //! One layer of an encoder: attention in both directions and a feed-forward network, each with a norm and a residual connection.
 
-use crate::lora::LoraLinear;
+use crate::lora::{LoraLinear, at_least_f32};
 use crate::models::activation::{GateActivation, softmax};
 use crate::models::projections::Projections;
 use crate::models::rope::Rotation;
 use crate::tape::Tape;
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 /// `(x − mean x) / √(var x + ε) · γ + β` over the last dimension, in f32 at least.
 #[derive(Module, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Norm {
 impl Norm {
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
-        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let wide = at_least_f32(dtype);
         let x = x.cast(wide);
         let centred = x.clone() - x.mean_dim(1);
         let deviation = (centred.clone().square().mean_dim(1) + self.eps).sqrt();
