@@ -108,12 +108,11 @@ impl LoraLinear {
         self.forward_with(self.weight.val(), x, None, tape).reshape(shape)
     }
 
-    /// The same with a weight held elsewhere (a tied head), on the output rows `columns` only where given. These few are multiplied in f32
-    /// at least, however the weight is held: in half precision two classes whose logits differ would tie. The rest of the weight is
-    /// not cast.
+    /// The same with a weight held elsewhere (a tied head), or with the `columns` alone that the caller took from it. These few are
+    /// multiplied in f32 at least, however the weight is held: in half precision two classes whose logits differ would tie.
     ///
     /// # Shapes
-    /// - weight: `[d_in, d_out]`, x: `[tokens, d_in]`; output `[tokens, columns or d_out]`
+    /// - weight: `[d_in, columns or d_out]`, x: `[tokens, d_in]`; output `[tokens, columns or d_out]`
     pub fn forward_with(
         &self,
         weight: Tensor<2>,
@@ -121,17 +120,18 @@ impl LoraLinear {
         columns: Option<&Tensor<1, Int>>,
         tape: &mut Tape,
     ) -> Tensor<2> {
+        // by rows, which lie in one piece
         let pick = |w: Tensor<2>| match columns {
-            Some(index) => w.select(1, index.clone()),
+            Some(index) => w.select(0, index.clone()),
             None => w,
         };
         let wide = |t: Tensor<2>| match columns {
             Some(_) => t.clone().cast(at_least_f32(t.dtype())),
             None => t,
         };
-        let mut y = wide(x.clone()).matmul(wide(pick(weight)));
+        let mut y = wide(x.clone()).matmul(wide(weight));
         if let Some(bias) = &self.bias {
-            y = y + wide(pick(bias.val().unsqueeze()));
+            y = y + wide(pick(bias.val().unsqueeze_dim(1)).transpose());
         }
         let Some(adapter) = &self.adapter else {
             return y;
@@ -146,7 +146,7 @@ impl LoraLinear {
         let hidden = x.clone().matmul(adapter.a.val().transpose());
         let hidden = tape.observe(&self.path, LoraMatrix::A, &x, hidden, None);
         let hidden = tape.disturb_hidden(&self.path, &x, hidden);
-        let delta = hidden.clone().matmul(pick(adapter.b.val().transpose()));
+        let delta = hidden.clone().matmul(pick(adapter.b.val()).transpose());
         let delta = tape.observe(&self.path, LoraMatrix::B, &hidden, delta, columns);
         y + delta.mul_scalar(adapter.scale).cast(outer)
     }
@@ -184,7 +184,8 @@ mod tests {
             let tied = to_array(linear.forward(x.clone(), &mut Tape::off())).unwrap();
             assert_eq!(tied[[0, 0]], tied[[0, 1]], "{dtype:?}");
             let columns = Tensor::<1, Int>::from_data(TensorData::new(vec![0i64, 1], [2]), &device);
-            let classes = linear.forward_with(linear.weight.val(), x, Some(&columns), &mut Tape::off());
+            let weight = linear.weight.val().select(1, columns.clone());
+            let classes = linear.forward_with(weight, x, Some(&columns), &mut Tape::off());
             assert_eq!(classes.dtype(), DType::F32);
             let classes = to_array(classes).unwrap();
             assert_eq!(classes[[0, 1]] - classes[[0, 0]], 2f64.powi(-12), "{dtype:?}");

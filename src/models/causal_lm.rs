@@ -117,7 +117,7 @@ impl CausalLm {
     /// # Shapes
     /// - hidden: `[n, hidden]`; output `[n, columns or vocab]`
     pub fn head(&self, hidden: Tensor<2>, columns: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
-        let logits = self.head.forward_with(self.head_weight(), hidden, columns, tape);
+        let logits = self.head.forward_with(self.head_weight(columns), hidden, columns, tape);
         let divisor = self.config.scales.logit_divisor;
         let logits = if divisor == 1.0 { logits } else { logits.div_scalar(divisor) };
         match self.config.scales.logit_cap {
@@ -132,7 +132,7 @@ impl CausalLm {
         if self.config.scales.logit_cap.is_some() {
             return None;
         }
-        let rows = self.head_weight().select(1, columns.clone()).transpose();
+        let rows = self.head_weight(Some(columns)).transpose();
         let rows = match &self.head.adapter {
             None => rows,
             Some(adapter) => {
@@ -155,12 +155,17 @@ impl CausalLm {
 
     /// True if a graph goes through the head's own weights.
     pub(super) fn head_is_differentiated(&self) -> bool {
-        self.head.adapter.is_some() || self.head_weight().is_tracked()
+        self.head.adapter.is_some() || self.head_weight(None).is_tracked()
     }
 
-    /// `[hidden, vocab]`
-    pub(super) fn head_weight(&self) -> Tensor<2> {
-        if self.head.is_tied { self.embedding.weight.val().transpose() } else { self.head.weight.val() }
+    /// `[hidden, columns or vocab]`. Columns are taken from the tensor as it lies: to take them from a transposed one copies all of it.
+    pub(super) fn head_weight(&self, columns: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        match (self.head.is_tied, columns) {
+            (true, None) => self.embedding.weight.val().transpose(),
+            (true, Some(index)) => self.embedding.weight.val().select(0, index.clone()).transpose(),
+            (false, None) => self.head.weight.val(),
+            (false, Some(index)) => self.head.weight.val().select(1, index.clone()),
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl PullBack {
             None => g,
         };
         let g = if scales.logit_divisor == 1.0 { g } else { g.div_scalar(scales.logit_divisor) };
-        self.linear_with(&lm.head, lm.head_weight(), Some(columns), g)
+        self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g)
     }
 
     /// Through the choice of each row's last token.
@@ -188,7 +188,7 @@ impl PullBack {
     ) -> Tensor<2> {
         let outer = weight.dtype();
         let weight = match columns {
-            Some(index) => weight.select(1, index.clone()).cast(at_least_f32(outer)),
+            Some(_) => weight.cast(at_least_f32(outer)),
             None => weight,
         };
         let through = g.clone().matmul(weight.transpose()).cast(outer);
