@@ -2,14 +2,14 @@
 
 use super::{
     activation::soft_cap,
-    attention::Context,
     block::Block,
     config::DecoderConfig,
     language_model::{HeadForm, LanguageModel},
+    layer_contexts::LayerContexts,
     layer_values::PassMemory,
     names::{EMBEDDING, root},
     norm::Norm,
-    rope::{Places, Rotation, query_factors},
+    rope::Places,
     token_batch::TokenBatch,
 };
 use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, at_least_f32};
@@ -50,20 +50,39 @@ impl CausalLm {
 
     /// The same, with what is to be remembered.
     pub(super) fn remembering(&self, batch: &TokenBatch, memory: PassMemory, tape: &mut Tape) -> Tensor<2> {
+        let keeps = !matches!(memory, PassMemory::Nothing);
+        self.in_places(batch, keeps, tape, |places, tape| {
+            self.run(batch.ids.clone(), places, &self.contexts(batch, places), memory, tape)
+        })
+    }
+
+    /// Says where the tokens of a batch are: in its own layout where values are kept or read token by token, else without pads.
+    pub(super) fn in_places<T>(
+        &self,
+        batch: &TokenBatch,
+        keeps: bool,
+        tape: &mut Tape,
+        pass: impl FnOnce(&Places, &mut Tape) -> T,
+    ) -> T {
         let tokens = batch.ids.dims()[1];
         let table = self.embedding.weight.val();
         let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
         let positions = batch.positions.as_ref();
-        // what is read token by token is read in the batch's own layout
-        let is_read = !matches!(memory, PassMemory::Nothing) || tape.reads_tokens();
-        let real = if is_read { None } else { batch.real_tokens() };
+        let real = if keeps || tape.reads_tokens() { None } else { batch.real_tokens() };
         let real = real.as_ref();
-        let places =
-            Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype };
-        self.run(batch.ids.clone(), &places, |window| batch.attention_mask(dtype, window), memory, tape)
+        pass(
+            &Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype },
+            tape,
+        )
     }
 
-    /// The same of tokens that may stand behind those of caches. `mask` says what they may look at, within a window where one is given.
+    /// What the layers need to know of a batch.
+    pub(super) fn contexts<'a>(&'a self, batch: &TokenBatch, places: &'a Places<'a>) -> LayerContexts<'a> {
+        let mask = |window| batch.attention_mask(places.dtype, window);
+        LayerContexts::new(&self.config, places, batch.ids.dims()[0], mask)
+    }
+
+    /// Final hidden states of tokens that may stand behind those of caches.
     ///
     /// # Shapes
     /// - ids: `[rows, tokens]`; output `[rows · tokens, hidden]`
@@ -71,40 +90,34 @@ impl CausalLm {
         &self,
         ids: Tensor<2, Int>,
         places: &Places,
-        mask: impl Fn(Option<usize>) -> Tensor<4>,
+        contexts: &LayerContexts,
         mut memory: PassMemory,
         tape: &mut Tape,
     ) -> Tensor<2> {
-        let [rows, tokens] = ids.dims();
-        let config = &self.config;
-        let x = self.embedding.forward(ids);
-        let mut x = x.reshape([rows * tokens, config.hidden_size]);
-        if let Some(real) = places.real {
-            x = real.pick(x);
-        }
-        if config.scales.embedding != 1.0 {
-            x = x.mul_scalar(config.scales.embedding);
-        }
-        let rotation = Rotation::new(config.rope_theta, &config.rope_scaling, config.rotary_dim, places);
-        // a window as wide as all positions hides nothing
-        let window = config.window.filter(|window| *window < places.first + places.span);
-        let (mask, sliding_mask) = (mask(None), window.map(|window| mask(Some(window))));
-        let own = config.sliding_rope.as_ref().filter(|_| config.layers.iter().any(|layer| layer.slides));
-        let sliding_rotation = own.map(|(theta, scaling)| Rotation::new(*theta, scaling, config.rotary_dim, places));
-        let factors = config.scales.positions.as_ref().and_then(|scale| query_factors(scale, places));
-        for (index, (block, layer)) in self.blocks.iter().zip(&config.layers).enumerate() {
-            let rotation = sliding_rotation.as_ref().filter(|_| layer.slides).unwrap_or(&rotation);
-            let context = Context {
-                rotation: layer.rotates.then_some(rotation),
-                mask: sliding_mask.as_ref().filter(|_| layer.slides).unwrap_or(&mask),
-                query_factors: factors.as_ref(),
-                rows,
-                tokens,
-                real: places.real,
-            };
-            x = block.forward(x, &context, memory.of(index), tape);
+        let mut x = self.embedded(ids, places);
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, &contexts.of(index), memory.of(index), tape);
         }
         memory.keep_end(&x);
+        self.ended(x, places)
+    }
+
+    /// What the first layer reads, `[rows · tokens, hidden]` or of real tokens alone.
+    pub(super) fn embedded(&self, ids: Tensor<2, Int>, places: &Places) -> Tensor<2> {
+        let [rows, tokens] = ids.dims();
+        let x = self.embedding.forward(ids).reshape([rows * tokens, self.config.hidden_size]);
+        let x = match places.real {
+            Some(real) => real.pick(x),
+            None => x,
+        };
+        match self.config.scales.embedding {
+            1.0 => x,
+            scale => x.mul_scalar(scale),
+        }
+    }
+
+    /// What the last layer gives, after the last norm, at every token.
+    pub(super) fn ended(&self, x: Tensor<2>, places: &Places) -> Tensor<2> {
         let x = self.norm.forward(x);
         match places.real {
             Some(real) => real.spread(x),

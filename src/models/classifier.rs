@@ -6,6 +6,7 @@ use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::Target;
 use crate::lora::Adaptable;
 use crate::tape::{RowKeys, SiteGradient, Tape};
+use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
 
@@ -69,6 +70,20 @@ pub trait Classifier: Adaptable {
         _input: &Self::Input,
         _combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
     ) -> Result<Option<PulledBack>> {
+        Ok(None)
+    }
+
+    /// The gradient of a loss of [`Classifier::logits`], with the activations of one layer held at a time: each layer is computed a second
+    /// time when its turn comes. The same bits as the gradient of the whole graph. `None`, the default, where the model cannot.
+    ///
+    /// # Errors
+    /// Those of `loss`.
+    fn gradient_by_layers(
+        &self,
+        _input: &Self::Input,
+        _tape: &mut Tape,
+        _loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
         Ok(None)
     }
 

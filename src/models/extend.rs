@@ -3,6 +3,7 @@
 use super::{
     causal_lm::CausalLm,
     kv_cache::{KeyValueCache, NewTokens},
+    layer_contexts::LayerContexts,
     layer_values::PassMemory,
     rope::{Places, goes_long},
 };
@@ -44,7 +45,8 @@ impl CausalLm {
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
         let mask = |window| cache.attention_mask(tokens, window, (&device, dtype));
-        let hidden = self.run(ids, &places, mask, PassMemory::Caches(&mut layers), tape);
+        let contexts = LayerContexts::new(&self.config, &places, cache.n_rows(), mask);
+        let hidden = self.run(ids, &places, &contexts, PassMemory::Caches(&mut layers), tape);
         cache.layers = layers;
         Ok(hidden.select(0, last))
     }

@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 mod block;
+mod by_layers;
 mod causal_lm;
 mod classifier;
 mod config;
@@ -17,6 +18,7 @@ mod hub;
 mod indices;
 mod kv_cache;
 mod language_model;
+mod layer_contexts;
 mod layer_values;
 mod layers;
 mod load_report;

@@ -16,6 +16,7 @@ use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 
 /// A language model that answers with class logits.
@@ -57,6 +58,19 @@ impl PromptClassifier {
     fn class_logits(&self, last: Tensor<2>, ids: &[u32], tape: &mut Tape) -> Tensor<2> {
         let columns = class_columns(ids, &last.device().without_autodiff());
         self.lm.head(last, Some(&columns), tape)
+    }
+
+    /// The logits of final hidden states `[rows · tokens, hidden]`.
+    fn outputs(&self, hidden: Tensor<2>, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        match (&batch.scored, &self.class_ids) {
+            (None, ids) => {
+                self.class_logits(hidden.select(0, batch.last.clone()), ids.as_deref().unwrap_or_default(), tape)
+            }
+            (Some(scored), _) => {
+                let rows = self.continuations(hidden, scored, tape);
+                by_choice(rows, batch.n_items(), self.n_classes)
+            }
+        }
     }
 
     /// Log-likelihood of every choice's scored tokens, weighted, `[items · choices, 1]`.
@@ -138,17 +152,18 @@ impl Classifier for PromptClassifier {
         Ok(Some(PulledBack { logits, sites: tape.with_gradients(pull.into_gradients())? }))
     }
 
+    fn gradient_by_layers(
+        &self,
+        batch: &TokenBatch,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        let loss = |hidden, tape: &mut Tape| loss(self.outputs(hidden, batch, tape));
+        self.lm.gradient_by_layers(self, batch, tape, loss).map(Some)
+    }
+
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        let hidden = self.lm.hidden(batch, tape);
-        match (&batch.scored, &self.class_ids) {
-            (None, ids) => {
-                self.class_logits(hidden.select(0, batch.last.clone()), ids.as_deref().unwrap_or_default(), tape)
-            }
-            (Some(scored), _) => {
-                let rows = self.continuations(hidden, scored, tape);
-                by_choice(rows, batch.n_items(), self.n_classes)
-            }
-        }
+        self.outputs(self.lm.hidden(batch, tape), batch, tape)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::lora::to_array;
 use crate::tape::Tape;
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::ArrayView1;
 use rand::{Rng, RngExt};
@@ -46,6 +47,11 @@ impl TextModel {
     /// Hidden states before the scored tokens, `[n, hidden]`.
     fn predicting(&self, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
         self.lm.hidden(&batch.tokens, tape).select(0, batch.predictors.clone())
+    }
+
+    /// ℓ of each text, from the hidden states before its scored tokens.
+    fn log_likelihoods(&self, predicting: Tensor<2>, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
+        batch.sum_over_texts(log_probabilities(&self.lm, predicting, &batch.targets, tape))
     }
 
     /// Log-probability and entropy at every scored token, text after text.
@@ -88,8 +94,19 @@ impl Classifier for TextModel {
     }
 
     fn logits(&self, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
-        let hidden = self.predicting(batch, tape);
-        batch.sum_over_texts(log_probabilities(&self.lm, hidden, &batch.targets, tape))
+        self.log_likelihoods(self.predicting(batch, tape), batch, tape)
+    }
+
+    fn gradient_by_layers(
+        &self,
+        batch: &TextBatch,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        let loss = |hidden: Tensor<2>, tape: &mut Tape| {
+            loss(self.log_likelihoods(hidden.select(0, batch.predictors.clone()), batch, tape))
+        };
+        self.lm.gradient_by_layers(self, &batch.tokens, tape, loss).map(Some)
     }
 
     /// One token drawn from `p(· | x, y_<t)` in the place of each scored one; what stands before it stays that of the text.

@@ -4,7 +4,7 @@ use super::config::TrainerConfig;
 use super::freeze::set_trainable;
 use super::objective::negative_log_likelihood;
 use crate::batches::in_order;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
 use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, output_batch_for, row_keys};
@@ -68,18 +68,30 @@ impl<D> Loss<'_, D> {
             let likelihood = &*config.likelihood_or_default();
             let targets = batch_targets(data, indices, &input, (self.targets, likelihood), model.n_classes())?;
             let rows = row_keys(data, indices, &input);
-            let logits = model.logits(&input, &mut Tape::dropout(config.seed_or_default(), epoch, rows));
-            let nll = negative_log_likelihood(logits, likelihood, &targets, input.class_mask())?;
-            let sum = nll.nats;
-            // by the mean step, not by this one: a unit of a small step weighs as much as any other
-            // (a product: burn's gradient of a quotient rounds the divisor to f32)
-            let mut loss = nll.differentiable.mul_scalar(1.0 / mean_units);
-            // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
-            let penalty = if micro == 0 { config.objective.penalty(&model, self.centre)? } else { None };
-            if let Some(penalty) = penalty {
-                loss = loss + penalty.mul_scalar(1.0 / self.n_units as f64);
-            }
-            Ok((tokens, sum, GradientsParams::from_grads(loss.backward(), &model)))
+            let mut tape = Tape::dropout(config.seed_or_default(), epoch, rows);
+            let mut sum = 0.0;
+            let mut loss = |logits| {
+                let nll = negative_log_likelihood(logits, likelihood, &targets, input.class_mask())?;
+                sum = nll.nats;
+                // by the mean step, not by this one: a unit of a small step weighs as much as any other
+                // (a product: burn's gradient of a quotient rounds the divisor to f32)
+                let loss = nll.differentiable.mul_scalar(1.0 / mean_units);
+                // once a step: the S shares of 1/N are one prior beside the data's sum over N/S
+                let penalty = if micro == 0 { config.objective.penalty(&model, self.centre)? } else { None };
+                Ok(match penalty {
+                    Some(penalty) => loss + penalty.mul_scalar(1.0 / self.n_units as f64),
+                    None => loss,
+                })
+            };
+            let gradients = match config.gradient_checkpointing {
+                true => model.gradient_by_layers(&input, &mut tape, &mut loss)?.ok_or_else(|| {
+                    Error::Incompatible(
+                        "gradient checkpointing: the model does not give its gradient layer by layer".into(),
+                    )
+                })?,
+                false => GradientsParams::from_grads(loss(model.logits(&input, &mut tape))?.backward(), &model),
+            };
+            Ok((tokens, sum, gradients))
         };
         let mut accumulator = GradientsAccumulator::new();
         let (mut tokens, mut nll) = (0, 0.0);

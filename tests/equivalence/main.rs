@@ -6,6 +6,7 @@
 mod batches;
 mod continuations;
 mod gradients;
+mod layers;
 mod low_rank;
 mod pull_back;
 mod shared_prompts;

@@ -102,6 +102,17 @@ fn batches_of_different_numbers_of_tokens_accumulate_to_the_gradient_of_the_join
 }
 
 #[test]
+fn training_layer_by_layer_ends_in_the_same_bits() {
+    let (model, data) = (llama(DType::F32), texts(96));
+    let run = |by_layers| {
+        let trainer = Trainer::new(config(2).with_gradient_checkpointing(by_layers)).unwrap();
+        read_adapter(&trainer.fit(model.clone(), &data, None, &Control::silent()).unwrap().model).unwrap()
+    };
+    assert_ne!(run(false), read_adapter(&model).unwrap());
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
 fn validation_is_in_nats_a_token_and_its_exponential_the_perplexity() {
     let (model, data) = (llama(DType::F32), texts(96));
     let trainer = Trainer::new(config(6)).unwrap();
