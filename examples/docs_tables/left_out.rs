@@ -152,9 +152,12 @@ pub fn counts(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
 /// A line a cell and row of those chosen: NLL and ECE with their intervals, and how sure it is that the row betters maximum likelihood.
 pub fn chosen(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let mut table = Table::new(["task", "row", "accuracy", "NLL", "ECE", "P(NLL better than ML)"]);
-    for (cell, node) in cells(spec, data)? {
-        let scored = rows(&node)?;
-        let mut task = cell.trim_start_matches("smollm2-").trim_end_matches("-seed0").replace('-', " ");
+    let (cells, tasks) = (cells(spec, data)?, spec.values("tasks"));
+    if cells.len() != tasks.len() {
+        return Err(format!("{} cells have {} names in `tasks`", cells.len(), tasks.len()).into());
+    }
+    for ((cell, node), task) in cells.into_iter().zip(tasks) {
+        let (scored, mut task) = (rows(&node)?, task.to_string());
         for name in spec.values("rows") {
             let row = named(&scored, name).ok_or_else(|| format!("{cell}: there is no `{name}`"))?;
             let pair = row.find("against_ml").filter(|_| name != LIKELIHOOD);

@@ -15,7 +15,7 @@
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown; `rows`: some rows |
 //! | `left-out` | a directory of cells of the leave-one-out study | `cells`: how the names of those wanted begin; `without`: how rows end |
 //! | `left-out-counts` | the same | `cells`; `rows`: some rows |
-//! | `left-out-chosen` | the same | `cells`; `rows`: those that stand beside each other |
+//! | `left-out-chosen` | the same | `cells`; `tasks`: a name for each; `rows`: those that stand beside each other |
 //! | `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of the study of two tasks | |
 //! | `invented-facts` | a directory of cells of that study | `answers`: `own` or `fact` |
