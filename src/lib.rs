@@ -31,7 +31,35 @@
 //! ```
 //!
 //! An adapter that is already trained skips the training: [`BayesLora::fit_laplace`].
+//!
+//! # The types one meets
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`BayesLoraConfig`] | everything that can be set, with defaults; [`BayesLoraConfig::init`] gives a [`BayesLora`] |
+//! | [`BayesLora`] | trains an adapter and finds its posterior, or finds that of one that exists |
+//! | [`FittedBayesLora`] | adapter and posterior together: predicts, tunes its prior, is saved and loaded |
+//! | [`LoraConfig`](lora::LoraConfig) | which matrices are adapted, and by what rank; PEFT's fields |
+//! | [`Pretrained`](models::Pretrained) | a base model on disk, on the Hub or in a GGUF file |
+//! | [`PromptClassifier`](models::PromptClassifier), [`SequenceClassifier`](models::SequenceClassifier), [`RewardModel`](models::RewardModel), [`TextModel`](models::TextModel) | a base with a question: one of several answers, a label or a number, a reward, the next token |
+//! | [`Task`](data::Task), [`Encoding`](data::Encoding) | items from JSON Lines, and how they are put to the model |
+//! | [`TrainerConfig`](train::TrainerConfig) | how the adapter trains |
+//! | [`CurvatureStructure`](curvature::CurvatureStructure) | how the curvature is held |
+//! | [`PriorChoice`](prior::PriorChoice) | how the width of the posterior is chosen |
+//! | [`Laplace`](posterior::Laplace) | the posterior itself: evidence, covariances, draws |
+//! | [`Prediction`](predict::Prediction) | probabilities, logits with their covariance, entropy in two parts |
+//! | [`LogitBelief`](belief::LogitBelief) | what any method says about the logits of some items |
+//! | [`Control`](progress::Control) | watches, stops and resumes a long call |
+//! | [`Error`] | what went wrong, with the thing and both numbers |
+//!
 //! Your own burn module joins by [`lora::Adaptable`] and [`models::Classifier`].
+//!
+//! # How it works
+//!
+//! One page a concept, with equations: [LoRA](book::lora), [Laplace](book::laplace), [curvature structures](book::curvature),
+//! [evidence and priors](book::evidence), [linearised prediction](book::linearised), [core space](book::core_space),
+//! [leaving one out](book::leave_one_out), [texts](book::next_token), [generation](book::generation). The whole book, with guides,
+//! formats and figures, is in `docs/`.
 //!
 //! Conventions: curvature is a **sum over the data**, never a mean; log-probabilities and entropies are in nats; host
 //! algebra is f64; draws depend on (seed, purpose, place, index) alone.
@@ -44,6 +72,7 @@ pub mod atomic_file;
 mod batches;
 pub mod bayes_lora;
 pub mod belief;
+pub mod book;
 pub mod calibrate;
 pub mod checkpoints;
 pub mod compare;

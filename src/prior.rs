@@ -48,7 +48,7 @@ pub enum PriorChoice {
     Evidence,
     /// Those with the most evidence at the own mode of the network linearised around the adapter
     /// ([`crate::posterior::LinearizedModel::optimal_prior`]). In what was measured it chose too wide a posterior over weights, and a good one
-    /// over cores (docs/leave_one_out.md).
+    /// over cores (docs/results/leave_one_out.md).
     EvidenceAtMode,
     /// Those under which the linearised network fits the training items as well as the network does
     /// ([`crate::posterior::LinearizedModel::matched_prior`]).

@@ -7,7 +7,7 @@
 //! cargo run --release --features vulkan --example device_check -- --device vulkan --sizes 135M
 //! ```
 //!
-//! Where burn's LLVM bundle cannot be downloaded, `docs/gpu.md` says how to build for CUDA. `peer.py` beside this file times
+//! Where burn's LLVM bundle cannot be downloaded, `docs/reference/gpu.md` says how to build for CUDA. `peer.py` beside this file times
 //! the same shapes in PyTorch.
 
 #[path = "../experiment/ending.rs"]

@@ -7,7 +7,7 @@ use bayes_lora::methods::MaximumLikelihood;
 
 /// Rows by mean NLL, the least first; a dagger behind those with a caveat.
 pub fn comparison(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
-    let (task, calibrated) = (spec.value("task")?, spec.values("calibrated"));
+    let (task, calibrated, wanted) = (spec.value("task")?, spec.values("calibrated"), spec.values("rows"));
     let report = data.report(spec.file()?)?;
     let group = report.groups.iter().find(|group| group.task == task).ok_or_else(|| format!("no run of `{task}`"))?;
     let likelihood = MaximumLikelihood::NAME;
@@ -25,6 +25,9 @@ pub fn comparison(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
 
     let mut rows = Vec::new();
     for row in &group.rows {
+        if !wanted.is_empty() && !wanted.contains(&&*row.name) {
+            continue;
+        }
         let is_asked = |name: &&str| row.name == format!("{name} + temperature");
         if let (Some(nll), true) = (spread(row, "NLL"), row.calibration.is_none() || calibrated.iter().any(is_asked)) {
             rows.push((nll.mean, row));

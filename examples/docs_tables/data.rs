@@ -98,14 +98,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// The value at a path such as `by_evidence.nll.value`; an error names what is missing.
+    /// The value at a path such as `by_evidence.nll.value`, the whole at an empty one; an error names what is missing.
     pub fn at(&self, path: &str) -> Result<Node, Failure> {
         self.find(path).ok_or_else(|| format!("{}: there is no `{path}`", self.place).into())
     }
 
     /// The same; none where it is missing or null.
     pub fn find(&self, path: &str) -> Option<Node> {
-        let value = path.split('.').try_fold(&self.value, |value, part| match part.parse::<usize>() {
+        let parts = path.split('.').filter(|part| !part.is_empty());
+        let value = parts.into_iter().try_fold(&self.value, |value, part| match part.parse::<usize>() {
             Ok(index) => value.get(index),
             Err(_) => value.get(part),
         })?;

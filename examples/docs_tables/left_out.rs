@@ -1,9 +1,10 @@
-//! Tables of the cells of `leave_one_out_study`.
+//! Tables of the cells of the leave-one-out study.
 
 use crate::data::{Data, Failure, Node, Spec};
-use crate::table::{Table, probability, range};
+use crate::table::{Table, estimate, probability, range};
 
-/// The row that others are compared with, and the one that no label-free row can better but by luck.
+/// The rows that others are compared with, and the one that no label-free row can better but by luck.
+const LIKELIHOOD: &str = "maximum likelihood";
 const HUNDRED: &str = "ML + temperature, 100 labels";
 const BOUND: &str = "ML + temperature, test labels (bound)";
 const SCORES: [&str; 5] = ["accuracy", "nll", "ece", "brier", "aurc"];
@@ -107,8 +108,10 @@ pub fn counts(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let mut names = names(&all);
     // those that need no label first
     names.sort_by_key(|(_, source)| *source != "training_items");
+    let wanted = spec.values("rows");
     for (name, source) in names {
-        if name == "maximum likelihood" || source == "test_labels" {
+        let is_left_out = !wanted.is_empty() && !wanted.contains(&name);
+        if name == LIKELIHOOD || source == "test_labels" || is_left_out {
             continue;
         }
         let (mut n, mut harms, mut helps, mut below, mut compared) = (0, 0, 0, 0, 0);
@@ -142,6 +145,33 @@ pub fn counts(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
             if compared == 0 { "–".into() } else { format!("{below} of {compared}") },
             format!("{:.3}", above / n as f64),
         ]);
+    }
+    Ok(table.markdown())
+}
+
+/// A line a cell and row of those chosen: NLL and ECE with their intervals, and how sure it is that the row betters maximum likelihood.
+pub fn chosen(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
+    let mut table = Table::new(["task", "row", "accuracy", "NLL", "ECE", "P(NLL better than ML)"]);
+    let (cells, tasks) = (cells(spec, data)?, spec.values("tasks"));
+    if cells.len() != tasks.len() {
+        return Err(format!("{} cells have {} names in `tasks`", cells.len(), tasks.len()).into());
+    }
+    for ((cell, node), task) in cells.into_iter().zip(tasks) {
+        let (scored, mut task) = (rows(&node)?, task.to_string());
+        for name in spec.values("rows") {
+            let row = named(&scored, name).ok_or_else(|| format!("{cell}: there is no `{name}`"))?;
+            let pair = row.find("against_ml").filter(|_| name != LIKELIHOOD);
+            let p = pair.map(|pair| pair.number("p_better")).transpose()?;
+            let [accuracy, nll, ece] = ["accuracy", "nll", "ece"].map(|score| estimate(&row.at(score)?));
+            table.row([
+                std::mem::take(&mut task),
+                name.to_string(),
+                accuracy?,
+                nll?,
+                ece?,
+                p.map_or("–".into(), probability),
+            ]);
+        }
     }
     Ok(table.markdown())
 }

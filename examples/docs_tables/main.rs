@@ -5,26 +5,24 @@
 //! cargo run --release --example docs_tables -- --check   # names the tables that differ, and fails if there are any
 //! ```
 //!
-//! A table stands between `<!-- table: KIND FILES; WORD VALUES; … -->` and `<!-- /table -->`, or within a line. The kinds:
+//! A table stands between `<!-- table: KIND FILES; WORD VALUES; … -->` and `<!-- /table -->`. The kinds:
 //!
 //! | kind | files | words |
 //! |---|---|---|
-//! | `methods` | the report of quickstart or multiple_choice | `rows`: some of its methods |
+//! | `methods` | the report of quickstart | |
 //! | `paired`, `times` | such reports, one a seed | |
-//! | `items` | such a report | |
 //! | `study` | a curvature study | `fisher`: `sampled` or `empirical` in place of the exact one |
-//! | `fishers` | a curvature study | |
-//! | `ratios` | curvature studies, one a task | `tasks`, `ranks` |
-//! | `choices` | curvature studies | `task` of every file |
-//! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown |
-//! | `left-out` | a directory of cells of `leave_one_out_study` | `cells`: how the names of those wanted begin; `without`: how rows end |
-//! | `left-out-counts`, `left-out-adapters`, `left-out-costs` | the same | `cells` |
-//! | `next-task` | a directory of cells of `next_task` | |
-//! | `invented-facts` | a directory of cells of `invented_facts` | `answers`: `own` or `fact` |
+//! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown; `rows`: some rows |
+//! | `left-out` | a directory of cells of the leave-one-out study | `cells`: how the names of those wanted begin; `without`: how rows end |
+//! | `left-out-counts` | the same | `cells`; `rows`: some rows |
+//! | `left-out-chosen` | the same | `cells`; `tasks`: a name for each; `rows`: those that stand beside each other |
+//! | `left-out-adapters`, `left-out-costs` | the same | `cells` |
+//! | `next-task` | a directory of cells of the study of two tasks | |
+//! | `invented-facts` | a directory of cells of that study | `answers`: `own` or `fact` |
 //! | `invented-facts-exposure` | the same | |
-//! | `rewards`, `best-of-n` | the report of `reward_model` | |
-//! | `sets` | the report of `training_items --sets` | |
-//! | `left-out-scale`, `left-out-scale-fit` | a directory of files of `leave_one_out_cost` | |
+//! | `rewards`, `best-of-n` | the report of the reward model's study | |
+//! | `wrong-labels`, `influence`, `labels-next`, `sets` | reports of the study of training items | |
+//! | `left-out-scale`, `left-out-scale-fit` | a directory of files of the study of costs | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
@@ -35,9 +33,9 @@ mod left_out_scale;
 mod next_task;
 mod rewards;
 mod runs;
-mod sets;
 mod study;
 mod table;
+mod training_items;
 
 use clap::Parser;
 use data::{Data, Failure, Spec};
@@ -92,14 +90,21 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(!arguments.check || n_different == 0)
 }
 
-/// README.md and the pages of docs, from the root.
+/// README.md and the pages of docs and its folders, from the root.
 fn pages(arguments: &Arguments) -> Result<Vec<String>, Failure> {
-    let dir = arguments.root.join("docs");
-    let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut pages: Vec<String> =
-        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
-    pages.push("README.md".into());
+    let (mut folders, mut pages) = (vec!["docs".to_string()], vec!["README.md".to_string()]);
+    while let Some(folder) = folders.pop() {
+        let dir = arguments.root.join(&folder);
+        let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        for entry in entries.flatten() {
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                folders.push(name);
+            } else if name.ends_with(".md") {
+                pages.push(name);
+            }
+        }
+    }
     pages.sort();
     Ok(pages)
 }
@@ -134,22 +139,22 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "methods" => runs::methods(spec, data),
         "paired" => runs::paired(spec, data),
         "times" => runs::times(spec, data),
-        "items" => runs::items(spec, data),
         "study" => study::study(spec, data),
-        "fishers" => study::fishers(spec, data),
-        "ratios" => study::ratios(spec, data),
-        "choices" => study::choices(spec, data),
         "comparison" => comparison::comparison(spec, data),
         "left-out" => left_out::scores(spec, data),
         "left-out-adapters" => left_out::adapters(spec, data),
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
+        "left-out-chosen" => left_out::chosen(spec, data),
         "invented-facts" => invented_facts::scores(spec, data),
         "invented-facts-exposure" => invented_facts::exposure(spec, data),
         "next-task" => next_task::next_task(spec, data),
         "rewards" => rewards::pairs(spec, data),
         "best-of-n" => rewards::best_of_n(spec, data),
-        "sets" => sets::sets(spec, data),
+        "wrong-labels" => training_items::wrong_labels(spec, data),
+        "influence" => training_items::influence(spec, data),
+        "labels-next" => training_items::labels_next(spec, data),
+        "sets" => training_items::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),
         "typed" => table::typed(spec, data),

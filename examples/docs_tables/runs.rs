@@ -1,4 +1,4 @@
-//! Tables of the reports of `quickstart` and `multiple_choice`.
+//! Tables of the reports of `quickstart`.
 
 use crate::data::{Data, Failure, Node, Spec};
 use crate::table::{Table, estimate};
@@ -13,16 +13,13 @@ const LABELS: [(&str, &str); 5] = [
 
 /// Scores of the methods with their intervals.
 pub fn methods(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
-    let shown = spec.values("rows");
     let mut table = Table::new(["method", "accuracy", "NLL", "ECE", "Brier"]);
     for method in data.json(spec.file()?)?.list("methods")? {
         let name = method.text("name")?;
         let (_, label) =
             LABELS.iter().find(|(known, _)| *known == name).ok_or_else(|| format!("method `{name}` has no label"))?;
-        if shown.is_empty() || shown.contains(&&*name) {
-            let scores = ["accuracy", "nll", "ece", "brier"].map(|score| estimate(&method.at(score)?));
-            table.row(std::iter::once(Ok(label.to_string())).chain(scores).collect::<Result<Vec<_>, Failure>>()?);
-        }
+        let scores = ["accuracy", "nll", "ece", "brier"].map(|score| estimate(&method.at(score)?));
+        table.row(std::iter::once(Ok(label.to_string())).chain(scores).collect::<Result<Vec<_>, Failure>>()?);
     }
     Ok(table.markdown())
 }
@@ -65,12 +62,4 @@ pub fn times(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         table.row(row);
     }
     Ok(table.markdown())
-}
-
-/// `training / validation / test`, within a line.
-pub fn items(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
-    let run = data.json(spec.file()?)?;
-    let sizes = ["n_train", "n_validation", "n_test"].map(|size| run.number(size));
-    let sizes = sizes.into_iter().map(|size| Ok(size?.to_string())).collect::<Result<Vec<_>, Failure>>()?;
-    Ok(sizes.join(" / "))
 }

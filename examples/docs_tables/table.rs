@@ -59,12 +59,12 @@ pub fn range(values: &[f64]) -> String {
     if values.len() == 1 { format!("{low:.3}") } else { format!("{:.3} ({low:.3}–{high:.3})", mean(values)) }
 }
 
-/// A probability that one method is better, without claiming what a thousand draws cannot give.
+/// A probability that one method is better, without claiming what a thousand draws cannot give; no line breaks within.
 pub fn probability(p: f64) -> String {
     match p {
-        p if p >= 0.999 => "≥ 0.999".into(),
-        p if p <= 0.001 => "≤ 0.001".into(),
-        p if p < 0.005 => "< 0.01".into(),
+        p if p >= 0.999 => "≥\u{a0}0.999".into(),
+        p if p <= 0.001 => "≤\u{a0}0.001".into(),
+        p if p < 0.005 => "<\u{a0}0.01".into(),
         p => format!("{p:.2}"),
     }
 }

@@ -4,7 +4,7 @@
 //! characters. With a posterior, S draws of the adapter read and write in lockstep on one base: the next token comes from the average of
 //! their distributions, `p̄(y_t | x, y_<t) = 1/S Σ_s p_s(y_t | x, y_<t)`, and the entropy of that average splits into the expected entropy
 //! (what the draws leave open each by itself, aleatoric) and the mutual information of token and adapter (what they disagree about,
-//! epistemic). `docs/generation.md` has the equations, shapes and units.
+//! epistemic). [`crate::book::generation`] has the equations and units.
 //!
 //! ```
 //! use bayes_lora::data::Tokenizer;

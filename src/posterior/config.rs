@@ -24,7 +24,7 @@ pub struct LaplaceConfig {
     pub without_residual: bool,
     /// The linearised model by which a prior is chosen that needs the training items. Beyond an exact kernel it is about a random subset of
     /// them, as large as the bounds hold. Of 1,000 items of four classes 500 found λ 6 to 19 % and β up to 0.16 too small, in 15 seconds of
-    /// the processor; 256 random sums of all, in as many, λ by a factor of fifty and β by 0.2 (docs/leave_one_out.md).
+    /// the processor; 256 random sums of all, in as many, λ by a factor of fifty and β by 0.2 (docs/results/prior_cost.md).
     pub linearized: LinearizedConfig,
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The last tests plant what must be found.
 
+mod map;
 mod reader;
 
 use reader::{House, Mention, Place, reach, words};
@@ -11,7 +12,7 @@ use std::path::Path;
 
 /// A module may import from floors below its own and from its own folder.
 const FLOORS: [&str; 8] = [
-    "atomic_dir atomic_file batches belief checkpoints draws error file_header file_kind float_type gguf hash hub identity \
+    "atomic_dir atomic_file batches belief book checkpoints draws error file_header file_kind float_type gguf hash hub identity \
      likelihood linalg number outputs plain_name prior progress search setters tape tensor_file",
     "calibrate data lora metrics",
     "models",

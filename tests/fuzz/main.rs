@@ -1,5 +1,5 @@
 //! Foreign files, changed at random: whatever is in a file, its parser answers with a value or an error, soon, and asks for no
-//! more memory than the file is worth. `docs/fuzzing.md` says how to run more of it.
+//! more memory than the file is worth. `docs/reference/fuzzing.md` says how to run more of it.
 
 mod adapters;
 mod beliefs;
