@@ -7,11 +7,16 @@ mod base;
 mod command;
 mod completions;
 mod device;
+mod fit;
+mod fitting;
 mod flags;
 mod kind;
+mod kinds;
 mod man;
+mod predict;
 mod session;
 mod settings;
+mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use command::Command;
