@@ -50,6 +50,12 @@ impl Control {
         Self { bars: true, ..Self::default() }
     }
 
+    /// The same without bars, such as for the parts of a call that shows one bar for all of them; to cancel one is to cancel both.
+    pub fn without_bars(mut self) -> Self {
+        self.bars = false;
+        self
+    }
+
     /// Lets curvature passes and predictions work on `workers` batches at once, and a training step on as many of its
     /// micro-batches (1 by default), with as many times the memory. Results are the same bits. On a CPU two or more keep
     /// all cores busy; a GPU needs one.

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 pub use write::write_tensors;
-pub(crate) use write::{StoredArray, stream_arrays, write_checked};
+pub(crate) use write::{StoredArray, stream_arrays, write_checked, write_checked_texts};
 
 /// Largest header accepted, the limit of the safetensors format itself.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;

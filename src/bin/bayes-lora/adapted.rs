@@ -1,17 +1,17 @@
 //! Flags that say which model answers, and what is loaded for it.
 
-use crate::base::load_base;
+use crate::base::{load_base, tokenizer};
 use crate::session::{Outcome, Session};
 use bayes_lora::data::Tokenizer;
 use bayes_lora::lora::{Adaptable, load_peft};
 use bayes_lora::models::CausalLm;
 use bayes_lora::posterior::{Laplace, POSTERIOR_FILE};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct AdaptedArguments {
-    /// Directory of the model: config.json, safetensors, tokenizer.json
+    /// The model: a Hugging Face directory (config.json, safetensors, tokenizer.json), or a GGUF file
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Directory of an adapter, as PEFT writes it; without one the model answers as it is
@@ -35,7 +35,7 @@ pub struct Adapted<M> {
 impl AdaptedArguments {
     /// Loads what the flags name; `wrap` makes the model of the network without adapter.
     pub fn load<M: Adaptable>(&self, session: &Session, wrap: impl FnOnce(CausalLm) -> M) -> Outcome<Adapted<M>> {
-        let tokenizer = Tokenizer::from_dir(&self.model)?;
+        let tokenizer = tokenizer(&self.model)?;
         let model = wrap(load_base(&self.model, session)?);
         let Some(adapter) = &self.adapter else { return Ok(Adapted { tokenizer, model, laplace: None }) };
         let model = load_peft(model, adapter)?.0;
@@ -44,6 +44,11 @@ impl AdaptedArguments {
             None => None,
         };
         Ok(Adapted { tokenizer, model, laplace })
+    }
+
+    /// Where the model's settings are: its directory, or that of its file.
+    pub fn dir(&self) -> &Path {
+        if self.model.is_file() { self.model.parent().unwrap_or(Path::new("")) } else { &self.model }
     }
 
     fn posterior(&self) -> Outcome<Option<PathBuf>> {

@@ -3,10 +3,12 @@
 use crate::session::Outcome;
 use bayes_lora::data::for_each_line;
 use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Questions with choices: {"question", "choices", "answer"}
     Choices,
@@ -18,6 +20,12 @@ pub enum Kind {
     Preferences,
     /// Texts, completions and chats: {"text"}, {"prompt", "completion"} or {"messages"}
     Texts,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
 }
 
 impl Kind {

@@ -86,6 +86,11 @@ impl Session {
         &self.device
     }
 
+    /// True where a person may watch.
+    pub fn is_watched(&self) -> bool {
+        !self.quiet
+    }
+
     /// Tells a person something on standard error.
     pub fn say(&self, words: impl Display) {
         if !self.quiet {

@@ -4,13 +4,14 @@ mod data;
 mod methods;
 mod verdict;
 
-use crate::base::load_base;
+use crate::base::{Network, load_base, load_network, tokenizer};
 use crate::flags::{AdapterArguments, QuestionArguments, Shard, TrainingArguments};
 use crate::kind::Kind;
+use crate::kinds::heads::classifier;
 use crate::session::{Outcome, Session};
 use bayes_lora::calibrate::ConformalScore;
 use bayes_lora::compare::{About, Comparison, MethodSelection, Protocol, Report, ReportOptions, Run, Shifted, Splits};
-use bayes_lora::data::{EncodedDataset, Encoding, Task, Tokenizer};
+use bayes_lora::data::{AnswerForm, EncodedDataset, Encoding, Task, Tokenizer};
 use bayes_lora::methods::Recipe;
 use bayes_lora::models::{Classifier, PromptClassifier, TokenBatch};
 use bayes_lora::outputs::claim_dir;
@@ -31,7 +32,7 @@ processes do some of the seeds each; a last call without it makes the report.
 Example:
   bayes-lora compare --model SmolLM2-135M --train train.jsonl --test test.jsonl --seeds 0,1,2 --out comparison", list()))]
 pub struct Compare {
-    /// Directory of the model: config.json, safetensors, tokenizer.json
+    /// The base: a Hugging Face directory (config.json, safetensors, tokenizer.json), or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     #[command(flatten)]
@@ -67,16 +68,40 @@ impl Compare {
         session.keeps_work();
         match Kind::of(self.data.task, &self.data.train)? {
             Kind::Choices => self.choices(session),
+            Kind::Labels => self.labels(session),
             _ => Err("only questions with choices and labelled texts can be compared".into()),
         }
     }
 
     fn choices(&self, session: &Session) -> Outcome {
-        let tokenizer = Tokenizer::from_dir(&self.model)?;
+        let tokenizer = tokenizer(&self.model)?;
         let all = self.data.read(|file| Ok(Task::from_jsonl(file)?))?;
         let lm = load_base(&self.model, session)?;
         let base = |train: &EncodedDataset, _| Ok(PromptClassifier::new(lm.clone(), train)?);
         self.compare(&all, &self.questions.encoding(), &tokenizer, base, session)
+    }
+
+    fn labels(&self, session: &Session) -> Outcome {
+        let tokenizer = tokenizer(&self.model)?;
+        let mut labels: Option<Vec<String>> = None;
+        let all = self.data.read(|file| {
+            let task = Task::from_labelled_jsonl(file, labels.as_deref())?;
+            // the training file's, which is read first, are everybody's
+            labels.get_or_insert_with(|| task.items.first().map_or_else(Vec::new, |item| item.choices.clone()));
+            Ok(task)
+        })?;
+        let encoding = self.questions.of_texts(AnswerForm::labels(labels.unwrap_or_default()));
+        match load_network(&self.model, session)? {
+            Network::Decoder(lm) => {
+                let base = |train: &EncodedDataset, seed| classifier((*lm).clone(), None, train, seed);
+                self.compare(&all, &encoding, &tokenizer, base, session)
+            }
+            Network::Encoder(loaded) => {
+                let (encoder, head) = &*loaded;
+                let base = |train: &EncodedDataset, seed| classifier(encoder.clone(), head.clone(), train, seed);
+                self.compare(&all, &encoding, &tokenizer, base, session)
+            }
+        }
     }
 
     /// All seeds of this process, and the report where it does all of them.

@@ -3,6 +3,7 @@
 mod adapter;
 mod items;
 mod posterior;
+mod prediction;
 mod questions;
 mod shard;
 mod training;
@@ -10,6 +11,7 @@ mod training;
 pub use adapter::AdapterArguments;
 pub use items::ItemArguments;
 pub use posterior::PosteriorArguments;
+pub use prediction::PredictionArguments;
 pub use questions::QuestionArguments;
 pub use shard::Shard;
 pub use training::TrainingArguments;

@@ -1,7 +1,7 @@
 //! Flags of a posterior.
 
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
-use bayes_lora::data::BatchLimits;
+use bayes_lora::likelihood::SharedLikelihood;
 use bayes_lora::posterior::LaplaceConfig;
 use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use clap::Args;
@@ -14,15 +14,15 @@ pub struct PosteriorArguments {
     /// How the curvature is held: Kronecker, EKFAC, "core space", "function space", diagonal …
     #[arg(long, value_name = "NAME", default_value_t = CurvatureStructure::Kronecker)]
     pub structure: CurvatureStructure,
-    /// How the prior precision is found: matched, evidence, evidence-at-mode, or a number
+    /// How the prior precision is found: matched (by evidence where none matches), evidence, evidence-at-mode, or a number
     #[arg(long, value_name = "CHOICE", default_value = "matched")]
     pub prior: Prior,
     /// Labelled items that training has not seen: they choose the prior precision
     #[arg(long, value_name = "FILE")]
     pub held_out: Option<PathBuf>,
-    /// Labels drawn an item for the Fisher information, or `exact`
-    #[arg(long, value_name = "exact|N", default_value = "exact")]
-    pub fisher: Fisher,
+    /// Labels drawn an item for the Fisher information, or `exact` [default: exact; 1 where texts are learned, which have no exact one]
+    #[arg(long, value_name = "exact|N")]
+    pub fisher: Option<Fisher>,
 }
 
 /// A choice of prior as the command line writes it.
@@ -67,12 +67,13 @@ impl FromStr for Fisher {
 }
 
 impl PosteriorArguments {
-    pub fn curvature(&self, limits: BatchLimits, seed: u64) -> CurvatureConfig {
-        let fisher = match self.fisher {
+    pub fn curvature(&self, likelihood: &SharedLikelihood, seed: u64) -> CurvatureConfig {
+        let default = if likelihood.draws_in_model() { Fisher::Sampled(1) } else { Fisher::Exact };
+        let fisher = match self.fisher.unwrap_or(default) {
             Fisher::Exact => FisherKind::Exact,
             Fisher::Sampled(n) => FisherKind::Sampled { n, seed },
         };
-        CurvatureConfig::new(self.structure).with_fisher(fisher).with_limits(limits)
+        CurvatureConfig::new(self.structure).with_fisher(fisher)
     }
 
     pub fn laplace(&self) -> LaplaceConfig {

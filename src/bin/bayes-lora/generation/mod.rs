@@ -62,7 +62,7 @@ impl GenerationArguments {
 
     /// The adapter, or its posterior's draws where there is one.
     pub fn generator<'a>(&self, adapted: &'a Adapted<CausalLm>, batch: usize) -> Outcome<Generator<'a>> {
-        let own = GenerationConfig::from_dir(&self.adapted.model)?;
+        let own = GenerationConfig::from_dir(self.adapted.dir())?;
         let config = self.choice.settings(own).with_seed(self.seed).with_batch_size(batch);
         let generator = Generator::new(&adapted.model, &adapted.tokenizer, config)?;
         Ok(match &adapted.laplace {

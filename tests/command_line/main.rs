@@ -1,0 +1,1 @@
+//! The program `bayes-lora`, as a user runs it.
