@@ -2,6 +2,7 @@
 
 use crate::adapted::{Adapted, AdaptedArguments};
 use crate::blocks::{BLOCK, Line, for_each_block};
+use crate::predict::Rate;
 use crate::session::{Outcome, Session};
 use crate::sink::Sink;
 use crate::texts::TextArguments;
@@ -110,7 +111,7 @@ impl Score {
         let data = TextDataset::new("texts", examples)?;
         let limits = BatchLimits { max_items: self.batch, max_tokens: 4096 };
         let scores = match &adapted.laplace {
-            Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control())?,
+            Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control().without_bars())?,
             None => plain_scores(&adapted.model, &data, limits, session)?,
         };
         for ((text, score), shortened) in data.examples.iter().zip(&scores).zip(shortened) {

@@ -9,6 +9,11 @@ pub struct Rate {
 impl Rate {
     /// Of so many lines, where that is known; hidden unless somebody watches.
     pub fn new(n_lines: Option<usize>, is_watched: bool) -> Self {
+        Self::of("predict", n_lines, is_watched)
+    }
+
+    /// The same for other work.
+    pub fn of(what: &'static str, n_lines: Option<usize>, is_watched: bool) -> Self {
         if !is_watched {
             return Self { bar: ProgressBar::hidden() };
         }
@@ -16,7 +21,7 @@ impl Rate {
             Some(n) => (ProgressBar::new(n as u64), "{prefix:>10} {bar:30} {pos}/{len} [{elapsed}<{eta}] {per_sec}"),
             None => (ProgressBar::no_length(), "{prefix:>10} {spinner} {pos} [{elapsed}] {per_sec}"),
         };
-        let bar = bar.with_prefix("predict");
+        let bar = bar.with_prefix(what);
         match ProgressStyle::with_template(style) {
             Ok(style) => Self { bar: bar.with_style(style) },
             Err(_) => Self { bar },
