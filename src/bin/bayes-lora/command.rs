@@ -1,8 +1,11 @@
 //! The commands: one line each.
 
 use crate::completions::Completions;
+use crate::estimate::Estimate;
 use crate::fit::Fit;
+use crate::inspect::Inspect;
 use crate::man::Man;
+use crate::merge::Merge;
 use crate::predict::Predict;
 use crate::session::{Outcome, Session};
 use crate::train::Train;
@@ -13,6 +16,9 @@ pub enum Command {
     Train(Box<Train>),
     Fit(Box<Fit>),
     Predict(Box<Predict>),
+    Estimate(Box<Estimate>),
+    Inspect(Inspect),
+    Merge(Merge),
     Completions(Completions),
     Man(Man),
 }
@@ -23,6 +29,9 @@ impl Command {
             Self::Train(command) => command.run(session),
             Self::Fit(command) => command.run(session),
             Self::Predict(command) => command.run(session),
+            Self::Estimate(command) => command.run(session),
+            Self::Inspect(command) => command.run(session),
+            Self::Merge(command) => command.run(session),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(session),
         }
