@@ -109,8 +109,9 @@ impl PosteriorReport {
         model: &M,
         laplace: &Laplace,
         file: &Path,
-        (found_by, remarks): (&'static str, Vec<String>),
+        (found_by, mut remarks): (&'static str, Vec<String>),
     ) -> Outcome<Self> {
+        remarks.extend(laplace.answer_temperatures().and_then(|answers| answers.posterior.remark()));
         save_or_rescue(file, |path| laplace.save(path, model))?;
         let evidence = laplace.log_likelihood().map(|_| laplace.log_marginal_likelihood(laplace.prior_precisions()));
         Ok(Self {

@@ -1,6 +1,6 @@
 //! `bayes-lora merge curvature`.
 
-use crate::base::adapted;
+use crate::base::{adapted, start_of};
 use crate::fitting::{Fitting, PosteriorReport, found_by};
 use crate::flags::{ItemArguments, PosteriorArguments, QuestionArguments};
 use crate::kinds::{AdaptedJob, Job, Opening, Source, Subject, with_adapted, with_subject};
@@ -39,9 +39,6 @@ pub struct MergeCurvature {
     /// The items of all shards, JSONL or JSONL.gz
     #[arg(long, value_name = "FILE")]
     train: Option<PathBuf>,
-    /// The adapter was trained by `bayes-lora train --seed N`: centre the prior on its start
-    #[arg(long, value_name = "N", requires = "train")]
-    start_seed: Option<u64>,
     #[command(flatten)]
     items: ItemArguments,
     #[command(flatten)]
@@ -109,7 +106,7 @@ impl Job for Merging<'_> {
         Subject { model, data }: Subject<M, D>,
     ) -> Outcome<PosteriorReport> {
         let Self { merge, curvature, file, session } = self;
-        let (model, lora) = adapted(model, &merge.adapter, merge.start_seed)?;
+        let (model, lora) = adapted(model, &merge.adapter, start_of(&merge.adapter, session))?;
         let (flags, items) = (&merge.fit, &merge.items);
         let (limits, seed, noise_variance) = (merge.questions.limits(), items.seed, items.noise_variance);
         let fitting = Fitting { flags, limits, seed, noise_variance };
