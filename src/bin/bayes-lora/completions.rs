@@ -4,6 +4,7 @@ use crate::program;
 use crate::session::Outcome;
 use clap::Args;
 use clap_complete::{Shell, generate};
+use std::io::{Write, stdout};
 
 /// Print a script that completes commands and flags in a shell
 #[derive(Args)]
@@ -18,7 +19,8 @@ impl Completions {
     pub fn run(&self) -> Outcome {
         let mut program = program();
         let name = program.get_name().to_string();
-        generate(self.shell, &mut program, name, &mut std::io::stdout());
-        Ok(())
+        let mut script = Vec::new();
+        generate(self.shell, &mut program, name, &mut script);
+        Ok(stdout().write_all(&script)?)
     }
 }

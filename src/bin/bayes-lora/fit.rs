@@ -3,6 +3,7 @@
 use crate::base::{adapted, start_of};
 use crate::fitting::{Fitting, PosteriorReport, found_by};
 use crate::flags::{ItemArguments, PosteriorArguments, QuestionArguments, Shard};
+use crate::kind::Kind;
 use crate::kinds::{Job, Source, Subject, with_subject};
 use crate::session::{Outcome, Session};
 use bayes_lora::POSTERIOR_FILE;
@@ -107,6 +108,11 @@ impl Job for Fitted<'_> {
             let told = (found_by(flags, data.splits.held_out.is_some()), fitted.remarks());
             return Ok(Made::Posterior(PosteriorReport::save(&fitted.model, &fitted.laplace, file, told)?));
         };
+        if data.about.kind == Kind::Values && noise_variance.is_none() {
+            return Err(
+                "the noise variance is found on all items, which a shard does not see: give `--noise-variance`".into(),
+            );
+        }
         let bayes = fitting.bayes(lora, &data.likelihood).resolved();
         let train = &data.splits.train;
         let sums = fit_curvature_shard(&model, train, &bayes.curvature, (shard.index, shard.of), &control)?;

@@ -3,27 +3,37 @@
 //! One file a command. Words and progress go to standard error, results to standard output: as text, or with `--json` as one JSON
 //! value. Exit codes: 0 done; 1 failed; 2 the command line is wrong; 130 interrupted, with its work kept.
 
+mod adapted;
 mod base;
+mod blocks;
+mod chat;
 mod command;
+mod compare;
 mod completions;
 mod device;
 mod estimate;
 mod fit;
 mod fitting;
 mod flags;
+mod generate;
+mod generation;
 mod inspect;
 mod kind;
 mod kinds;
 mod man;
 mod merge;
 mod predict;
+mod score;
 mod session;
 mod settings;
+mod sink;
+mod texts;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use command::Command;
 use session::{Running, Session};
+use settings::Refused;
 use std::process::ExitCode;
 
 /// The command line is wrong, as clap says it too.
@@ -46,14 +56,14 @@ fn program() -> clap::Command {
 }
 
 fn main() -> ExitCode {
-    let line = match settings::with_file(&program(), std::env::args_os().collect()) {
-        Ok(line) => line,
-        Err(error) => {
-            eprintln!("error: {error}");
+    let matches = match settings::read(&program(), std::env::args_os().collect()) {
+        Ok(matches) => matches,
+        Err(Refused::Line(error)) => error.exit(),
+        Err(Refused::File(reason)) => {
+            eprintln!("error: {reason}");
             return ExitCode::from(USAGE);
         }
     };
-    let matches = Program::command().get_matches_from(line);
     let Program { command, running } = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let session = match Session::new(&running, settings::resolved(&program(), &matches)) {
         Ok(session) => session,

@@ -7,8 +7,10 @@ use bayes_lora::progress::Control;
 use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Display;
+use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ pub struct Session {
     json: bool,
     quiet: bool,
     settings: String,
+    /// Whether unfinished work is kept somewhere.
+    keeps: Cell<bool>,
 }
 
 impl Session {
@@ -54,7 +58,7 @@ impl Session {
         let Running { config: _, json, quiet, workers, device } = *running;
         let control = if quiet { Control::silent() } else { Control::with_bars() };
         let control = control.with_workers(workers)?.with_signals()?;
-        Ok(Self { control, device: device.open()?, json, quiet, settings })
+        Ok(Self { control, device: device.open()?, json, quiet, settings, keeps: Cell::new(false) })
     }
 
     /// Progress, workers and cancellation.
@@ -64,7 +68,18 @@ impl Session {
 
     /// The same, with unfinished work kept in a directory: the same command goes on from there.
     pub fn control_with(&self, unfinished: &Path) -> Outcome<Control> {
+        self.keeps_work();
         Ok(self.control().with_checkpoints(Checkpoints::new(unfinished))?)
+    }
+
+    /// The command goes on from where it was interrupted.
+    pub fn keeps_work(&self) {
+        self.keeps.set(true);
+    }
+
+    /// Whether the result is asked for as one JSON value.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     pub fn device(&self) -> &Device {
@@ -86,10 +101,14 @@ impl Session {
     /// Puts the result on standard output: in words, or as JSON where that was asked for.
     pub fn show<R: Display + Serialize>(&self, result: &R) -> Outcome {
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(result)?),
-            false => println!("{result}"),
+            true => self.print(serde_json::to_string_pretty(result)?),
+            false => self.print(result),
         }
-        Ok(())
+    }
+
+    /// Puts words on standard output.
+    pub fn print(&self, words: impl Display) -> Outcome {
+        Ok(writeln!(stdout(), "{words}")?)
     }
 
     /// Keeps the settings in a file, from which `--config` repeats the run.
@@ -106,13 +125,24 @@ impl Session {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if self.control.is_cancelled() => {
-                eprintln!("interrupted: {error}; the same command goes on from there");
+                let further = if self.keeps.get() { "; the same command goes on from there" } else { "" };
+                eprintln!("interrupted: {error}{further}");
                 ExitCode::from(INTERRUPTED)
             }
+            // who reads the output wants no more of it
+            Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let source = match error.downcast_ref() {
+        Some(bayes_lora::Error::Io { source, .. }) => Some(source),
+        _ => error.downcast_ref(),
+    };
+    source.is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe)
 }

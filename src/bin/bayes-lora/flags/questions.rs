@@ -1,6 +1,8 @@
 //! Flags that say how an item is asked.
 
-use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Normalization, PromptTemplate, Truncation};
+use bayes_lora::data::{
+    AnswerForm, BatchLimits, Encoding, Normalization, PromptTemplate, ScoredPart, TextEncoding, Truncation,
+};
 use clap::{Args, ValueEnum};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +53,9 @@ pub struct QuestionArguments {
     /// Longest row in tokens; questions lose the start of their body, texts their end [default: 256; of texts that are learned, the model's context]
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<usize>,
+    /// Of texts that are learned, score prompts too, not only what follows them
+    #[arg(long)]
+    pub everything: bool,
     /// Items of a batch
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub batch: usize,
@@ -65,6 +70,13 @@ impl QuestionArguments {
     /// How texts are read that have no question: for heads.
     pub fn of_texts(&self, answers: AnswerForm) -> Encoding {
         self.limited(Encoding::new(PromptTemplate::text(), answers).with_truncation(Truncation::End))
+    }
+
+    /// How texts are read whose next tokens are learned; `context` is the model's.
+    pub fn of_next_tokens(&self, context: usize) -> TextEncoding {
+        let scored = if self.everything { ScoredPart::Everything } else { ScoredPart::Answers };
+        let longest = self.max_tokens.unwrap_or(context);
+        TextEncoding::default().with_scored(scored).with_truncation(Truncation::End).with_max_tokens(longest)
     }
 
     fn limited(&self, encoding: Encoding) -> Encoding {

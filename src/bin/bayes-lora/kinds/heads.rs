@@ -33,7 +33,7 @@ pub fn with_head<J: Job, D: Dataset<Input = TokenBatch>>(
 }
 
 /// A network with the head of its checkpoint, where that is about as many classes, or with a fresh one.
-fn classifier<L: LanguageModel>(
+pub fn classifier<L: LanguageModel>(
     network: L,
     head: Option<TrainedHead>,
     data: &EncodedDataset,
@@ -55,7 +55,7 @@ fn nothing(answers: &AnswerForm) -> EncodedDataset {
 }
 
 /// How the head is asked, as the posterior remembers it.
-fn encoding(opening: &Opening, tokenizer: &Tokenizer) -> Outcome<Encoding> {
+pub fn encoding(opening: &Opening, tokenizer: &Tokenizer) -> Outcome<Encoding> {
     let forgotten =
         "the names of the labels, and how texts were read, are in the posterior: `bayes-lora fit` makes one";
     let own = opening.asked().ok_or(forgotten)?.encoding.clone();

@@ -3,10 +3,12 @@
 
 mod answers;
 mod choices;
-mod heads;
+pub mod heads;
 mod labels;
 mod opening;
+mod preferences;
 mod splits;
+mod texts;
 mod values;
 
 use crate::base::{load_base, tokenizer};
@@ -85,7 +87,8 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
         Kind::Choices => choices::with_subject(source, job),
         Kind::Labels => labels::with_subject(source, job),
         Kind::Values => values::with_subject(source, job),
-        kind @ (Kind::Preferences | Kind::Texts) => Err(format!("{kind} cannot be learned here yet").into()),
+        Kind::Preferences => preferences::with_subject(source, job),
+        Kind::Texts => texts::with_subject(source, job),
     }
 }
 
@@ -101,7 +104,7 @@ pub fn answerer(opening: &Opening, task: Option<Kind>, data: Option<&Path>) -> O
         Kind::Choices => choices::answerer(opening),
         Kind::Labels => labels::answerer(opening),
         Kind::Values => values::answerer(opening),
-        Kind::Preferences => Err(format!("{kind} cannot be answered here yet").into()),
+        Kind::Preferences => preferences::answerer(opening),
         Kind::Texts => Err("texts are scored, not answered: `bayes-lora score`".into()),
     }
 }
@@ -110,6 +113,7 @@ pub fn answerer(opening: &Opening, task: Option<Kind>, data: Option<&Path>) -> O
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
     match opening.kind().unwrap_or(Kind::Choices) {
         Kind::Labels | Kind::Values => heads::with_adapted(opening, job),
+        Kind::Preferences => preferences::with_adapted(opening, job),
         // a posterior over a language model does not know what it is asked
         _ => job.run(opening.adapted(load_base(opening.model, opening.session)?)?),
     }
