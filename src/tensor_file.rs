@@ -114,6 +114,16 @@ impl TensorFile {
         self.metadata.info(name).map(|info| info.shape.clone())
     }
 
+    /// The element type of a tensor as the file calls it, such as `BF16`, if it is there.
+    pub fn element_type(&self, name: &str) -> Option<String> {
+        self.metadata.info(name).map(|info| format!("{:?}", info.dtype))
+    }
+
+    /// True if the header's free metadata have a text under a key.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        self.metadata.metadata().as_ref().is_some_and(|texts| texts.contains_key(key))
+    }
+
     /// The text under a key of the header's free metadata, which must have a checksum.
     ///
     /// # Errors

@@ -66,6 +66,16 @@ fn tell(report: &LoadReport, session: &Session) {
     }
 }
 
+/// The seed of the start from which `bayes-lora train` trained an adapter, as the settings beside it say.
+pub fn start_of(adapter: &Path, session: &Session) -> Option<u64> {
+    let text = std::fs::read_to_string(adapter.join("run.toml")).ok()?;
+    let is_of_training = text.lines().next()?.contains("bayes-lora train ");
+    let seed = text.parse::<toml::Table>().ok()?.get("seed")?.as_integer()?;
+    let seed = u64::try_from(seed).ok().filter(|_| is_of_training)?;
+    session.say(format_args!("trained by `bayes-lora train --seed {seed}`: the prior is centred on its start"));
+    Some(seed)
+}
+
 /// Puts an adapter on its base. `start` is the seed from which it was trained here, where that is known: the prior is then centred on
 /// that start.
 pub fn adapted<M: Adaptable>(base: M, dir: &Path, start: Option<u64>) -> Outcome<(M, LoraConfig)> {

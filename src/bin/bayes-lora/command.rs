@@ -3,9 +3,12 @@
 use crate::chat::Chat;
 use crate::compare::Compare;
 use crate::completions::Completions;
+use crate::estimate::Estimate;
 use crate::fit::Fit;
 use crate::generate::Generate;
+use crate::inspect::Inspect;
 use crate::man::Man;
+use crate::merge::Merge;
 use crate::predict::Predict;
 use crate::score::Score;
 use crate::session::{Outcome, Session};
@@ -21,6 +24,9 @@ pub enum Command {
     Generate(Box<Generate>),
     Chat(Box<Chat>),
     Compare(Box<Compare>),
+    Estimate(Box<Estimate>),
+    Inspect(Inspect),
+    Merge(Merge),
     Completions(Completions),
     Man(Man),
 }
@@ -35,6 +41,9 @@ impl Command {
             Self::Generate(command) => command.run(session),
             Self::Chat(command) => command.run(session),
             Self::Compare(command) => command.run(session),
+            Self::Estimate(command) => command.run(session),
+            Self::Inspect(command) => command.run(session),
+            Self::Merge(command) => command.run(session),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(session),
         }

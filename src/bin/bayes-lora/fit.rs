@@ -1,8 +1,9 @@
 //! `bayes-lora fit`.
 
-use crate::base::adapted;
+use crate::base::{adapted, start_of};
 use crate::fitting::{Fitting, PosteriorReport, found_by};
 use crate::flags::{ItemArguments, PosteriorArguments, QuestionArguments, Shard};
+use crate::kind::Kind;
 use crate::kinds::{Job, Source, Subject, with_subject};
 use crate::session::{Outcome, Session};
 use bayes_lora::POSTERIOR_FILE;
@@ -38,9 +39,6 @@ pub struct Fit {
     /// Sum the items I, I + K, … alone, for `merge curvature`: `I/K`, or `auto/K` with the scheduler's index
     #[arg(long, value_name = "I/K")]
     shard: Option<Shard>,
-    /// The adapter was trained by `bayes-lora train --seed N`: centre the prior on its start
-    #[arg(long, value_name = "N")]
-    start_seed: Option<u64>,
     /// Keep unfinished work there, instead of in a directory beside the posterior
     #[arg(long, value_name = "DIR")]
     unfinished: Option<PathBuf>,
@@ -76,7 +74,9 @@ impl Fit {
         let unfinished = self.unfinished.clone().unwrap_or_else(|| file.with_extension("unfinished"));
         let job = Fitted { fit: self, session, file: &file, unfinished: &unfinished };
         let made = with_subject(&source, job)?;
-        session.keep_settings(&file.with_extension("run.toml"))?;
+        if self.shard.is_none() {
+            session.keep_settings(&file.with_extension("run.toml"))?;
+        }
         if unfinished.try_exists()? {
             std::fs::remove_dir_all(&unfinished)?;
         }
@@ -98,7 +98,7 @@ impl Job for Fitted<'_> {
         let Self { fit, session, file, unfinished } = self;
         let Subject { model, data } = subject;
         let control = session.control_with(unfinished)?;
-        let (model, lora) = adapted(model, &fit.adapter, fit.start_seed)?;
+        let (model, lora) = adapted(model, &fit.adapter, start_of(&fit.adapter, session))?;
         session.say(summarize(&model));
         let (flags, items) = (&fit.fit, &fit.items);
         let (limits, seed, noise_variance) = (fit.questions.limits(), items.seed, items.noise_variance);
@@ -108,6 +108,11 @@ impl Job for Fitted<'_> {
             let told = (found_by(flags, data.splits.held_out.is_some()), fitted.remarks());
             return Ok(Made::Posterior(PosteriorReport::save(&fitted.model, &fitted.laplace, file, told)?));
         };
+        if data.about.kind == Kind::Values && noise_variance.is_none() {
+            return Err(
+                "the noise variance is found on all items, which a shard does not see: give `--noise-variance`".into(),
+            );
+        }
         let bayes = fitting.bayes(lora, &data.likelihood).resolved();
         let train = &data.splits.train;
         let sums = fit_curvature_shard(&model, train, &bayes.curvature, (shard.index, shard.of), &control)?;

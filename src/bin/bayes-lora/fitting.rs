@@ -8,7 +8,7 @@ use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
 use bayes_lora::curvature::fit_curvature;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::{Gaussian, SharedLikelihood, TargetSpace};
-use bayes_lora::lora::{LoraConfig, summarize};
+use bayes_lora::lora::{Adaptable, LoraConfig, summarize};
 use bayes_lora::models::{Classifier, Dataset};
 use bayes_lora::number::{bytes_text, significant};
 use bayes_lora::outputs::{claim_file, save_or_rescue};
@@ -105,12 +105,13 @@ pub struct PosteriorReport {
 
 impl PosteriorReport {
     /// Saves the posterior, and says what it is.
-    pub fn save<M: Classifier>(
+    pub fn save<M: Adaptable>(
         model: &M,
         laplace: &Laplace,
         file: &Path,
-        (found_by, remarks): (&'static str, Vec<String>),
+        (found_by, mut remarks): (&'static str, Vec<String>),
     ) -> Outcome<Self> {
+        remarks.extend(laplace.answer_temperatures().and_then(|answers| answers.posterior.remark()));
         save_or_rescue(file, |path| laplace.save(path, model))?;
         let evidence = laplace.log_likelihood().map(|_| laplace.log_marginal_likelihood(laplace.prior_precisions()));
         Ok(Self {

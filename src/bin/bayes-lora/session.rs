@@ -140,5 +140,9 @@ impl Session {
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    let source = match error.downcast_ref() {
+        Some(bayes_lora::Error::Io { source, .. }) => Some(source),
+        _ => error.downcast_ref(),
+    };
+    source.is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe)
 }

@@ -1,7 +1,7 @@
 //! An adapter and its posterior as files, on the way to answers.
 
 use super::answers::{Answered, of_classes};
-use crate::base::adapted;
+use crate::base::{adapted, start_of};
 use crate::flags::QuestionArguments;
 use crate::kind::Kind;
 use crate::session::{Outcome, Session};
@@ -28,6 +28,8 @@ pub struct Opening<'a> {
     pub session: &'a Session,
     summary: Option<PosteriorSummary>,
     asked: Option<Asked>,
+    /// A posterior will be made, whose prior is centred on the adapter's start where that is known.
+    needs_start: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -41,7 +43,18 @@ impl<'a> Opening<'a> {
     ) -> Outcome<Self> {
         let summary = posterior.as_ref().map(Laplace::summary).transpose()?;
         let asked = summary.as_ref().and_then(|summary| summary.fitted_on.asked.clone());
-        Ok(Self { model, adapter, posterior, questions, predictive, insist, session, summary, asked })
+        Ok(Self {
+            model,
+            adapter,
+            posterior,
+            questions,
+            predictive,
+            insist,
+            session,
+            summary,
+            asked,
+            needs_start: false,
+        })
     }
 
     /// An adapter of which there is no posterior, but sums about questions that were asked so.
@@ -51,18 +64,9 @@ impl<'a> Opening<'a> {
         questions: &'a QuestionArguments,
         session: &'a Session,
     ) -> Self {
-        let (posterior, summary) = (None, None);
-        Self {
-            model,
-            adapter,
-            posterior,
-            questions,
-            predictive: Predictive::Map,
-            insist: false,
-            session,
-            summary,
-            asked,
-        }
+        let (predictive, insist) = (Predictive::Map, false);
+        let (posterior, summary, needs_start) = (None, None, true);
+        Self { model, adapter, posterior, questions, predictive, insist, session, summary, asked, needs_start }
     }
 
     /// What the posterior was fitted on, where it knows that.
@@ -100,7 +104,8 @@ impl<'a> Opening<'a> {
 
     /// The base with the adapter.
     pub fn adapted<M: Adaptable>(&self, base: M) -> Outcome<M> {
-        Ok(adapted(base, self.adapter, None)?.0)
+        let start = if self.needs_start { start_of(self.adapter, self.session) } else { None };
+        Ok(adapted(base, self.adapter, start)?.0)
     }
 
     /// The posterior over a model with its adapter, and what answers depend on.

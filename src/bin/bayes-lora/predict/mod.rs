@@ -65,6 +65,7 @@ impl Predict {
         if let Some(out) = &self.out {
             // answers take about the room of their questions
             claim_file(out, std::fs::metadata(&self.data).map_or(0, |file| file.len()))?;
+            session.keeps_work();
         }
         let predictive = self.prediction.predictive(self.items.seed);
         let posterior = self.posterior_file(predictive)?;
