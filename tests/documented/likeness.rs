@@ -19,6 +19,14 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+(?:\.\d+)?(?:e
 static SPEED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\d.]+(?:e-?\d+)? s\b|\([\d.]+(?:e-?\d+)? a second\)").unwrap());
 
+/// How far long work has come.
+static PROGRESS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\w ]+: \d+ of \d+ after \d+ s").unwrap());
+
+/// True for a line that a slow machine says and a fast one does not.
+pub fn is_progress(line: &str) -> bool {
+    PROGRESS.is_match(line)
+}
+
 /// The first line in which they differ; none where what was said is what is expected.
 pub fn difference(expected: &str, said: &str) -> Option<String> {
     let (expected, said): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), said.lines().collect());
@@ -65,6 +73,12 @@ fn are_like(a: &str, b: &str) -> bool {
     }
     let [a, b]: [f64; 2] = [a, b].map(|text| text.parse().unwrap());
     (a - b).abs() <= SHARE * a.abs().max(b.abs()).max(SHARE)
+}
+
+#[test]
+fn slowness_is_no_difference() {
+    assert!(is_progress("train: 776 of 1536 after 10 s, loss 1.005 nats an item"));
+    assert!(!is_progress("256 items of 3 after 10 s"));
 }
 
 #[test]

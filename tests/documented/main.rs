@@ -37,8 +37,9 @@ fn said(command: &str, dir: &Path) -> String {
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    // help has lines of blanks
-    let mut said: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    // help has lines of blanks; how far long work has come is said where it is slow
+    let said = said.lines().map(str::trim_end).filter(|line| !likeness::is_progress(line));
+    let mut said: String = said.map(|line| format!("{line}\n")).collect();
     if !output.status.success() {
         said += &format!("exit code {}\n", output.status.code().unwrap_or(-1));
     }

@@ -24,6 +24,9 @@ const BATCHES: usize = 4;
 Lines of --data are {\"prompt\"} or {\"messages\"}; an \"id\" is kept, and order is. An answer is a line of JSON, in nats. A single
 --prompt on a terminal is answered word by word instead.
 
+Where answers are broken, and with --no-posterior are not, the draws of the posterior are too wide: `fit` it with more draws
+(--fisher 8) or a larger --prior.
+
 Examples:
   bayes-lora generate --model SmolLM2-135M-Instruct --prompt \"Who is Ada Bell?\"
   bayes-lora generate --model SmolLM2-135M-Instruct --adapter my_adapter --data prompts.jsonl --out answers.jsonl")]

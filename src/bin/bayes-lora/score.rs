@@ -78,9 +78,13 @@ impl Score {
         let adapted = self.adapted.load(session, TextModel::new)?;
         let context = adapted.model.lm.config().max_positions;
         let mut total = Total::default();
+        let mut rate = Rate::of("score", None, session.is_watched());
         for_each_block(&self.data, BLOCK, |lines| {
-            self.block(lines, context, &adapted, &mut total, &mut sink, session)
+            self.block(lines, context, &adapted, &mut total, &mut sink, session)?;
+            rate.advance(lines.len());
+            Ok(())
         })?;
+        drop(rate);
         sink.finish()?;
         let Total { texts, shortened, tokens, log_likelihood } = total;
         let mean = significant(log_likelihood / tokens as f64);
