@@ -17,9 +17,8 @@ fn what_a_fresh_process_answers_is_what_a_fit_on_the_same_adapter_answers() {
     assert_eq!(said(predict(&questions, &["--posterior", posterior])).well().out, answers);
 
     // the same lines through a pipe, without their answers
-    let lines =
-        String::from_utf8(bytes(&questions)).unwrap().replace("\"answer\":", "\"subject\":\"none\",\"answer\":");
-    let lines: Vec<String> = lines
+    let text = String::from_utf8(bytes(&questions)).unwrap();
+    let lines: Vec<String> = text
         .lines()
         .map(|line| {
             let mut item: serde_json::Value = serde_json::from_str(line).unwrap();

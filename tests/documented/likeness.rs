@@ -20,7 +20,8 @@ static SPEED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\d.]+(?:e-?\d+)? s\b|\([\d.]+(?:e-?\d+)? a second\)").unwrap());
 
 /// How far long work has come.
-static PROGRESS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\w ]+: \d+ of \d+ after \d+ s").unwrap());
+static PROGRESS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^[\w ]+: \d+ of \d+ (?:after \d+ s|lines \()").unwrap());
 
 /// True for a line that a slow machine says and a fast one does not.
 pub fn is_progress(line: &str) -> bool {
@@ -78,6 +79,7 @@ fn are_like(a: &str, b: &str) -> bool {
 #[test]
 fn slowness_is_no_difference() {
     assert!(is_progress("train: 776 of 1536 after 10 s, loss 1.005 nats an item"));
+    assert!(is_progress("predict: 256 of 1200 lines (76.4 a second)"));
     assert!(!is_progress("256 items of 3 after 10 s"));
 }
 

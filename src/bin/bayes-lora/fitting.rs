@@ -78,7 +78,8 @@ impl Fitting<'_> {
         let unit = config.with_prior(PriorChoice::Fixed(PriorPrecision::new(1.0)?));
         let laplace = Laplace::new(model, &curvature, &unit)?;
         let linearized = config.linearized.resolved_in(self.limits);
-        let found = LinearizedModel::of(model, &laplace, train, &linearized, control)?.optimal_noise()?;
+        let found = LinearizedModel::of(model, &laplace, train, &linearized, control)?.optimal_noise();
+        let found = found.map_err(|error| format!("{error}: give `--noise-variance`"))?;
         Ok(Gaussian { noise_variance: found.noise_variance }.into())
     }
 }
