@@ -149,9 +149,10 @@ fn plain_scores(
     limits: BatchLimits,
     session: &Session,
 ) -> Outcome<Vec<TextScore>> {
-    let mut scores: Vec<Option<TextScore>> = vec![None; data.len()];
+    let (mut scores, mut done): (Vec<Option<TextScore>>, usize) = (vec![None; data.len()], 0);
     for indices in Dataset::plan(data, limits, BatchOrder::ByLength)? {
-        session.control().check("score", 0, data.len())?;
+        session.control().check("score", done, data.len())?;
+        done += indices.len();
         let batch = Dataset::batch(data, &indices, &model.device(), model.dtype())?;
         for (&item, tokens) in indices.iter().zip(model.token_scores(&batch)?) {
             let log_likelihood = tokens.iter().map(|token| token.log_probability).sum();
