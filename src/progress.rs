@@ -251,7 +251,8 @@ impl Bar {
             }
             Some(_) if self.lines.is_due(self.done, self.total, LINE_EVERY) => {
                 let (message, seconds) = (message(), self.start.elapsed().as_secs());
-                eprintln!("{}: {} of {}, {seconds} s {message}", self.what, self.done, self.total);
+                let comma = if message.is_empty() { "" } else { ", " };
+                eprintln!("{}: {} of {} after {seconds} s{comma}{message}", self.what, self.done, self.total);
             }
             Some(_) => {}
         }

@@ -3,6 +3,7 @@
 use crate::adapted::Adapted;
 use crate::blocks::{Line, for_each_block};
 use crate::generation::{GenerationArguments, Look, told, write_answer};
+use crate::predict::Rate;
 use crate::session::{Outcome, Session};
 use crate::sink::Sink;
 use bayes_lora::data::{ChatTurn, Tokenizer};
@@ -22,6 +23,9 @@ const BATCHES: usize = 4;
 #[command(after_help = "\
 Lines of --data are {\"prompt\"} or {\"messages\"}; an \"id\" is kept, and order is. An answer is a line of JSON, in nats. A single
 --prompt on a terminal is answered word by word instead.
+
+Where answers are broken, and with --no-posterior are not, the draws of the posterior are too wide: `fit` it with more draws
+(--fisher 8) or a larger --prior.
 
 Examples:
   bayes-lora generate --model SmolLM2-135M-Instruct --prompt \"Who is Ada Bell?\"
@@ -97,13 +101,15 @@ impl Generate {
             return self.talk(prompt, &adapted, &generator, session);
         }
         let mut n = 0;
+        let mut rate = Rate::of("generate", self.data.is_none().then_some(self.prompt.len()), session.is_watched());
         let size = self.batch.saturating_mul(BATCHES).max(1);
         let mut answer = |prompts: Vec<Prompt>| -> Outcome {
             let (ids, requests): (Vec<Value>, Vec<Request>) = prompts.into_iter().map(|p| (p.id, p.request)).unzip();
-            for (id, answer) in ids.iter().zip(generator.answers(&requests, &session.control())?) {
+            for (id, answer) in ids.iter().zip(generator.answers(&requests, &session.control().without_bars())?) {
                 sink.put(&Answered::new(id, &answer, &adapted))?;
                 n += 1;
             }
+            rate.advance(ids.len());
             Ok(())
         };
         match &self.data {
@@ -118,6 +124,7 @@ impl Generate {
                 }
             }
         }
+        drop(rate);
         sink.finish()?;
         if let Some(out) = &self.out {
             session.say(format_args!("{n} answers; wrote {}", out.display()));

@@ -2,6 +2,7 @@
 
 use crate::adapted::{Adapted, AdaptedArguments};
 use crate::blocks::{BLOCK, Line, for_each_block};
+use crate::predict::Rate;
 use crate::session::{Outcome, Session};
 use crate::sink::Sink;
 use crate::texts::TextArguments;
@@ -77,9 +78,13 @@ impl Score {
         let adapted = self.adapted.load(session, TextModel::new)?;
         let context = adapted.model.lm.config().max_positions;
         let mut total = Total::default();
+        let mut rate = Rate::of("score", None, session.is_watched());
         for_each_block(&self.data, BLOCK, |lines| {
-            self.block(lines, context, &adapted, &mut total, &mut sink, session)
+            self.block(lines, context, &adapted, &mut total, &mut sink, session)?;
+            rate.advance(lines.len());
+            Ok(())
         })?;
+        drop(rate);
         sink.finish()?;
         let Total { texts, shortened, tokens, log_likelihood } = total;
         let mean = significant(log_likelihood / tokens as f64);
@@ -110,7 +115,7 @@ impl Score {
         let data = TextDataset::new("texts", examples)?;
         let limits = BatchLimits { max_items: self.batch, max_tokens: 4096 };
         let scores = match &adapted.laplace {
-            Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control())?,
+            Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control().without_bars())?,
             None => plain_scores(&adapted.model, &data, limits, session)?,
         };
         for ((text, score), shortened) in data.examples.iter().zip(&scores).zip(shortened) {

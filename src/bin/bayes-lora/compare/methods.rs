@@ -104,17 +104,21 @@ pub fn list() -> String {
 }
 
 impl MethodArguments {
+    /// Refuses names that no method has.
+    pub fn check(&self) -> Outcome {
+        let known = |name: &&String| *name == ALL || METHODS.iter().any(|(known, ..)| known == *name);
+        let Some(name) = self.methods.iter().find(|name| !known(name)) else { return Ok(()) };
+        let names: Vec<&str> = METHODS.iter().map(|(name, ..)| *name).collect();
+        Err(format!("unknown method `{name}`; there are {}", names.join(", ")).into())
+    }
+
     /// The methods asked for.
     pub fn methods<M: Classifier, D: Dataset<Input = M::Input>>(&self) -> Outcome<Vec<BoxedMethod<M, D>>> {
         let wanted = |(name, group, _): &(&str, Group, &str)| match &self.methods[..] {
             [] => *group == Group::Default,
             names => names.iter().any(|n| n == name) || (*group != Group::OnRequest && names.iter().any(|n| n == ALL)),
         };
-        let known = |name: &&String| *name == ALL || METHODS.iter().any(|(known, ..)| known == *name);
-        if let Some(name) = self.methods.iter().find(|name| !known(name)) {
-            let names: Vec<&str> = METHODS.iter().map(|(name, ..)| *name).collect();
-            return Err(format!("unknown method `{name}`; there are {}", names.join(", ")).into());
-        }
+        self.check()?;
         METHODS.iter().filter(|method| wanted(method)).map(|(name, ..)| self.method(name)).collect()
     }
 
@@ -194,7 +198,7 @@ mod tests {
         assert_eq!(made.iter().collect::<std::collections::BTreeSet<_>>().len(), METHODS.len(), "{made:?}");
         assert!(names(&[]).len() < names(&["all"]).len() && names(&["all"]).len() < all.len());
         assert!(all.iter().all(|name| list().contains(name)));
-        let refusal = arguments(&["mle", "mlee"]).methods::<PromptClassifier, EncodedDataset>().err().unwrap();
-        assert!(refusal.to_string().contains("`mlee`"));
+        let refusal = arguments(&["mle", "median"]).methods::<PromptClassifier, EncodedDataset>().err().unwrap();
+        assert!(refusal.to_string().contains("`median`"));
     }
 }

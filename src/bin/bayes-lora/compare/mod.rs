@@ -64,6 +64,8 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(&self, session: &Session) -> Outcome {
+        // said before anything is read
+        self.methods.check()?;
         claim_dir(&self.out, 0)?;
         session.keeps_work();
         match Kind::of(self.data.task, &self.data.train)? {

@@ -151,8 +151,8 @@ impl Than {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
-        let seeds = seeds.join(", ");
-        writeln!(f, "{}, {}, seeds {seeds}, {} test items", self.task, self.model, self.n_test)?;
+        let (s, seeds) = (if seeds.len() == 1 { "" } else { "s" }, seeds.join(", "));
+        writeln!(f, "{}, {}, seed{s} {seeds}, {} test items", self.task, self.model, self.n_test)?;
         let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
         writeln!(f, "{:<width$}  {:>24} {:>24} {:>24}", "", "accuracy", "NLL", "ECE")?;
         for row in &self.rows {

@@ -15,7 +15,7 @@ use bayes_lora::predict::Predictive;
 use bayes_lora::progress::Control;
 use clap::Args;
 use kept::Kept;
-use rate::Rate;
+pub use rate::Rate;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tally::Tally;
