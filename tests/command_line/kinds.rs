@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 fn stories(dir: &Path, name: &str, n: usize, label: impl Fn(usize) -> Value) -> PathBuf {
     let places = ["house", "garden", "park", "tree", "road", "box", "bed"];
     let line = |k: usize| {
-        let animal = if k % 2 == 0 { "cat" } else { "dog" };
+        let animal = if k.is_multiple_of(2) { "cat" } else { "dog" };
         let text = format!("The {animal} was in the {}. The {animal} was happy.", places[k % places.len()]);
         format!("{}\n", json!({"text": text, "label": label(k)}))
     };
@@ -33,7 +33,7 @@ fn learned(dir: &Path, file: &Path, more: &[&str]) -> (Vec<Value>, Value) {
 #[test]
 fn labels_are_learned_and_their_names_are_remembered() {
     let dir = tempfile::tempdir().unwrap();
-    let file = stories(dir.path(), "labels", 40, |k| json!(if k % 2 == 0 { "cats" } else { "dogs" }));
+    let file = stories(dir.path(), "labels", 40, |k| json!(if k.is_multiple_of(2) { "cats" } else { "dogs" }));
     let (answers, summary) = learned(dir.path(), &file, &[]);
     assert_eq!(answers[0]["classes"], json!(["cats", "dogs"]));
     // the word itself stands in the text

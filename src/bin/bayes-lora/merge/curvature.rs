@@ -113,6 +113,8 @@ impl Job for Merging<'_> {
         let likelihood = curvature.config.likelihood_or_default();
         let bayes = fitting.bayes(lora, &likelihood).init()?;
         let fitted = bayes.fit_laplace_on(model, curvature, &data.splits.train, &session.control())?;
+        // sums of some items and a prior of others would be nobody's posterior
+        fitted.laplace.fitted_on().check(&data.splits.train)?;
         let fitted = match &data.splits.held_out {
             None => fitted,
             Some(held_out) => fitted.tune_prior(held_out, &session.control())?,
