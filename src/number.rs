@@ -20,8 +20,12 @@ pub fn significant(value: f64) -> String {
     if decimals == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').into() }
 }
 
-/// Bytes in the largest unit of which there is one: `1.5 MiB`, `12 bytes`.
-pub(crate) fn bytes_text(bytes: u64) -> String {
+/// Bytes in the largest unit of which there is one.
+///
+/// ```
+/// assert_eq!([12, 1536 << 10].map(bayes_lora::number::bytes_text), ["12 bytes", "1.5 MiB"]);
+/// ```
+pub fn bytes_text(bytes: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.iter().find(|(size, _)| bytes >= *size) {
         Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),

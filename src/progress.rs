@@ -44,9 +44,16 @@ impl Control {
         Self::default()
     }
 
-    /// Shows progress bars on standard error where that is a terminal (with the feature `progress`).
+    /// Shows progress bars on standard error where that is a terminal (with the feature `progress`). Elsewhere, such as in a log file, a
+    /// long call writes a plain line at every tenth of its work, and no two within ten seconds.
     pub fn with_bars() -> Self {
         Self { bars: true, ..Self::default() }
+    }
+
+    /// The same without bars, such as for the parts of a call that shows one bar for all of them; to cancel one is to cancel both.
+    pub fn without_bars(mut self) -> Self {
+        self.bars = false;
+        self
     }
 
     /// Lets curvature passes and predictions work on `workers` batches at once, and a training step on as many of its
@@ -159,6 +166,10 @@ impl Control {
         Bar {
             #[cfg(feature = "progress")]
             inner: self.bars.then(|| drawn_bar(what, total)),
+            #[cfg(feature = "progress")]
+            lines: Lines { last: std::time::Instant::now(), tenths: 0 },
+            #[cfg(feature = "progress")]
+            start: std::time::Instant::now(),
             control: self.clone(),
             what,
             total,
@@ -177,11 +188,40 @@ fn drawn_bar(what: &'static str, total: usize) -> indicatif::ProgressBar {
     }
 }
 
+/// Time between two lines of a log.
+#[cfg(feature = "progress")]
+const LINE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// When a log has a line: at every tenth of the work, and not too often.
+#[cfg(feature = "progress")]
+#[derive(Debug)]
+struct Lines {
+    last: std::time::Instant,
+    tenths: usize,
+}
+
+#[cfg(feature = "progress")]
+impl Lines {
+    /// True once a further tenth is done and the last line is `every` old.
+    fn is_due(&mut self, done: usize, total: usize, every: std::time::Duration) -> bool {
+        let tenths = 10 * done / total.max(1);
+        let is_due = tenths > self.tenths && self.last.elapsed() >= every;
+        if is_due {
+            *self = Self { last: std::time::Instant::now(), tenths };
+        }
+        is_due
+    }
+}
+
 /// One bar; finished when dropped.
 #[derive(Debug)]
 pub(crate) struct Bar {
     #[cfg(feature = "progress")]
     inner: Option<indicatif::ProgressBar>,
+    #[cfg(feature = "progress")]
+    lines: Lines,
+    #[cfg(feature = "progress")]
+    start: std::time::Instant,
     control: Control,
     what: &'static str,
     total: usize,
@@ -203,9 +243,18 @@ impl Bar {
     pub(crate) fn advance(&mut self, units: usize, message: impl FnOnce() -> String) -> Result<()> {
         self.done += units;
         #[cfg(feature = "progress")]
-        if let Some(bar) = self.inner.as_ref().filter(|b| !b.is_hidden()) {
-            bar.inc(units as u64);
-            bar.set_message(message());
+        match &self.inner {
+            None => {}
+            Some(bar) if !bar.is_hidden() => {
+                bar.inc(units as u64);
+                bar.set_message(message());
+            }
+            Some(_) if self.lines.is_due(self.done, self.total, LINE_EVERY) => {
+                let (message, seconds) = (message(), self.start.elapsed().as_secs());
+                let comma = if message.is_empty() { "" } else { ", " };
+                eprintln!("{}: {} of {} after {seconds} s{comma}{message}", self.what, self.done, self.total);
+            }
+            Some(_) => {}
         }
         #[cfg(not(feature = "progress"))]
         let _ = message;
@@ -219,5 +268,21 @@ impl Drop for Bar {
         if let Some(bar) = &self.inner {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(all(test, feature = "progress"))]
+mod tests {
+    use super::Lines;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_log_has_a_line_at_every_tenth_and_none_too_early() {
+        let mut lines = Lines { last: Instant::now(), tenths: 0 };
+        let due: Vec<usize> = (1..=50).filter(|&done| lines.is_due(done, 50, Duration::ZERO)).collect();
+        assert_eq!(due, [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]);
+        let mut lines = Lines { last: Instant::now(), tenths: 0 };
+        assert!((1..=50).all(|done| !lines.is_due(done, 50, Duration::from_secs(3600))));
+        assert!(!Lines { last: Instant::now(), tenths: 0 }.is_due(0, 0, Duration::ZERO));
     }
 }

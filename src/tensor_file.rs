@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 pub use write::write_tensors;
-pub(crate) use write::{StoredArray, stream_arrays, write_checked};
+pub(crate) use write::{StoredArray, stream_arrays, write_checked, write_checked_texts};
 
 /// Largest header accepted, the limit of the safetensors format itself.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -112,6 +112,16 @@ impl TensorFile {
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.metadata.info(name).map(|info| info.shape.clone())
+    }
+
+    /// The element type of a tensor as the file calls it, such as `BF16`, if it is there.
+    pub fn element_type(&self, name: &str) -> Option<String> {
+        self.metadata.info(name).map(|info| format!("{:?}", info.dtype))
+    }
+
+    /// True if the header's free metadata have a text under a key.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        self.metadata.metadata().as_ref().is_some_and(|texts| texts.contains_key(key))
     }
 
     /// The text under a key of the header's free metadata, which must have a checksum.

@@ -12,7 +12,7 @@ use super::curvature::{Curvature, CurvatureSums};
 use super::plan::{Coupling, Plan, Source};
 use crate::error::{Error, Result};
 use crate::file_header::Exact;
-use crate::tensor_file::{TensorFile, write_checked};
+use crate::tensor_file::{TensorFile, write_checked_texts};
 pub(crate) use header::{BlockForm, SpaceForm};
 use header::{Header, KEY, SumsForm};
 use ndarray::Array1;
@@ -29,7 +29,14 @@ impl Curvature {
     /// # Errors
     /// If a value is not finite, the sums are not those of the structure, or the directory cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        self.save_beside(path.as_ref(), None)
+    }
+
+    /// The same with another text in the file, under a key of its own.
+    ///
+    /// # Errors
+    /// As [`Curvature::save`].
+    pub(super) fn save_beside(&self, path: &Path, text: Option<(&str, String)>) -> Result<()> {
         check_structure(self, path)?;
         let item_keys: Array1<u64> = self.item_keys.iter().copied().collect();
         let mut writer = Writer::default();
@@ -39,7 +46,8 @@ impl Curvature {
             CurvatureSums::Diagonal(all) => SumsForm::Diagonal(writer.each("", all, Writer::diagonal)?),
             CurvatureSums::Joint(all) => SumsForm::Joint(writer.each("", all, Writer::joint)?),
         };
-        write_checked(path, writer.arrays, KEY, &Header::new(self, sums)?)
+        let header = serde_json::to_string(&Header::new(self, sums)?).map_err(|e| Error::format(path.display(), e))?;
+        write_checked_texts(path, writer.arrays, [(KEY, header)].into_iter().chain(text).collect())
     }
 
     /// Reads what [`Curvature::save`] wrote, equal to what was saved, bit by bit.

@@ -62,27 +62,41 @@ impl Task {
         if names.len() < 2 {
             return Err(Error::config(format!("labels of {}", path.display()), "at least 2", names.len()));
         }
-        let item = |(number, line): (usize, Line)| {
-            let place = jsonl::location(path, number);
-            let (text, second) = match (line.text, line.text_a, line.text_b) {
-                (Some(text), None, None) => (text, None),
-                (None, Some(first), Some(second)) => (first, Some(second)),
-                (text, first, second) => {
-                    let there = [("text", text), ("text_a", first), ("text_b", second)];
-                    let there = there.into_iter().filter_map(|(name, text)| text.map(|_| name)).collect::<Vec<_>>();
-                    let there = if there.is_empty() { "none of them".to_string() } else { there.join(", ") };
-                    let reason = format!("needs `text`, or `text_a` and `text_b`, and has {there}");
-                    return Err(Error::format(place, reason));
-                }
-            };
-            let id = jsonl::name(line.id, &place, number)?;
-            let answer = line.label.map(|label| {
-                let unknown = || Error::format(place, format!("label {label} is none of {}", names.join(", ")));
-                index_of(&label, &names).ok_or_else(unknown)
-            });
-            Ok(Item { answer: answer.transpose()?, second, ..Item::new(id, text, names.clone()) })
-        };
+        let item = |(number, line): (usize, Line)| line.item(number, &jsonl::location(path, number), &names);
         Task::new(name_of(path), lines.into_iter().map(item).collect::<Result<_>>()?)
+    }
+}
+
+impl Item {
+    /// Reads line `number` of a file of labelled texts, see [`Task::from_labelled_jsonl`]; `place` is where it stands, for errors, and
+    /// `labels` are the names of the classes.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with `place` for what is no labelled text.
+    pub fn from_labelled_line(text: &str, number: usize, place: &str, labels: &[String]) -> Result<Self> {
+        jsonl::object::<Line>(text, place)?.item(number, place, labels)
+    }
+}
+
+impl Line {
+    fn item(self, number: usize, place: &str, names: &[String]) -> Result<Item> {
+        let (text, second) = match (self.text, self.text_a, self.text_b) {
+            (Some(text), None, None) => (text, None),
+            (None, Some(first), Some(second)) => (first, Some(second)),
+            (text, first, second) => {
+                let there = [("text", text), ("text_a", first), ("text_b", second)];
+                let there = there.into_iter().filter_map(|(name, text)| text.map(|_| name)).collect::<Vec<_>>();
+                let there = if there.is_empty() { "none of them".to_string() } else { there.join(", ") };
+                let reason = format!("needs `text`, or `text_a` and `text_b`, and has {there}");
+                return Err(Error::format(place, reason));
+            }
+        };
+        let id = jsonl::name(self.id, place, number)?;
+        let answer = self.label.map(|label| {
+            let unknown = || Error::format(place, format!("label {label} is none of {}", names.join(", ")));
+            index_of(&label, names).ok_or_else(unknown)
+        });
+        Ok(Item { answer: answer.transpose()?, second, ..Item::new(id, text, names.iter().cloned()) })
     }
 }
 

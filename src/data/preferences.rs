@@ -54,6 +54,16 @@ impl Task {
     }
 }
 
+impl Item {
+    /// Reads line `number` of a file of preferences, see [`Task::from_preferences_jsonl`]; `place` is where it stands, for errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with `place` for what is no preference.
+    pub fn from_preference_line(text: &str, number: usize, place: &str) -> Result<Self> {
+        preference(number, text, place)
+    }
+}
+
 /// One line, which stands at `place`.
 fn preference(number: usize, text: &str, place: &str) -> Result<Item> {
     let wrong = |reason: String| Error::format(place, reason);

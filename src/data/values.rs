@@ -52,21 +52,30 @@ impl ValuedTask {
         let path = path.as_ref();
         let (mut items, mut values) = (Vec::new(), Vec::new());
         jsonl::for_each_line(path, |number, text| {
-            let place = jsonl::location(path, number);
-            let line: Line = jsonl::object(text, &place)?;
-            let id = jsonl::name(line.id, &place, number)?;
-            let no_number = |label: &Value| {
-                let reason = format!("`label` is {label}, no number: labels that are names make a classification");
-                Error::format(&place, reason)
-            };
-            values.push(line.label.map(|label| label.as_f64().ok_or_else(|| no_number(&label))).transpose()?);
-            items.push(Item::new(id, line.text, Vec::<String>::new()));
+            let (item, value) = Self::read_line(text, number, &jsonl::location(path, number))?;
+            items.push(item);
+            values.push(value);
             Ok(())
         })?;
         if items.is_empty() {
             return Err(Error::empty(format!("the file of texts with numbers {}", path.display())));
         }
         Ok(Self { texts: Task { name: name_of(path), items }, values })
+    }
+
+    /// Reads line `number` of such a file: a text and its number; `place` is where it stands, for errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with `place`, as [`ValuedTask::from_jsonl`].
+    pub fn read_line(text: &str, number: usize, place: &str) -> Result<(Item, Option<f64>)> {
+        let line: Line = jsonl::object(text, place)?;
+        let id = jsonl::name(line.id, place, number)?;
+        let no_number = |label: &Value| {
+            let reason = format!("`label` is {label}, no number: labels that are names make a classification");
+            Error::format(place, reason)
+        };
+        let value = line.label.map(|label| label.as_f64().ok_or_else(|| no_number(&label))).transpose()?;
+        Ok((Item::new(id, line.text, Vec::<String>::new()), value))
     }
 
     /// Turns the texts into token ids; the encoding asks for [`AnswerForm::Value`](super::AnswerForm::Value).

@@ -74,6 +74,14 @@ impl ModelFingerprint {
         Ok(Self { adapter, base: base_fingerprint(model)?, settings: settings_fingerprint(model) })
     }
 
+    pub(crate) fn adapter(&self) -> u64 {
+        self.adapter
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Checks that `what`, which is about `self`, meets the same model here.
     ///
     /// # Errors

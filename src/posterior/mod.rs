@@ -25,6 +25,7 @@ mod precision;
 mod sample_then_optimize;
 mod stationarity;
 mod storage;
+mod summary;
 
 pub use adapter_average::AdapterAverage;
 pub use answers::AnswerTemperatures;
@@ -49,3 +50,4 @@ pub use posterior_prior::PosteriorPrior;
 pub use sample_then_optimize::SampleThenOptimize;
 pub use stationarity::Stationarity;
 pub use storage::POSTERIOR_FILE;
+pub use summary::PosteriorSummary;

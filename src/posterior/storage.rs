@@ -7,6 +7,7 @@ use super::block::{Block, Rotation};
 use super::fitted_on::FittedOn;
 use super::groups::group_blocks;
 use super::laplace::Laplace;
+use super::summary::PosteriorSummary;
 use crate::curvature::{BlockForm, CurvatureStructure, Reader, SpaceForm, Writer};
 use crate::error::{Error, Result};
 use crate::file_header::{Exact, parse_header};
@@ -112,11 +113,38 @@ impl Laplace {
         write_checked(path, writer.arrays, KEY, &header)
     }
 
+    /// Reads what a file of [`Laplace::save`] says about itself, and checks every part of it for damage; the model that it is about is not needed.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, no posterior or of another format version.
+    pub fn summary(path: impl AsRef<Path>) -> Result<PosteriorSummary> {
+        let path = path.as_ref();
+        let mut file = TensorFile::open(path)?;
+        let header = parse_header::<Header>(file.checked_metadata(KEY)?, FORMAT_VERSION, "posterior", path)?;
+        file.check_all()?;
+        let precisions = header.prior_precisions.into_iter().map(|p| PriorPrecision::new(p.value()));
+        Ok(PosteriorSummary {
+            crate_version: header.crate_version,
+            structure: header.structure,
+            prior_grouping: header.prior_grouping,
+            prior_precisions: PriorPrecisions::new(precisions.collect::<Result<_>>()?)?,
+            prior_searches: header.prior_searches.into_iter().map(Search::from).collect(),
+            temperature: header.temperature.value(),
+            answer_temperatures: header.answer_temperatures.map(|searches| searches.map(Search::from)),
+            likelihood: header.likelihood,
+            log_likelihood: header.log_likelihood.map(Exact::value),
+            fitted_on: header.fitted_on,
+            adapter_fingerprint: header.model.adapter(),
+            base_fingerprint: header.model.base(),
+            n_blocks: header.blocks.len(),
+        })
+    }
+
     /// Hashes all that a prediction with this posterior depends on.
     ///
     /// # Errors
     /// If a value is not finite.
-    pub(crate) fn fingerprint(&self) -> Result<u64> {
+    pub fn fingerprint(&self) -> Result<u64> {
         let mut writer = Writer::default();
         let blocks = writer.each("", self.blocks(), put_block)?;
         let answers = self.answer_temperatures().into_iter();

@@ -82,10 +82,24 @@ pub(crate) fn write_checked(
     header: &impl Serialize,
 ) -> Result<()> {
     let text = serde_json::to_string(header).map_err(|e| Error::format(path.display(), e))?;
+    write_checked_texts(path, arrays, vec![(key, text)])
+}
+
+/// The same with several texts under keys of the metadata, each with its checksum.
+///
+/// # Errors
+/// As [`write_arrays`].
+pub(crate) fn write_checked_texts(
+    path: &Path,
+    arrays: Vec<(String, StoredArray)>,
+    texts: Vec<(&str, String)>,
+) -> Result<()> {
     let of_arrays = arrays.iter().map(|(name, array)| (name.as_str(), checksum(array.hash())));
-    let checksums: BTreeMap<&str, String> = of_arrays.chain([(key, checksum(fnv1a(text.bytes())))]).collect();
+    let of_texts = texts.iter().map(|(key, text)| (*key, checksum(fnv1a(text.bytes()))));
+    let checksums: BTreeMap<&str, String> = of_arrays.chain(of_texts).collect();
     let checksums = serde_json::to_string(&checksums).map_err(|e| Error::format(path.display(), e))?;
-    write_arrays(path, arrays, Some(HashMap::from([(key.into(), text), (CHECKSUMS.into(), checksums)])))
+    let texts = texts.into_iter().chain([(CHECKSUMS, checksums)]);
+    write_arrays(path, arrays, Some(texts.map(|(key, text)| (key.to_string(), text)).collect()))
 }
 
 /// Writes named arrays as a safetensors file: to a temporary file first, synced, then renamed, so that a failure leaves

@@ -122,14 +122,14 @@ impl Place {
 
 // ---- the house --------------------------------------------------------------------------------------------------
 
-/// Every file of src, by its path from there.
+/// Every file of the library, by its path from src; a program of src/bin is a crate of its own.
 fn files() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut folders, mut files) = (vec![root.clone()], BTreeMap::new());
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
-                folders.push(path);
+                folders.extend((path != root.join("bin")).then_some(path));
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let name = path.strip_prefix(&root).unwrap().display().to_string();
                 files.insert(name, std::fs::read_to_string(path).unwrap());

@@ -1,0 +1,88 @@
+//! Loads the model of a directory, and says what its files hold beyond their configuration.
+
+use crate::session::{Outcome, Session};
+use bayes_lora::Error;
+use bayes_lora::data::Tokenizer;
+use bayes_lora::lora::TrainedHead;
+use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, read_adapter, write_adapter};
+use bayes_lora::models::{CausalLm, Encoder, LoadReport, Pretrained, PretrainedEncoder};
+use std::path::Path;
+
+/// A network without adapter.
+pub enum Network {
+    Decoder(Box<CausalLm>),
+    /// With the head of a checkpoint that classifies.
+    Encoder(Box<(Encoder, Option<TrainedHead>)>),
+}
+
+/// A language model on disk: a Hugging Face directory, or a GGUF file.
+pub fn pretrained(model: &Path) -> Outcome<Pretrained> {
+    #[cfg(feature = "gguf")]
+    if model.extension().is_some_and(|ending| ending == "gguf") {
+        return Ok(Pretrained::from_gguf(model)?);
+    }
+    Ok(Pretrained::from_dir(model)?)
+}
+
+/// The language model without adapter.
+pub fn load_base(model: &Path, session: &Session) -> Outcome<CausalLm> {
+    let (lm, report) = pretrained(model)?.load_with_report(session.device())?;
+    tell(&report, session);
+    Ok(lm)
+}
+
+/// An encoder, if the directory has one.
+pub fn encoder(model: &Path) -> Outcome<Option<PretrainedEncoder>> {
+    if !model.is_dir() {
+        return Ok(None);
+    }
+    match PretrainedEncoder::from_dir(model) {
+        Ok(encoder) => Ok(Some(encoder)),
+        // another family: a decoder's
+        Err(Error::Unsupported { what, .. }) if what.ends_with("model_type") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The network without adapter, whichever kind it is of.
+pub fn load_network(model: &Path, session: &Session) -> Outcome<Network> {
+    let Some(encoder) = encoder(model)? else {
+        return Ok(Network::Decoder(Box::new(load_base(model, session)?)));
+    };
+    let loaded = encoder.load(session.device())?;
+    tell(&loaded.report, session);
+    Ok(Network::Encoder(Box::new((loaded.encoder, loaded.head))))
+}
+
+/// The tokenizer of a model: in its directory, or in that of its file.
+pub fn tokenizer(model: &Path) -> Outcome<Tokenizer> {
+    let dir = if model.is_file() { model.parent().unwrap_or(Path::new("")) } else { model };
+    Ok(Tokenizer::from_dir(dir)?)
+}
+
+fn tell(report: &LoadReport, session: &Session) {
+    if !report.is_empty() {
+        session.say(report);
+    }
+}
+
+/// The seed of the start from which `bayes-lora train` trained an adapter, as the settings beside it say.
+pub fn start_of(adapter: &Path, session: &Session) -> Option<u64> {
+    let text = std::fs::read_to_string(adapter.join("run.toml")).ok()?;
+    let is_of_training = text.lines().next()?.contains("bayes-lora train ");
+    let seed = text.parse::<toml::Table>().ok()?.get("seed")?.as_integer()?;
+    let seed = u64::try_from(seed).ok().filter(|_| is_of_training)?;
+    session.say(format_args!("trained by `bayes-lora train --seed {seed}`: the prior is centred on its start"));
+    Some(seed)
+}
+
+/// Puts an adapter on its base. `start` is the seed from which it was trained here, where that is known: the prior is then centred on
+/// that start.
+pub fn adapted<M: Adaptable>(base: M, dir: &Path, start: Option<u64>) -> Outcome<(M, LoraConfig)> {
+    let (model, lora) = load_peft(base.clone(), dir)?;
+    let model = match start {
+        None => model,
+        Some(seed) => write_adapter(attach(base, &lora, seed)?, &read_adapter(&model)?)?,
+    };
+    Ok((model, lora))
+}

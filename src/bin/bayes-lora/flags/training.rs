@@ -1,0 +1,32 @@
+//! Flags of training.
+
+use bayes_lora::data::BatchLimits;
+use bayes_lora::train::TrainerConfig;
+use clap::Args;
+
+#[derive(Args)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingArguments {
+    /// Passes over the training items
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub epochs: usize,
+    /// Step size of AdamW
+    #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
+    pub learning_rate: f64,
+    /// Micro-batches of a step, of `--batch` items together
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub accumulation: usize,
+}
+
+impl TrainingArguments {
+    /// A step of `limits.max_items` items.
+    pub fn trainer(&self, limits: BatchLimits, seed: u64) -> TrainerConfig {
+        let micro = limits.max_items.div_ceil(self.accumulation.max(1));
+        TrainerConfig::default()
+            .with_epochs(self.epochs)
+            .with_learning_rate(self.learning_rate)
+            .with_limits(BatchLimits { max_items: micro, ..limits })
+            .with_accumulation(self.accumulation)
+            .with_seed(seed)
+    }
+}

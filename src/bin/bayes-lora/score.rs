@@ -1,0 +1,163 @@
+//! `bayes-lora score`.
+
+use crate::adapted::{Adapted, AdaptedArguments};
+use crate::blocks::{BLOCK, Line, for_each_block};
+use crate::predict::Rate;
+use crate::session::{Outcome, Session};
+use crate::sink::Sink;
+use crate::texts::TextArguments;
+use bayes_lora::data::{BatchLimits, BatchOrder, TextDataset, TextItem};
+use bayes_lora::models::{Classifier, Dataset, TextModel, TokenScore};
+use bayes_lora::number::significant;
+use bayes_lora::predict::{TextScore, score_texts};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Score texts: their log-likelihood, how sure the posterior is of it, and every token
+#[derive(Args)]
+#[command(after_help = "\
+Lines are {\"text\"}, {\"prompt\", \"completion\"} or {\"messages\"}; an \"id\" is kept. An answer is a line of JSON, in nats.
+
+Example:
+  bayes-lora score --model SmolLM2-135M --adapter my_adapter --data answers.jsonl --out scores.jsonl")]
+pub struct Score {
+    #[command(flatten)]
+    adapted: AdaptedArguments,
+    /// Texts, completions and chats, one a line, plain or gzipped; `-` is standard input
+    #[arg(long, value_name = "FILE|-")]
+    data: PathBuf,
+    /// File for the scores, which appears whole [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArguments,
+    /// Texts of a batch
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+}
+
+/// What is said of a text, in nats.
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a str,
+    log_likelihood: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_deviation: Option<f64>,
+    per_token: f64,
+    mean_entropy: f64,
+    /// Its end was cut off.
+    #[serde(skip_serializing_if = "is_false")]
+    shortened: bool,
+    tokens: Vec<Token>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    token: String,
+    log_probability: f64,
+    entropy: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[derive(Default)]
+struct Total {
+    texts: usize,
+    shortened: usize,
+    tokens: usize,
+    log_likelihood: f64,
+}
+
+impl Score {
+    pub fn run(&self, session: &Session) -> Outcome {
+        let mut sink = Sink::open(self.out.as_deref())?;
+        let adapted = self.adapted.load(session, TextModel::new)?;
+        let context = adapted.model.lm.config().max_positions;
+        let mut total = Total::default();
+        let mut rate = Rate::of("score", None, session.is_watched());
+        for_each_block(&self.data, BLOCK, |lines| {
+            self.block(lines, context, &adapted, &mut total, &mut sink, session)?;
+            rate.advance(lines.len());
+            Ok(())
+        })?;
+        drop(rate);
+        sink.finish()?;
+        let Total { texts, shortened, tokens, log_likelihood } = total;
+        let mean = significant(log_likelihood / tokens as f64);
+        session.say(format_args!("{texts} texts, {tokens} tokens, {mean} nats a token; {shortened} shortened"));
+        if let Some(out) = &self.out {
+            session.say(format_args!("wrote {}", out.display()));
+        }
+        Ok(())
+    }
+
+    fn block(
+        &self,
+        lines: &[Line],
+        context: usize,
+        adapted: &Adapted<TextModel>,
+        total: &mut Total,
+        sink: &mut Sink,
+        session: &Session,
+    ) -> Outcome {
+        let encoding = self.texts.encoding(context);
+        let (mut examples, mut shortened) = (Vec::new(), Vec::new());
+        for line in lines {
+            let item = TextItem::from_json(&line.text, &line.place, line.number)?;
+            let mut one = encoding.encode(&line.place, &[item], &adapted.tokenizer)?;
+            shortened.push(one.n_truncated > 0);
+            examples.append(&mut one.examples);
+        }
+        let data = TextDataset::new("texts", examples)?;
+        let limits = BatchLimits { max_items: self.batch, max_tokens: 4096 };
+        let scores = match &adapted.laplace {
+            Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control().without_bars())?,
+            None => plain_scores(&adapted.model, &data, limits, session)?,
+        };
+        for ((text, score), shortened) in data.examples.iter().zip(&scores).zip(shortened) {
+            let token = |score: &TokenScore| Token {
+                token: adapted.tokenizer.token(score.id),
+                log_probability: score.log_probability,
+                entropy: score.entropy,
+            };
+            sink.put(&Answer {
+                id: &text.id,
+                log_likelihood: score.log_likelihood,
+                standard_deviation: adapted.laplace.is_some().then_some(score.standard_deviation),
+                per_token: score.per_token(),
+                mean_entropy: score.mean_entropy(),
+                shortened,
+                tokens: score.tokens.iter().map(token).collect(),
+            })?;
+            total.texts += 1;
+            total.shortened += usize::from(shortened);
+            total.tokens += score.tokens.len();
+            total.log_likelihood += score.log_likelihood;
+        }
+        Ok(())
+    }
+}
+
+/// Scores without a posterior: one pass forward.
+fn plain_scores(
+    model: &TextModel,
+    data: &TextDataset,
+    limits: BatchLimits,
+    session: &Session,
+) -> Outcome<Vec<TextScore>> {
+    let (mut scores, mut done): (Vec<Option<TextScore>>, usize) = (vec![None; data.len()], 0);
+    for indices in Dataset::plan(data, limits, BatchOrder::ByLength)? {
+        session.control().check("score", done, data.len())?;
+        done += indices.len();
+        let batch = Dataset::batch(data, &indices, &model.device(), model.dtype())?;
+        for (&item, tokens) in indices.iter().zip(model.token_scores(&batch)?) {
+            let log_likelihood = tokens.iter().map(|token| token.log_probability).sum();
+            scores[item] = Some(TextScore { log_likelihood, standard_deviation: 0.0, tokens });
+        }
+    }
+    Ok(scores.into_iter().flatten().collect())
+}
