@@ -45,7 +45,6 @@ pub use forest::{ForestPanel, ForestPlot};
 pub(crate) use forest::{MAX_ROWS, MAX_SERIES};
 pub use histogram::{HistogramPanel, Histograms};
 pub use matrix::BetterMatrix;
-pub(crate) use matrix::MAX_METHODS;
 pub use regions::{Grid, LabelledPoint, RegionPanel, Regions};
 pub use reliability::reliability_diagram;
 
