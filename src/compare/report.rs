@@ -37,16 +37,20 @@
 //! # Ok::<(), bayes_lora::error::Error>(())
 //! ```
 
+mod answer;
 mod check;
 #[cfg(feature = "plot")]
 mod figures;
 mod format;
+mod lead;
 mod markdown;
+mod matrix;
 mod numbers;
 mod overview;
 mod page;
 mod picture;
 mod row;
+mod standing;
 mod table;
 mod tables;
 
@@ -121,8 +125,11 @@ impl Report {
         Ok(json)
     }
 
-    /// Writes one self-contained page: tables, and pictures where the feature `plot` is on. It needs no script, no network
-    /// and no other file, and follows the reader's choice of light or dark.
+    /// Writes one self-contained page: which method is best and by how much, tables, and pictures where the feature `plot` is
+    /// on.
+    ///
+    /// It needs no network and no other file, and follows the reader's choice of light or dark. A script of its own sorts
+    /// tables; without it everything can be read.
     ///
     /// # Errors
     /// If a picture cannot be drawn.

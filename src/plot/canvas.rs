@@ -1,12 +1,9 @@
-//! Collects the shapes of a figure; the only file that makes kuva's drawing primitives.
+//! Collects the shapes of a figure.
 //!
-//! Positions are in drawing units from the top left corner, y downward. The ready-made plots of kuva place their own
-//! margins, so that panels would not line up; its primitives leave the layout to us.
+//! Positions are in drawing units from the top left corner, y downward.
 
 use super::palette::Rgb;
-use super::text::{Anchor, TextStyle, printable};
-use kuva::render::color::Color;
-use kuva::render::render::{PathData, Primitive, Scene, TextAnchor};
+use super::text::{TextStyle, printable};
 
 /// An axis-aligned rectangle.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +29,7 @@ impl Rect {
 }
 
 /// How a line is drawn.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Stroke {
     pub color: Rgb,
     pub width: f64,
@@ -50,53 +47,60 @@ impl Stroke {
     }
 }
 
+/// One thing drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Shape {
+    Rect {
+        area: Rect,
+        fill: Option<Rgb>,
+        stroke: Option<Stroke>,
+    },
+    /// Filled cells without outlines, their edges unblurred.
+    Cells(Vec<(Rect, Rgb)>),
+    Line {
+        points: Vec<(f64, f64)>,
+        stroke: Stroke,
+    },
+    Circle {
+        center: (f64, f64),
+        radius: f64,
+        fill: Rgb,
+        stroke: Option<Stroke>,
+    },
+    Polygon {
+        corners: Vec<(f64, f64)>,
+        fill: Rgb,
+        stroke: Option<Stroke>,
+    },
+    /// One line of text, its baseline at `at.1`.
+    Text {
+        at: (f64, f64),
+        content: String,
+        style: TextStyle,
+    },
+}
+
 /// The shapes drawn so far, later ones over earlier ones.
 #[derive(Debug)]
 pub(super) struct Canvas {
-    scene: Scene,
+    pub width: f64,
+    pub height: f64,
+    pub shapes: Vec<Shape>,
 }
 
 impl Canvas {
-    /// A white page.
+    /// An empty page.
     pub fn new(width: f64, height: f64) -> Self {
-        let mut scene = Scene::new(width, height);
-        scene.font_family = Some("DejaVu Sans, Verdana, sans-serif".into());
-        Self { scene }
-    }
-
-    pub fn into_scene(self) -> Scene {
-        self.scene
+        Self { width, height, shapes: Vec::new() }
     }
 
     pub fn rect(&mut self, area: Rect, fill: Option<Rgb>, stroke: Option<Stroke>) {
-        self.scene.add(Primitive::Rect {
-            x: area.x,
-            y: area.y,
-            width: area.width,
-            height: area.height,
-            fill: fill.map_or(Color::None, color),
-            stroke: stroke.map(|s| color(s.color)),
-            stroke_width: stroke.map(|s| s.width),
-            opacity: None,
-        });
+        self.shapes.push(Shape::Rect { area, fill, stroke });
     }
 
     /// Draws many filled cells without outlines, their edges unblurred so that neighbours leave no seam.
     pub fn cells(&mut self, cells: &[(Rect, Rgb)]) {
-        self.scene.add(Primitive::GroupStart {
-            transform: None,
-            title: None,
-            extra_attrs: Some(r#"shape-rendering="crispEdges""#.into()),
-        });
-        let column = |f: fn(&Rect) -> f64| cells.iter().map(|(area, _)| f(area)).collect();
-        self.scene.add(Primitive::RectBatch {
-            x: column(|a| a.x),
-            y: column(|a| a.y),
-            w: column(|a| a.width),
-            h: column(|a| a.height),
-            fills: cells.iter().map(|&(_, fill)| color(fill)).collect(),
-        });
-        self.scene.add(Primitive::GroupEnd);
+        self.shapes.push(Shape::Cells(cells.to_vec()));
     }
 
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: Stroke) {
@@ -104,174 +108,20 @@ impl Canvas {
     }
 
     /// Joins the points by straight lines, over whose corners dashes continue.
-    ///
-    /// Dashes are cut here: kuva's rasteriser measures them in pixels instead of drawing units.
     pub fn polyline(&mut self, points: &[(f64, f64)], stroke: Stroke) {
-        if stroke.dash.is_empty() {
-            return self.stretch(points, stroke);
-        }
-        for dash in dashes(points, stroke.dash) {
-            self.stretch(&dash, stroke);
-        }
-    }
-
-    /// Draws a line that is not interrupted.
-    fn stretch(&mut self, points: &[(f64, f64)], stroke: Stroke) {
-        match *points {
-            [from, to] => self.segment(from, to, stroke),
-            _ => self.scene.add(Primitive::PolyLine {
-                points: points.to_vec(),
-                stroke: color(stroke.color),
-                stroke_width: stroke.width,
-                stroke_dasharray: None,
-            }),
-        }
-    }
-
-    fn segment(&mut self, from: (f64, f64), to: (f64, f64), stroke: Stroke) {
-        self.scene.add(Primitive::Line {
-            x1: from.0,
-            y1: from.1,
-            x2: to.0,
-            y2: to.1,
-            stroke: color(stroke.color),
-            stroke_width: stroke.width,
-            stroke_dasharray: None,
-        });
+        self.shapes.push(Shape::Line { points: points.to_vec(), stroke });
     }
 
     pub fn circle(&mut self, center: (f64, f64), radius: f64, fill: Rgb, stroke: Option<Stroke>) {
-        self.scene.add(Primitive::Circle {
-            cx: center.0,
-            cy: center.1,
-            r: radius,
-            fill: color(fill),
-            fill_opacity: None,
-            stroke: stroke.map(|s| color(s.color)),
-            stroke_width: stroke.map(|s| s.width),
-        });
+        self.shapes.push(Shape::Circle { center, radius, fill, stroke });
     }
 
     pub fn polygon(&mut self, corners: &[(f64, f64)], fill: Rgb, stroke: Option<Stroke>) {
-        let steps: Vec<String> = corners.iter().map(|(x, y)| format!("{x:.2} {y:.2}")).collect();
-        self.scene.add(Primitive::Path(Box::new(PathData {
-            d: format!("M {} Z", steps.join(" L ")),
-            fill: Some(color(fill)),
-            stroke: stroke.map_or(Color::None, |s| color(s.color)),
-            stroke_width: stroke.map_or(0.0, |s| s.width),
-            opacity: None,
-            stroke_dasharray: None,
-        })));
+        self.shapes.push(Shape::Polygon { corners: corners.to_vec(), fill, stroke });
     }
 
     /// Sets one line of text with its baseline at `y`.
     pub fn text(&mut self, x: f64, y: f64, content: &str, style: TextStyle) {
-        self.scene.add(Primitive::Text {
-            x,
-            y,
-            // kuva reads `$…$` as mathematics; a name that holds dollars means them.
-            content: printable(content).replace('$', "\\$"),
-            size: style.size,
-            anchor: match style.anchor {
-                Anchor::Start => TextAnchor::Start,
-                Anchor::Middle => TextAnchor::Middle,
-                Anchor::End => TextAnchor::End,
-            },
-            rotate: style.upward.then_some(-90.0),
-            bold: false,
-            color: Some(color(style.color)),
-        });
-    }
-}
-
-fn color(Rgb(r, g, b): Rgb) -> Color {
-    Color::Rgb(r, g, b)
-}
-
-/// Cuts a line through points into the dashes of a pattern, which starts with a dash at the first point.
-fn dashes(points: &[(f64, f64)], pattern: &[f64]) -> Vec<Vec<(f64, f64)>> {
-    let mut lengths = pattern.iter().copied().cycle();
-    let mut left = lengths.next().unwrap_or(f64::INFINITY);
-    let mut dash: Option<Vec<(f64, f64)>> = points.first().map(|&start| vec![start]);
-    let mut cut = Vec::new();
-    for pair in points.windows(2) {
-        let (from, to) = (pair[0], pair[1]);
-        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-        let length = dx.hypot(dy);
-        if length == 0.0 {
-            continue;
-        }
-        let mut gone = 0.0;
-        while length - gone > left {
-            gone += left;
-            let turn = (from.0 + gone / length * dx, from.1 + gone / length * dy);
-            dash = match dash.take() {
-                Some(mut finished) => {
-                    finished.push(turn);
-                    cut.push(finished);
-                    None
-                }
-                None => Some(vec![turn]),
-            };
-            left = lengths.next().unwrap_or(f64::INFINITY);
-        }
-        left -= length - gone;
-        if let Some(open) = &mut dash {
-            open.push(to);
-        }
-    }
-    cut.extend(dash.filter(|open| open.len() > 1));
-    cut
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Figure;
-    use super::super::palette::INK;
-    use super::*;
-
-    fn svg(draw: impl FnOnce(&mut Canvas)) -> String {
-        let mut canvas = Canvas::new(100.0, 100.0);
-        draw(&mut canvas);
-        Figure::new(canvas, &()).unwrap().shapes()
-    }
-
-    #[test]
-    fn dashes_end_at_the_end_of_the_line() {
-        // 20 units at a period of 9: dashes at 0–5, 9–14 and 18–20.
-        let svg = svg(|c| c.line((0.0, 7.0), (20.0, 7.0), Stroke::dashed(INK, 1.0)));
-        assert_eq!(svg.matches("<line").count(), 3);
-        assert!(svg.contains(r#"x1="18" y1="7" x2="20" y2="7""#), "{svg}");
-    }
-
-    #[test]
-    fn a_dashed_line_without_length_draws_nothing() {
-        let svg = svg(|c| c.line((5.0, 5.0), (5.0, 5.0), Stroke::dashed(INK, 1.0)));
-        assert!(!svg.contains("<line") && !svg.contains("NaN"));
-    }
-
-    #[test]
-    fn dashes_run_on_round_corners_and_follow_their_pattern() {
-        // Along an L of twice 10 units with a period of 11: dashes at 0–6, 8–9, 11–17 and 19–20.
-        let ell = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)];
-        let ends = |dash: &Vec<(f64, f64)>| (dash[0], dash[dash.len() - 1]);
-        let found: Vec<_> = dashes(&ell, &[6.0, 2.0, 1.0, 2.0]).iter().map(ends).collect();
-        let expected = [(0.0, 0.0, 6.0, 0.0), (8.0, 0.0, 9.0, 0.0), (10.0, 1.0, 10.0, 7.0), (10.0, 9.0, 10.0, 10.0)];
-        assert_eq!(found, expected.map(|(x0, y0, x1, y1)| ((x0, y0), (x1, y1))));
-        // At 0–7 and 9–16, which turns.
-        assert_eq!(dashes(&ell, &[7.0, 2.0])[1], [(9.0, 0.0), (10.0, 0.0), (10.0, 6.0)]);
-    }
-
-    #[test]
-    fn a_solid_line_through_points_is_one_path() {
-        let svg = svg(|c| c.polyline(&[(0.0, 0.0), (9.0, 3.0), (20.0, 1.0)], Stroke::solid(INK, 1.0)));
-        assert_eq!(svg.matches("<path").count(), 1, "{svg}");
-        assert!(!svg.contains("<line"), "{svg}");
-    }
-
-    #[test]
-    fn dollars_stay_dollars() {
-        let svg = svg(|c| c.text(1.0, 9.0, r"$5 to \$x^2$", TextStyle::plain(10)));
-        assert!(svg.contains(r">$5 to \$x^2$</text>"));
+        self.shapes.push(Shape::Text { at: (x, y), content: printable(content), style });
     }
 }

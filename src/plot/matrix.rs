@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Most methods of a matrix.
-pub(crate) const MAX_METHODS: usize = 100;
+const MAX_METHODS: usize = 100;
 const CELL: (f64, f64) = (38.0, 21.0);
 /// Most room for the name of a row.
 const ROW_ROOM: f64 = 250.0;

@@ -11,7 +11,7 @@ pub(super) enum Anchor {
 }
 
 /// How a line of text is set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TextStyle {
     pub size: u32,
     pub anchor: Anchor,

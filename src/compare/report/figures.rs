@@ -8,8 +8,7 @@ use crate::compare::store::plain;
 use crate::compare::summary::Summary;
 use crate::error::Result;
 use crate::metrics::{Estimate, Scores};
-use crate::plot::MAX_METHODS;
-use crate::plot::{AxisScale, BetterMatrix, CurveChart, FigureFiles, ForestPlot, Histograms, reliability_diagram};
+use crate::plot::{AxisScale, CurveChart, FigureFiles, ForestPlot, Histograms, reliability_diagram};
 use crate::plot::{MAX_ROWS, MAX_SERIES};
 use std::path::Path;
 
@@ -85,7 +84,7 @@ pub(super) fn forests(report: &Report, group: &SeedGroup) -> Result<Vec<Picture>
     report.forest_plots(group).into_iter().map(drawn).collect()
 }
 
-/// All pictures of a run except the matrices.
+/// All pictures of a run.
 pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
     let rows: Vec<(&str, &Summary)> = run.answered().map(|(row, summary)| (row.name.as_str(), summary)).collect();
     if rows.is_empty() {
@@ -124,22 +123,6 @@ pub(super) fn pictures(run: &RunReport) -> Result<Vec<Pictures>> {
             pictures: rows.chunks(HISTOGRAMS).map(entropies).collect::<Result<_>>()?,
         },
     ])
-}
-
-/// The matrices of P(better), one for each metric, with the metric's name.
-pub(super) fn matrices(run: &RunReport) -> Result<Vec<(String, Picture)>> {
-    // more than a picture shows are in the JSON alone
-    let Some(paired) = run.paired.as_ref().filter(|paired| paired.names.len() <= MAX_METHODS) else {
-        return Ok(Vec::new());
-    };
-    let m = &paired.matrix;
-    [("NLL", &m.nll), ("accuracy", &m.accuracy), ("ECE", &m.ece), ("Brier", &m.brier), ("AURC", &m.aurc)]
-        .into_iter()
-        .map(|(name, metric)| {
-            let figure = BetterMatrix::new(name, &paired.names, metric.p_better.clone()).figure()?;
-            Ok((name.to_string(), Picture { svg: figure.svg_without_font() }))
-        })
-        .collect()
 }
 
 fn reliability(rows: &[(&str, &Summary)]) -> Result<Picture> {

@@ -4,7 +4,7 @@ use super::format::probability;
 use super::numbers::Report;
 use super::page::facts;
 use super::row::{Paired, RunReport};
-use super::table::{Table, TableCell, TableRow, escaped};
+use super::table::{Order, Table, TableCell, TableRow, escaped};
 use super::{overview, tables};
 use std::fmt::Write;
 
@@ -63,5 +63,6 @@ fn better(paired: &Paired) -> Table {
         first: "method".into(),
         columns: (1..=paired.names.len()).map(|i| i.to_string()).collect(),
         rows: rows.collect(),
+        order: Order::Fixed,
     }
 }

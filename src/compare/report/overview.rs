@@ -1,6 +1,6 @@
 //! Lays all tasks of a model side by side, a table for each score: methods down, tasks across.
 
-use super::table::{Table, TableCell, TableRow, merged};
+use super::table::{Order, Table, TableCell, TableRow, merged};
 use crate::compare::seeds::{SeedGroup, on_split};
 
 /// The scores that have a table, with the arrow that says which way is better.
@@ -78,6 +78,7 @@ fn table(title: String, columns: &[Column]) -> Table {
         first: "method".into(),
         columns: columns.iter().map(|column| column.heading.clone()).collect(),
         rows: rows.collect(),
+        order: Order::Rows,
     }
 }
 

@@ -1,8 +1,11 @@
 //! Sets a report as one HTML page.
 
+use super::answer::{Answer, all_tasks, answers};
 #[cfg(feature = "plot")]
-use super::figures::forests;
+use super::figures::{forests, pictures};
 use super::format::{count, percent};
+use super::lead::Lead;
+use super::matrix::{Matrix, matrices};
 use super::numbers::Report;
 use super::picture::{Picture, Pictures};
 use super::row::RunReport;
@@ -15,16 +18,20 @@ use serde::Serialize;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 
 /// What the page's template reads.
 #[derive(Serialize)]
 struct Page<'a> {
     style: &'static str,
+    script: &'static str,
     title: &'a str,
     protocol: &'a str,
     crate_version: &'a str,
     level: String,
     has_pictures: bool,
+    /// The best of every task, where there are several.
+    tasks: Option<Lead>,
     /// All tasks of a model side by side.
     overview: Vec<Table>,
     groups: Vec<Group<'a>>,
@@ -34,6 +41,7 @@ struct Page<'a> {
 struct Group<'a> {
     model: &'a str,
     task: &'a str,
+    answer: Option<Answer>,
     seeds: Option<Table>,
     /// Scores of all rows and seeds with their intervals.
     forests: Vec<Picture>,
@@ -49,8 +57,7 @@ struct RunPage<'a> {
     prompt_example: &'a str,
     tables: Vec<Table>,
     pictures: Vec<Pictures>,
-    /// Metric and matrix.
-    matrices: Vec<(String, Picture)>,
+    matrices: Vec<Matrix>,
 }
 
 /// What was run, a name and a value each.
@@ -91,7 +98,7 @@ pub(super) fn facts(run: &RunReport) -> Vec<(String, String)> {
 /// Sets the page.
 pub(super) fn html(report: &Report) -> Result<String> {
     let mut groups = Vec::new();
-    for group in &report.groups {
+    for (group, answer) in report.groups.iter().zip(answers(report)) {
         let runs = report
             .runs
             .iter()
@@ -100,6 +107,7 @@ pub(super) fn html(report: &Report) -> Result<String> {
         groups.push(Group {
             model: &group.model,
             task: &group.task,
+            answer,
             seeds: tables::of_seeds(group, &report.options),
             forests: forests(report, group)?,
             runs: runs.map(|(index, run)| run_page(report, index, run)).collect::<Result<_>>()?,
@@ -107,11 +115,13 @@ pub(super) fn html(report: &Report) -> Result<String> {
     }
     let page = Page {
         style: STYLE,
+        script: SCRIPT,
         title: &report.options.title,
         protocol: &report.protocol,
         crate_version: &report.crate_version,
         level: percent(report.options.scores.level),
         has_pictures: cfg!(feature = "plot"),
+        tasks: all_tasks(report),
         overview: overview::overview(&report.groups),
         groups,
     };
@@ -122,23 +132,15 @@ pub(super) fn html(report: &Report) -> Result<String> {
 }
 
 fn run_page<'a>(report: &Report, index: usize, run: &'a RunReport) -> Result<RunPage<'a>> {
-    let (pictures, matrices) = drawn(run)?;
     Ok(RunPage {
         id: format!("run{index}"),
         heading: format!("Seed {}", run.info.seed),
         facts: facts(run),
         prompt_example: &run.info.prompt_example,
         tables: tables::of_run(run, &report.options),
-        pictures,
-        matrices,
+        pictures: pictures(run)?,
+        matrices: matrices(run),
     })
-}
-
-type Drawn = (Vec<Pictures>, Vec<(String, Picture)>);
-
-#[cfg(feature = "plot")]
-fn drawn(run: &RunReport) -> Result<Drawn> {
-    Ok((super::figures::pictures(run)?, super::figures::matrices(run)?))
 }
 
 #[cfg(not(feature = "plot"))]
@@ -147,6 +149,6 @@ fn forests(_report: &Report, _group: &crate::compare::SeedGroup) -> Result<Vec<P
 }
 
 #[cfg(not(feature = "plot"))]
-fn drawn(_run: &RunReport) -> Result<Drawn> {
-    Ok((Vec::new(), Vec::new()))
+fn pictures(_run: &RunReport) -> Result<Vec<Pictures>> {
+    Ok(Vec::new())
 }

@@ -15,6 +15,19 @@ pub(super) struct Table {
     pub first: String,
     pub columns: Vec<String>,
     pub rows: Vec<TableRow>,
+    pub order: Order,
+}
+
+/// Whether a reader may sort the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Order {
+    /// Each row on its own.
+    Rows,
+    /// Methods, each with its variants, whose cells refer to it.
+    Methods,
+    /// Not at all.
+    Fixed,
 }
 
 /// A row of cells, or a reason in their place.
@@ -155,6 +168,7 @@ mod tests {
                 row("a|b", &[("0.5", "(0.4, 0.6)"), ("0.1", "")], None),
                 row("c", &[], Some("no <memory>\nleft")),
             ],
+            order: Order::Rows,
         };
         let lines: Vec<String> = table.markdown().lines().map(String::from).collect();
         assert_eq!(

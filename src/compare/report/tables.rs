@@ -4,7 +4,7 @@ use super::format::{
     bounds, bytes, count, extra_data, found, number, percent, probability, seconds, set_score, signed,
 };
 use super::row::{ReportRow, RowOutcome, RunReport};
-use super::table::{Table, TableCell, TableRow, merged};
+use super::table::{Order, Table, TableCell, TableRow, merged};
 use crate::compare::cell::ExtraData;
 use crate::compare::options::ReportOptions;
 use crate::compare::seeds::{SeedGroup, SeedRow};
@@ -73,6 +73,7 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         first: "method".into(),
         columns,
         rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+        order: Order::Rows,
     }
 }
 
@@ -103,6 +104,7 @@ fn against_first(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         first: "method".into(),
         columns: metrics.iter().flat_map(|(name, _)| [format!("Δ {name}"), "P(better)".to_string()]).collect(),
         rows: rows.collect(),
+        order: Order::Rows,
     })
 }
 
@@ -156,6 +158,7 @@ fn sets(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         first: "method".into(),
         columns,
         rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+        order: Order::Rows,
     })
 }
 
@@ -206,6 +209,7 @@ fn shifted(run: &RunReport, split: usize, options: &ReportOptions) -> Table {
         first: "method".into(),
         columns,
         rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
+        order: Order::Rows,
     }
 }
 
@@ -272,6 +276,7 @@ fn cost(run: &RunReport) -> Table {
             "settings",
         ]),
         rows: rows.collect(),
+        order: Order::Methods,
     }
 }
 
@@ -352,6 +357,7 @@ pub(super) fn of_seeds(group: &SeedGroup, options: &ReportOptions) -> Option<Tab
             .chain(references.iter().map(|reference| format!("P(NLL better than {reference})")))
             .collect(),
         rows,
+        order: Order::Rows,
     })
 }
 

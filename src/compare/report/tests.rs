@@ -80,10 +80,12 @@ fn the_page_escapes_names_and_fetches_nothing() {
     assert!(html.contains("&lt;b&gt;laplace&lt;") && !html.contains("<b>laplace"));
     // the prompt of the run
     assert!(html.contains("Question: 1 &lt; 2?"));
-    for fetched in ["<script", "<link", "<img", "@import", "url(", "src="] {
+    for fetched in ["<link", "<img", "@import", "url(", "src=", "fetch(", "import("] {
         assert!(!html.contains(fetched), "{fetched}");
     }
-    assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());
+    assert_eq!(html.matches("<script").count(), 1);
+    assert!(html.contains("content=\"default-src 'none'; "));
+    assert_eq!(html.matches("http").count(), 1 + html.matches("http://www.w3.org/2000/svg").count());
 }
 
 #[test]
@@ -104,6 +106,10 @@ fn the_page_says_what_a_reader_must_know() {
     }
     // a run has the matrix of five metrics, one of them shown
     assert_eq!(html.matches(" checked>").count(), 4);
+    // of several tasks the first screen shows the best of each
+    let answer = html.split_once("id=\"answer\"").unwrap().1.split_once("</section>").unwrap().0;
+    assert!(answer.contains("obqa") && answer.contains("arc") && answer.matches("class=\"mark").count() == 2 * 2);
+    assert_eq!(html.matches("<p class=\"answer\">").count(), 2);
 }
 
 #[cfg(feature = "plot")]
@@ -114,8 +120,9 @@ fn pictures_are_inside_and_of_every_kind() {
         assert_eq!(html.matches(&format!("<h4>{heading}</h4>")).count(), 4, "{heading}");
     }
     assert_eq!(html.matches("<h4>Scores with their intervals</h4>").count(), 2);
-    // Run obqa 0 has 4 rows, the others 6: 1 + 3·2 of reliability, 4 of risk, 4 of entropy, 5·4 matrices; 2 forests.
-    assert_eq!(html.matches("<svg ").count(), 7 + 4 + 4 + 20 + 2);
+    // Run obqa 0 has 4 rows, the others 6: 1 + 3·2 of reliability, 4 of risk, 4 of entropy; 2 forests.
+    assert_eq!(html.matches("<svg ").count(), 7 + 4 + 4 + 2);
+    assert_eq!(html.matches("<table class=\"matrix\">").count(), 5 * 4);
     assert!(!html.contains("@font-face"));
 }
 
