@@ -10,7 +10,7 @@
 //! Without flags: stories260K and 120 lines about what animals say, offline in seconds. `generate` goes on from what this leaves in `--out`.
 
 use bayes_lora::BayesLoraConfig;
-use bayes_lora::curvature::{CurvatureConfig, FisherKind};
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
 use bayes_lora::data::{BatchLimits, TextEncoding, Tokenizer, Truncation, read_texts};
 use bayes_lora::likelihood::NextToken;
 use bayes_lora::lora::LoraConfig;
@@ -55,13 +55,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", train.example(0, &tokenizer)?);
     println!("{} texts, {} of {} tokens are learned", train.len(), train.n_scored(), train.n_tokens());
 
-    // the likelihood of texts is that of their next tokens; a draw from the model stands for the sum over the vocabulary
+    // the likelihood of texts is that of their next tokens; draws from the model stand for the sum over the vocabulary; draws of cores, with
+    // which `generate` reads and writes, keep the language
     let limits = BatchLimits { max_items: 8, max_tokens: 4096 };
-    let trainer = TrainerConfig::default().with_epochs(3).with_learning_rate(2e-3).with_limits(limits);
+    let trainer = TrainerConfig::default().with_epochs(6).with_learning_rate(2e-3).with_limits(limits);
+    let fisher = FisherKind::Sampled { n: 4, seed: 0 };
+    let curvature = CurvatureConfig::new(CurvatureStructure::Core).with_fisher(fisher);
     let bayes = BayesLoraConfig::new(LoraConfig::new(8).with_alpha(16.0).with_target_pattern("all-linear"))
         .with_likelihood(NextToken)
         .with_trainer(trainer)
-        .with_curvature(CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 1, seed: 0 }))
+        .with_curvature(curvature)
         .with_laplace(LaplaceConfig::default())
         .with_limits(limits)
         .init()?;

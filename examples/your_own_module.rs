@@ -103,9 +103,11 @@ impl Dataset for Places {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let device = Device::flex().without_autodiff();
+    let mut numbers = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
     let mut linear = |name: &str, [d_in, d_out]: [usize; 2]| {
-        let values: Vec<f64> = (0..d_in * d_out).map(|_| rng.random_range(-1.0..1.0)).collect();
-        LoraLinear::new(name, Tensor::from_data(TensorData::new(values, [d_in, d_out]), (&device, DType::F32)), None)
+        let weight = Tensor::from_data(TensorData::new(numbers(d_in * d_out), [d_in, d_out]), (&device, DType::F32));
+        let bias = Tensor::from_data(TensorData::new(numbers(d_out), [d_out]), (&device, DType::F32));
+        LoraLinear::new(name, weight, Some(bias))
     };
     let network = TwoLayers { hidden: linear("hidden", [2, 64]), output: linear("output", [64, 2]) };
     let mut places =
