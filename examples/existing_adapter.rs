@@ -7,6 +7,11 @@
 //! ```
 //!
 //! Where there is no adapter, a small one is trained first, as if somebody had made it.
+//!
+//! ```text
+//! prior precision 132.9, found without held-out labels
+//! wrote target/existing_adapter/posterior.safetensors, 646512 bytes
+//! ```
 
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::bayes_lora::FittedBayesLora;

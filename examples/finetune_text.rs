@@ -55,13 +55,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", train.example(0, &tokenizer)?);
     println!("{} texts, {} of {} tokens are learned", train.len(), train.n_scored(), train.n_tokens());
 
-    // the likelihood of texts is that of their next tokens; draws from the model stand for the sum over the vocabulary; draws of cores, with
-    // which `generate` reads and writes, keep the language
+    // the likelihood of texts is that of their next tokens; draws from the model stand for the sum over the vocabulary. A small rank and the
+    // core space keep draws of the posterior, with which `generate` reads and writes, models of the language
     let limits = BatchLimits { max_items: 8, max_tokens: 4096 };
     let trainer = TrainerConfig::default().with_epochs(6).with_learning_rate(2e-3).with_limits(limits);
     let fisher = FisherKind::Sampled { n: 4, seed: 0 };
     let curvature = CurvatureConfig::new(CurvatureStructure::Core).with_fisher(fisher);
-    let bayes = BayesLoraConfig::new(LoraConfig::new(8).with_alpha(16.0).with_target_pattern("all-linear"))
+    let bayes = BayesLoraConfig::new(LoraConfig::new(2).with_alpha(4.0).with_target_pattern("all-linear"))
         .with_likelihood(NextToken)
         .with_trainer(trainer)
         .with_curvature(curvature)

@@ -9,6 +9,12 @@
 //! cargo run --release --example mlp_regions
 //! ```
 //!
+//! ```text
+//!                       confidence near        far away  epistemic near        far away       test acc.        test NLL
+//! maximum likelihood              0.915           0.984           0.000           0.000           0.923           0.201
+//! Laplace, linearised             0.840           0.792           0.174           0.392           0.923           0.256
+//! ```
+//!
 //! The pictures go to `target/mlp_regions`.
 
 use bayes_lora::BayesLoraConfig;

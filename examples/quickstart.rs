@@ -119,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "prior_precision": lambda.of(0).value(), "effective_dimension": dimension, "temperature": 1.0 / beta,
         "paired_linearized_vs_mle": paired, "methods": methods,
     });
-    write_atomic(&out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
+    write_atomic(out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
     println!("{} s in all; wrote {}", significant(start.elapsed().as_secs_f64()), out.display());
     Ok(())
 }

@@ -6,6 +6,17 @@
 //! ```sh
 //! cargo run --release --example your_own_module
 //! ```
+//!
+//! ```text
+//! 967 of 1000 places are on the right side
+//!        place    p(outside), weights alone   with the posterior    epistemic, nats
+//!       (0, 0)                        0.004                0.005              0.002
+//! (0.75, 0.75)                        0.641                0.616              0.094
+//!   (1.5, 1.5)                        0.997                0.976              0.045
+//!      (8, -8)                        0.253                0.478              0.623
+//! ```
+//!
+//! Far from all points, where the weights alone are wrong, the posterior does not know.
 
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
