@@ -10,8 +10,6 @@
 //! Where burn's LLVM bundle cannot be downloaded, `docs/reference/gpu.md` says how to build for CUDA. `peer.py` beside this file times
 //! the same shapes in PyTorch.
 
-#[path = "../experiment/ending.rs"]
-mod ending;
 mod parity;
 mod shapes;
 mod timing;
@@ -22,7 +20,6 @@ use bayes_lora::number::significant;
 use bayes_lora::outputs::{claim_dir, save_or_rescue};
 use burn::tensor::{DType, Device};
 use clap::{Parser, ValueEnum};
-use ending::program;
 use parity::Agreement;
 use serde::Serialize;
 use shapes::Size;
@@ -114,7 +111,13 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    program(|_| run(&Arguments::parse()))
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Fails where something that was checked is wrong.

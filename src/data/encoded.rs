@@ -79,8 +79,9 @@ impl ResolvedAnswers {
 /// let item = EncodedItem { id: "q".into(), rows: vec![row(vec![1, 2, 3]), row(vec![1, 2, 4, 5])], label: Some(0), n_choices: 2 };
 /// let answers = ResolvedAnswers::Continuation;
 /// let data = EncodedDataset { name: "t".into(), items: vec![item], answers, n_classes: 2, n_truncated: 0, asked: None };
-/// assert_eq!((data.n_tokens(), data.longest()), (7, 4));
+/// assert_eq!((data.n_tokens(), data.longest(), data.labels()?), (7, 4, vec![0]));
 /// assert!(data.check_vocab(6).is_ok() && data.check_vocab(5).is_err());
+/// # Ok::<(), bayes_lora::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncodedDataset {
@@ -129,6 +130,15 @@ impl EncodedDataset {
     /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// The items' labels, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] naming the first item without one.
+    pub fn labels(&self) -> Result<Vec<usize>> {
+        let no_label = |item: &EncodedItem| Error::Incompatible(format!("item `{}` has no label", item.id));
+        self.items.iter().map(|item| item.label.ok_or_else(|| no_label(item))).collect()
     }
 
     /// The number of real tokens over all rows.
@@ -237,6 +247,14 @@ mod tests {
 
     fn row(ids: &[u32], scored: Range<usize>) -> EncodedRow {
         EncodedRow { ids: ids.to_vec(), scored, weight: 0.5, types: vec![] }
+    }
+
+    #[test]
+    fn an_item_without_a_label_is_named() {
+        let mut data = dataset(ResolvedAnswers::Continuation, vec![row(&[1, 2], 1..2)]);
+        assert_eq!(data.labels().unwrap(), [1]);
+        data.items[0].label = None;
+        assert_eq!(data.labels().unwrap_err().to_string(), "item `q1` has no label");
     }
 
     #[test]

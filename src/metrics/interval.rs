@@ -1,6 +1,7 @@
 //! Puts an interval around a share: Beta posterior and Wilson interval.
 
 use crate::error::{Error, Result};
+use crate::number::significant;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF, Normal};
 
@@ -17,6 +18,21 @@ pub struct Estimate {
     pub low: f64,
     /// Upper bound of the interval.
     pub high: f64,
+}
+
+/// `0.467 [0.439, 0.495]`, padded as a text is.
+///
+/// ```
+/// use bayes_lora::metrics::Estimate;
+///
+/// let accuracy = Estimate { value: 0.75, low: 0.7102, high: 0.7859 };
+/// assert_eq!(format!("{accuracy:>24}"), "   0.75 [0.7102, 0.7859]");
+/// ```
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [value, low, high] = [self.value, self.low, self.high].map(significant);
+        f.pad(&format!("{value} [{low}, {high}]"))
+    }
 }
 
 /// Observed share `k/n` with the equal-tailed interval of its Beta posterior under a uniform prior.

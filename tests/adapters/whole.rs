@@ -1,8 +1,8 @@
 //! What comes with an adapter beside A and B: embeddings, heads and norms, listed or saved by PEFT itself, on tied and untied
 //! models, and adapters whose paths begin inside the model.
 
-use super::support::{Fixture, device, root};
 use super::{adapter, bare, check_round_trip, config, stories, tensors};
+use crate::support::{Fixture, device, root};
 use bayes_lora::lora::{
     Adaptable, BasePart, LoraConfig, LoraLinear, PartWeight, attach, base_fingerprint, load_peft, merge, save_peft,
 };

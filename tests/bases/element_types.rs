@@ -1,7 +1,7 @@
 //! The element types that a base may be read in.
 
+use super::{Tensors, load, refused, reweigh, tiny};
 use crate::support::{FIXTURES, Fixture, continuation_dataset, device, logits, relative_error};
-use crate::{Tensors, load, refused, reweigh, tiny};
 use bayes_lora::data::{BatchLimits, PaddingSide};
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::{Adaptable, read_adapter};

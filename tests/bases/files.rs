@@ -1,7 +1,7 @@
 //! Files that are not what their names say, and tokenizers whose files disagree.
 
+use super::{WEIGHTS, copy, fixture, load, refused, tiny};
 use crate::support::root;
-use crate::{WEIGHTS, copy, fixture, load, refused, tiny};
 use bayes_lora::data::{Task, Tokenizer};
 use bayes_lora::lora::load_peft;
 use bayes_lora::models::Pretrained;

@@ -1,6 +1,6 @@
 //! Networks of a shape whose weights are drawn.
 
-use crate::logits;
+use super::logits;
 use crate::support::device;
 use bayes_lora::lora::{Adaptable, PartWeight};
 use bayes_lora::models::{CausalLm, DecoderConfig, Pretrained};

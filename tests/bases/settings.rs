@@ -1,6 +1,6 @@
 //! Settings that a configuration says in two places.
 
-use crate::{assert_logits, configure, load, logits, refused, tiny, widest};
+use super::{assert_logits, configure, load, logits, refused, tiny, widest};
 use bayes_lora::models::Pretrained;
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! Weights beyond what the configuration declares.
 
-use crate::support::{device, relative_error};
-use crate::{
+use super::{
     Tensors, WEIGHTS, assert_logits, configure, copy, fixture, load, logits, read, refused, reweigh, tiny, widest,
     write, zeros,
 };
+use crate::support::{device, relative_error};
 use bayes_lora::lora::{Adaptable, LoraConfig, attach};
 use bayes_lora::models::{MERGE_TOLERANCE, Pretrained};
 use burn::tensor::DType;

@@ -1,8 +1,8 @@
 //! Curvature passes and predictions: taken up after any batch, and never for others than they are about.
 
+use super::{files, seldom};
 use crate::support::points::{adapted, blobs, quick, train};
 use crate::support::{FIXTURES, Fixture, f64_or_skip};
-use crate::{files, seldom};
 use bayes_lora::belief::LinkApprox;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{

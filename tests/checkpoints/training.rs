@@ -1,7 +1,7 @@
 //! Training runs: taken up after any step, cancelled, damaged, on a disk that refuses, with losses that are not finite.
 
+use super::{files, seldom};
 use crate::support::points::{LIMITS, Watched, adapted, blobs, flipped, log_lines, mlp, quick, values};
-use crate::{files, seldom};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, fit_curvature};
 use bayes_lora::data::{BatchLimits, BatchOrder};

@@ -1,6 +1,6 @@
 //! One row an item, which holds once what the item's rows begin with, says what the rows say one by one.
 
-use crate::continuation_dataset;
+use super::continuation_dataset;
 use crate::support::families::{FAMILIES, FamilyFixture, SPELLINGS};
 use crate::support::{FIXTURES, Fixture, device, has_f64, logits, on_host, relative_error};
 use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, PaddingSide};

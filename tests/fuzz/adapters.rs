@@ -1,7 +1,7 @@
 //! PEFT's `adapter_config.json` and `adapter_model.safetensors`.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::{FIXTURES, Fixture, root};
 use bayes_lora::lora::{LoraConfig, load_peft};
 use burn::tensor::DType;

@@ -1,7 +1,7 @@
 //! Folders of saved beliefs, of every kind.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::points::{LIMITS, adapted, blobs, quick, train};
 use bayes_lora::belief::LinkApprox;
 use bayes_lora::calibrate::VectorScaling;

@@ -1,8 +1,8 @@
 //! Checkpoints of a training run, taken up again.
 
-use crate::container::with_text;
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::container::with_text;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::points::{adapted, blobs, quick};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::error::Result;

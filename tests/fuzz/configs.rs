@@ -1,7 +1,7 @@
 //! `config.json` of a model.
 
-use crate::harness::{FIXED_BYTES, File, fuzz};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz};
+use super::mutate::Kind;
 use crate::support::families::{FAMILIES, SPELLINGS};
 use crate::support::root;
 use bayes_lora::models::{DecoderConfig, EncoderConfig};

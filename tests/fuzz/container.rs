@@ -1,8 +1,8 @@
 //! Changes safetensors files part by part: the length, the header, the JSON that this crate keeps inside it, the tensors; and
 //! makes checksums right again, so that what lies behind them is reached.
 
-use crate::json;
-use crate::mutate::{EDGES, Rng, bytes};
+use super::json;
+use super::mutate::{EDGES, Rng, bytes};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! `generation_config.json`, beside the `config.json` that its end tokens may come from.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use bayes_lora::generate::GenerationConfig;
 
 const OWN: &str = r#"{"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.05,

@@ -1,7 +1,7 @@
 //! GGUF files: the container and every block in it, and the model that it holds.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::{device, root};
 use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::Pretrained;

@@ -1,6 +1,6 @@
 //! Feeds a parser with changed files and checks what it does with each.
 
-use crate::mutate::{Kind, Rng, mutate};
+use super::mutate::{Kind, Rng, mutate};
 use crate::support::allocations::{Allocations, watch};
 use bayes_lora::error::Result;
 use rand::{RngExt, SeedableRng};

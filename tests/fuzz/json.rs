@@ -1,6 +1,6 @@
 //! Changes JSON as a tree, so that the result is JSON still, and as a text.
 
-use crate::mutate::{EDGES, Rng, bytes};
+use super::mutate::{EDGES, Rng, bytes};
 use rand::RngExt;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Model directories: a configuration, one or several files of weights, and the index that lists them.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::{device, root};
 use bayes_lora::models::Pretrained;
 

@@ -1,8 +1,8 @@
 //! Changes a file at random, in ways that its format understands.
 
-use crate::container;
-use crate::harness::File;
-use crate::json;
+use super::container;
+use super::harness::File;
+use super::json;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;

@@ -1,8 +1,8 @@
 //! Files of curvature sums and of posteriors, of every structure.
 
-use crate::container::with_text;
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::container::with_text;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::allocations::watch;
 use crate::support::points::{LIMITS, adapted, blobs, quick, train};
 use bayes_lora::curvature::{Curvature, CurvatureConfig, CurvatureStructure, RandomProjection, fit_curvatures};

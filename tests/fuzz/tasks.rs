@@ -1,7 +1,7 @@
 //! Task files, plain and gzipped, and the table that routes subjects to areas.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use bayes_lora::data::{Task, read_areas};
 use flate2::Compression;
 use flate2::write::GzEncoder;

@@ -1,7 +1,7 @@
 //! Chat templates, parsed and rendered. What a template holds while it runs is on a thread of its own and not measured.
 
-use crate::harness::{FIXED_BYTES, File, fuzz};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz};
+use super::mutate::Kind;
 use bayes_lora::data::ChatFormat;
 use bayes_lora::data::SpecialTokens;
 

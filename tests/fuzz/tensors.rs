@@ -1,7 +1,7 @@
 //! safetensors files, tensor by tensor.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use crate::support::{device, root};
 use bayes_lora::tensor_file::{TensorFile, write_tensors};
 use burn::tensor::DType;

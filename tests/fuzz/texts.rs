@@ -1,7 +1,7 @@
 //! Files of texts, completions and chats, read and encoded with a chat template.
 
-use crate::harness::{FIXED_BYTES, File, fuzz, scratch};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz, scratch};
+use super::mutate::Kind;
 use bayes_lora::data::{TextEncoding, Tokenizer, TokenizerFiles, Truncation, read_texts};
 
 const TEXTS: &str = r#"{"text": "is it"}

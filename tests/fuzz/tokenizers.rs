@@ -1,7 +1,7 @@
 //! `tokenizer.json` and the files beside it.
 
-use crate::harness::{FIXED_BYTES, File, fuzz};
-use crate::mutate::Kind;
+use super::harness::{FIXED_BYTES, File, fuzz};
+use super::mutate::Kind;
 use bayes_lora::data::{Tokenizer, TokenizerFiles};
 
 /// Pieces as in sentencepiece, with a BOS token from the post-processor.

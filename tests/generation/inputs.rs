@@ -1,6 +1,6 @@
 //! Bad input is an error that names the thing and both numbers.
 
-use crate::Stories;
+use super::Stories;
 use bayes_lora::error::Result;
 use bayes_lora::generate::{GenerationConfig, Generator, Request};
 use bayes_lora::progress::Control;

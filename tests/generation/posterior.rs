@@ -1,7 +1,7 @@
 //! Draws in lockstep say what each says by itself, averaged.
 
+use super::{Stories, stories};
 use crate::support::{device, has_f64};
-use crate::{Stories, stories};
 use bayes_lora::error::Result;
 use bayes_lora::generate::{Answer, GenerationConfig, Generator, Request, Token};
 use bayes_lora::lora::{AdapterSampler, AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};

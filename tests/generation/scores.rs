@@ -1,7 +1,7 @@
 //! Scores of whole answers: what they are, and that abstention takes them.
 
+use super::{Stories, stories};
 use crate::support::{device, has_f64};
-use crate::{Stories, stories};
 use bayes_lora::calibrate::Abstention;
 use bayes_lora::generate::{Answer, GenerationConfig, Request, normalised, semantic_entropy};
 use bayes_lora::progress::Control;

@@ -1,7 +1,7 @@
 //! Greedy answers are transformers', streams give whole answers in pieces, and nothing depends on the batch.
 
+use super::{Stories, stories};
 use crate::support::{device, root};
-use crate::{Stories, stories};
 use bayes_lora::data::Tokenizer;
 use bayes_lora::error::Error;
 use bayes_lora::generate::{Answer, Ended, GenerationConfig, Generator, Request};

@@ -1,10 +1,10 @@
 //! The other families, of which llama.cpp's package wrote a file each from their fixtures: the same configuration, weights and logits.
 
-use crate::malformed::{configured, described};
-use crate::models::{gguf, weights};
+use super::malformed::{configured, described};
+use super::models::{gguf, weights};
+use super::writer::{File, Value};
 use crate::support::families::{FamilyFixture, dir};
 use crate::support::{device, logits, relative_error};
-use crate::writer::{File, Value};
 use bayes_lora::lora::load_peft;
 use bayes_lora::models::{CausalLm, DecoderConfig, Family, Pretrained, PromptClassifier, RopeScaling};
 use burn::tensor::DType;

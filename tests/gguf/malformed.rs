@@ -1,7 +1,7 @@
 //! Malformed files: an error that says what is wrong, no panic, and no allocation out of proportion to the file.
 
+use super::writer::{File, Value};
 use crate::support::allocations::{Watched, watch};
-use crate::writer::{File, Value};
 use bayes_lora::error::Result;
 use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::Pretrained;

@@ -1,7 +1,7 @@
 //! Models from GGUF files against the directories that they were made from.
 
+use super::writer::{Entry, File, Value};
 use crate::support::{Fixture, device, logits, relative_error, root};
-use crate::writer::{Entry, File, Value};
 use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::{CausalLm, Pretrained, PromptClassifier, RopeScaling};
 use burn::module::{Module, ModuleVisitor, Param};

@@ -1,7 +1,7 @@
 //! Failures that pass, and failures that do not.
 
-use crate::server::{Fault, Hub, etag};
-use crate::{WEIGHTS, assert_is, assert_not_poisoned, blobs, bodies, fetch, hub, options, requests, stories};
+use super::server::{Fault, Hub, etag};
+use super::{WEIGHTS, assert_is, assert_not_poisoned, blobs, bodies, fetch, hub, options, requests, stories};
 use bayes_lora::error::Error;
 use bayes_lora::models::Pretrained;
 use bayes_lora::progress::Control;
@@ -208,7 +208,7 @@ fn a_cancelled_call_leaves_a_cache_that_works() {
     let (hub, cache) = hub();
     let control = Control::silent();
     control.cancel();
-    let error = Pretrained::from_hub_with(crate::ID, &options(&hub, &cache), &control).unwrap_err();
+    let error = Pretrained::from_hub_with(super::ID, &options(&hub, &cache), &control).unwrap_err();
     assert!(matches!(error, Error::Cancelled { .. }), "{error}");
     assert_not_poisoned(&cache);
     assert_is(&fetch(&options(&hub, &cache)).unwrap(), &stories());

@@ -1,7 +1,7 @@
 //! A hub that wants more than to serve files.
 
-use crate::server::{Fault, Hub, Seen};
-use crate::{WEIGHTS, assert_not_poisoned, blobs, fetch, hub, options};
+use super::server::{Fault, Hub, Seen};
+use super::{WEIGHTS, assert_not_poisoned, blobs, fetch, hub, options};
 use bayes_lora::error::Error;
 use bayes_lora::models::Pretrained;
 use bayes_lora::progress::Control;
@@ -49,7 +49,7 @@ fn headers_that_would_become_paths_are_refused() {
         ("x-linked-size", "99999999999999999", &["99999999999999999", "limit of 137438953472"][..]),
         ("x-linked-size", "-1", &["size"]),
         ("x-linked-size", "1000", &["more than 1000 of 1000 bytes"]),
-        ("x-repo-commit", "ffffffffffffffffffffffffffffffffffffffff", &["ffffffff", crate::COMMIT]),
+        ("x-repo-commit", "ffffffffffffffffffffffffffffffffffffffff", &["ffffffff", super::COMMIT]),
     ] {
         let (hub, cache) = hub();
         hub.always("HEAD", WEIGHTS, Fault::Header(header, value));

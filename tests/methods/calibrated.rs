@@ -1,6 +1,6 @@
 //! A calibrator behind a belief: what it answers, what it keeps, what it refuses.
 
-use crate::{Case, laplace, points};
+use super::{Case, laplace, points};
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::calibrate::{Calibration, Calibrator, Temperature, VectorScaling};
 use bayes_lora::curvature::CurvatureStructure;

@@ -1,6 +1,6 @@
 //! Any method through one door: from a base and data to predictions, saved and loaded, with kinds of the caller's own.
 
-use crate::{Case, LIMITS, methods, points};
+use super::{Case, LIMITS, methods, points};
 use bayes_lora::belief::{LinkApprox, LogitBelief};
 use bayes_lora::compare::{About, ClassName, Comparison, Outcome, Splits};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure};

@@ -1,7 +1,7 @@
 //! Beliefs that are known: without noise the trained adapter, with few masks their enumeration, with one member the member.
 
+use super::{Case, laplace, link, points};
 use crate::support::{f64_or_skip, logits, relative_error};
-use crate::{Case, laplace, link, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;

@@ -1,8 +1,8 @@
 //! What holds for every belief of every method.
 
+use super::{Case, item_nlls, link, llama, mean, methods, points};
 use crate::support::points::LIMITS;
 use crate::support::{f64_or_skip, relative_error};
-use crate::{Case, item_nlls, link, llama, mean, methods, points};
 use bayes_lora::belief::{LogitBelief, softmax};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::methods::{Belief, FitContext, Fitted};

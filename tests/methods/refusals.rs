@@ -1,7 +1,7 @@
 //! What a method lacks is said by name, before anything is spent.
 
+use super::{Case, ivon, laplace, points, recipe};
 use crate::support::{Fixture, continuation_dataset};
-use crate::{Case, ivon, laplace, points, recipe};
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::{LoraConfig, attach};

@@ -1,8 +1,8 @@
 //! The rules of variational methods in the trainer: gradients at the right place, checkpoints, limits that are plain training.
 
+use super::{Case, item_nlls, ivon, link, mean, mlp, points};
 use crate::support::points::{LIMITS, adapted, blobs, distance, nll, quick, train, values};
 use crate::support::{device, f64_or_skip, relative_error};
-use crate::{Case, item_nlls, ivon, link, mean, mlp, points};
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::Categorical;

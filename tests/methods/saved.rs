@@ -1,6 +1,6 @@
 //! What cannot be saved, and what is refused of a folder that was.
 
-use crate::{Case, laplace, points};
+use super::{Case, laplace, points};
 use bayes_lora::belief::LogitBelief;
 use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::BatchLimits;
@@ -93,7 +93,7 @@ fn another_model_is_refused() {
     let without = case.base.clone();
     assert!(load(&dir, &without).is_err());
     // the same adapter on another base
-    let base = MlpConfig::new([2, 8, 2]).with_seed(99).init(&crate::device()).unwrap();
+    let base = MlpConfig::new([2, 8, 2]).with_seed(99).init(&super::device()).unwrap();
     let weights = read_adapter(&case.map).unwrap();
     let other = attach(base, &LoraConfig::new(2), 0).unwrap();
     let other = bayes_lora::lora::write_adapter(other, &weights).unwrap();

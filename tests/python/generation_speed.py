@@ -1,4 +1,4 @@
-"""What examples/generation_speed.rs measures, in transformers.
+"""What examples/studies/generation_speed.rs measures, in transformers.
 
   python generation_speed.py MODEL_DIR PROMPT_TOKENS TOKENS [PROMPTS [REPETITIONS]]
 """

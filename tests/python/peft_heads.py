@@ -1,4 +1,4 @@
-"""The other side of tests/peft_heads.rs: transformers and PEFT read adapters with heads that were saved by this crate.
+"""The other side of tests/peft/heads.rs: transformers and PEFT read adapters with heads that were saved by this crate.
 
     BASE ADAPTER ROWS N_CLASSES OUT    the logits of each row, as `logits [rows, classes]` in f64
 """

@@ -1,7 +1,7 @@
 //! The posterior of one task as the prior of the next, against dense matrices.
 
 use super::{config, covariance, fixed};
-use crate::support::points::{blobs, flipped};
+use crate::support::points::blobs;
 use crate::support::{FIXTURES, Fixture, device, f64_or_skip};
 use bayes_lora::curvature::{
     AdapterSubset, CoordinateKind, Coupling, Curvature, CurvatureStructure, CurvatureSums, FactorSum, Plan,
@@ -10,7 +10,6 @@ use bayes_lora::curvature::{
 use bayes_lora::data::BatchLimits;
 use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::Categorical;
-use bayes_lora::linalg::eigh;
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{AdapterAverage, Laplace, PosteriorPrior, log_likelihood_gradient};
@@ -47,7 +46,7 @@ pub(super) fn quick() -> TrainerConfig {
     TrainerConfig::default().with_epochs(20).with_learning_rate(0.02)
 }
 
-fn curvature(model: &Mlp, data: &Points, structure: CurvatureStructure) -> Curvature {
+pub(super) fn curvature(model: &Mlp, data: &Points, structure: CurvatureStructure) -> Curvature {
     fit_curvature(model, data, &config(structure), &Control::silent()).unwrap()
 }
 
@@ -75,7 +74,7 @@ fn shaped(entries: &Array1<f64>, like: &AdapterWeights) -> AdapterWeights {
 }
 
 /// The matrix of a linear map of adapters, column by column.
-fn matrix(like: &AdapterWeights, map: impl Fn(&AdapterWeights) -> AdapterWeights) -> Array2<f64> {
+pub(super) fn matrix(like: &AdapterWeights, map: impl Fn(&AdapterWeights) -> AdapterWeights) -> Array2<f64> {
     let n = flat(like).len();
     let mut matrix = Array2::zeros((n, n));
     for (j, mut column) in matrix.columns_mut().into_iter().enumerate() {
@@ -91,7 +90,7 @@ pub(super) fn product_matrix(laplace: &Laplace) -> Array2<f64> {
 }
 
 /// H from the sums themselves, in the order of the adapter's matrices.
-fn dense(curvature: &Curvature, like: &AdapterWeights) -> Array2<f64> {
+pub(super) fn dense(curvature: &Curvature, like: &AdapterWeights) -> Array2<f64> {
     let mut offset = BTreeMap::new();
     let mut n = 0;
     for (site, w) in like {
@@ -134,14 +133,10 @@ fn dense(curvature: &Curvature, like: &AdapterWeights) -> Array2<f64> {
     h
 }
 
-fn near(found: &Array2<f64>, expected: &Array2<f64>, what: &str) {
+pub(super) fn near(found: &Array2<f64>, expected: &Array2<f64>, what: &str) {
     let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let error = (found - expected).iter().fold(0.0f64, |m, v| m.max(v.abs())) / scale;
     assert!(error < DENSE, "{what}: {error:e}");
-}
-
-fn log_det(matrix: &Array2<f64>) -> f64 {
-    eigh(matrix.view()).unwrap().values.iter().map(|e| e.ln()).sum()
 }
 
 /// A trained adapter and its task.
@@ -325,105 +320,6 @@ fn the_next_task_ends_where_its_likelihood_and_the_earlier_posterior_balance() {
 
 fn whole() -> BatchLimits {
     BatchLimits { max_items: 64, max_tokens: 1000 }
-}
-
-#[test]
-fn the_evidence_of_the_next_task_is_that_of_dense_determinants() {
-    if !f64_or_skip("evidence of the next task") {
-        return;
-    }
-    let (model, data) = first_task();
-    let second = turned(&data);
-    let next = fit(model.clone(), &second, &quick().with_epochs(5));
-    let (first_map, next_map) = (read_adapter(&model).unwrap(), read_adapter(&next).unwrap());
-    let d = flat(&next_map) - flat(&first_map);
-    let dense_of = [
-        CurvatureStructure::Full,
-        CurvatureStructure::SiteBlock,
-        CurvatureStructure::Diagonal,
-        CurvatureStructure::FunctionSpace,
-    ];
-    for structure in OVER_WEIGHTS {
-        let earlier = laplace(&model, &data, structure, 0.7);
-        let p = product_matrix(&earlier) * 2.0;
-        let prior = PosteriorPrior::new(&model, earlier).unwrap().weighted(2.0).unwrap();
-        for own in dense_of {
-            let sums = curvature(&next, &second, own);
-            let h = dense(&sums, &next_map);
-            let expected =
-                sums.log_likelihood.unwrap() - 0.5 * d.dot(&p.dot(&d)) - 0.5 * (log_det(&(&p + &h)) - log_det(&p));
-            let found = prior.log_marginal_likelihood(&next, &sums).unwrap();
-            assert!((found - expected).abs() < 1e-8 * expected.abs(), "{structure}, {own}: {found}, {expected}");
-        }
-        for own in [CurvatureStructure::Kronecker, CurvatureStructure::Ekfac, CurvatureStructure::Core] {
-            let error = prior.log_marginal_likelihood(&next, &curvature(&next, &second, own)).unwrap_err().to_string();
-            assert!(error.contains(&own.to_string()), "{error}");
-        }
-        // a curvature of another adapter
-        let there = curvature(&model, &second, CurvatureStructure::Diagonal);
-        assert!(prior.log_marginal_likelihood(&next, &there).is_err());
-    }
-}
-
-#[test]
-fn three_tasks_sum_their_curvatures_and_the_first_ones_prior() {
-    if !f64_or_skip("three tasks") {
-        return;
-    }
-    let (model, data) = first_task();
-    let second = turned(&data);
-    let next = fit(model.clone(), &second, &quick().with_epochs(5));
-    let map = read_adapter(&next).unwrap();
-    for structure in OVER_WEIGHTS {
-        let (one, two) = (laplace(&model, &data, structure, 0.7), laplace(&next, &second, structure, 9.0));
-        let of_second = product_matrix(&two) - Array2::<f64>::eye(flat(&map).len()) * 9.0;
-        let expected = product_matrix(&one) * 2.0 + of_second;
-        let prior = PosteriorPrior::new(&model, one).unwrap().weighted(2.0).unwrap().then(&next, two).unwrap();
-        let found = matrix(&map, |v| prior.precision_product(v).unwrap());
-        near(&found, &expected, &format!("{structure}"));
-        assert_eq!(prior.centre(), &map);
-        let third = flipped(&second);
-        let last = curvature(&next, &third, CurvatureStructure::Diagonal);
-        let evidence = prior.log_marginal_likelihood(&next, &last);
-        if structure == CurvatureStructure::Diagonal {
-            let ratio: f64 = dense(&last, &map).diag().iter().zip(expected.diag()).map(|(h, p)| (h / p).ln_1p()).sum();
-            let expected = last.log_likelihood.unwrap() - 0.5 * ratio;
-            assert!((evidence.unwrap() - expected).abs() < DENSE * expected.abs());
-        } else {
-            let error = evidence.unwrap_err().to_string();
-            assert!(error.contains("2 tasks"), "{error}");
-        }
-    }
-}
-
-#[test]
-fn carried_sums_merge_with_those_of_the_next_task_into_its_posterior() {
-    if !f64_or_skip("carried curvature") {
-        return;
-    }
-    let (model, data) = first_task();
-    let mut second = turned(&blobs(30, 8));
-    second.labels.reverse();
-    let next = fit(model.clone(), &second, &quick().with_epochs(5));
-    let map = read_adapter(&next).unwrap();
-    for structure in [
-        CurvatureStructure::Full,
-        CurvatureStructure::SiteBlock,
-        CurvatureStructure::Diagonal,
-        CurvatureStructure::FunctionSpace,
-    ] {
-        let mut one = curvature(&model, &data, structure);
-        // points are known by their number alone
-        one.item_keys.clear();
-        let two = curvature(&next, &second, structure);
-        let expected = dense(&one, &map) + dense(&two, &map) + Array2::<f64>::eye(flat(&map).len()) * 0.7;
-        assert!(one.clone().merge(two.clone()).is_err()); // of two adapters
-        let merged = one.carried_to(&map).unwrap().merge(two).unwrap();
-        assert_eq!((merged.n_data, merged.log_likelihood), (70, None));
-        let posterior = Laplace::new(&next, &merged, &fixed(0.7)).unwrap();
-        near(&product_matrix(&posterior), &expected, &format!("{structure}"));
-        assert!(posterior.log_marginal_likelihood(PriorPrecision::new(0.7).unwrap()).is_err());
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The sampled Fisher information of texts: its mean is the exact one, whatever the batches and the shards.
 
+use super::{mistral, sampled, text, texts};
 use crate::support::{f64_or_skip, relative_error};
-use crate::{mistral, sampled, text, texts};
 use bayes_lora::curvature::{
     AdapterSubset, Cotangents, Curvature, CurvatureConfig, CurvatureStructure, CurvatureSums, FisherKind,
     TokenTreatment, correct_eigenvalues, estimate_cost, fit_curvature, probe,

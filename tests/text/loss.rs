@@ -1,8 +1,8 @@
 //! Log-likelihoods and gradients against transformers with PEFT (`tests/fixtures/make_text.py`): completions and chats of several
 //! turns, in one padded batch.
 
+use super::{ALL, llama, text};
 use crate::support::{has_f64, relative_error, root};
-use crate::{ALL, llama, text};
 use bayes_lora::data::{BatchLimits, TextDataset, TextExample};
 use bayes_lora::likelihood::NextToken;
 use bayes_lora::lora::Adaptable;

@@ -1,7 +1,7 @@
 //! Scores of texts: the standard deviation of a log-likelihood against dense algebra, draws and finite differences.
 
+use super::{ALL, llama, mistral, sampled, text, texts};
 use crate::support::{central_difference, f64_or_skip, logits, relative_error};
-use crate::{ALL, llama, mistral, sampled, text, texts};
 use bayes_lora::curvature::{Cotangents, CurvatureStructure, CurvatureSums, fit_curvature, probe};
 use bayes_lora::data::TextDataset;
 use bayes_lora::likelihood::Categorical;

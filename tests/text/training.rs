@@ -1,7 +1,7 @@
 //! Training on texts: every scored token weighs the same however batches are cut, and a run that is killed ends in the same bits.
 
+use super::{ALL, bare_mistral, llama, mistral, texts};
 use crate::support::{f64_or_skip, logits, relative_error};
-use crate::{ALL, bare_mistral, llama, mistral, texts};
 use bayes_lora::bayes_lora::BayesLoraConfig;
 use bayes_lora::checkpoints::Checkpoints;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind};

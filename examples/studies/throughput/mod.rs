@@ -1,0 +1,127 @@
+//! Times every stage on a Hugging Face model and a multiple-choice task, one JSON line a stage: to be run in turn
+//! with another library's program on the same machine, model, data, batch and rank.
+//!
+//! ```sh
+//! cargo run --release --example studies -- throughput --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
+//! cargo run --release --example studies -- throughput --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz --form continuation
+//! python3 examples/studies/throughput/peer_continuation.py --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
+//! ```
+
+use crate::Outcome;
+use crate::experiment::base::load_base;
+use crate::process::peak_resident_bytes;
+use bayes_lora::belief::LogitGauge;
+use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
+use bayes_lora::data::{
+    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer,
+};
+use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::models::PromptClassifier;
+use bayes_lora::posterior::{Laplace, LaplaceConfig};
+use bayes_lora::predict::{predict_linearized, predict_map};
+use bayes_lora::progress::Control;
+use bayes_lora::train::{Trainer, TrainerConfig};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// How a question is answered.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// Lettered choices, of which the model says a letter.
+    Letters,
+    /// Choices as continuations of the question, each scored by its log-likelihood.
+    Continuation,
+}
+
+#[derive(Args)]
+pub struct Arguments {
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long, value_enum, default_value = "letters")]
+    form: Form,
+    /// Items a training step and a curvature batch.
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    #[arg(long, default_value_t = 16)]
+    map_batch: usize,
+    #[arg(long, default_value_t = 96)]
+    map_n: usize,
+    #[arg(long, default_value_t = 80)]
+    kfac_n: usize,
+    #[arg(long, default_value_t = 2)]
+    predict_batch: usize,
+    #[arg(long, default_value_t = 24)]
+    predict_n: usize,
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+}
+
+fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
+    let line = json!({
+        "stage": stage, "seconds": seconds, "items_per_s": items as f64 / seconds,
+        "real_tokens_per_s": tokens as f64 / seconds, "peak_rss_mb": peak_resident_bytes().map(|bytes| bytes >> 20),
+    });
+    println!("{line}");
+}
+
+pub fn run(a: &Arguments) -> Outcome<()> {
+    let tokenizer = Tokenizer::from_dir(&a.model)?;
+    let encoding = match a.form {
+        Form::Letters => {
+            Encoding::new(PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"]))
+        }
+        Form::Continuation => Encoding::new(
+            PromptTemplate::question_answer(),
+            AnswerForm::Continuation { normalization: Normalization::Sum },
+        ),
+    };
+    let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4);
+    let encode =
+        |n: usize, seed: u64| -> Outcome<EncodedDataset> { Ok(encoding.encode(&task.sample(n, seed)?, &tokenizer)?) };
+    let control = Control::silent().with_workers(a.workers)?;
+    let limits = |max_items| BatchLimits { max_items, max_tokens: usize::MAX };
+    let train = encode(a.steps * a.batch, 0)?;
+    let lm = load_base(&a.model)?;
+    let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
+    let model = attach(PromptClassifier::new(lm, &train)?, &lora, 0)?;
+
+    let trainer = Trainer::new(
+        TrainerConfig::default()
+            .with_epochs(1)
+            .with_learning_rate(5e-4)
+            // a step's micro-batches are shared by the workers
+            .with_limits(limits(a.batch.div_ceil(a.workers)))
+            .with_accumulation(a.workers.min(a.batch)),
+    )?;
+    let outcome = trainer.fit(model, &train, None, &control)?;
+    report("train", outcome.report.seconds, outcome.report.items, outcome.report.tokens);
+    let model = outcome.model;
+
+    let data = encode(a.map_n, 1)?;
+    let start = Instant::now();
+    predict_map(&model, &data, &limits(a.map_batch), &control)?;
+    report("map", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let data = encode(a.kfac_n, 0)?;
+    let config =
+        CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 1, seed: 0 }).with_limits(limits(a.batch));
+    let start = Instant::now();
+    let curvature = fit_curvature(&model, &data, &config, &control)?;
+    report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let start = Instant::now();
+    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
+    report("eigendecomposition and evidence", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+
+    let data = encode(a.predict_n, 2)?;
+    let start = Instant::now();
+    predict_linearized(&model, &laplace, &data, LogitGauge::Centred, &limits(a.predict_batch), &control)?;
+    report("linearized", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    Ok(())
+}

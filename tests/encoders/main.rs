@@ -1,6 +1,0 @@
-//! Encoders beyond BERT's own single texts: ModernBERT, and pairs of texts, each against transformers and PEFT in f64.
-
-mod modern;
-mod pairs;
-#[path = "../support/mod.rs"]
-mod support;

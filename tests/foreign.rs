@@ -1,0 +1,5 @@
+//! Models from elsewhere: the Hugging Face Hub, and GGUF files.
+
+mod gguf;
+mod hub;
+mod support;

@@ -1,0 +1,4 @@
+//! Files of every format, changed at random.
+
+mod fuzz;
+mod support;
