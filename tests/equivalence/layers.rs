@@ -1,10 +1,10 @@
 //! A gradient that is taken layer by layer is that of the whole graph, bit for bit, and holds one layer's activations.
 
 use crate::support::points::{adapted, blobs};
-use crate::support::{FIXTURES, Fixture, continuation_dataset, device};
+use crate::support::{FIXTURES, Fixture, continuation_dataset};
 use bayes_lora::data::{BatchLimits, EncodedDataset};
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::models::{Classifier, Dataset, Pretrained, PromptClassifier};
+use bayes_lora::models::{Classifier, Dataset, PromptClassifier};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Objective, Trainer, TrainerConfig, TrainingMode};
