@@ -66,14 +66,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // rows come with and without a temperature from the held-out labels; a method that fails is a row that says why
     let report = Report::new(vec![run], ReportOptions::default().with_title("MMLU areas, stories260K"))?;
-    println!("{:<56} {:>24} {:>24} {:>24}", "", "accuracy", "NLL", "ECE");
+    println!("{:<76} {:>24} {:>24} {:>24}", "", "accuracy", "NLL", "ECE");
     for row in report.runs.iter().flat_map(|run| &run.rows) {
         match &row.outcome {
             RowOutcome::Answered(summary) => {
                 let scores = &summary.scores;
-                println!("{:<56} {:>24} {:>24} {:>24}", row.name, scores.accuracy, scores.nll, scores.ece);
+                println!("{:<76} {:>24} {:>24} {:>24}", row.name, scores.accuracy, scores.nll, scores.ece);
             }
-            RowOutcome::Failed(reason) => println!("{:<56} {reason}", row.name),
+            RowOutcome::Failed(reason) => println!("{:<76} {reason}", row.name),
         }
     }
     println!("wrote {}", report.save(OUT)?.html.display());

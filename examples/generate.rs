@@ -8,7 +8,17 @@
 //! ```
 //!
 //! The entropy of a token is what its draws say on average (aleatoric: more data would leave it) and the mutual information of token and
-//! weights (epistemic: more data would remove it).
+//! weights (epistemic: more data would remove it). What a car says was in no text, and the sound is doubted twice as much:
+//!
+//! ```text
+//! Mia had a old cat. The cat said "meow" to Mia.
+//!          token          p    entropy  aleatoric  epistemic
+//!              m      0.610      1.654      1.447      0.207
+//!              e      0.843      0.802      0.646      0.156
+//! Mia had a big car. The car said "moo" to Mia.
+//!              m      0.432      1.992      1.822      0.169
+//!             oo      0.522      1.536      1.098      0.438
+//! ```
 
 use bayes_lora::data::Tokenizer;
 use bayes_lora::generate::{GenerationConfig, Generator, Request};
@@ -45,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let laplace = Laplace::load(adapter.join(POSTERIOR_FILE), &lm)?;
 
     // the likeliest token of the trained adapter, doubted by eight draws
-    let config = GenerationConfig::default().with_max_new_tokens(12).with_stop(["\n"]);
+    let config = GenerationConfig::default().with_max_new_tokens(10).with_stop(["\n"]);
     let generator = Generator::new(&lm, &tokenizer, config)?.with_posterior(&laplace, 8, 0)?;
     let request = |prompt: &String| Request::text(&tokenizer, prompt.clone(), prompt);
     let requests = prompts.iter().map(request).collect::<Result<Vec<_>, _>>()?;
