@@ -19,6 +19,9 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+(?:\.\d+)?(?:e
 static SPEED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\d.]+(?:e-?\d+)? s\b|\([\d.]+(?:e-?\d+)? a second\)").unwrap());
 
+/// What the bits of weights say, which are rounded otherwise elsewhere.
+static FINGERPRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b[0-9a-f]{16}\b").unwrap());
+
 /// How far long work has come.
 static PROGRESS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^[\w ]+: \d+ of \d+ (?:after \d+ s|lines \()").unwrap());
@@ -59,7 +62,8 @@ fn is_like(expected: &str, said: &str) -> bool {
         let pattern: Vec<String> = parts.iter().map(|part| regex::escape(part)).collect();
         return Regex::new(&format!("^{}$", pattern.join(".*"))).unwrap().is_match(said);
     }
-    let [expected, said] = [expected, said].map(|line| SPEED.replace_all(line.trim_end(), "speed").into_owned());
+    let known = |line: &str| FINGERPRINT.replace_all(&SPEED.replace_all(line.trim_end(), "speed"), "hash").into_owned();
+    let [expected, said] = [expected, said].map(known);
     let words = |line: &str| NUMBER.replace_all(line, "#").split_whitespace().collect::<Vec<_>>().join(" ");
     let numbers = |line: &str| NUMBER.find_iter(line).map(|found| found.as_str().to_string()).collect::<Vec<_>>();
     let pairs = numbers(&expected).into_iter().zip(numbers(&said)).collect::<Vec<_>>();
@@ -101,6 +105,7 @@ fn words_are_the_same_and_numbers_alike() {
         ("a", "a\nb", false),
         ("a  b", "a b", true),
         ("epsilon 5e-4", "epsilon 0.0005", true),
+        ("fingerprint: 0dae8fe74055252f", "fingerprint: 4fe7228f845db8a7", true),
     ] {
         assert_eq!(difference(expected, said).is_none(), is_like, "{expected:?} {said:?}");
     }
