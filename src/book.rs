@@ -13,9 +13,9 @@ macro_rules! page {
         #[doc = "[next_token]: crate::book::next_token"]
         #[doc = "[generation]: crate::book::generation"]
         #[doc = concat!(
-                            "[picture]: data:image/svg+xml;base64,",
-                            include_str!(concat!("../docs/how_it_works/pictures/", $picture, ".base64"))
-                        )]
+                                    "[picture]: data:image/svg+xml;base64,",
+                                    include_str!(concat!("../docs/how_it_works/pictures/", $picture, ".base64"))
+                                )]
         #[doc = ""]
         #[doc = include_str!(concat!("../docs/how_it_works/", stringify!($name), ".md"))]
         pub mod $name {}
