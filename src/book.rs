@@ -12,25 +12,22 @@ macro_rules! page {
         #[doc = "[loo]: crate::book::leave_one_out"]
         #[doc = "[next_token]: crate::book::next_token"]
         #[doc = "[generation]: crate::book::generation"]
-        #[doc = concat!(
-                                    "[picture]: data:image/svg+xml;base64,",
-                                    include_str!(concat!("../docs/how_it_works/pictures/", $picture, ".base64"))
-                                )]
+        #[doc = concat!("[picture]: data:image/svg+xml;base64,", include_str!($picture))]
         #[doc = ""]
         #[doc = include_str!(concat!("../docs/how_it_works/", stringify!($name), ".md"))]
         pub mod $name {}
     };
 }
 
-page!(lora, "lora");
-page!(laplace, "laplace");
-page!(curvature, "structures");
-page!(evidence, "harm");
-page!(linearised, "sampled");
-page!(core_space, "core");
-page!(leave_one_out, "left_out_beta");
-page!(next_token, "exposure");
-page!(generation, "lockstep");
+page!(lora, "../docs/how_it_works/pictures/lora.base64");
+page!(laplace, "../docs/how_it_works/pictures/laplace.base64");
+page!(curvature, "../docs/how_it_works/pictures/structures.base64");
+page!(evidence, "../docs/how_it_works/pictures/harm.base64");
+page!(linearised, "../docs/how_it_works/pictures/sampled.base64");
+page!(core_space, "../docs/how_it_works/pictures/core.base64");
+page!(leave_one_out, "../docs/how_it_works/pictures/left_out_beta.base64");
+page!(next_token, "../docs/how_it_works/pictures/exposure.base64");
+page!(generation, "../docs/how_it_works/pictures/lockstep.base64");
 
 /// The other pages with Rust in them, which is compiled.
 #[cfg(doctest)]
