@@ -67,11 +67,16 @@ fn tell(report: &LoadReport, session: &Session) {
 }
 
 /// The seed of the start from which `bayes-lora train` trained an adapter, as the settings beside it say.
-pub fn start_of(adapter: &Path, session: &Session) -> Option<u64> {
+pub fn start_of(adapter: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(adapter.join("run.toml")).ok()?;
     let is_of_training = text.lines().next()?.contains("bayes-lora train ");
     let seed = text.parse::<toml::Table>().ok()?.get("seed")?.as_integer()?;
-    let seed = u64::try_from(seed).ok().filter(|_| is_of_training)?;
+    u64::try_from(seed).ok().filter(|_| is_of_training)
+}
+
+/// The same, which the user is told.
+pub fn told_start_of(adapter: &Path, session: &Session) -> Option<u64> {
+    let seed = start_of(adapter)?;
     session.say(format_args!("trained by `bayes-lora train --seed {seed}`: the prior is centred on its start"));
     Some(seed)
 }

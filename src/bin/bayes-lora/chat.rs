@@ -52,12 +52,13 @@ impl Chat {
         let mut talk = Talk { chat: self, adapted: &adapted, generator, turns: self.opening(), session };
         let mut lines = stdin().lock().lines();
         loop {
+            session.control().check("chat", 0, 0)?;
             if stdin().is_terminal() {
                 print!("> ");
                 stdout().flush()?;
             }
             match lines.next().transpose()? {
-                None => return Ok(()),
+                None => return Ok(session.control().check("chat", 0, 0)?),
                 Some(line) if line.trim().is_empty() => {}
                 Some(line) if line.trim() == NEW => talk.turns = self.opening(),
                 Some(line) => match talk.answer(&line) {

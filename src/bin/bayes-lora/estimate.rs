@@ -50,6 +50,7 @@ impl Estimate {
             train: &self.train,
             validation: None,
             held_out: None,
+            start: None,
             items: &self.items,
             questions: &self.questions,
             session,

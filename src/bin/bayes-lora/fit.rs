@@ -1,6 +1,6 @@
 //! `bayes-lora fit`.
 
-use crate::base::{adapted, start_of};
+use crate::base::{adapted, told_start_of};
 use crate::fitting::{Fitting, PosteriorReport, found_by};
 use crate::flags::{ItemArguments, PosteriorArguments, QuestionArguments, Shard};
 use crate::kind::Kind;
@@ -39,7 +39,7 @@ pub struct Fit {
     /// Sum the items I, I + K, … alone, for `merge curvature`: `I/K`, or `auto/K` with the scheduler's index
     #[arg(long, value_name = "I/K")]
     shard: Option<Shard>,
-    /// Keep unfinished work there, instead of in a directory beside the posterior
+    /// Keep unfinished work in a folder there, instead of beside the posterior
     #[arg(long, value_name = "DIR")]
     unfinished: Option<PathBuf>,
     #[command(flatten)]
@@ -62,17 +62,24 @@ impl Fit {
             None => format!("{error}; `--posterior` takes the posterior elsewhere"),
             Some(_) => error.to_string(),
         })?;
+        let start = told_start_of(&self.adapter, session);
         let source = Source {
             model: &self.model,
             train: &self.train,
             validation: None,
             held_out: self.fit.held_out.as_deref(),
+            start,
             items: &self.items,
             questions: &self.questions,
             session,
         };
-        let unfinished = self.unfinished.clone().unwrap_or_else(|| file.with_extension("unfinished"));
-        let job = Fitted { fit: self, session, file: &file, unfinished: &unfinished };
+        // a folder of the program's own, which it may remove
+        let unfinished = file.with_extension("unfinished");
+        let unfinished = match (&self.unfinished, unfinished.file_name()) {
+            (Some(dir), Some(name)) => dir.join(name),
+            _ => unfinished,
+        };
+        let job = Fitted { fit: self, start, session, file: &file, unfinished: &unfinished };
         let made = with_subject(&source, job)?;
         if self.shard.is_none() {
             session.keep_settings(&file.with_extension("run.toml"))?;
@@ -86,6 +93,7 @@ impl Fit {
 
 struct Fitted<'a> {
     fit: &'a Fit,
+    start: Option<u64>,
     session: &'a Session,
     file: &'a Path,
     unfinished: &'a Path,
@@ -95,10 +103,10 @@ impl Job for Fitted<'_> {
     type Result = Made;
 
     fn run<M: Classifier + 'static, D: Dataset<Input = M::Input>>(self, subject: Subject<M, D>) -> Outcome<Made> {
-        let Self { fit, session, file, unfinished } = self;
+        let Self { fit, start, session, file, unfinished } = self;
         let Subject { model, data } = subject;
         let control = session.control_with(unfinished)?;
-        let (model, lora) = adapted(model, &fit.adapter, start_of(&fit.adapter, session))?;
+        let (model, lora) = adapted(model, &fit.adapter, start)?;
         session.say(summarize(&model));
         let (flags, items) = (&fit.fit, &fit.items);
         let (limits, seed, noise_variance) = (fit.questions.limits(), items.seed, items.noise_variance);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -94,7 +94,7 @@ impl Session {
     /// Tells a person something on standard error.
     pub fn say(&self, words: impl Display) {
         if !self.quiet {
-            eprintln!("{words}");
+            told(words);
         }
     }
 
@@ -120,23 +120,28 @@ impl Session {
     pub fn end(&self, outcome: Outcome) -> ExitCode {
         let failures = self.control.save_failures();
         if failures.count > 0 {
-            eprintln!("warning: {failures}");
+            told(format_args!("warning: {failures}"));
         }
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if self.control.is_cancelled() => {
                 let further = if self.keeps.get() { "; the same command goes on from there" } else { "" };
-                eprintln!("interrupted: {error}{further}");
+                told(format_args!("interrupted: {error}{further}"));
                 ExitCode::from(INTERRUPTED)
             }
             // who reads the output wants no more of it
             Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                told(format_args!("error: {error}"));
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+/// Words on standard error, which may be closed.
+fn told(words: impl Display) {
+    writeln!(stderr(), "{words}").ok();
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

@@ -39,7 +39,7 @@ pub struct Train {
     /// Leave the posterior out
     #[arg(long)]
     no_posterior: bool,
-    /// Keep unfinished work there, instead of in OUT/unfinished
+    /// Keep unfinished work in a folder there, instead of in OUT/unfinished
     #[arg(long, value_name = "DIR")]
     unfinished: Option<PathBuf>,
     #[command(flatten)]
@@ -62,13 +62,17 @@ impl Train {
             train: &self.train,
             validation: self.validation.as_deref(),
             held_out: self.posterior.held_out.as_deref(),
+            start: None,
             items: &self.items,
             questions: &self.questions,
             session,
         };
-        let unfinished = self.unfinished.clone().unwrap_or_else(|| self.out.join("unfinished"));
+        // a folder of the program's own, which it may remove
+        let unfinished = match &self.unfinished {
+            Some(dir) => dir.join("train"),
+            None => self.out.join("unfinished"),
+        };
         let trained = with_subject(&source, Training { train: self, session, unfinished: unfinished.clone() })?;
-        session.keep_settings(&self.out.join("run.toml"))?;
         if unfinished.try_exists()? {
             std::fs::remove_dir_all(&unfinished)?;
         }
@@ -101,6 +105,8 @@ impl Job for Training<'_> {
         let base = self.train.model.display().to_string();
         // kept before anything else can fail
         save_or_rescue(out, |dir| save_peft(&model, &lora, &base, dir))?;
+        // by which `fit` knows the start of this adapter
+        session.keep_settings(&out.join("run.toml"))?;
         report.epochs.iter().for_each(|epoch| session.say(in_words(epoch)));
         let posterior = match self.train.no_posterior {
             true => None,

@@ -127,7 +127,7 @@ impl MethodArguments {
         let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
         let bounded = |mut method: LaplaceMethod| {
-            method.curvature.memory_limit = Some(self.memory << 30);
+            method.curvature.memory_limit = Some(self.memory.saturating_mul(1 << 30));
             method
         };
         let laplace = |structure| bounded(LaplaceMethod::new(structure));

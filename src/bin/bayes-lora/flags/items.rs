@@ -36,6 +36,17 @@ pub struct ItemArguments {
 }
 
 impl ItemArguments {
+    /// Flags that were given and mean nothing for this kind.
+    pub fn foreign(&self, kind: Kind) -> Vec<&'static str> {
+        let questions = kind == Kind::Choices;
+        let given = [
+            (self.areas.is_some() && !questions, "--areas"),
+            (self.max_passage.is_some() && !questions, "--max-passage"),
+            (self.noise_variance.is_some() && kind != Kind::Values, "--noise-variance"),
+        ];
+        given.into_iter().filter_map(|(is_foreign, flag)| is_foreign.then_some(flag)).collect()
+    }
+
     /// Questions as the flags want them.
     pub fn routed(&self, task: Task) -> Outcome<Vec<Item>> {
         let passage = |item: &Item| item.passage.as_ref().map_or(0, |text| text.chars().count());

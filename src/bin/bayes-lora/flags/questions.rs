@@ -1,5 +1,6 @@
 //! Flags that say how an item is asked.
 
+use crate::kind::Kind;
 use bayes_lora::data::{
     AnswerForm, BatchLimits, Encoding, Normalization, PromptTemplate, ScoredPart, TextEncoding, Truncation,
 };
@@ -67,6 +68,21 @@ impl QuestionArguments {
         self.limited(Encoding::new(self.template(), self.answers()).with_truncation(Truncation::Start))
     }
 
+    /// Flags that were given and mean nothing for this kind.
+    pub fn foreign(&self, kind: Kind) -> Vec<&'static str> {
+        let (questions, texts) = (kind == Kind::Choices, kind == Kind::Texts);
+        let is_continuation = self.per_character || self.form == Some(Form::Continuation);
+        let given = [
+            (self.form.is_some() && !questions, "--form"),
+            (self.prompt.is_some() && !questions, "--prompt"),
+            (self.classes.is_some() && (!questions || is_continuation), "--classes"),
+            (self.per_character && (!questions || self.form == Some(Form::Tokens)), "--per-character"),
+            (self.chat && texts, "--chat"),
+            (self.everything && !texts, "--everything"),
+        ];
+        given.into_iter().filter_map(|(is_foreign, flag)| is_foreign.then_some(flag)).collect()
+    }
+
     /// How texts are read that have no question: for heads.
     pub fn of_texts(&self, answers: AnswerForm) -> Encoding {
         self.limited(Encoding::new(PromptTemplate::text(), answers).with_truncation(Truncation::End))
@@ -111,7 +127,8 @@ impl QuestionArguments {
     fn answers(&self) -> AnswerForm {
         let normalization = if self.per_character { Normalization::PerCharacter } else { Normalization::Sum };
         let letters = || [" A", " B", " C", " D"].map(String::from).to_vec();
-        match self.form.unwrap_or(Form::Tokens) {
+        let form = if self.per_character { Form::Continuation } else { Form::Tokens };
+        match self.form.unwrap_or(form) {
             Form::Tokens => AnswerForm::class_tokens(self.classes.clone().unwrap_or_else(letters)),
             Form::Continuation => AnswerForm::Continuation { normalization },
         }

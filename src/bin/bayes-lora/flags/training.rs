@@ -13,7 +13,7 @@ pub struct TrainingArguments {
     /// Step size of AdamW
     #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
     pub learning_rate: f64,
-    /// Micro-batches of a step, of `--batch` items together
+    /// Most micro-batches of a step; as many as divide `--batch`, the items of a step
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub accumulation: usize,
     /// Hold the activations of one layer at a time, for a fraction of the memory and about a third more time; for questions with
@@ -25,12 +25,14 @@ pub struct TrainingArguments {
 impl TrainingArguments {
     /// A step of `limits.max_items` items.
     pub fn trainer(&self, limits: BatchLimits, seed: u64) -> TrainerConfig {
-        let micro = limits.max_items.div_ceil(self.accumulation.max(1));
+        let divides = |n: &usize| limits.max_items.is_multiple_of(*n);
+        let accumulation = (1..=self.accumulation).rev().find(divides).unwrap_or(self.accumulation);
+        let micro = limits.max_items / accumulation.max(1);
         TrainerConfig::default()
             .with_epochs(self.epochs)
             .with_learning_rate(self.learning_rate)
             .with_limits(BatchLimits { max_items: micro, ..limits })
-            .with_accumulation(self.accumulation)
+            .with_accumulation(accumulation)
             .with_gradient_checkpointing(self.gradient_checkpointing)
             .with_seed(seed)
     }

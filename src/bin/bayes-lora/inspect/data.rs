@@ -28,10 +28,7 @@ pub fn lines(path: &Path) -> Outcome<Told> {
         Kind::Labels => {
             let task = Task::from_labelled_jsonl(path, None)?;
             let names = task.items.first().map_or_else(Vec::new, |item| item.choices.clone());
-            let text = |item: &Item| {
-                item.question.chars().count() + item.second.as_ref().map_or(0, |text| text.chars().count())
-            };
-            let longest = task.items.iter().map(text).max().unwrap_or(0);
+            let longest = task.items.iter().map(length).max().unwrap_or(0);
             labelled(told, &task, &names).with("classes", names).with("longest in characters", longest)
         }
         Kind::Values => {
@@ -39,7 +36,7 @@ pub fn lines(path: &Path) -> Outcome<Told> {
             let known: Vec<f64> = values.into_iter().flatten().collect();
             let mean = known.iter().sum::<f64>() / known.len() as f64;
             let variance = known.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / known.len() as f64;
-            let longest = texts.items.iter().map(|item| item.question.chars().count()).max().unwrap_or(0);
+            let longest = texts.items.iter().map(length).max().unwrap_or(0);
             let numbers = (!known.is_empty()).then(|| json!({"mean": mean, "standard_deviation": variance.sqrt()}));
             told.with("lines", texts.len())
                 .with("with a number", known.len())
@@ -81,4 +78,9 @@ fn labelled(told: Told, task: &Task, names: &[String]) -> Told {
     let share = |(label, count): (&usize, &usize)| json!({"label": name(label), "share": *count as f64 / known as f64});
     let shares: Vec<Value> = counts.iter().map(share).collect();
     told.with("lines", task.len()).with("with a label", known).with("label shares", shares)
+}
+
+/// Characters of a text, or of both texts of a pair.
+fn length(item: &Item) -> usize {
+    item.question.chars().count() + item.second.as_ref().map_or(0, |text| text.chars().count())
 }

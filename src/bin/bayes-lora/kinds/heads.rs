@@ -3,7 +3,7 @@
 use super::answers::{Answered, Answerer, Block};
 use super::opening::{Believer, Opening};
 use super::{AdaptedJob, Data, Job, Source, Subject};
-use crate::base::{Network, load_network, tokenizer};
+use crate::base::{Network, load_network, start_of, tokenizer};
 use crate::session::Outcome;
 use bayes_lora::data::{AnswerForm, EncodedDataset, Encoding, ResolvedAnswers, Tokenizer};
 use bayes_lora::error::Result;
@@ -21,12 +21,12 @@ pub fn with_head<J: Job, D: Dataset<Input = TokenBatch>>(
     let train = encoded(&data.splits.train);
     match load_network(source.model, source.session)? {
         Network::Decoder(lm) => {
-            let model = classifier(*lm, None, train, source.items.seed)?;
+            let model = classifier(*lm, None, train, source.start_seed())?;
             job.run(Subject { model, data })
         }
         Network::Encoder(loaded) => {
             let (encoder, head) = *loaded;
-            let model = classifier(encoder, head, train, source.items.seed)?;
+            let model = classifier(encoder, head, train, source.start_seed())?;
             job.run(Subject { model, data })
         }
     }
@@ -65,12 +65,12 @@ pub fn encoding(opening: &Opening, tokenizer: &Tokenizer) -> Outcome<Encoding> {
 /// Does the job with the network, its head and its adapter.
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
     let encoding = encoding(opening, &tokenizer(opening.model)?)?;
-    let nothing = nothing(&encoding.answers);
+    let (nothing, seed) = (nothing(&encoding.answers), start_of(opening.adapter).unwrap_or(0));
     match load_network(opening.model, opening.session)? {
-        Network::Decoder(lm) => job.run(opening.adapted(classifier(*lm, None, &nothing, 0)?)?),
+        Network::Decoder(lm) => job.run(opening.adapted(classifier(*lm, None, &nothing, seed)?)?),
         Network::Encoder(loaded) => {
             let (encoder, head) = *loaded;
-            job.run(opening.adapted(classifier(encoder, head, &nothing, 0)?)?)
+            job.run(opening.adapted(classifier(encoder, head, &nothing, seed)?)?)
         }
     }
 }

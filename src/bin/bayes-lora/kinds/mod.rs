@@ -69,12 +69,19 @@ pub struct Source<'a> {
     pub train: &'a Path,
     pub validation: Option<&'a Path>,
     pub held_out: Option<&'a Path>,
+    /// The seed from which the adapter was trained, where it is there already and that is known.
+    pub start: Option<u64>,
     pub items: &'a ItemArguments,
     pub questions: &'a QuestionArguments,
     pub session: &'a Session,
 }
 
 impl Source<'_> {
+    /// The seed of what an adapter starts from.
+    fn start_seed(&self) -> u64 {
+        self.start.unwrap_or(self.items.seed)
+    }
+
     /// A language model and its tokenizer.
     fn language_model(&self) -> Outcome<(CausalLm, Tokenizer)> {
         Ok((load_base(self.model, self.session)?, tokenizer(self.model)?))
@@ -83,7 +90,17 @@ impl Source<'_> {
 
 /// Opens model and data of the kind that they are of, and does the job with them.
 pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
-    match Kind::of(source.items.task, source.train)? {
+    let kind = Kind::of(source.items.task, source.train)?;
+    let foreign = [source.items.foreign(kind), source.questions.foreign(kind)].concat();
+    if !foreign.is_empty() {
+        return Err(format!(
+            "{} holds {kind}, for which {} is without meaning",
+            source.train.display(),
+            foreign.join(", ")
+        )
+        .into());
+    }
+    match kind {
         Kind::Choices => choices::with_subject(source, job),
         Kind::Labels => labels::with_subject(source, job),
         Kind::Values => values::with_subject(source, job),

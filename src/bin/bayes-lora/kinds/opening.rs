@@ -104,7 +104,7 @@ impl<'a> Opening<'a> {
 
     /// The base with the adapter.
     pub fn adapted<M: Adaptable>(&self, base: M) -> Outcome<M> {
-        let start = if self.needs_start { start_of(self.adapter, self.session) } else { None };
+        let start = if self.needs_start { start_of(self.adapter) } else { None };
         Ok(adapted(base, self.adapter, start)?.0)
     }
 

@@ -5,7 +5,7 @@ use super::choices::encoded;
 use super::heads::encoding;
 use super::opening::{Believer, Opening};
 use super::{AdaptedJob, Job, Source, Splits, Subject};
-use crate::base::{Network, load_network, tokenizer};
+use crate::base::{Network, load_network, start_of, tokenizer};
 use crate::kind::Kind;
 use crate::session::Outcome;
 use bayes_lora::belief::LinkApprox;
@@ -23,7 +23,7 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
     let items = Splits::read(source, |file| Ok(Task::from_preferences_jsonl(file)?.items))?;
     let encoding = source.questions.of_texts(AnswerForm::Rewards);
     let data = encoded(source, items, &encoding, &tokenizer, Kind::Preferences)?;
-    let (train, seed) = (&data.splits.train, source.items.seed);
+    let (train, seed) = (&data.splits.train, source.start_seed());
     match load_network(source.model, source.session)? {
         Network::Decoder(lm) => {
             let model = rewards(*lm, None, train, seed)?;
@@ -58,11 +58,12 @@ fn no_pair() -> EncodedDataset {
 
 /// Does the job with the network, its head and its adapter.
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
+    let seed = start_of(opening.adapter).unwrap_or(0);
     match load_network(opening.model, opening.session)? {
-        Network::Decoder(lm) => job.run(opening.adapted(rewards(*lm, None, &no_pair(), 0)?)?),
+        Network::Decoder(lm) => job.run(opening.adapted(rewards(*lm, None, &no_pair(), seed)?)?),
         Network::Encoder(loaded) => {
             let (encoder, head) = *loaded;
-            job.run(opening.adapted(rewards(encoder, head, &no_pair(), 0)?)?)
+            job.run(opening.adapted(rewards(encoder, head, &no_pair(), seed)?)?)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `bayes-lora merge curvature`.
 
-use crate::base::{adapted, start_of};
+use crate::base::{adapted, told_start_of};
 use crate::fitting::{Fitting, PosteriorReport, found_by};
 use crate::flags::{ItemArguments, PosteriorArguments, QuestionArguments};
 use crate::kinds::{AdaptedJob, Job, Opening, Source, Subject, with_adapted, with_subject};
@@ -54,6 +54,7 @@ impl MergeCurvature {
         let curvature = CurvatureShard::merge(&self.shards)?;
         session.say(format_args!("{} shards, {} items", self.shards.len(), curvature.n_data));
         claim_file(&file, curvature.bytes() as u64)?;
+        let start = told_start_of(&self.adapter, session);
         let report = match &self.train {
             Some(train) => {
                 let source = Source {
@@ -61,11 +62,12 @@ impl MergeCurvature {
                     train,
                     validation: None,
                     held_out: self.fit.held_out.as_deref(),
+                    start,
                     items: &self.items,
                     questions: &self.questions,
                     session,
                 };
-                with_subject(&source, Merging { merge: self, curvature, file: &file, session })?
+                with_subject(&source, Merging { merge: self, start, curvature, file: &file, session })?
             }
             None if self.fit.prior.0.needs_training_items() || self.fit.held_out.is_some() => {
                 return Err("a prior that is matched, or found at the mode or on held-out items, needs the training items: give `--train`, or `--prior evidence`".into());
@@ -73,7 +75,7 @@ impl MergeCurvature {
             None => {
                 let asked = curvature.asked.clone();
                 let opening = Opening::of_asked((&self.model, &self.adapter), asked, &self.questions, session);
-                with_adapted(&opening, Merging { merge: self, curvature, file: &file, session })?
+                with_adapted(&opening, Merging { merge: self, start, curvature, file: &file, session })?
             }
         };
         session.keep_settings(&file.with_extension("run.toml"))?;
@@ -83,6 +85,7 @@ impl MergeCurvature {
 
 struct Merging<'a> {
     merge: &'a MergeCurvature,
+    start: Option<u64>,
     curvature: Curvature,
     file: &'a Path,
     session: &'a Session,
@@ -105,8 +108,8 @@ impl Job for Merging<'_> {
         self,
         Subject { model, data }: Subject<M, D>,
     ) -> Outcome<PosteriorReport> {
-        let Self { merge, curvature, file, session } = self;
-        let (model, lora) = adapted(model, &merge.adapter, start_of(&merge.adapter, session))?;
+        let Self { merge, start, curvature, file, session } = self;
+        let (model, lora) = adapted(model, &merge.adapter, start)?;
         let (flags, items) = (&merge.fit, &merge.items);
         let (limits, seed, noise_variance) = (merge.questions.limits(), items.seed, items.noise_variance);
         let fitting = Fitting { flags, limits, seed, noise_variance };

@@ -4,7 +4,8 @@ mod kept;
 mod rate;
 mod tally;
 
-use crate::flags::{ItemArguments, PredictionArguments, QuestionArguments, Shard};
+use crate::flags::{PredictionArguments, QuestionArguments, Shard};
+use crate::kind::Kind;
 use crate::kinds::{Answerer, Block, Line, Opening, answerer};
 use crate::session::{Outcome, Session};
 use bayes_lora::POSTERIOR_FILE;
@@ -54,8 +55,12 @@ pub struct Predict {
     shard: Option<Shard>,
     #[command(flatten)]
     prediction: PredictionArguments,
-    #[command(flatten)]
-    items: ItemArguments,
+    /// What the lines are, where neither the posterior nor their fields say it
+    #[arg(long, value_enum, value_name = "KIND")]
+    task: Option<Kind>,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
     #[command(flatten)]
     questions: QuestionArguments,
 }
@@ -67,12 +72,12 @@ impl Predict {
             claim_file(out, std::fs::metadata(&self.data).map_or(0, |file| file.len()))?;
             session.keeps_work();
         }
-        let predictive = self.prediction.predictive(self.items.seed);
+        let predictive = self.prediction.predictive(self.seed);
         let posterior = self.posterior_file(predictive)?;
         let asked = (predictive, self.prediction.insist);
         let opening = Opening::new((&self.model, &self.adapter), posterior, &self.questions, asked, session)?;
         let data = (!self.is_stream()).then_some(self.data.as_path());
-        let answerer = answerer(&opening, self.items.task, data)?;
+        let answerer = answerer(&opening, self.task, data)?;
         let mut rate = Rate::new(self.n_lines()?, session.is_watched());
         let tally = match &self.out {
             None => self.to_stdout(&*answerer, &mut rate, &session.control())?,
@@ -116,7 +121,8 @@ impl Predict {
 
     /// How many lines there are to answer, where that is known beforehand.
     fn n_lines(&self) -> Result<Option<usize>> {
-        if self.is_stream() {
+        // a pipe can be read once
+        if !self.data.is_file() {
             return Ok(None);
         }
         let mut n = 0;
