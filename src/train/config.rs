@@ -40,8 +40,8 @@ pub struct TrainerConfig {
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
-    /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient_by_layers`]): about a third
-    /// more time for a fraction of the memory, and the same bits.
+    /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient_by_layers`]): one more forward
+    /// pass for a fraction of the memory, and the same bits.
     ///
     /// [`Classifier::gradient_by_layers`]: crate::models::Classifier::gradient_by_layers
     pub gradient_checkpointing: bool,

@@ -60,6 +60,15 @@ pub struct Arguments {
     predict_n: usize,
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Only questions of so many characters.
+    #[arg(long, default_value_t = 0)]
+    min_chars: usize,
+    /// Train with the activations of one layer held at a time.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// End after training.
+    #[arg(long)]
+    train_only: bool,
 }
 
 fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
@@ -81,7 +90,7 @@ pub fn run(a: &Arguments) -> Outcome<()> {
             AnswerForm::Continuation { normalization: Normalization::Sum },
         ),
     };
-    let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4);
+    let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4 && item.question.len() >= a.min_chars);
     let encode =
         |n: usize, seed: u64| -> Outcome<EncodedDataset> { Ok(encoding.encode(&task.sample(n, seed)?, &tokenizer)?) };
     let control = Control::silent().with_workers(a.workers)?;
@@ -95,12 +104,16 @@ pub fn run(a: &Arguments) -> Outcome<()> {
         TrainerConfig::default()
             .with_epochs(1)
             .with_learning_rate(5e-4)
+            .with_gradient_checkpointing(a.gradient_checkpointing)
             // a step's micro-batches are shared by the workers
             .with_limits(limits(a.batch.div_ceil(a.workers)))
             .with_accumulation(a.workers.min(a.batch)),
     )?;
     let outcome = trainer.fit(model, &train, None, &control)?;
     report("train", outcome.report.seconds, outcome.report.items, outcome.report.tokens);
+    if a.train_only {
+        return Ok(());
+    }
     let model = outcome.model;
 
     let data = encode(a.map_n, 1)?;
