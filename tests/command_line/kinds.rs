@@ -1,6 +1,6 @@
 //! Texts with labels and with numbers, by the same commands.
 
-use crate::program::{model, program, said};
+use crate::program::{model, program, questions, said};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,38 @@ fn labels_are_learned_and_their_names_are_remembered() {
     assert_eq!(answers[0]["classes"], json!(["cats", "dogs"]));
     // the word itself stands in the text
     assert!(summary["classes"]["accuracy"]["value"].as_f64().unwrap() > 0.9, "{summary}");
+}
+
+#[test]
+fn a_fit_centres_a_head_on_the_start_from_which_it_was_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = stories(dir.path(), "labels", 40, |k| json!(if k.is_multiple_of(2) { "cats" } else { "dogs" }));
+    let adapter = dir.path().join("adapter");
+    learned(dir.path(), &file, &["--seed", "3"]);
+    let trained = std::fs::read(adapter.join("posterior.safetensors")).unwrap();
+    let mut fit = program(["fit"]);
+    fit.arg("--model").arg(model()).arg("--adapter").arg(&adapter).arg("--train").arg(&file);
+    said(fit).well();
+    assert!(trained == std::fs::read(adapter.join("posterior.safetensors")).unwrap());
+}
+
+#[test]
+fn flags_that_mean_nothing_for_what_lines_hold_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = stories(dir.path(), "labels", 4, |k| json!(k % 2));
+    let out = dir.path().join("out");
+    let train = |file: &Path, flags: &[&str]| {
+        let mut train = program(["train"]);
+        train.args(flags).arg("--model").arg(model()).arg("--train").arg(file).arg("--out").arg(&out);
+        said(train)
+    };
+    train(&labels, &["--prompt", "area", "--noise-variance", "0.1"]).refused(&[
+        "labels",
+        "--prompt",
+        "--noise-variance",
+    ]);
+    train(&questions(), &["--form", "continuation", "--classes", "A,B"]).refused(&["choices", "--classes"]);
+    train(&questions(), &["--everything"]).refused(&["choices", "--everything"]);
 }
 
 #[test]

@@ -55,6 +55,17 @@ fn the_settings_beside_a_result_repeat_it_to_the_same_bytes() {
 }
 
 #[test]
+fn a_directory_for_unfinished_work_keeps_what_others_have_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (scratch, out) = (dir.path().join("scratch"), dir.path().join("again.safetensors"));
+    std::fs::create_dir(&scratch).unwrap();
+    std::fs::write(scratch.join("thesis.tex"), "years of work").unwrap();
+    said(fit(&["--unfinished", scratch.to_str().unwrap()], &out)).well();
+    let left: Vec<_> = std::fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["thesis.tex"]);
+}
+
+#[test]
 fn without_a_posterior_the_trained_adapter_answers_alone_where_that_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let adapter = dir.path().join("adapter");
