@@ -1,9 +1,8 @@
 //! Flags that say how an item is asked.
 
 use crate::kind::Kind;
-use bayes_lora::data::{
-    AnswerForm, BatchLimits, Encoding, Normalization, PromptTemplate, ScoredPart, TextEncoding, Truncation,
-};
+use crate::texts::TextArguments;
+use bayes_lora::data::{AnswerForm, BatchLimits, Encoding, Normalization, PromptTemplate, TextEncoding, Truncation};
 use clap::{Args, ValueEnum};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,9 +89,7 @@ impl QuestionArguments {
 
     /// How texts are read whose next tokens are learned; `context` is the model's.
     pub fn of_next_tokens(&self, context: usize) -> TextEncoding {
-        let scored = if self.everything { ScoredPart::Everything } else { ScoredPart::Answers };
-        let longest = self.max_tokens.unwrap_or(context);
-        TextEncoding::default().with_scored(scored).with_truncation(Truncation::End).with_max_tokens(longest)
+        TextArguments { everything: self.everything, max_tokens: self.max_tokens }.encoding(context)
     }
 
     fn limited(&self, encoding: Encoding) -> Encoding {
