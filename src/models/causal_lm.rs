@@ -12,10 +12,12 @@ use super::{
     rope::Places,
     token_batch::TokenBatch,
 };
+use crate::error::Result;
 use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, at_least_f32};
 use crate::tape::Tape;
 use burn::module::{Module, Param};
 use burn::nn::Embedding;
+use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
 use std::collections::BTreeSet;
 
@@ -202,6 +204,17 @@ impl LanguageModel for CausalLm {
     /// The last token's state, which has seen all others.
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         CausalLm::hidden(self, batch, tape).select(0, batch.last.clone())
+    }
+
+    fn pooled_gradient_by_layers<M: Module>(
+        &self,
+        model: &M,
+        batch: &TokenBatch,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        let loss = |hidden: Tensor<2>, tape: &mut Tape| loss(hidden.select(0, batch.last.clone()), tape);
+        self.gradient_by_layers(model, batch, tape, loss).map(Some)
     }
 
     fn head_form(&self) -> HeadForm {

@@ -1,9 +1,11 @@
 //! The trait between a network over tokens and what classifies with it.
 
 use super::token_batch::TokenBatch;
+use crate::error::Result;
 use crate::lora::Adaptable;
 use crate::tape::Tape;
-use burn::module::ModuleDisplay;
+use burn::module::{Module, ModuleDisplay};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// A network that turns rows of tokens into hidden states: a decoder, an encoder.
@@ -33,6 +35,21 @@ pub trait LanguageModel: Adaptable + ModuleDisplay {
     /// # Shapes
     /// - output `[rows, width]`
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2>;
+
+    /// The gradient of a loss of [`LanguageModel::pooled`] with respect to all that trains in `model`, of which this network is a part, as
+    /// [`Classifier::gradient_by_layers`](super::Classifier::gradient_by_layers) has it; `None`, the default, where the network cannot.
+    ///
+    /// # Errors
+    /// Those of `loss`.
+    fn pooled_gradient_by_layers<M: Module>(
+        &self,
+        _model: &M,
+        _batch: &TokenBatch,
+        _tape: &mut Tape,
+        _loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        Ok(None)
+    }
 
     /// Where Hugging Face has the head of a classifier on this model, and whether that head has a bias.
     fn head_form(&self) -> HeadForm;

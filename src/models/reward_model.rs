@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::lora::TrainedHead;
 use crate::tape::Tape;
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// A network over tokens with a head of one output, the reward `r(x)`.
@@ -58,6 +59,11 @@ impl<L: LanguageModel> RewardModel<L> {
         self.n_choices = n_choices;
         self
     }
+
+    /// The rewards of an item's texts, from what stands for each of them.
+    fn outputs(&self, pooled: Tensor<2>, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        by_choice(self.head.forward(pooled, tape), batch.n_items(), self.n_choices)
+    }
 }
 
 adaptable_through!([L: LanguageModel] RewardModel<L>, network, head);
@@ -82,8 +88,17 @@ impl<L: LanguageModel> Classifier for RewardModel<L> {
         batch.check_fits(self.network.vocab_size(), self.network.max_positions())
     }
 
+    fn gradient_by_layers(
+        &self,
+        batch: &TokenBatch,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        let mut loss = |pooled, tape: &mut Tape| loss(self.outputs(pooled, batch, tape));
+        self.network.pooled_gradient_by_layers(self, batch, tape, &mut loss)
+    }
+
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        let rewards = self.head.forward(self.network.pooled(batch, tape), tape);
-        by_choice(rewards, batch.n_items(), self.n_choices)
+        self.outputs(self.network.pooled(batch, tape), batch, tape)
     }
 }

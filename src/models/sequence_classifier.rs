@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::lora::TrainedHead;
 use crate::tape::Tape;
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// A network over tokens with a head for classes, or for one number (a regression: `num_labels = 1`). The head trains with the adapter and is part of its posterior.
@@ -109,6 +110,16 @@ impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
     fn head_features(&self, batch: &TokenBatch) -> Option<HeadFeatures> {
         let features = self.network.pooled(batch, &mut Tape::off());
         Some(HeadFeatures { logits: self.head.forward(features.clone(), &mut Tape::off()), features })
+    }
+
+    fn gradient_by_layers(
+        &self,
+        batch: &TokenBatch,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        let mut loss = |pooled, tape: &mut Tape| loss(self.head.forward(pooled, tape));
+        self.network.pooled_gradient_by_layers(self, batch, tape, &mut loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

@@ -2,13 +2,13 @@
 
 use crate::support::points::{adapted, blobs};
 use crate::support::{FIXTURES, Fixture, continuation_dataset};
-use bayes_lora::data::{BatchLimits, EncodedDataset};
+use bayes_lora::data::{BatchLimits, EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::models::{Classifier, Dataset, PromptClassifier};
+use bayes_lora::models::{Classifier, Dataset, RewardModel, SequenceClassifier, TokenBatch};
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Objective, Trainer, TrainerConfig, TrainingMode};
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
 /// All parameters of a model.
@@ -32,7 +32,7 @@ fn trained<M: Classifier, D: Dataset<Input = M::Input>>(model: &M, data: &D, con
     values.0
 }
 
-fn check(model: &PromptClassifier, data: &EncodedDataset, config: &TrainerConfig, of: &str) {
+fn check<M: Classifier<Input = TokenBatch>>(model: &M, data: &EncodedDataset, config: &TrainerConfig, of: &str) {
     let whole = trained(model, data, config.clone());
     let by_layers = trained(model, data, config.clone().with_gradient_checkpointing(true));
     assert!(whole == by_layers, "{of}");
@@ -65,6 +65,28 @@ fn training_layer_by_layer_ends_in_the_same_bits_in_every_mode() {
             check(&model, &data, &config, &format!("{name}, {form}, prior"));
         }
     }
+}
+
+#[test]
+fn heads_on_a_decoder_train_layer_by_layer_too() {
+    let fixture = Fixture::load("tiny_llama");
+    let lora = LoraConfig::new(3).with_dropout(0.3).with_target_modules(["q_proj", "down_proj"]);
+    let lm = fixture.bare(DType::F32).lm;
+    let config = TrainerConfig::default();
+    let labels = EncodedDataset { answers: ResolvedAnswers::Labels, ..fixture.train.clone() };
+    let model = SequenceClassifier::new(lm.clone(), &labels, 0).unwrap();
+    check(&attach(model, &lora, 0).unwrap(), &labels, &config, "labels");
+
+    let mut pairs = EncodedDataset { answers: ResolvedAnswers::Rewards, n_classes: 2, ..fixture.train.clone() };
+    let row = |item: &EncodedItem, shift: u32| EncodedRow {
+        ids: item.rows[0].ids.iter().map(|id| (id + shift) % 64).collect(),
+        ..item.rows[0].clone()
+    };
+    for item in &mut pairs.items {
+        (item.rows, item.n_choices, item.label) = (vec![row(item, 0), row(item, 5)], 2, Some(0));
+    }
+    let model = RewardModel::new(lm, &pairs, 0).unwrap();
+    check(&attach(model, &lora, 0).unwrap(), &pairs, &config, "rewards");
 }
 
 #[test]

@@ -16,8 +16,7 @@ pub struct TrainingArguments {
     /// Most micro-batches of a step; as many as divide `--batch`, the items of a step
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub accumulation: usize,
-    /// Hold the activations of one layer at a time: a fraction of the memory for one more forward pass; for questions with choices
-    /// and for texts
+    /// Hold the activations of one layer at a time: a fraction of the memory for one more forward pass; of decoders
     #[arg(long)]
     pub gradient_checkpointing: bool,
 }
