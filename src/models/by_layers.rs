@@ -66,20 +66,20 @@ impl CausalLm {
             }
 
             let mut sum = GradientsAccumulator::new();
-            let mut above = {
-                let start = leaf(x);
-                let mut gradients = loss(self.ended(start.clone(), places), tape)?.backward();
-                let above = start.grad_remove(&mut gradients);
+            // keeps what trains, and gives the gradient at a layer's input
+            let mut backward = |objective: Tensor<1>, start: &Tensor<2>| {
+                let mut gradients = objective.backward();
+                let at_start = start.grad_remove(&mut gradients);
                 sum.accumulate(model, GradientsParams::from_grads(gradients, model));
-                above
+                at_start
             };
+            let start = leaf(x);
+            let mut above = backward(loss(self.ended(start.clone(), places), tape)?, &start);
             for (index, start) in starts.into_iter().enumerate().rev() {
                 let Some(g) = above.take() else { break };
                 let (start, block) = (leaf(start), &self.blocks[lowest + index]);
                 let end = block.forward(start.clone(), &contexts.of(lowest + index), Memory::Nothing, tape);
-                let mut gradients = (end * g).sum().backward();
-                above = start.grad_remove(&mut gradients);
-                sum.accumulate(model, GradientsParams::from_grads(gradients, model));
+                above = backward((end * g).sum(), &start);
             }
             if let Some(g) = above.filter(|_| table_trains) {
                 let gradients = (self.embedded(batch.ids.clone(), places) * g).sum().backward();
