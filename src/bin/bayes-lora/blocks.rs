@@ -5,7 +5,8 @@ use bayes_lora::Error;
 use bayes_lora::data::{for_each_line, for_each_line_of};
 use std::path::Path;
 
-/// Lines that are worked on together.
+/// Lines that are worked on together, which bounds the memory whatever the file's length. Two programs that are to answer with the same bits
+/// must agree on it, as the network in f32 rounds differently in other batches.
 pub const BLOCK: usize = 256;
 
 /// The name of standard input, as a file.

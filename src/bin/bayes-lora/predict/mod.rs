@@ -4,6 +4,7 @@ mod kept;
 mod rate;
 mod tally;
 
+use crate::blocks::BLOCK;
 use crate::flags::{PredictionArguments, QuestionArguments, Shard};
 use crate::kind::Kind;
 use crate::kinds::{Answerer, Block, Line, Opening, answerer};
@@ -20,10 +21,6 @@ pub use rate::Rate;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tally::Tally;
-
-/// Lines that are answered together, which bounds the memory whatever the file's length. Two programs that are to answer with the same bits
-/// must agree on it, as the network in f32 rounds differently in other batches.
-pub const BLOCK: usize = 256;
 
 /// Answer lines with probabilities, or numbers, and their uncertainty
 ///
