@@ -154,6 +154,8 @@ impl RowKeys {
 pub struct Tape {
     mode: Mode,
     records: Vec<Record>,
+    /// Inputs are recorded beside what the mode says.
+    keeps_inputs: bool,
 }
 
 #[derive(Debug)]
@@ -225,7 +227,12 @@ impl Tape {
     }
 
     fn with_mode(mode: Mode) -> Self {
-        Self { mode, records: Vec::new() }
+        Self { mode, records: Vec::new(), keeps_inputs: false }
+    }
+
+    /// Records inputs from here on, or no longer, whatever else the pass does.
+    pub(crate) fn keep_inputs(&mut self, keep: bool) {
+        self.keeps_inputs = keep;
     }
 
     /// A's input, with noise where there is noise there.
@@ -273,6 +280,7 @@ impl Tape {
                 Some(Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad())
             }
             Mode::Inputs => None,
+            Mode::Off | Mode::Noise(_) | Mode::Adapters(_) if self.keeps_inputs => None,
             Mode::Off | Mode::Noise(_) | Mode::Adapters(_) => return output,
         };
         self.records.push(Record {
@@ -295,24 +303,49 @@ impl Tape {
     pub fn backward(self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
         self.check_records()?;
         let mut gradients = objective.backward();
-        self.join(|record, tap| {
-            let tap = tap.ok_or_else(|| Error::empty(format!("recorded output of `{}`", record.site)))?;
-            Ok(tap.grad_remove(&mut gradients).unwrap_or_else(|| {
+        let site = |Record { site, output_rows, input, tap }: Record| {
+            let tap = tap.ok_or_else(|| Error::empty(format!("recorded output of `{site}`")))?;
+            let gradient = tap.grad_remove(&mut gradients).unwrap_or_else(|| {
                 // the objective does not depend on this site
-                Tensor::zeros(tap.dims(), (&record.input.device(), tap.dtype()))
-            }))
-        })
+                Tensor::zeros(tap.dims(), (&input.device(), tap.dtype()))
+            });
+            Ok(SiteGradient { site, output_rows, input, gradient })
+        };
+        self.records.into_iter().map(site).collect()
     }
 
-    /// Every site's inputs beside gradients that were computed elsewhere, in forward order.
+    /// The inputs of all sites of which gradients were computed elsewhere, beside these, in forward order; of these sites nothing is kept.
     ///
     /// # Errors
-    /// As [`Tape::backward`], and if a site has no gradient.
-    pub(crate) fn with_gradients(self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
+    /// As [`Tape::backward`], and if a gradient is of a site that was not recorded.
+    pub(crate) fn with_gradients(&mut self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
         self.check_records()?;
-        self.join(|record, _| {
-            gradients.remove(&record.site).ok_or_else(|| Error::empty(format!("gradient at `{}`", record.site)))
-        })
+        let (mut sites, mut others) = (Vec::with_capacity(gradients.len()), Vec::new());
+        for record in std::mem::take(&mut self.records) {
+            match gradients.remove(&record.site) {
+                Some(gradient) => {
+                    let Record { site, output_rows, input, .. } = record;
+                    sites.push(SiteGradient { site, output_rows, input, gradient });
+                }
+                None => others.push(record),
+            }
+        }
+        self.records = others;
+        match gradients.keys().next() {
+            Some(site) => Err(Error::empty(format!("recorded input of `{site}`"))),
+            None => Ok(sites),
+        }
+    }
+
+    /// Checks that every recorded site was taken.
+    ///
+    /// # Errors
+    /// Names the first that was not.
+    pub(crate) fn check_all_taken(&self) -> Result<()> {
+        match self.records.first() {
+            Some(record) => Err(Error::empty(format!("gradient at `{}`", record.site))),
+            None => Ok(()),
+        }
     }
 
     fn check_records(&self) -> Result<()> {
@@ -330,17 +363,6 @@ impl Tape {
             ))),
             None => Ok(()),
         }
-    }
-
-    fn join(
-        self,
-        mut gradient: impl FnMut(&Record, Option<&Tensor<2>>) -> Result<Tensor<2>>,
-    ) -> Result<Vec<SiteGradient>> {
-        let site = |record: Record| {
-            let gradient = gradient(&record, record.tap.as_ref())?;
-            Ok(SiteGradient { site: record.site, output_rows: record.output_rows, input: record.input, gradient })
-        };
-        self.records.into_iter().map(site).collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! Decomposes symmetric matrices.
 
 use crate::error::{Error, Result, check_finite};
-use faer::Side;
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd::{ComputeEigenvectors, EvdError, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::{Mat, Par, Spec};
 use ndarray::{Array1, Array2, ArrayView2};
 
 /// Eigenvalues and eigenvectors `M = Q diag(values) Qᵀ`.
@@ -12,6 +15,9 @@ pub struct Eigen {
     /// `[n, k]`, one orthonormal eigenvector a column.
     pub vectors: Array2<f64>,
 }
+
+/// From here on several cores decompose a matrix sooner than one: two take twice as long at 74.
+const MANY: usize = 256;
 
 /// Eigendecomposition of a symmetric matrix; reads the lower triangle.
 ///
@@ -25,10 +31,10 @@ pub fn eigh(matrix: ArrayView2<f64>) -> Result<Eigen> {
     let scale = matrix.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let mut last = None;
     for shift in [0.0, scale] {
-        let m = faer::Mat::from_fn(n, n, |i, j| matrix[[i, j]] + if i == j { shift } else { 0.0 });
-        match m.self_adjoint_eigen(Side::Lower) {
-            Ok(eigen) => {
-                let (u, s) = (eigen.U(), eigen.S().column_vector());
+        let m = Mat::from_fn(n, n, |i, j| matrix[[i, j]] + if i == j { shift } else { 0.0 });
+        match decomposed(&m) {
+            Ok((u, s)) => {
+                let s = s.column_vector();
                 return Ok(Eigen {
                     values: Array1::from_shape_fn(n, |i| s[i] - shift),
                     vectors: Array2::from_shape_fn((n, n), |(i, j)| u[(i, j)]),
@@ -38,6 +44,17 @@ pub fn eigh(matrix: ArrayView2<f64>) -> Result<Eigen> {
         }
     }
     Err(Error::numerical("eigendecomposition", format!("{last:?}")))
+}
+
+/// Eigenvectors and eigenvalues, ascending.
+fn decomposed(m: &Mat<f64>) -> std::result::Result<(Mat<f64>, Diag<f64>), EvdError> {
+    let n = m.nrows();
+    let par = if n < MANY { Par::Seq } else { Par::rayon(0) };
+    let (mut u, mut s) = (Mat::zeros(n, n), Diag::zeros(n));
+    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, Spec::default());
+    let mut memory = MemBuffer::new(scratch);
+    self_adjoint_evd(m.as_ref(), s.as_mut(), Some(u.as_mut()), par, MemStack::new(&mut memory), Spec::default())?;
+    Ok((u, s))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Factors a positive definite matrix once, for many solves.
 
+use super::matmul::par_of;
 use crate::error::{Error, Result, check_finite};
 use faer::linalg::solvers::Llt;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
@@ -62,7 +63,7 @@ impl CholeskyFactor {
 }
 
 fn parallel(columns: &Mat<f64>) -> Par {
-    if columns.nrows().pow(2) * columns.ncols() > 1 << 18 { Par::rayon(0) } else { Par::Seq }
+    par_of(columns.nrows().pow(2) * columns.ncols())
 }
 
 fn to_faer(matrix: ArrayView2<f64>) -> Mat<f64> {

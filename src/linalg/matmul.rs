@@ -4,6 +4,11 @@ use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
 
+/// All cores for many multiplications: below some millions one core is done before others have begun.
+pub(super) fn par_of(n_multiplications: usize) -> Par {
+    if n_multiplications > 1 << 23 { Par::rayon(0) } else { Par::Seq }
+}
+
 /// `a · b` in f64, on all cores for large products.
 ///
 /// # Shapes
@@ -26,7 +31,7 @@ pub fn matmul(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Array2<f64> {
             a,
             b,
             1.0,
-            if m * n * k > 1 << 18 { Par::rayon(0) } else { Par::Seq },
+            par_of(m * n * k),
         );
     }
     out
@@ -54,7 +59,7 @@ pub fn add_lower_gram(sum: &mut Array2<f64>, a: ArrayView2<f64>) {
             a.transpose(),
             BlockStructure::Rectangular,
             1.0,
-            if m * m * k > 1 << 18 { Par::rayon(0) } else { Par::Seq },
+            par_of(m * m * k),
         );
     }
 }

@@ -18,6 +18,18 @@ pub(crate) fn laid_out(view: Tensor<2>) -> Tensor<2> {
     Tensor::from_data(view.into_data(), (&device, dtype))
 }
 
+/// `g·Wᵀ` as `(W·gᵀ)ᵀ`: a CPU's product packs its right operand anew, and one that is transposed takes as long to pack as a few hundred rows
+/// to multiply.
+///
+/// # Shapes
+/// - g: `[n, d_out]`, weight: `[d_in, d_out]`; output `[n, d_in]`
+pub(crate) fn times_transposed(g: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let ([n, _], [d_in, _]) = (g.dims(), weight.dims());
+    let product = weight.matmul(g.transpose()).transpose();
+    // through one dimension, so that it is laid out anew
+    product.reshape([n * d_in]).reshape([n, d_in])
+}
+
 /// A linear layer that may carry a low-rank adapter.
 #[derive(Module, Debug)]
 pub struct LoraLinear {

@@ -37,7 +37,7 @@ pub(crate) use fingerprint::{ModelFingerprint, check_same_adapter, model_fingerp
 pub use fingerprint::{adapter_fingerprint, base_fingerprint};
 pub use head::TrainedHead;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
-pub(crate) use linear::{at_least_f32, laid_out};
+pub(crate) use linear::{at_least_f32, laid_out, times_transposed};
 pub use parts::{BasePart, PartWeight};
 pub use peft::{SavedDraws, load_peft, save_draws, save_peft};
 pub use sampler::AdapterSampler;

@@ -83,12 +83,14 @@ impl Attention {
             }
         };
         let [q, k, v] = self.inputs.forward(x, tape);
+        let [query_norm, key_norm] = &self.query_key_norms;
         memory.keep(|kept| {
-            kept.attention.projected = Some([q.clone(), k.clone()]);
+            kept.attention.real = context.real.cloned();
+            kept.attention.projected =
+                [(query_norm, &q), (key_norm, &k)].map(|(norm, x)| norm.as_ref().map(|_| x.clone()));
             kept.attention.rotation = context.rotation.cloned();
             kept.attention.query_factors = context.query_factors.cloned();
         });
-        let [query_norm, key_norm] = &self.query_key_norms;
         let (mut q, k, v) = (turned(q, query_norm), turned(k, key_norm), heads(v));
         if let Some(factors) = context.query_factors {
             q = q * factors.clone();

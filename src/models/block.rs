@@ -35,13 +35,13 @@ impl Block {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &self.norms;
         memory.keep(|kept| kept.start = Some(x.clone()));
         let h = self.attention.forward(normed(before_attention, x.clone()), context, &mut memory, tape);
-        memory.keep(|kept| kept.attended = Some(h.clone()));
+        memory.keep(|kept| kept.attended = behind_attention.as_ref().map(|_| h.clone()));
         let x = self.added(x, normed(behind_attention, h));
         memory.keep(|kept| kept.middle = Some(x.clone()));
         let [gate, up] = self.gate_up.forward(normed(before_mlp, x.clone()), tape);
         memory.keep(|kept| (kept.gate, kept.up) = (Some(gate.clone()), Some(up.clone())));
         let h = self.down_proj.forward(self.activation.of(gate) * up, tape);
-        memory.keep(|kept| kept.down = Some(h.clone()));
+        memory.keep(|kept| kept.down = behind_mlp.as_ref().map(|_| h.clone()));
         self.added(x, normed(behind_mlp, h))
     }
 

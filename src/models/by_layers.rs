@@ -24,14 +24,19 @@ impl ModuleVisitor for Trained {
     }
 }
 
-fn trains(module: &impl Module) -> bool {
+/// How many parameters of a module train.
+pub(super) fn n_trained(module: &impl Module) -> usize {
     let mut trained = Trained::default();
     module.visit(&mut trained);
-    trained.0 > 0
+    trained.0
+}
+
+fn trains(module: &impl Module) -> bool {
+    n_trained(module) > 0
 }
 
 /// A leaf with these values, whose gradient is wanted.
-fn leaf(values: Tensor<2>) -> Tensor<2> {
+pub(super) fn leaf(values: Tensor<2>) -> Tensor<2> {
     values.autodiff().require_grad()
 }
 

@@ -3,6 +3,7 @@
 use super::{
     activation::soft_cap,
     block::Block,
+    classifier::Activations,
     config::DecoderConfig,
     language_model::{HeadForm, LanguageModel},
     layer_contexts::LayerContexts,
@@ -206,15 +207,16 @@ impl LanguageModel for CausalLm {
         CausalLm::hidden(self, batch, tape).select(0, batch.last.clone())
     }
 
-    fn pooled_gradient_by_layers<M: Module>(
+    fn pooled_gradient<M: Module>(
         &self,
         model: &M,
         batch: &TokenBatch,
         tape: &mut Tape,
+        held: Activations,
         loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden: Tensor<2>, tape: &mut Tape| loss(hidden.select(0, batch.last.clone()), tape);
-        self.gradient_by_layers(model, batch, tape, loss).map(Some)
+        self.gradient(model, batch, tape, held, loss)
     }
 
     fn head_form(&self) -> HeadForm {

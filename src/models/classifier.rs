@@ -73,15 +73,16 @@ pub trait Classifier: Adaptable {
         Ok(None)
     }
 
-    /// The gradient of a loss of [`Classifier::logits`], with the activations of one layer held at a time: each layer is computed a second
-    /// time when its turn comes. The same bits as the gradient of the whole graph. `None`, the default, where the model cannot.
+    /// The gradient of a loss of [`Classifier::logits`] with respect to all that trains; the same bits whatever is held. `None`, the default,
+    /// where the model cannot hold so little, or leaves it to automatic differentiation of the whole graph.
     ///
     /// # Errors
     /// Those of `loss`.
-    fn gradient_by_layers(
+    fn gradient(
         &self,
         _input: &Self::Input,
         _tape: &mut Tape,
+        _held: Activations,
         _loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         Ok(None)
@@ -99,6 +100,15 @@ pub trait Classifier: Adaptable {
     fn own_targets(&self, _input: &Self::Input, _draws: &TargetDraws, _tape: &mut Tape) -> Result<Option<OwnTargets>> {
         Ok(None)
     }
+}
+
+/// Of which layers a backward pass finds the activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// Of all.
+    AllLayers,
+    /// Of one at a time, which is computed a second time when its turn comes.
+    OneLayer,
 }
 
 /// Which draws of its own targets a model is asked for.

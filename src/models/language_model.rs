@@ -1,5 +1,6 @@
 //! The trait between a network over tokens and what classifies with it.
 
+use super::classifier::Activations;
 use super::token_batch::TokenBatch;
 use crate::error::Result;
 use crate::lora::Adaptable;
@@ -37,15 +38,16 @@ pub trait LanguageModel: Adaptable + ModuleDisplay {
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2>;
 
     /// The gradient of a loss of [`LanguageModel::pooled`] with respect to all that trains in `model`, of which this network is a part, as
-    /// [`Classifier::gradient_by_layers`](super::Classifier::gradient_by_layers) has it; `None`, the default, where the network cannot.
+    /// [`Classifier::gradient`](super::Classifier::gradient) has it; `None`, the default, where the network cannot.
     ///
     /// # Errors
     /// Those of `loss`.
-    fn pooled_gradient_by_layers<M: Module>(
+    fn pooled_gradient<M: Module>(
         &self,
         _model: &M,
         _batch: &TokenBatch,
         _tape: &mut Tape,
+        _held: Activations,
         _loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         Ok(None)

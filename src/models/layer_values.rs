@@ -1,6 +1,6 @@
 //! What a pass remembers of a decoder's layers beside their output.
 
-use super::{kv_cache::LayerCache, rope::Rotation};
+use super::{kv_cache::LayerCache, real_tokens::RealTokens, rope::Rotation};
 use burn::tensor::Tensor;
 
 /// What a pass remembers of all layers.
@@ -65,23 +65,25 @@ pub(super) struct BlockValues {
     /// The block's input.
     pub(super) start: Option<Tensor<2>>,
     pub(super) attention: AttentionValues,
-    /// What attention gives, before the norm behind it.
+    /// What attention gives, where a norm is behind it.
     pub(super) attended: Option<Tensor<2>>,
     /// The residual stream between attention and MLP.
     pub(super) middle: Option<Tensor<2>>,
     pub(super) gate: Option<Tensor<2>>,
     pub(super) up: Option<Tensor<2>>,
-    /// What the MLP gives, before the norm behind it.
+    /// What the MLP gives, where a norm is behind it.
     pub(super) down: Option<Tensor<2>>,
 }
 
 /// The inputs of what is not linear in attention.
 #[derive(Debug, Default)]
 pub(super) struct AttentionValues {
+    /// Where pads are left out of the rows.
+    pub(super) real: Option<RealTokens>,
     pub(super) rotation: Option<Rotation>,
     pub(super) query_factors: Option<Tensor<4>>,
-    /// Query and key before their norms, `[rows · tokens, width]`.
-    pub(super) projected: Option<[Tensor<2>; 2]>,
+    /// Query and key before their norms, where they have some, `[rows · tokens, width]`.
+    pub(super) projected: [Option<Tensor<2>>; 2],
     /// `[rows, key heads, query heads a key head · tokens, head_dim]`, scaled.
     pub(super) queries: Option<Tensor<4>>,
     /// `[rows, key heads, tokens, head_dim]`

@@ -2,6 +2,7 @@
 //! and the trait by which your own burn module joins.
 
 mod activation;
+mod adapter_gradient;
 mod attention;
 mod block;
 mod by_layers;
@@ -53,7 +54,8 @@ mod visibility;
 pub use activation::GateActivation;
 pub use causal_lm::CausalLm;
 pub use classifier::{
-    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws, mask_absent,
+    Activations, Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws,
+    mask_absent,
 };
 pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, output_batch_for, row_keys};
 pub use config::DecoderConfig;

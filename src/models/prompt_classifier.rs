@@ -3,7 +3,7 @@
 
 use super::{
     causal_lm::CausalLm,
-    classifier::{Classifier, ClassifierInput, HeadFeatures, PulledBack, by_choice},
+    classifier::{Activations, Classifier, ClassifierInput, HeadFeatures, PulledBack, by_choice},
     indices::indices_on,
     layer_values::{PassMemory, PassValues},
     pull_back::PullBack,
@@ -145,21 +145,22 @@ impl Classifier for PromptClassifier {
         let dtype = hidden.dtype();
         let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), &mut tape);
         let weights = combinations(&logits)?;
-        let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
+        let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1), &mut tape);
         let of_last = pull.head(&lm, logits.clone(), &columns, weights).cast(dtype);
         let of_hidden = pull.last(batch, of_last);
         pull.decoder(&lm, values, of_hidden)?;
-        Ok(Some(PulledBack { logits, sites: tape.with_gradients(pull.into_gradients())? }))
+        Ok(Some(PulledBack { logits, sites: pull.all_sites()? }))
     }
 
-    fn gradient_by_layers(
+    fn gradient(
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
+        held: Activations,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden, tape: &mut Tape| loss(self.outputs(hidden, batch, tape));
-        self.lm.gradient_by_layers(self, batch, tape, loss).map(Some)
+        self.lm.gradient(self, batch, tape, held, loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

@@ -17,14 +17,16 @@ use super::{
     token_batch::TokenBatch,
 };
 use crate::error::{Error, Result};
-use crate::lora::{LoraLinear, at_least_f32};
-use crate::tape::{LoraMatrix, Site};
+use crate::lora::{LoraLinear, at_least_f32, times_transposed};
+use crate::tape::{LoraMatrix, Site, SiteGradient, Tape};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use std::collections::BTreeMap;
 
 /// A backward pass.
-pub(super) struct PullBack {
+pub(super) struct PullBack<'a> {
     copies: usize,
+    /// That of the forward pass: what it dropped of an adapter's input has no gradient.
+    tape: &'a mut Tape,
     /// At the outputs of every adapted matrix that was passed.
     gradients: BTreeMap<Site, Tensor<2>>,
 }
@@ -34,13 +36,32 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
     value.ok_or_else(|| Error::empty(format!("{what} of a forward pass")))
 }
 
-impl PullBack {
-    pub(super) fn new(copies: usize) -> Self {
-        Self { copies, gradients: BTreeMap::new() }
+impl<'a> PullBack<'a> {
+    pub(super) fn new(copies: usize, tape: &'a mut Tape) -> Self {
+        Self { copies, tape, gradients: BTreeMap::new() }
     }
 
-    pub(super) fn into_gradients(self) -> BTreeMap<Site, Tensor<2>> {
-        self.gradients
+    /// The sites that were passed since the last call, with their inputs and the gradients at their outputs.
+    ///
+    /// # Errors
+    /// If the forward pass did not record them.
+    pub(super) fn sites(&mut self) -> Result<Vec<SiteGradient>> {
+        self.tape.with_gradients(std::mem::take(&mut self.gradients))
+    }
+
+    /// The same of all sites that the forward pass recorded.
+    ///
+    /// # Errors
+    /// If they are others than those that were passed.
+    pub(super) fn all_sites(mut self) -> Result<Vec<SiteGradient>> {
+        let sites = self.sites()?;
+        self.tape.check_all_taken()?;
+        Ok(sites)
+    }
+
+    /// What the pass asks for beside the network: the tape that it shares with the forward pass.
+    pub(super) fn tape(&mut self) -> &mut Tape {
+        self.tape
     }
 
     /// Through the logits of some columns of the vocabulary; `logits` are what they were.
@@ -92,7 +113,11 @@ impl PullBack {
         Ok(())
     }
 
-    fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>) -> Result<Tensor<2>> {
+    /// Through a layer.
+    ///
+    /// # Errors
+    /// If the forward pass did not keep its values.
+    pub(super) fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>) -> Result<Tensor<2>> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &block.norms;
         let scaled = |g: Tensor<2>| match block.residual_scale {
             1.0 => g,
@@ -114,6 +139,10 @@ impl PullBack {
 
     fn attention(&mut self, attention: &Attention, values: AttentionValues, g: Tensor<2>) -> Result<Tensor<2>> {
         let g = self.linear(&attention.o_proj, g);
+        let g = match &values.real {
+            Some(real) => real.spread_on_zeros(g),
+            None => g,
+        };
         let (queries, keys) = (kept(values.queries, "queries")?, kept(values.keys, "keys")?);
         let (seen, weights) = (kept(values.values, "values")?, kept(values.weights, "weights of attention")?);
         let ([rows, n_kv, stacked, dim], tokens) = (queries.dims(), keys.dims()[2]);
@@ -144,21 +173,26 @@ impl PullBack {
             None => of_queries,
         };
         let of_keys = of_keys.reshape([rows, n_kv * copies, tokens, dim]);
+        // no gradient reaches a pad: nobody looks at it, and what it sees is not read
+        let apart = |g: Tensor<2>| match &values.real {
+            Some(real) => real.pick(g),
+            None => g,
+        };
         let turned = |g: Tensor<4>, group: usize| {
             let g = match &values.rotation {
                 Some(rotation) => rotation.pull_back(g),
                 None => g,
             };
             let g = g.reshape([rows, n_kv, copies, group, tokens, dim]).permute([2, 0, 4, 1, 3, 5]);
-            g.reshape([copies * rows * tokens, n_kv * group * dim])
+            apart(g.reshape([copies * rows * tokens, n_kv * group * dim]))
         };
         let (of_queries, of_keys) = (turned(of_queries, group), turned(of_keys, 1));
         let of_values = of_values.reshape([rows, n_kv, tokens, copies, dim]).permute([3, 0, 2, 1, 4]);
-        let of_values = of_values.reshape([copies * rows * tokens, n_kv * dim]);
-        let [projected_queries, projected_keys] = kept(values.projected, "projections")?;
+        let of_values = apart(of_values.reshape([copies * rows * tokens, n_kv * dim]));
+        let [projected_queries, projected_keys] = values.projected;
         let [query_norm, key_norm] = &attention.query_key_norms;
-        let of_queries = self.normed_by_group(query_norm, projected_queries, of_queries);
-        let of_keys = self.normed_by_group(key_norm, projected_keys, of_keys);
+        let of_queries = self.normed_by_group(query_norm, projected_queries, of_queries)?;
+        let of_keys = self.normed_by_group(key_norm, projected_keys, of_keys)?;
         self.projections(&attention.inputs, [of_queries, of_keys, of_values])
     }
 
@@ -191,7 +225,7 @@ impl PullBack {
             Some(_) => weight.cast(at_least_f32(outer)),
             None => weight,
         };
-        let through = g.clone().matmul(weight.transpose()).cast(outer);
+        let through = times_transposed(g.clone(), weight).cast(outer);
         let Some(adapter) = &linear.adapter else { return through };
         let (a, b) = (adapter.a.val(), adapter.b.val());
         let b = match columns {
@@ -203,7 +237,7 @@ impl PullBack {
         let site = |matrix| Site { module: linear.path.clone(), matrix };
         self.gradients.insert(site(LoraMatrix::B), of_update);
         self.gradients.insert(site(LoraMatrix::A), of_hidden.clone());
-        through + of_hidden.matmul(a).cast(outer)
+        through + self.tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout).cast(outer)
     }
 
     fn normed(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {
@@ -213,11 +247,12 @@ impl PullBack {
         }
     }
 
-    fn normed_by_group(&self, norm: &Option<Norm>, x: Tensor<2>, g: Tensor<2>) -> Tensor<2> {
-        let Some(norm) = norm else { return g };
+    fn normed_by_group(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {
+        let Some(norm) = norm else { return Ok(g) };
+        let x = kept(x, "input of a norm")?;
         let (x_shape, g_shape, width) = (x.dims(), g.dims(), norm.gains.lazy_shape()[0]);
         let grouped = |t: Tensor<2>, [n, all]: [usize; 2]| t.reshape([n * all / width, width]);
-        self.norm(norm, grouped(x, x_shape), grouped(g, g_shape)).reshape(g_shape)
+        Ok(self.norm(norm, grouped(x, x_shape), grouped(g, g_shape)).reshape(g_shape))
     }
 
     /// `(γg − u·mean(u·γg)) / r` with `u = x/r`, `r = √(mean x² + ε)`.

@@ -1,7 +1,7 @@
 //! Leaves pads out of all that is done token by token, which is everything but attention.
 
 use super::indices::indices_on;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
 use ndarray::Array2;
 
 /// Which tokens of a padded batch are real.
@@ -32,6 +32,12 @@ impl RealTokens {
     /// `[rows · tokens, width]` without pads.
     pub(super) fn pick(&self, x: Tensor<2>) -> Tensor<2> {
         x.select(0, self.places.clone())
+    }
+
+    /// Back to `[rows · tokens, width]`, pads being zero: what [`RealTokens::pick`] pulls a cotangent back by.
+    pub(super) fn spread_on_zeros(&self, x: Tensor<2>) -> Tensor<2> {
+        let zeros = Tensor::zeros([self.indices.dims()[0], x.dims()[1]], (&x.device(), x.dtype()));
+        zeros.select_assign(0, self.places.clone(), x, IndexingUpdateOp::Add)
     }
 
     /// Back to `[rows · tokens, width]`.

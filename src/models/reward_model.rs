@@ -1,6 +1,6 @@
 //! Gives every text one number by a head on one vector a row, learned from which of several texts was preferred.
 
-use super::classifier::{Classifier, ClassifierInput, by_choice};
+use super::classifier::{Activations, Classifier, ClassifierInput, by_choice};
 use super::language_model::LanguageModel;
 use super::sequence_classifier::{check_head, fresh_head};
 use super::through::adaptable_through;
@@ -88,14 +88,15 @@ impl<L: LanguageModel> Classifier for RewardModel<L> {
         batch.check_fits(self.network.vocab_size(), self.network.max_positions())
     }
 
-    fn gradient_by_layers(
+    fn gradient(
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
+        held: Activations,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let mut loss = |pooled, tape: &mut Tape| loss(self.outputs(pooled, batch, tape));
-        self.network.pooled_gradient_by_layers(self, batch, tape, &mut loss)
+        self.network.pooled_gradient(self, batch, tape, held, &mut loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

@@ -1,7 +1,7 @@
 //! Classifies rows of tokens, or gives each a number, by a head on one vector a row, as Hugging Face's
 //! `…ForSequenceClassification` does.
 
-use super::classifier::{Classifier, HeadFeatures};
+use super::classifier::{Activations, Classifier, HeadFeatures};
 use super::language_model::LanguageModel;
 use super::through::adaptable_through;
 use super::token_batch::TokenBatch;
@@ -112,14 +112,15 @@ impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
         Some(HeadFeatures { logits: self.head.forward(features.clone(), &mut Tape::off()), features })
     }
 
-    fn gradient_by_layers(
+    fn gradient(
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
+        held: Activations,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let mut loss = |pooled, tape: &mut Tape| loss(self.head.forward(pooled, tape));
-        self.network.pooled_gradient_by_layers(self, batch, tape, &mut loss)
+        self.network.pooled_gradient(self, batch, tape, held, &mut loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

@@ -2,7 +2,7 @@
 
 use super::activation::log_sum_exp;
 use super::causal_lm::CausalLm;
-use super::classifier::{Classifier, OwnTargets, TargetDraws};
+use super::classifier::{Activations, Classifier, OwnTargets, TargetDraws};
 use super::scored_tokens::{log_probabilities, log_probabilities_of};
 use super::text_batch::TextBatch;
 use super::through::adaptable_through;
@@ -97,16 +97,17 @@ impl Classifier for TextModel {
         self.log_likelihoods(self.predicting(batch, tape), batch, tape)
     }
 
-    fn gradient_by_layers(
+    fn gradient(
         &self,
         batch: &TextBatch,
         tape: &mut Tape,
+        held: Activations,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden: Tensor<2>, tape: &mut Tape| {
             loss(self.log_likelihoods(hidden.select(0, batch.predictors.clone()), batch, tape))
         };
-        self.lm.gradient_by_layers(self, &batch.tokens, tape, loss).map(Some)
+        self.lm.gradient(self, &batch.tokens, tape, held, loss)
     }
 
     /// One token drawn from `p(· | x, y_<t)` in the place of each scored one; what stands before it stays that of the text.

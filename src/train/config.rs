@@ -40,10 +40,10 @@ pub struct TrainerConfig {
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
-    /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient_by_layers`]): one more forward
+    /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient`]): one more forward
     /// pass for a fraction of the memory, and the same bits.
     ///
-    /// [`Classifier::gradient_by_layers`]: crate::models::Classifier::gradient_by_layers
+    /// [`Classifier::gradient`]: crate::models::Classifier::gradient
     pub gradient_checkpointing: bool,
     /// Largest global norm of the gradient of a step's loss ([`Objective`]); `None` does not clip. Items of a clipped step weigh less
     /// than others.

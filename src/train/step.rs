@@ -7,7 +7,7 @@ use crate::batches::in_order;
 use crate::error::{Error, Result};
 use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, output_batch_for, row_keys};
+use crate::models::{Activations, Classifier, ClassifierInput, Dataset, batch_targets, output_batch_for, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -83,13 +83,17 @@ impl<D> Loss<'_, D> {
                     None => loss,
                 })
             };
-            let gradients = match config.gradient_checkpointing {
-                true => model.gradient_by_layers(&input, &mut tape, &mut loss)?.ok_or_else(|| {
-                    Error::Incompatible(
+            let held = if config.gradient_checkpointing { Activations::OneLayer } else { Activations::AllLayers };
+            let gradients = match (model.gradient(&input, &mut tape, held, &mut loss)?, held) {
+                (Some(gradients), _) => gradients,
+                (None, Activations::AllLayers) => {
+                    GradientsParams::from_grads(loss(model.logits(&input, &mut tape))?.backward(), &model)
+                }
+                (None, Activations::OneLayer) => {
+                    return Err(Error::Incompatible(
                         "gradient checkpointing: the model does not give its gradient layer by layer".into(),
-                    )
-                })?,
-                false => GradientsParams::from_grads(loss(model.logits(&input, &mut tape))?.backward(), &model),
+                    ));
+                }
             };
             Ok((tokens, sum, gradients))
         };
