@@ -44,6 +44,8 @@ pub(crate) fn batches_hash(batches: &[Vec<usize>]) -> u64 {
 /// Runs `work` for 0, 1, …, `n − 1` on `workers` threads, and hands each result to `consume` in that order, on the calling
 /// thread.
 ///
+/// Each worker has its share of the cores to itself: where all workers hand their products to one pool of threads, they wait for each other.
+///
 /// # Errors
 /// The first error in that order.
 ///
@@ -64,12 +66,15 @@ pub(crate) fn in_order<T: Send>(
         // a worker waits while its result is not fetched, so that few results exist at a time
         let (sender, receiver) = sync_channel(0);
         let (next, stop, work) = (&next, &stop, &work);
+        let share = (rayon::current_num_threads() / workers.min(n)).max(1);
         for _ in 0..workers.min(n) {
             let sender = sender.clone();
+            let own = rayon::ThreadPoolBuilder::new().num_threads(share).build();
+            let own = own.map_err(|e| Error::numerical(what, format!("a worker has no threads: {e}")))?;
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= n || sender.send((index, work(index))).is_err() {
+                    if index >= n || sender.send((index, own.install(|| work(index)))).is_err() {
                         break;
                     }
                 }

@@ -266,7 +266,7 @@ impl Spaces<'_> {
                     *factors = increments.into_iter().map(start).collect::<Result<_>>()?;
                 } else {
                     check_count(factors.len(), increments.len())?;
-                    factors.iter_mut().zip(increments).try_for_each(|(sum, new)| sum.add(new))?;
+                    KroneckerFactors::add_all(factors, increments)?;
                 }
             }
             CurvatureSums::Diagonal(sums) => {

@@ -70,6 +70,13 @@ fn different_forms() -> Error {
     )
 }
 
+/// What some rows made of a sum.
+struct AddedRows {
+    rows: Array2<f64>,
+    before: FactorSum,
+    after: FactorSum,
+}
+
 /// Kronecker factors of the Fisher information at one site, **summed** over the data.
 ///
 /// `H ≈ G ⊗ A / normalizer` for a weight `[d_out, d_in]` stored row by row; see [`super::TokenTreatment`] for the sums and
@@ -105,11 +112,27 @@ impl KroneckerFactors {
         })
     }
 
-    pub(super) fn add(&mut self, increment: SiteIncrement) -> Result<()> {
-        self.check_is(&increment.site, &increment.output_rows)?;
-        self.n_vectors += increment.n_vectors;
-        self.activation.add(increment.activation)?;
-        self.gradient.add(increment.gradient)
+    /// Adds what one batch adds to every site. Matrices that read the same input (query, key and value; gate and up) have the same sum of
+    /// inputs, of which a truncation is computed once.
+    pub(super) fn add_all(sums: &mut [Self], increments: Vec<SiteIncrement>) -> Result<()> {
+        let mut last: Option<AddedRows> = None;
+        for (sum, new) in sums.iter_mut().zip(increments) {
+            sum.check_is(&new.site, &new.output_rows)?;
+            sum.n_vectors += new.n_vectors;
+            sum.gradient.add(new.gradient)?;
+            match (new.activation, &last) {
+                (Increment::Rows(rows), Some(last)) if last.rows == rows && last.before == sum.activation => {
+                    sum.activation = last.after.clone();
+                }
+                (Increment::Rows(rows), _) => {
+                    let before = sum.activation.clone();
+                    sum.activation.add(Increment::Rows(rows.clone()))?;
+                    last = Some(AddedRows { rows, before, after: sum.activation.clone() });
+                }
+                (outer, _) => sum.activation.add(outer)?,
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn merge(&mut self, other: Self) -> Result<()> {

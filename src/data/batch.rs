@@ -69,12 +69,14 @@ pub enum BatchOrder {
     /// The longest first, so that a batch that does not fit the memory fails at once.
     ByLength,
     /// At random, the same for the same seed and epoch whatever the order of the items: shuffled, then sorted by length within
-    /// windows of 16 · `max_items`, cut into batches, and the batches shuffled.
+    /// windows of 16 · `max_items`, cut into batches, and the batches shuffled, so many neighbours at a time as make a step.
     Shuffled {
         /// The seed.
         seed: u64,
         /// The pass over the data; each has its own order.
         epoch: u64,
+        /// Batches a step: being of similar lengths, they keep as many workers busy equally long.
+        step: usize,
     },
 }
 
@@ -100,7 +102,7 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
             sort_longest_first(&mut indices, sizes);
             cut(&indices, sizes, limits)
         }
-        BatchOrder::Shuffled { seed, epoch } => {
+        BatchOrder::Shuffled { seed, epoch, step } => {
             let order = shuffle_keys(sizes, seed, epoch);
             indices.sort_by_key(|i| order[*i]);
             let window = limits.max_items.saturating_mul(WINDOW_BATCHES);
@@ -111,9 +113,12 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
                     part.reverse();
                 }
             }
-            let mut batches = cut(&indices, sizes, limits);
-            batches.shuffle(&mut generator(seed, Purpose::ShuffledBatches, 0, epoch));
-            batches
+            let batches = cut(&indices, sizes, limits);
+            let (whole, rest) = batches.split_at(batches.len() - batches.len() % step.max(1));
+            let mut steps: Vec<&[Vec<usize>]> = whole.chunks(step.max(1)).collect();
+            steps.shuffle(&mut generator(seed, Purpose::ShuffledBatches, 0, epoch));
+            steps.push(rest);
+            steps.concat()
         }
     })
 }
@@ -195,7 +200,7 @@ mod tests {
             let sizes: Vec<ItemSize> =
                 shapes.iter().map(|&(n_rows, longest)| ItemSize { n_rows, longest, key: 0 }).collect();
             let limits = BatchLimits { max_items, max_tokens };
-            for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed, epoch: 1 }] {
+            for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed, epoch: 1, step: 2 }] {
                 let batches = plan_batches(&sizes, limits, order).unwrap();
                 let mut seen: Vec<usize> = batches.concat();
                 seen.sort_unstable();
@@ -229,7 +234,7 @@ mod tests {
     fn a_seed_and_an_epoch_fix_the_order() {
         let sizes = sizes(&(1..200).map(|i| i % 37 + 1).collect::<Vec<_>>());
         let limits = BatchLimits { max_items: 8, max_tokens: 1000 };
-        let plan = |seed, epoch| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch }).unwrap();
+        let plan = |seed, epoch| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch, step: 1 }).unwrap();
         assert_eq!(plan(1, 0), plan(1, 0));
         assert_ne!(plan(1, 0), plan(1, 1));
         assert_ne!(plan(1, 0), plan(2, 0));
@@ -238,12 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn the_batches_of_a_step_are_of_similar_lengths_and_steps_are_shuffled() {
+        let sizes = sizes(&(0..99).map(|i| (i * 31) % 97 + 1).collect::<Vec<_>>());
+        let limits = BatchLimits { max_items: 4, max_tokens: 10_000 };
+        let plan = |seed| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch: 0, step: 2 }).unwrap();
+        let (batches, tokens) = (plan(0), |batch: &Vec<usize>| batch.iter().map(|i| sizes[*i].longest).sum::<usize>());
+        assert_eq!(batches.len(), 25);
+        for step in batches.chunks(2).filter(|step| step.len() == 2) {
+            // neighbours of 64 sorted lengths of 1 to 97
+            assert!(tokens(&step[0]).abs_diff(tokens(&step[1])) <= 4 * 12, "{step:?}");
+        }
+        assert_ne!(batches, plan(1));
+    }
+
+    #[test]
     fn the_order_in_which_items_come_changes_no_batch_of_a_shuffle() {
         let named = |keys: &[u64]| -> Vec<ItemSize> {
             keys.iter().map(|&key| ItemSize { n_rows: 1, longest: key as usize % 7 + 1, key }).collect()
         };
         let limits = BatchLimits { max_items: 8, max_tokens: 30 };
-        let order = BatchOrder::Shuffled { seed: 1, epoch: 2 };
+        let order = BatchOrder::Shuffled { seed: 1, epoch: 2, step: 1 };
         let keys = |keys: &[u64]| -> Vec<Vec<u64>> {
             let batches = plan_batches(&named(keys), limits, order).unwrap();
             batches.into_iter().map(|batch| batch.into_iter().map(|i| keys[i]).collect()).collect()
@@ -272,7 +291,7 @@ mod tests {
             let real: usize = sizes.iter().map(|s| s.longest).sum();
             padded as f64 / real as f64 - 1.0
         };
-        let shuffled = plan_batches(&sizes, limits, BatchOrder::Shuffled { seed: 0, epoch: 0 }).unwrap();
+        let shuffled = plan_batches(&sizes, limits, BatchOrder::Shuffled { seed: 0, epoch: 0, step: 1 }).unwrap();
         let plain = plan_batches(&sizes, limits, BatchOrder::Sequential).unwrap();
         // A window of 256 uniform lengths over 190 values leaves gaps of about 12 within a batch of 16: 6 % of the mean.
         assert!(waste(&shuffled) < 0.10, "{}", waste(&shuffled));

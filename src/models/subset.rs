@@ -121,7 +121,7 @@ mod tests {
             assert_eq!((subset.label(at), subset.item_key(at)), (points.label(item), points.item_key(item)));
             assert_eq!(subset.content_hash(at), points.content_hash(item));
         }
-        for order in [BatchOrder::ByLength, BatchOrder::Shuffled { seed: 1, epoch: 0 }] {
+        for order in [BatchOrder::ByLength, BatchOrder::Shuffled { seed: 1, epoch: 0, step: 1 }] {
             let plan = subset.plan(BatchLimits { max_items: 4, max_tokens: 100 }, order).unwrap();
             let mut all = plan.concat();
             all.sort_unstable();

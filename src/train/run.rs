@@ -90,7 +90,7 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
     let mut epochs = Vec::new();
     for epoch in 0..config.epochs as u64 {
         let order = match config.shuffle {
-            true => BatchOrder::Shuffled { seed: config.seed_or_default(), epoch },
+            true => BatchOrder::Shuffled { seed: config.seed_or_default(), epoch, step: config.accumulation },
             false => BatchOrder::Sequential,
         };
         let mut batches = data.plan(config.limits, order)?;
