@@ -10,10 +10,12 @@ use super::{
     names::{EMBEDDING, root},
     norm::Norm,
     rope::Places,
+    seen_prefix::SeenPrefix,
     token_batch::TokenBatch,
 };
 use crate::error::Result;
 use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, at_least_f32};
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::{Module, Param};
 use burn::nn::Embedding;
@@ -47,13 +49,8 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.remembering(batch, PassMemory::Nothing, tape)
-    }
-
-    /// The same, with what is to be remembered.
-    pub(super) fn remembering(&self, batch: &TokenBatch, memory: PassMemory, tape: &mut Tape) -> Tensor<2> {
-        let keeps = !matches!(memory, PassMemory::Nothing);
-        self.in_places(batch, keeps, tape, |places, tape| {
+        self.in_places(batch, false, tape, |places, tape| {
+            let memory = batch.seen().map_or(PassMemory::Nothing, PassMemory::Seen);
             self.run(batch.ids.clone(), places, &self.contexts(batch, places), memory, tape)
         })
     }
@@ -73,7 +70,16 @@ impl CausalLm {
         let real = if keeps || tape.reads_tokens() { None } else { batch.real_tokens() };
         let real = real.as_ref();
         pass(
-            &Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype },
+            &Places {
+                tokens,
+                first: batch.n_seen(),
+                span: tokens,
+                positions,
+                lengths: &lengths,
+                real,
+                device: &device,
+                dtype,
+            },
             tape,
         )
     }
@@ -100,7 +106,6 @@ impl CausalLm {
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, &contexts.of(index), memory.of(index), tape);
         }
-        memory.keep_end(&x);
         self.ended(x, places)
     }
 
@@ -160,6 +165,11 @@ impl CausalLm {
         Some(if divisor == 1.0 { rows } else { rows.cast(wide).div_scalar(divisor) })
     }
 
+    /// Bytes of an element of the activations.
+    pub(super) fn element_bytes(&self) -> usize {
+        self.embedding.weight.val().dtype().size()
+    }
+
     fn table_path(&self) -> String {
         format!("{}{EMBEDDING}", root(self.config.inside))
     }
@@ -215,6 +225,15 @@ impl LanguageModel for CausalLm {
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden: Tensor<2>, tape: &mut Tape| loss(hidden.select(0, batch.last.clone()), tape);
         self.gradient_by_layers(model, batch, tape, loss).map(Some)
+    }
+
+    fn activations(&self, rows: usize, tokens: usize) -> Option<Activations> {
+        let shape = self.config.layer_shape();
+        Some(shape.of_graph(self.config.n_layers, (rows, tokens), self.element_bytes()))
+    }
+
+    fn see(&self, prefix: &[u32]) -> Result<Option<SeenPrefix>> {
+        self.see_prefix(prefix)
     }
 
     fn head_form(&self) -> HeadForm {

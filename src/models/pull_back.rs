@@ -10,15 +10,16 @@ use super::{
     activation::slope_of_cap,
     attention::Attention,
     block::Block,
+    by_layers::has_adapter,
     causal_lm::CausalLm,
-    layer_values::{AttentionValues, BlockValues, PassValues},
+    layer_values::{AttentionValues, BlockValues, Memory},
     norm::Norm,
     projections::Projections,
     token_batch::TokenBatch,
 };
 use crate::error::{Error, Result};
 use crate::lora::{LoraLinear, at_least_f32};
-use crate::tape::{LoraMatrix, Site};
+use crate::tape::{LoraMatrix, Site, Tape};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use std::collections::BTreeMap;
 
@@ -34,13 +35,56 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
     value.ok_or_else(|| Error::empty(format!("{what} of a forward pass")))
 }
 
+impl CausalLm {
+    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states `[rows · tokens, hidden]`: a backward pass that
+    /// has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
+    /// a time; the inputs of the adapted matrices are on the tape.
+    ///
+    /// # Errors
+    /// Those of `top`.
+    pub(super) fn pull_back(
+        &self,
+        batch: &TokenBatch,
+        by_layers: bool,
+        tape: &mut Tape,
+        top: impl FnOnce(Tensor<2>, &mut Tape) -> Result<(PullBack, Tensor<2>)>,
+    ) -> Result<BTreeMap<Site, Tensor<2>>> {
+        self.in_places(batch, true, tape, |places, tape| {
+            let contexts = self.contexts(batch, places);
+            let lowest = self.blocks.iter().position(|block| has_adapter(block.linears())).unwrap_or(self.blocks.len());
+            let mut all = Vec::with_capacity(self.blocks.len() - lowest);
+            let mut end = self.embedded(batch.ids.clone(), places);
+            for (index, block) in self.blocks.iter().enumerate() {
+                let (start, context, mut values) = (end, contexts.of(index), BlockValues::default());
+                end = if by_layers || index < lowest {
+                    block.forward(start.clone(), &context, Memory::Nothing, &mut Tape::off())
+                } else {
+                    block.forward(start.clone(), &context, Memory::Values(&mut values), tape)
+                };
+                if index >= lowest {
+                    values.start = Some(start);
+                    all.push(values);
+                }
+            }
+            let (mut pull, g) = top(self.ended(end.clone(), places), tape)?;
+            let mut g = pull.norm(&self.norm, end, g);
+            for (index, mut values) in (lowest..self.blocks.len()).zip(all).rev() {
+                let block = &self.blocks[index];
+                if by_layers {
+                    tape.next_below();
+                    let start = kept(values.start.take(), "input of a layer")?;
+                    block.forward(start, &contexts.of(index), Memory::Values(&mut values), tape);
+                }
+                g = pull.block(block, values, g)?;
+            }
+            Ok(pull.gradients)
+        })
+    }
+}
+
 impl PullBack {
     pub(super) fn new(copies: usize) -> Self {
         Self { copies, gradients: BTreeMap::new() }
-    }
-
-    pub(super) fn into_gradients(self) -> BTreeMap<Site, Tensor<2>> {
-        self.gradients
     }
 
     /// Through the logits of some columns of the vocabulary; `logits` are what they were.
@@ -73,23 +117,6 @@ impl PullBack {
         let places = (0..self.copies).map(|k| batch.last.clone().add_scalar((k * n) as i64)).collect();
         let zeros = Tensor::zeros([self.copies * n, g.dims()[1]], (&g.device(), g.dtype()));
         zeros.select_assign(0, Tensor::cat(places, 0), g, IndexingUpdateOp::Add)
-    }
-
-    /// Through all layers down to the lowest that has an adapter.
-    ///
-    /// # Shapes
-    /// - g: `[K·rows·tokens, hidden]`, at the final hidden states
-    ///
-    /// # Errors
-    /// If the forward pass did not keep its values.
-    pub(super) fn decoder(&mut self, lm: &CausalLm, values: PassValues, g: Tensor<2>) -> Result<()> {
-        let mut g = self.norm(&lm.norm, kept(values.end, "last values")?, g);
-        let has_adapter = |block: &Block| block.linears().any(|linear| linear.adapter.is_some());
-        let lowest = lm.blocks.iter().position(has_adapter).unwrap_or(lm.blocks.len());
-        for (block, values) in lm.blocks.iter().zip(values.blocks).skip(lowest).rev() {
-            g = self.block(block, values, g)?;
-        }
-        Ok(())
     }
 
     fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>) -> Result<Tensor<2>> {
