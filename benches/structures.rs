@@ -5,6 +5,7 @@ mod common;
 
 use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
+use bayes_lora::memory::ActivationBudget;
 use bayes_lora::models::Dataset;
 use bayes_lora::posterior::{Laplace, LaplaceConfig, LogitJacobians};
 use bayes_lora::prior::PriorPrecision;
@@ -22,7 +23,10 @@ fn structures(criterion: &mut Criterion) {
         let all: Vec<usize> = (0..data.n_items()).collect();
         let jacobians: Vec<LogitJacobians> = all
             .chunks(limits.max_items)
-            .map(|batch| LogitJacobians::new(&model, data, batch, LogitGauge::Centred, &sites).unwrap())
+            .map(|batch| {
+                LogitJacobians::new(&model, data, batch, LogitGauge::Centred, (&sites, &ActivationBudget::unlimited()))
+                    .unwrap()
+            })
             .collect();
         // the full matrix is for tiny adapters
         for structure in CurvatureStructure::ALL.into_iter().filter(|s| *s != CurvatureStructure::Full) {

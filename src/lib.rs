@@ -93,6 +93,7 @@ pub mod identity;
 pub mod likelihood;
 pub mod linalg;
 pub mod lora;
+pub mod memory;
 pub mod methods;
 pub mod metrics;
 pub mod models;

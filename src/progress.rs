@@ -2,6 +2,7 @@
 
 use crate::checkpoints::{Checkpoints, FailureCount, SaveFailures, Saver};
 use crate::error::{Error, Result};
+use crate::memory::{ActivationBudget, GradientCheckpointing, Remarks, available_bytes};
 use crate::outputs::claim_dir;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,11 @@ pub struct Control {
     #[cfg_attr(not(feature = "progress"), expect(dead_code, reason = "no bar can be drawn"))]
     bars: bool,
     workers: usize,
+    gradient_checkpointing: GradientCheckpointing,
+    memory_limit: Option<u64>,
     checkpoints: Option<Arc<Checkpoints>>,
     failures: FailureCount,
+    remarks: Remarks,
 }
 
 impl Default for Control {
@@ -32,8 +36,11 @@ impl Default for Control {
             cancelled: Arc::default(),
             bars: false,
             workers: 1,
+            gradient_checkpointing: GradientCheckpointing::default(),
+            memory_limit: None,
             checkpoints: None,
             failures: FailureCount::default(),
+            remarks: Remarks::default(),
         }
     }
 }
@@ -73,6 +80,35 @@ impl Control {
     /// Batches worked on at once.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Says whether training, curvature passes and linearised predictions hold the activations of all layers, or of one layer at a time.
+    /// Results are the same bits.
+    pub fn with_gradient_checkpointing(mut self, checkpointing: GradientCheckpointing) -> Self {
+        self.gradient_checkpointing = checkpointing;
+        self
+    }
+
+    /// Sets the most bytes that activations may take before [`GradientCheckpointing::Auto`] holds those of one layer at a time; `None` is
+    /// what the system has free when a call begins.
+    pub fn with_memory_limit(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_limit = bytes.into();
+        self
+    }
+
+    /// How the passes of one call, `what`, are differentiated; `in_host_memory` says where tensors are.
+    pub(crate) fn activation_budget(&self, what: &'static str, in_host_memory: bool) -> ActivationBudget {
+        let free = || available_bytes().filter(|_| in_host_memory);
+        let bytes = match self.gradient_checkpointing {
+            GradientCheckpointing::Auto => self.memory_limit.or_else(free),
+            GradientCheckpointing::Off | GradientCheckpointing::On => None,
+        };
+        ActivationBudget::new(self.gradient_checkpointing, bytes, (self.workers, what), self.remarks.clone())
+    }
+
+    /// What calls have decided by themselves so far, in words.
+    pub fn remarks(&self) -> Vec<String> {
+        self.remarks.all()
     }
 
     /// Keeps the unfinished work of training, of curvature passes and of predictions in a directory, which is made at once, and takes

@@ -4,12 +4,13 @@
 //! A tap is a tensor of zeros that is added to an output: its gradient is the output's gradient, token by token.
 //! A model calls its adapted linears with a [`Tape`]; the tape decides whether anything is recorded.
 
+mod row_keys;
+
 use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
-use crate::hash::fnv1a_words;
-use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::Array2;
+use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use rand::{Rng, rngs::ChaCha8Rng};
+pub use row_keys::RowKeys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -101,59 +102,14 @@ pub(crate) trait OtherAdapters: std::fmt::Debug + Send + Sync {
     fn update(&self, module: &str, x: Tensor<2>, columns: Option<&Tensor<1, Int>>) -> Option<Tensor<2>>;
 }
 
-/// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowKeys {
-    /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
-    tokens: Vec<u64>,
-    /// Those of the real tokens.
-    real: Vec<u64>,
-    /// A key for each item.
-    items: Vec<u64>,
-}
-
-impl RowKeys {
-    /// The keys of a batch.
-    ///
-    /// # Shapes
-    /// - items: a key for each item, mask: `[rows, tokens]` with the same number of consecutive rows for each, true at real tokens
-    pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
-        let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
-        let (mut tokens, mut reals) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
-        for (row, real) in mask.outer_iter().enumerate() {
-            let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
-            let mut place = 0;
-            for real in real {
-                place += u64::from(*real);
-                let key = fnv1a_words([item, choice, place]);
-                tokens.push(key);
-                reals.extend(real.then_some(key));
-            }
-        }
-        Self { tokens, real: reals, items }
-    }
-
-    /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
-    /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
-    pub fn of_rows(&self, n: usize) -> Vec<u64> {
-        if n == self.tokens.len() {
-            self.tokens.clone()
-        } else if n == self.real.len() {
-            self.real.clone()
-        } else if n == self.items.len() {
-            self.items.clone()
-        } else {
-            let batch = fnv1a_words(self.items.iter().copied());
-            (0..n as u64).map(|row| within(batch, row)).collect()
-        }
-    }
-}
-
 /// What a forward pass does besides computing: nothing, noise, other adapters, or recording.
 #[derive(Debug)]
 pub struct Tape {
     mode: Mode,
+    /// In forward order.
     records: Vec<Record>,
+    /// Those of the layers above, in forward order, where a pass goes down layer by layer ([`Tape::next_below`]).
+    above: Vec<Record>,
     /// Inputs are recorded beside what the mode says.
     keeps_inputs: bool,
 }
@@ -174,6 +130,8 @@ struct Record {
     input: Tensor<2>,
     /// What is added to the output so that its gradient can be read; `None` where the gradient comes from elsewhere.
     tap: Option<Tensor<2>>,
+    /// The tap's gradient, once it is read.
+    gradient: Option<Tensor<2>>,
 }
 
 /// Inputs of one site and the gradient of the objective at its outputs, one row per token (pads included).
@@ -227,7 +185,7 @@ impl Tape {
     }
 
     fn with_mode(mode: Mode) -> Self {
-        Self { mode, records: Vec::new(), keeps_inputs: false }
+        Self { mode, records: Vec::new(), above: Vec::new(), keeps_inputs: false }
     }
 
     /// Records inputs from here on, or no longer, whatever else the pass does.
@@ -288,6 +246,7 @@ impl Tape {
             output_rows: output_rows.cloned(),
             input: input.clone().without_autodiff(),
             tap: tap.clone(),
+            gradient: None,
         });
         match tap {
             Some(tap) => output + tap,
@@ -300,26 +259,75 @@ impl Tape {
     /// # Errors
     /// If nothing was recorded (the model has no adapter, or does not pass the tape to its linears), or a site twice (a
     /// linear was called twice in one pass: its rows would have to be joined).
-    pub fn backward(self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
+    pub fn backward(mut self, objective: Tensor<1>) -> Result<Vec<SiteGradient>> {
         self.check_records()?;
-        let mut gradients = objective.backward();
-        let site = |Record { site, output_rows, input, tap }: Record| {
-            let tap = tap.ok_or_else(|| Error::empty(format!("recorded output of `{site}`")))?;
-            let gradient = tap.grad_remove(&mut gradients).unwrap_or_else(|| {
+        self.read(&mut objective.backward());
+        self.into_sites()
+    }
+
+    /// True while inputs and gradients are recorded.
+    pub(crate) fn is_recording(&self) -> bool {
+        matches!(self.mode, Mode::Recording)
+    }
+
+    /// Runs a pass of which nothing is recorded: one that is computed again, layer by layer.
+    pub(crate) fn unrecorded<T>(&mut self, pass: impl FnOnce(&mut Self) -> T) -> T {
+        match self.mode {
+            Mode::Recording | Mode::Inputs => pass(&mut Self::off()),
+            Mode::Off | Mode::Noise(_) | Mode::Adapters(_) => {
+                let keeps = std::mem::replace(&mut self.keeps_inputs, false);
+                let passed = pass(self);
+                self.keeps_inputs = keeps;
+                passed
+            }
+        }
+    }
+
+    /// Takes the gradients at what was recorded since the last call out of a backward pass, and goes on to the layer below.
+    pub(crate) fn read(&mut self, gradients: &mut Gradients) {
+        for record in &mut self.records {
+            let Some(tap) = record.tap.take() else { continue };
+            record.gradient = Some(tap.grad_remove(gradients).unwrap_or_else(|| {
                 // the objective does not depend on this site
-                Tensor::zeros(tap.dims(), (&input.device(), tap.dtype()))
-            });
-            Ok(SiteGradient { site, output_rows, input, gradient })
-        };
-        self.records.into_iter().map(site).collect()
+                Tensor::zeros(tap.dims(), (&record.input.device(), tap.dtype()))
+            }));
+        }
+        self.next_below();
+    }
+
+    /// What is recorded from now on lies below all that was recorded before.
+    pub(crate) fn next_below(&mut self) {
+        let above = std::mem::take(&mut self.above);
+        self.above = std::mem::take(&mut self.records);
+        self.above.extend(above);
+    }
+
+    /// Every site's inputs and the gradients that were read, in forward order.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`].
+    pub(crate) fn into_sites(mut self) -> Result<Vec<SiteGradient>> {
+        self.next_below();
+        self.check_records()?;
+        let gradient = |record: &mut Record| record.gradient.take();
+        self.joined(gradient)
     }
 
     /// The inputs of all sites of which gradients were computed elsewhere, beside these, in forward order; of these sites nothing is kept.
     ///
     /// # Errors
-    /// As [`Tape::backward`], and if a gradient is of a site that was not recorded.
-    pub(crate) fn with_gradients(&mut self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
+    /// As [`Tape::backward`], and if a site has no gradient.
+    pub(crate) fn with_gradients(mut self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
+        self.next_below();
         self.check_records()?;
+        self.joined(|record| gradients.remove(&record.site))
+    }
+
+    /// The inputs of the sites with these gradients, which are kept no longer.
+    ///
+    /// # Errors
+    /// If one of them was not recorded.
+    pub(crate) fn take_sites(&mut self, mut gradients: BTreeMap<Site, Tensor<2>>) -> Result<Vec<SiteGradient>> {
         let (mut sites, mut others) = (Vec::with_capacity(gradients.len()), Vec::new());
         for record in std::mem::take(&mut self.records) {
             match gradients.remove(&record.site) {
@@ -337,32 +345,31 @@ impl Tape {
         }
     }
 
-    /// Checks that every recorded site was taken.
-    ///
-    /// # Errors
-    /// Names the first that was not.
-    pub(crate) fn check_all_taken(&self) -> Result<()> {
-        match self.records.first() {
-            Some(record) => Err(Error::empty(format!("gradient at `{}`", record.site))),
-            None => Ok(()),
-        }
-    }
-
     fn check_records(&self) -> Result<()> {
-        if self.records.is_empty() {
+        let mut all = self.records.iter().chain(&self.above).peekable();
+        if all.peek().is_none() {
             return Err(Error::Incompatible(
                 "no adapted matrix was recorded: attach a LoRA adapter first, and call the model's linears with the tape"
                     .into(),
             ));
         }
         let mut seen = BTreeSet::new();
-        match self.records.iter().find(|record| !seen.insert(&record.site)) {
+        match all.find(|record| !seen.insert(&record.site)) {
             Some(twice) => Err(Error::Incompatible(format!(
                 "`{}` was called twice in one forward pass: give every call a linear of its own, or join their rows first",
                 twice.site
             ))),
             None => Ok(()),
         }
+    }
+
+    fn joined(self, mut gradient: impl FnMut(&mut Record) -> Option<Tensor<2>>) -> Result<Vec<SiteGradient>> {
+        let site = |mut record: Record| {
+            let gradient = gradient(&mut record);
+            let gradient = gradient.ok_or_else(|| Error::empty(format!("gradient at `{}`", record.site)))?;
+            Ok(SiteGradient { site: record.site, output_rows: record.output_rows, input: record.input, gradient })
+        };
+        self.above.into_iter().map(site).collect()
     }
 }
 

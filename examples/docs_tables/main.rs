@@ -23,10 +23,12 @@
 //! | `rewards`, `best-of-n` | the report of the reward model's study | |
 //! | `wrong-labels`, `influence`, `labels-next`, `sets` | reports of the study of training items | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of the study of costs | |
+//! | `growth` | the report of the study of growth | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
 mod data;
+mod growth;
 mod invented_facts;
 mod left_out;
 mod left_out_scale;
@@ -157,6 +159,7 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "sets" => training_items::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),
+        "growth" => growth::growth(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }

@@ -13,6 +13,7 @@ mod curvature;
 mod curvature_cost;
 mod experiment;
 mod generation_speed;
+mod growth;
 mod invented_facts;
 mod json;
 mod leave_one_out;
@@ -66,6 +67,8 @@ enum Study {
     RewardModel(reward_model::Arguments),
     /// The time of every stage, beside another library's
     Throughput(throughput::Arguments),
+    /// How seconds and memory grow with tokens, classes, rank, batch and layers
+    Growth(growth::Arguments),
     /// How fast text is generated, with draws in lockstep
     GenerationSpeed(generation_speed::Arguments),
 }
@@ -102,6 +105,7 @@ fn run(study: &Study, control: Control) -> Outcome<()> {
         Study::TextClassification(arguments) => text_classification::run(arguments, control),
         Study::RewardModel(arguments) => reward_model::run(arguments, control),
         Study::Throughput(arguments) => throughput::run(arguments),
+        Study::Growth(arguments) => growth::run(arguments),
         Study::GenerationSpeed(arguments) => generation_speed::run(arguments),
     }
 }

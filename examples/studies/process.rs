@@ -2,8 +2,22 @@
 
 /// Largest resident memory so far, in bytes.
 pub fn peak_resident_bytes() -> Option<usize> {
+    status_bytes("VmHWM")
+}
+
+/// Resident memory now, in bytes.
+pub fn resident_bytes() -> Option<usize> {
+    status_bytes("VmRSS")
+}
+
+/// Forgets the largest resident memory so far; nothing happens where the system does not know how.
+pub fn reset_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+}
+
+fn status_bytes(field: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
 }
 

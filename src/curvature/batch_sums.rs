@@ -3,12 +3,13 @@
 use super::config::CurvatureConfig;
 use super::fisher::{FisherKind, LabelledItem, TokenTreatment};
 use super::plan::Source;
-use super::probe::{Cotangents, Probe, SiteProbe, probe};
+use super::probe::{Cotangents, Probe, SiteProbe, probe_within};
 use super::site_rows::{SiteRows, site_rows};
 use crate::error::{Error, Result, check_finite};
 use crate::likelihood::{Likelihood, Target};
 use crate::linalg::{matmul, semidefinite_cholesky};
 use crate::lora::to_array;
+use crate::memory::ActivationBudget;
 use crate::models::{Classifier, ClassifierInput, RowMeaning, check_targets, indices_on};
 use crate::tape::Site;
 use burn::tensor::{Tensor, TensorData};
@@ -68,6 +69,7 @@ pub(super) fn batch_sums<M: Classifier>(
     items: &[LabelledItem],
     configs: &[CurvatureConfig],
     sites: &BTreeSet<Site>,
+    budget: &ActivationBudget,
 ) -> Result<BatchSums> {
     let shared = &configs[0];
     let (fisher, likelihood) = (shared.fisher, &*shared.likelihood_or_default());
@@ -89,7 +91,7 @@ pub(super) fn batch_sums<M: Classifier>(
         }
         _ => Cotangents::Chosen { count, choose: &mut choose },
     };
-    let mut pass = probe(model, input, cotangents)?;
+    let mut pass = probe_within(model, input, cotangents, budget)?;
     pass.sites.retain(|probed| sites.contains(&probed.site));
     // where a row is an item, its combinations were weighed by the choice above
     let curvatures = match pass.rows {

@@ -22,7 +22,7 @@ use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::likelihood::TargetSpace;
 use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, activation_budget, batch_for};
 use crate::progress::Control;
 use crate::tape::Site;
 use burn::tensor::DType;
@@ -190,13 +190,14 @@ fn one_pass<M: Classifier, D: Dataset<Input = M::Input>>(
     let mut curvatures: Vec<Curvature> =
         configs.iter().map(|config| Curvature::empty(config.clone(), fingerprint)).collect();
     let batches = data.plan(shared.limits_or_default().shared_by(repetitions(data, columns)), BatchOrder::ByLength)?;
+    let budget = activation_budget(&model, control, "curvature");
     let without_choice = AtomicBool::new(likelihood.target_space() == TargetSpace::Classes);
     let work = |indices: &[usize]| {
         let input = batch_for(&model, data, indices)?;
         without_choice.fetch_and(!has_choice(&input, model.n_classes()), Ordering::Relaxed);
         let item = |&i: &usize| LabelledItem { id: data.item_id(i), key: data.item_key(i), target: data.target(i) };
         let items: Vec<LabelledItem> = indices.iter().map(item).collect();
-        batch_sums(&model, &input, &items, &configs, &sites)
+        batch_sums(&model, &input, &items, &configs, &sites, &budget)
     };
     let take_up = |saver| UnfinishedPass::take_up(saver, &model, data, &batches, &mut curvatures);
     let mut unfinished = control.saver().map(take_up).transpose()?;

@@ -43,7 +43,7 @@ pub use kron::{FactorSum, KroneckerFactors};
 pub use kron_basis::{FactorEigen, KroneckerBasis};
 pub use plan::{CoordinateKind, Coupling, Held, Plan, Source};
 pub use probe::{Cotangents, Probe, SiteProbe, probe};
-pub(crate) use probe::{host_logits, jacobians_per_item, repetitions};
+pub(crate) use probe::{host_logits, jacobians_per_item, probe_within, repetitions};
 pub use shard::{CurvatureShard, ShardOf, fit_curvature_shard};
 pub use sketch::{RandomProjection, Sketch};
 pub(crate) use storage::{BlockForm, Reader, SpaceForm, Writer};

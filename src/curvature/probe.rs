@@ -3,7 +3,10 @@
 
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec, trained_matrices};
-use crate::models::{Classifier, ClassifierInput, Dataset, RowMeaning, TargetDraws, mask_absent};
+use crate::memory::ActivationBudget;
+use crate::models::{
+    Classifier, ClassifierInput, Dataset, OwnTargets, RowMeaning, TargetDraws, mask_absent, not_by_layers,
+};
 use crate::tape::{Site, SiteGradient, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, Array4, s};
@@ -87,7 +90,20 @@ pub struct SiteProbe {
 ///
 /// # Errors
 /// If the model has no adapter, a logit is not finite, or targets are to be drawn by a model that has none of its own.
-pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotangents) -> Result<Probe> {
+pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
+    probe_within(model, input, cotangents, &ActivationBudget::unlimited())
+}
+
+/// The same, layer by layer where the budget asks for it, to the same bits.
+///
+/// # Errors
+/// As [`probe`]; if the model has no gradient layer by layer, and the caller insists.
+pub(crate) fn probe_within<M: Classifier>(
+    model: &M,
+    input: &M::Input,
+    mut cotangents: Cotangents,
+    budget: &ActivationBudget,
+) -> Result<Probe> {
     let n_items = input.n_items();
     let n_classes = model.n_classes();
     let rows = input.row_meaning();
@@ -95,9 +111,9 @@ pub fn probe<M: Classifier>(model: &M, input: &M::Input, mut cotangents: Cotange
         RowMeaning::Choice { .. } => 1,
         RowMeaning::Item => cotangents.count(n_classes),
     };
-    let (logits, records) = match pulled_back(model, input, (rows, copies), &mut cotangents)? {
+    let (logits, records) = match pulled_back(model, input, (rows, copies), &mut cotangents, budget)? {
         Some(both) => both,
-        None => differentiated(model, input, (rows, copies), &mut cotangents)?,
+        None => differentiated(model, input, (rows, copies), &mut cotangents, budget)?,
     };
 
     let token_mask = input.token_mask();
@@ -142,6 +158,7 @@ fn pulled_back<M: Classifier>(
     input: &M::Input,
     (rows, copies): (RowMeaning, usize),
     cotangents: &mut Cotangents,
+    budget: &ActivationBudget,
 ) -> Result<Option<(Array2<f64>, Vec<SiteGradient>)>> {
     if rows != RowMeaning::Item || matches!(cotangents, Cotangents::OwnTargets { .. }) {
         return Ok(None);
@@ -153,7 +170,8 @@ fn pulled_back<M: Classifier>(
         on_host = Some(host);
         Ok(like(logits, weights))
     };
-    let pulled = model.pull_back(input, &mut combinations)?;
+    let by_layers = budget.goes_by_layers(|| model.activations(input, Some(copies)));
+    let pulled = model.pull_back(input, by_layers, &mut combinations)?;
     Ok(on_host.zip(pulled).map(|(logits, pulled)| (logits, pulled.sites)))
 }
 
@@ -163,36 +181,59 @@ fn differentiated<M: Classifier>(
     input: &M::Input,
     (rows, copies): (RowMeaning, usize),
     cotangents: &mut Cotangents,
+    budget: &ActivationBudget,
 ) -> Result<(Array2<f64>, Vec<SiteGradient>)> {
     let (n_items, n_classes) = (input.n_items(), model.n_classes());
     let mut tape = Tape::recording();
     let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
+    let by_layers = budget.goes_by_layers(|| model.activations(&repeated, None));
     let first =
         |output: &Tensor<2>| host_logits(output.clone().without_autodiff().narrow(0, 0, n_items), input.class_mask());
-    let (logits, objective) = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
+    let mut on_host = None;
+    let whole = if let Cotangents::OwnTargets { count, seed, keys } = cotangents {
         let items = (0..copies as u64).flat_map(|copy| keys.iter().map(move |key| (*key, copy))).collect();
-        let own = model.own_targets(&repeated, &TargetDraws { seed: *seed, items }, &mut tape)?;
-        let own = own.filter(|_| rows == RowMeaning::Item).ok_or_else(|| {
-            Error::Incompatible("the likelihood has targets drawn inside the model, and this model draws none".into())
-        })?;
-        (first(&own.observed)?, own.drawn.sum().mul_scalar((*count as f64).sqrt().recip()))
-    } else {
-        let output = model.logits(&repeated, &mut tape);
-        let logits = first(&output)?;
-        let weights = match rows {
-            RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
-            RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+        let draws = TargetDraws { seed: *seed, items };
+        let mut objective = |own: OwnTargets| {
+            on_host = Some(first(&own.observed)?);
+            Ok(own.drawn.sum().mul_scalar((*count as f64).sqrt().recip()))
         };
-        let weights = like(&output, weights);
-        (logits, (output * weights).sum())
+        if by_layers {
+            model.own_targets_by_layers(&repeated, &draws, &mut tape, &mut objective)?.map(|_| None)
+        } else {
+            model.own_targets(&repeated, &draws, &mut tape)?.map(|own| objective(own).map(Some)).transpose()?
+        }
+        .filter(|_| rows == RowMeaning::Item)
+        .ok_or_else(|| {
+            Error::Incompatible("the likelihood has targets drawn inside the model, and this model draws none".into())
+        })?
+    } else {
+        let mut objective = |output: Tensor<2>| {
+            let logits = first(&output)?;
+            let weights = match rows {
+                RowMeaning::Choice { .. } => Array3::ones((1, n_items, n_classes)),
+                RowMeaning::Item => copy_weights(cotangents, &logits, copies)?,
+            };
+            on_host = Some(logits);
+            let weights = like(&output, weights);
+            Ok((output * weights).sum())
+        };
+        if by_layers {
+            let gradients = model.gradient(&repeated, &mut tape, true, &mut objective)?;
+            gradients.map(|_| None).ok_or_else(not_by_layers)?
+        } else {
+            Some(objective(model.logits(&repeated, &mut tape))?)
+        }
     };
-    let mut records = tape.backward(objective)?;
+    let mut records = match whole {
+        Some(objective) => tape.backward(objective)?,
+        None => tape.into_sites()?,
+    };
     for record in &mut records {
         // all copies have the same
         let n = record.input.dims()[0] / copies;
         record.input = record.input.clone().narrow(0, 0, n);
     }
-    Ok((logits, records))
+    Ok((on_host.ok_or_else(|| Error::empty("logits of a pass"))?, records))
 }
 
 /// `[copies, n_items, n_classes]` as `[copies · n_items, n_classes]` beside a tensor, outside of its graph.

@@ -38,6 +38,14 @@ pub struct EncodedItem {
     pub n_choices: usize,
 }
 
+impl EncodedRow {
+    /// The first token that something is read off: the one before the scored ones, else the last.
+    pub(crate) fn first_read(&self) -> usize {
+        let behind = if self.scored.is_empty() { self.ids.len() } else { self.scored.start };
+        behind.saturating_sub(1)
+    }
+}
+
 impl EncodedItem {
     /// The length of the longest row.
     pub fn longest(&self) -> usize {
@@ -100,6 +108,18 @@ pub struct EncodedDataset {
 }
 
 impl EncodedDataset {
+    /// The tokens that every row of every item begins with, before the first token that anything is read off.
+    pub fn common_beginning(&self) -> &[u32] {
+        let mut rows = self.items.iter().flat_map(|item| &item.rows);
+        let Some(first) = rows.next() else { return &[] };
+        let start = first.first_read().min(first.ids.len());
+        let shared = |n: usize, row: &EncodedRow| {
+            let alike = first.ids[..n].iter().zip(&row.ids).take_while(|(a, b)| a == b).count();
+            alike.min(row.first_read())
+        };
+        &first.ids[..rows.fold(start, shared)]
+    }
+
     /// The same items with `n_classes` classes, so that splits whose largest items differ suit one model; an item lacks the
     /// classes that it has no choice for.
     ///

@@ -1,39 +1,26 @@
 //! Differentiates a decoder of which the adapters alone train, by its own backward pass ([`PullBack`]) in place of a graph.
 //!
-//! The loss and the output head are differentiated automatically, from a leaf at the last layer's output down; the layers pull the gradient
-//! there back. With the activations of all layers that is a forward and a backward pass. With those of one layer at a time
-//! ([`Activations::OneLayer`]) a layer is computed again from its input when its turn comes, by the same operations, so that the gradients
-//! are the same bits.
+//! The loss and the output head are differentiated automatically, from a leaf at the final hidden states down; the layers pull the gradient there
+//! back.
 
 use super::{
     block::Block,
     by_layers::{leaf, n_trained},
     causal_lm::CausalLm,
-    classifier::Activations,
-    layer_values::{BlockValues, Memory},
     pull_back::PullBack,
     token_batch::TokenBatch,
 };
 use crate::error::Result;
 use crate::lora::trained_matrices;
 use crate::tape::{Site, SiteGradient, Tape};
-use burn::module::{Module, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 
-/// What a layer's backward pass starts from.
-enum Start {
-    Values(BlockValues),
-    Input(Tensor<2>),
-}
-
 impl CausalLm {
-    /// The gradient of a loss of the final hidden states with respect to everything in `model`, of which this is a part, that trains. `None`
-    /// where a graph of all layers is to be differentiated.
-    ///
-    /// # Shapes
-    /// - the loss gets `[rows · tokens, hidden]`
+    /// As [`Classifier::gradient`](super::Classifier::gradient), with respect to everything in `model`, of which this is a part; the loss gets the final hidden states
+    /// `[rows · tokens, hidden]`.
     ///
     /// # Errors
     /// Those of `loss`.
@@ -42,26 +29,26 @@ impl CausalLm {
         model: &M,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
-        let of_adapters = trained_matrices(self).into_iter().filter(|matrix| matrix.param.val().is_require_grad());
-        if of_adapters.count() == n_trained(self) && self.adapters_train_whole() {
-            return self.adapter_gradient(model, batch, tape, held, loss).map(Some);
-        }
-        match held {
-            Activations::AllLayers => Ok(None),
-            Activations::OneLayer => self.gradient_by_layers(model, batch, tape, loss).map(Some),
+        if !tape.is_recording() && self.trains_by_own_pass() {
+            self.adapter_gradient(model, batch, tape, by_layers, loss).map(Some)
+        } else if by_layers {
+            self.gradient_by_layers(model, batch, tape, loss).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
-    /// True if no adapter has one matrix alone that trains: the backward pass gives both.
-    fn adapters_train_whole(&self) -> bool {
-        let layers = self.blocks.iter().flat_map(Block::linears);
-        layers.filter_map(|linear| linear.adapter.as_ref()).all(|adapter| {
-            let [a, b] = [&adapter.a, &adapter.b].map(|matrix| matrix.val().is_require_grad());
-            a && b
-        })
+    /// True if adapters train and nothing else, and of each of the layers' adapters both matrices or none.
+    pub(super) fn trains_by_own_pass(&self) -> bool {
+        let trains = |matrix: &Param<Tensor<2>>| matrix.val().is_require_grad();
+        let of_adapters = trained_matrices(self).into_iter().filter(|matrix| trains(matrix.param)).count();
+        let mut adapters = self.blocks.iter().flat_map(Block::linears).filter_map(|linear| linear.adapter.as_ref());
+        of_adapters > 0
+            && of_adapters == n_trained(self)
+            && adapters.all(|adapter| trains(&adapter.a) == trains(&adapter.b))
     }
 
     fn adapter_gradient<M: Module>(
@@ -69,57 +56,34 @@ impl CausalLm {
         model: &M,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<GradientsParams> {
-        let plain = self.valid();
-        let has_adapter = |block: &Block| block.linears().any(|linear| linear.adapter.is_some());
-        let lowest = plain.blocks.iter().position(has_adapter).unwrap_or(plain.blocks.len());
-        self.in_places(batch, false, tape, |places, tape| {
-            let contexts = self.contexts(batch, places);
-            let mut x = plain.embedded(batch.ids.clone(), places);
-            let mut starts = Vec::with_capacity(plain.blocks.len() - lowest);
-            tape.keep_inputs(held == Activations::AllLayers);
-            for (index, block) in plain.blocks.iter().enumerate() {
-                let (input, mut values) = (x.clone(), BlockValues::default());
-                let keeps = index >= lowest && held == Activations::AllLayers;
-                let memory = if keeps { Memory::Values(&mut values) } else { Memory::Nothing };
-                x = block.forward(x, &contexts.of(index), memory, tape);
-                if index >= lowest {
-                    starts.push(if keeps { Start::Values(values) } else { Start::Input(input) });
-                }
-            }
+        let mut sum = GradientsAccumulator::new();
+        let trained = trained_matrices(self).into_iter().filter(|matrix| matrix.param.val().is_require_grad());
+        let ids: BTreeMap<_, _> = trained.map(|of| (of.site, of.param.id)).collect();
+        let mut of_layers = GradientsParams::new();
+        let top = |hidden: Tensor<2>, tape: &mut Tape| {
             tape.keep_inputs(false);
-
-            let end = leaf(x);
-            let mut gradients = loss(self.ended(end.clone(), places), tape)?.backward();
-            let at_end = end.grad_remove(&mut gradients);
-            let mut sum = GradientsAccumulator::new();
+            let hidden = leaf(hidden);
+            let mut gradients = loss(hidden.clone(), tape)?.backward();
+            tape.keep_inputs(true);
+            let at_hidden = hidden.grad_remove(&mut gradients);
+            let at_hidden = at_hidden.unwrap_or_else(|| hidden.without_autodiff().zeros_like());
             sum.accumulate(model, GradientsParams::from_grads(gradients, model));
-            let Some(mut g) = at_end else { return Ok(sum.grads()) };
-
-            let ids: BTreeMap<_, _> = trained_matrices(self).into_iter().map(|of| (of.site, of.param.id)).collect();
-            let mut of_layers = GradientsParams::new();
-            let mut pull = PullBack::new(1, tape);
-            for (start, (index, block)) in starts.into_iter().zip(plain.blocks.iter().enumerate().skip(lowest)).rev() {
-                let values = match start {
-                    Start::Values(values) => values,
-                    Start::Input(input) => {
-                        let mut values = BlockValues::default();
-                        pull.tape().keep_inputs(true);
-                        block.forward(input, &contexts.of(index), Memory::Values(&mut values), pull.tape());
-                        pull.tape().keep_inputs(false);
-                        values
-                    }
-                };
-                g = pull.block(block, values, g)?;
-                if has_adapter(block) {
-                    pull.sites()?.into_iter().for_each(|site| register(&mut of_layers, &ids, site));
-                }
+            Ok((PullBack::new(1), at_hidden))
+        };
+        let take = |pull: &mut PullBack, tape: &mut Tape| {
+            for site in tape.take_sites(pull.take_gradients())? {
+                register(&mut of_layers, &ids, site);
             }
-            sum.accumulate(model, of_layers);
-            Ok(sum.grads())
-        })
+            Ok(())
+        };
+        tape.keep_inputs(true);
+        self.valid().pull_back(batch, by_layers, tape, top, take)?;
+        tape.keep_inputs(false);
+        sum.accumulate(model, of_layers);
+        Ok(sum.grads())
     }
 }
 

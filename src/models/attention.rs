@@ -97,6 +97,7 @@ impl Attention {
         }
         let [k, v] = match memory {
             Memory::Cache(seen) => seen.extend([k, v]),
+            Memory::Seen(seen) => seen.before([k, v]),
             Memory::Nothing | Memory::Values(_) => [k, v],
         };
         let (n_kv, n_heads, keys) = (self.n_kv_heads, q.dims()[1], k.dims()[2]);

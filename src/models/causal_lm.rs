@@ -3,7 +3,6 @@
 use super::{
     activation::soft_cap,
     block::Block,
-    classifier::Activations,
     config::DecoderConfig,
     language_model::{HeadForm, LanguageModel},
     layer_contexts::LayerContexts,
@@ -11,10 +10,12 @@ use super::{
     names::{EMBEDDING, root},
     norm::Norm,
     rope::Places,
+    seen_prefix::SeenPrefix,
     token_batch::TokenBatch,
 };
 use crate::error::Result;
 use crate::lora::{Adaptable, BasePart, LoraLinear, PartWeight, at_least_f32};
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::{Module, Param};
 use burn::nn::Embedding;
@@ -48,13 +49,8 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.remembering(batch, PassMemory::Nothing, tape)
-    }
-
-    /// The same, with what is to be remembered.
-    pub(super) fn remembering(&self, batch: &TokenBatch, memory: PassMemory, tape: &mut Tape) -> Tensor<2> {
-        let keeps = !matches!(memory, PassMemory::Nothing);
-        self.in_places(batch, keeps, tape, |places, tape| {
+        self.in_places(batch, false, tape, |places, tape| {
+            let memory = batch.seen().map_or(PassMemory::Nothing, PassMemory::Seen);
             self.run(batch.ids.clone(), places, &self.contexts(batch, places), memory, tape)
         })
     }
@@ -74,7 +70,16 @@ impl CausalLm {
         let real = if keeps || tape.reads_tokens() { None } else { batch.real_tokens() };
         let real = real.as_ref();
         pass(
-            &Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device: &device, dtype },
+            &Places {
+                tokens,
+                first: batch.n_seen(),
+                span: tokens,
+                positions,
+                lengths: &lengths,
+                real,
+                device: &device,
+                dtype,
+            },
             tape,
         )
     }
@@ -101,7 +106,6 @@ impl CausalLm {
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, &contexts.of(index), memory.of(index), tape);
         }
-        memory.keep_end(&x);
         self.ended(x, places)
     }
 
@@ -161,6 +165,11 @@ impl CausalLm {
         Some(if divisor == 1.0 { rows } else { rows.cast(wide).div_scalar(divisor) })
     }
 
+    /// Bytes of an element of the activations.
+    pub(super) fn element_bytes(&self) -> usize {
+        self.embedding.weight.val().dtype().size()
+    }
+
     fn table_path(&self) -> String {
         format!("{}{EMBEDDING}", root(self.config.inside))
     }
@@ -212,11 +221,23 @@ impl LanguageModel for CausalLm {
         model: &M,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden: Tensor<2>, tape: &mut Tape| loss(hidden.select(0, batch.last.clone()), tape);
-        self.gradient(model, batch, tape, held, loss)
+        self.gradient(model, batch, tape, by_layers, loss)
+    }
+
+    fn activations(&self, rows: usize, tokens: usize) -> Option<Activations> {
+        let (shape, n_layers, bytes) = (self.config.layer_shape(), self.config.n_layers, self.element_bytes());
+        Some(match self.trains_by_own_pass() {
+            true => shape.of_pull_back((n_layers, 1), (rows, tokens), bytes),
+            false => shape.of_graph(n_layers, (rows, tokens), bytes),
+        })
+    }
+
+    fn see(&self, prefix: &[u32]) -> Result<Option<SeenPrefix>> {
+        self.see_prefix(prefix)
     }
 
     fn head_form(&self) -> HeadForm {

@@ -1,14 +1,17 @@
 //! The traits by which a model and its data join: inputs in, class logits (or other outputs) out, linears called with the tape.
 
+use super::seen_prefix::SeenPrefix;
 use crate::data::{Asked, BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::likelihood::Target;
 use crate::lora::Adaptable;
+use crate::memory::Activations;
 use crate::tape::{RowKeys, SiteGradient, Tape};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
+use std::sync::Arc;
 
 /// A model that gives class logits, or other outputs that a likelihood speaks of: then read output for class.
 ///
@@ -61,20 +64,24 @@ pub trait Classifier: Adaptable {
     /// Logits, and the gradients of several combinations of them at every site, by one forward pass, where the model has a backward pass
     /// of its own. `None`, the default, leaves it to automatic differentiation and as many copies of the batch.
     ///
-    /// `combinations` gives the weights of the logits, `[K · n_items, n_classes]`, from the logits `[n_items, n_classes]`.
+    /// `combinations` gives the weights of the logits, `[K · n_items, n_classes]`, from the logits `[n_items, n_classes]`. `by_layers` asks
+    /// for the values of one layer at a time, as [`Classifier::gradient`] does.
     ///
     /// # Errors
     /// Those of `combinations`, and of [`Tape::backward`].
     fn pull_back(
         &self,
         _input: &Self::Input,
+        _by_layers: bool,
         _combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
     ) -> Result<Option<PulledBack>> {
         Ok(None)
     }
 
-    /// The gradient of a loss of [`Classifier::logits`] with respect to all that trains; the same bits whatever is held. `None`, the default,
-    /// where the model cannot hold so little, or leaves it to automatic differentiation of the whole graph.
+    /// The gradient of a loss of [`Classifier::logits`] with respect to all that trains, with the activations of all layers held, or those of
+    /// one layer at a time, which is then computed a second time when its turn comes: the same bits. `None`, the default, where the model
+    /// cannot go by layers, or leaves it to automatic differentiation of the whole graph. A recording tape has the gradients at its sites
+    /// afterwards, and those of parameters are not computed.
     ///
     /// # Errors
     /// Those of `loss`.
@@ -82,9 +89,24 @@ pub trait Classifier: Adaptable {
         &self,
         _input: &Self::Input,
         _tape: &mut Tape,
-        _held: Activations,
+        _by_layers: bool,
         _loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
+        Ok(None)
+    }
+
+    /// Bytes of the activations of a pass over a batch: of the gradient of a loss, or of [`Classifier::pull_back`] for so many
+    /// combinations. `None`, the default, where that is not known, or the model has no gradient layer by layer.
+    fn activations(&self, _input: &Self::Input, _combinations: Option<usize>) -> Option<Activations> {
+        None
+    }
+
+    /// Reads tokens that all rows of later batches begin with ([`ClassifierInput::behind`]), without a graph. `None`, the default, where
+    /// the model reads each row anew, as one must whose tokens see those behind them.
+    ///
+    /// # Errors
+    /// If the model fails.
+    fn see(&self, _prefix: &[u32]) -> Result<Option<SeenPrefix>> {
         Ok(None)
     }
 
@@ -100,15 +122,21 @@ pub trait Classifier: Adaptable {
     fn own_targets(&self, _input: &Self::Input, _draws: &TargetDraws, _tape: &mut Tape) -> Result<Option<OwnTargets>> {
         Ok(None)
     }
-}
 
-/// Of which layers a backward pass finds the activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activations {
-    /// Of all.
-    AllLayers,
-    /// Of one at a time, which is computed a second time when its turn comes.
-    OneLayer,
+    /// The gradient of a loss of [`Classifier::own_targets`], as [`Classifier::gradient`] has that of the outputs; `None`, the
+    /// default, where the model cannot.
+    ///
+    /// # Errors
+    /// Those of `loss`, and as [`Classifier::own_targets`].
+    fn own_targets_by_layers(
+        &self,
+        _input: &Self::Input,
+        _draws: &TargetDraws,
+        _tape: &mut Tape,
+        _loss: &mut dyn FnMut(OwnTargets) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        Ok(None)
+    }
 }
 
 /// Which draws of its own targets a model is asked for.
@@ -200,6 +228,15 @@ pub trait ClassifierInput: Clone + Send {
     fn with_shared_prompts(self) -> Result<Self> {
         Ok(self)
     }
+
+    /// The same batch without the tokens that a model has seen already ([`Classifier::see`]): what it asks of the model are outputs, without
+    /// a graph. The default changes nothing.
+    ///
+    /// # Errors
+    /// If a row does not begin with them, or something is read off one of them.
+    fn behind(self, _prefix: &Arc<SeenPrefix>) -> Result<Self> {
+        Ok(self)
+    }
 }
 
 /// Items with labels, or with targets of another kind, that can be cut into batches.
@@ -258,6 +295,11 @@ pub trait Dataset: Send + Sync {
         None
     }
 
+    /// Tokens that every row of every item begins with, before the first token that anything is read off; none by default.
+    fn common_beginning(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Cuts all items into batches of similar cost.
     ///
     /// # Errors
@@ -314,20 +356,6 @@ pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
     let input = data.batch(indices, &model.device(), model.dtype())?;
     model.check(&input)?;
     Ok(input)
-}
-
-/// The same for a caller that wants outputs or the gradient of their loss, and nothing token by token: rows share their prompts where the
-/// model can read them so.
-///
-/// # Errors
-/// As [`batch_for`].
-pub(crate) fn output_batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
-    model: &M,
-    data: &D,
-    indices: &[usize],
-) -> Result<M::Input> {
-    let input = batch_for(model, data, indices)?;
-    if model.shares_prompts() { input.with_shared_prompts() } else { Ok(input) }
 }
 
 /// What names the rows of the batch of the items at `indices`.

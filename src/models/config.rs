@@ -1,6 +1,7 @@
 //! Reads `config.json` as the plain description of a decoder.
 
 use super::activation::GateActivation;
+use super::activations::LayerShape;
 use super::family::{AttentionBias, Family, LARGER, Traits};
 use super::layers::{LayerKind, layers};
 use super::rope_scaling::RopeScaling;
@@ -103,6 +104,17 @@ struct RawConfig {
 }
 
 impl DecoderConfig {
+    /// What a layer holds of every token.
+    pub(super) fn layer_shape(&self) -> LayerShape {
+        LayerShape {
+            hidden: self.hidden_size,
+            queries: self.n_heads * self.head_dim,
+            keys_values: 2 * self.n_kv_heads * self.head_dim,
+            heads: self.n_heads,
+            intermediate: self.intermediate_size,
+        }
+    }
+
     /// Reads a `config.json`.
     ///
     /// # Errors

@@ -6,6 +6,8 @@ use super::{
     layer_contexts::LayerContexts,
     layer_values::PassMemory,
     rope::{Places, goes_long},
+    rope_scaling::RopeScaling,
+    seen_prefix::SeenPrefix,
 };
 use crate::error::{Error, Result};
 use crate::tape::Tape;
@@ -49,6 +51,23 @@ impl CausalLm {
         let hidden = self.run(ids, &places, &contexts, PassMemory::Caches(&mut layers), tape);
         cache.layers = layers;
         Ok(hidden.select(0, last))
+    }
+
+    /// Reads tokens that rows begin with, once for all of them. `None` where a row's rotation depends on its length (`longrope`), and where the
+    /// model has no such tokens or no room for them: the rows themselves are then refused.
+    ///
+    /// # Errors
+    /// As [`CausalLm::extend`].
+    pub(super) fn see_prefix(&self, ids: &[u32]) -> Result<Option<SeenPrefix>> {
+        let config = &self.config;
+        let is_foreign = |id: &u32| *id as usize >= config.vocab_size;
+        let depends_on_length = matches!(config.rope_scaling, RopeScaling::LongRope { .. });
+        if depends_on_length || ids.is_empty() || ids.len() > config.max_positions || ids.iter().any(is_foreign) {
+            return Ok(None);
+        }
+        let mut cache = KeyValueCache::new(1);
+        self.extend(&mut cache, &[ids.to_vec()], &mut Tape::off())?;
+        Ok(Some(SeenPrefix { ids: ids.to_vec(), layers: cache.layers }))
     }
 
     fn check(&self, cache: &KeyValueCache, new: &[Vec<u32>]) -> Result<()> {

@@ -34,6 +34,18 @@ impl LayerCache {
         self.0 = Some(all.clone());
         all
     }
+
+    /// Puts the keys and values of one row before those of every row.
+    pub(super) fn before(&self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+        let Some([keys, values]) = &self.0 else { return new };
+        let [new_keys, new_values] = new;
+        let rows = new_keys.dims()[0];
+        let all = |seen: &Tensor<4>, new: Tensor<4>| {
+            let [_, heads, tokens, width] = seen.dims();
+            Tensor::cat(vec![seen.clone().expand([rows, heads, tokens, width]), new], 2)
+        };
+        [all(keys, new_keys), all(values, new_values)]
+    }
 }
 
 /// Tokens that go through the decoder in one pass.

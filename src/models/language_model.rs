@@ -1,9 +1,10 @@
 //! The trait between a network over tokens and what classifies with it.
 
-use super::classifier::Activations;
+use super::seen_prefix::SeenPrefix;
 use super::token_batch::TokenBatch;
 use crate::error::Result;
 use crate::lora::Adaptable;
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::{Module, ModuleDisplay};
 use burn::optim::GradientsParams;
@@ -47,9 +48,22 @@ pub trait LanguageModel: Adaptable + ModuleDisplay {
         _model: &M,
         _batch: &TokenBatch,
         _tape: &mut Tape,
-        _held: Activations,
+        _by_layers: bool,
         _loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
+        Ok(None)
+    }
+
+    /// Bytes of the activations of that gradient over so many rows of so many tokens; `None` where the network has it not.
+    fn activations(&self, _rows: usize, _tokens: usize) -> Option<Activations> {
+        None
+    }
+
+    /// As [`Classifier::see`](super::Classifier::see).
+    ///
+    /// # Errors
+    /// If the network fails.
+    fn see(&self, _prefix: &[u32]) -> Result<Option<SeenPrefix>> {
         Ok(None)
     }
 

@@ -1,51 +1,35 @@
 //! What a pass remembers of a decoder's layers beside their output.
 
-use super::{kv_cache::LayerCache, real_tokens::RealTokens, rope::Rotation};
+use super::{kv_cache::LayerCache, real_tokens::RealTokens, rope::Rotation, seen_prefix::SeenPrefix};
 use burn::tensor::Tensor;
 
-/// What a pass remembers of all layers.
+/// What a pass remembers, or has seen before, of all layers.
 #[derive(Debug)]
 pub(super) enum PassMemory<'a> {
     Nothing,
     Caches(&'a mut [LayerCache]),
-    Values(&'a mut PassValues),
+    Seen(&'a SeenPrefix),
 }
 
 impl PassMemory<'_> {
-    /// The part of the layer at `index`; layers ask in order.
+    /// The part of the layer at `index`.
     pub(super) fn of(&mut self, index: usize) -> Memory<'_> {
         match self {
             Self::Nothing => Memory::Nothing,
             Self::Caches(layers) => layers.get_mut(index).map_or(Memory::Nothing, Memory::Cache),
-            Self::Values(values) => {
-                values.blocks.resize_with(index + 1, BlockValues::default);
-                Memory::Values(&mut values.blocks[index])
-            }
-        }
-    }
-
-    /// Keeps what the last norm reads.
-    pub(super) fn keep_end(&mut self, end: &Tensor<2>) {
-        if let Self::Values(values) = self {
-            values.end = Some(end.clone());
+            Self::Seen(prefix) => prefix.layers.get(index).map_or(Memory::Nothing, Memory::Seen),
         }
     }
 }
 
-/// What a backward pass needs of a forward pass.
-#[derive(Debug, Default)]
-pub(super) struct PassValues {
-    pub(super) blocks: Vec<BlockValues>,
-    /// The input of the last norm.
-    pub(super) end: Option<Tensor<2>>,
-}
-
-/// What a pass remembers of a layer.
+/// What a pass remembers, or has seen before, of a layer.
 #[derive(Debug)]
 pub(super) enum Memory<'a> {
     Nothing,
     /// Keys and values, for tokens that come later.
     Cache(&'a mut LayerCache),
+    /// Keys and values that stand before those of every row.
+    Seen(&'a LayerCache),
     /// What the layer's backward pass needs.
     Values(&'a mut BlockValues),
 }

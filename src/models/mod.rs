@@ -2,6 +2,7 @@
 //! and the trait by which your own burn module joins.
 
 mod activation;
+mod activations;
 mod adapter_gradient;
 mod attention;
 mod block;
@@ -9,6 +10,7 @@ mod by_layers;
 mod causal_lm;
 mod classifier;
 mod config;
+mod decoder_layers;
 mod encoder;
 mod extend;
 mod family;
@@ -27,6 +29,7 @@ mod merged;
 mod mlp;
 mod names;
 mod norm;
+mod output_batches;
 mod pretrained;
 mod projections;
 mod prompt_classifier;
@@ -39,6 +42,7 @@ mod rope_scaling;
 mod rope_settings;
 mod scales;
 mod scored_tokens;
+mod seen_prefix;
 mod sequence_classifier;
 mod settings;
 mod shards;
@@ -52,12 +56,12 @@ mod values;
 mod visibility;
 
 pub use activation::GateActivation;
+pub(crate) use activations::{activation_budget, gradient_within, not_by_layers};
 pub use causal_lm::CausalLm;
 pub use classifier::{
-    Activations, Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws,
-    mask_absent,
+    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws, mask_absent,
 };
-pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, output_batch_for, row_keys};
+pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::DecoderConfig;
 pub use encoder::{Encoder, EncoderConfig, EncoderFamily, LoadedEncoder, ModernBert, Pooling, PretrainedEncoder};
 pub use family::Family;
@@ -68,12 +72,14 @@ pub use layers::LayerKind;
 pub use load_report::LoadReport;
 pub use merged::{MERGE_TOLERANCE, MergeReport};
 pub use mlp::{Activation, Mlp, MlpConfig, Points, PointsBatch};
+pub(crate) use output_batches::{OutputBatches, output_batch_for};
 pub use pretrained::Pretrained;
 pub use prompt_classifier::PromptClassifier;
 pub use reward_model::RewardModel;
 pub use rope_scaling::RopeScaling;
 pub use scales::{PositionScale, Scales};
 pub(crate) use scored_tokens::HEAD_CHUNK;
+pub use seen_prefix::SeenPrefix;
 pub use sequence_classifier::SequenceClassifier;
 pub use subset::Subset;
 pub(crate) use targets::{batch_targets, check_targets, known_targets};

@@ -3,17 +3,19 @@
 
 use super::{
     causal_lm::CausalLm,
-    classifier::{Activations, Classifier, ClassifierInput, HeadFeatures, PulledBack, by_choice},
+    classifier::{Classifier, ClassifierInput, HeadFeatures, PulledBack, by_choice},
     indices::indices_on,
-    layer_values::{PassMemory, PassValues},
+    language_model::LanguageModel,
     pull_back::PullBack,
     rope_scaling::RopeScaling,
     scored_tokens::log_probabilities,
+    seen_prefix::SeenPrefix,
     through::adaptable_through,
     token_batch::{Scored, TokenBatch},
 };
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -135,32 +137,53 @@ impl Classifier for PromptClassifier {
     fn pull_back(
         &self,
         batch: &TokenBatch,
+        by_layers: bool,
         combinations: &mut dyn FnMut(&Tensor<2>) -> Result<Tensor<2>>,
     ) -> Result<Option<PulledBack>> {
         let (None, Some(ids)) = (&batch.scored, &self.class_ids) else { return Ok(None) };
-        let lm = self.lm.valid();
-        let (mut tape, mut values) = (Tape::inputs(), PassValues::default());
-        let hidden = lm.remembering(batch, PassMemory::Values(&mut values), &mut tape);
-        let columns = class_columns(ids, &hidden.device());
-        let dtype = hidden.dtype();
-        let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), &mut tape);
-        let weights = combinations(&logits)?;
-        let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1), &mut tape);
-        let of_last = pull.head(&lm, logits.clone(), &columns, weights).cast(dtype);
-        let of_hidden = pull.last(batch, of_last);
-        pull.decoder(&lm, values, of_hidden)?;
-        Ok(Some(PulledBack { logits, sites: pull.all_sites()? }))
+        let (lm, mut tape) = (self.lm.valid(), Tape::inputs());
+        let mut all = None;
+        let top = |hidden: Tensor<2>, tape: &mut Tape| {
+            let columns = class_columns(ids, &hidden.device());
+            let dtype = hidden.dtype();
+            let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), tape);
+            all = Some(logits.clone());
+            let weights = combinations(&logits)?;
+            let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
+            let of_last = pull.head(&lm, logits, &columns, weights, tape).cast(dtype);
+            let of_hidden = pull.last(batch, of_last);
+            Ok((pull, of_hidden))
+        };
+        let gradients = lm.pull_back(batch, by_layers, &mut tape, top, |_, _| Ok(()))?;
+        let sites = tape.with_gradients(gradients)?;
+        Ok(all.map(|logits| PulledBack { logits, sites }))
+    }
+
+    fn activations(&self, batch: &TokenBatch, combinations: Option<usize>) -> Option<Activations> {
+        let [rows, tokens] = batch.ids.dims();
+        let config = self.lm.config();
+        match combinations {
+            Some(n) if batch.scored.is_none() => {
+                let shape = config.layer_shape();
+                Some(shape.of_pull_back((config.n_layers, n), (rows, tokens), self.lm.element_bytes()))
+            }
+            _ => LanguageModel::activations(&self.lm, rows, tokens),
+        }
+    }
+
+    fn see(&self, prefix: &[u32]) -> Result<Option<SeenPrefix>> {
+        self.lm.see_prefix(prefix)
     }
 
     fn gradient(
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden, tape: &mut Tape| loss(self.outputs(hidden, batch, tape));
-        self.lm.gradient(self, batch, tape, held, loss)
+        self.lm.gradient(self, batch, tape, by_layers, loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

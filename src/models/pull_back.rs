@@ -10,23 +10,22 @@ use super::{
     activation::slope_of_cap,
     attention::Attention,
     block::Block,
+    by_layers::has_adapter,
     causal_lm::CausalLm,
-    layer_values::{AttentionValues, BlockValues, PassValues},
+    layer_values::{AttentionValues, BlockValues, Memory},
     norm::Norm,
     projections::Projections,
     token_batch::TokenBatch,
 };
 use crate::error::{Error, Result};
 use crate::lora::{LoraLinear, at_least_f32, times_transposed};
-use crate::tape::{LoraMatrix, Site, SiteGradient, Tape};
+use crate::tape::{LoraMatrix, Site, Tape};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use std::collections::BTreeMap;
 
 /// A backward pass.
-pub(super) struct PullBack<'a> {
+pub(super) struct PullBack {
     copies: usize,
-    /// That of the forward pass: what it dropped of an adapter's input has no gradient.
-    tape: &'a mut Tape,
     /// At the outputs of every adapted matrix that was passed.
     gradients: BTreeMap<Site, Tensor<2>>,
 }
@@ -36,32 +35,68 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
     value.ok_or_else(|| Error::empty(format!("{what} of a forward pass")))
 }
 
-impl<'a> PullBack<'a> {
-    pub(super) fn new(copies: usize, tape: &'a mut Tape) -> Self {
-        Self { copies, tape, gradients: BTreeMap::new() }
-    }
-
-    /// The sites that were passed since the last call, with their inputs and the gradients at their outputs.
+impl CausalLm {
+    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states `[rows · tokens, hidden]`: a backward pass that
+    /// has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
+    /// a time; the inputs of the adapted matrices are on the tape, to be taken beside the gradients by `take`, which is called below each layer.
     ///
     /// # Errors
-    /// If the forward pass did not record them.
-    pub(super) fn sites(&mut self) -> Result<Vec<SiteGradient>> {
-        self.tape.with_gradients(std::mem::take(&mut self.gradients))
+    /// Those of `top` and `take`.
+    pub(super) fn pull_back(
+        &self,
+        batch: &TokenBatch,
+        by_layers: bool,
+        tape: &mut Tape,
+        top: impl FnOnce(Tensor<2>, &mut Tape) -> Result<(PullBack, Tensor<2>)>,
+        mut take: impl FnMut(&mut PullBack, &mut Tape) -> Result<()>,
+    ) -> Result<BTreeMap<Site, Tensor<2>>> {
+        self.in_places(batch, false, tape, |places, tape| {
+            let contexts = self.contexts(batch, places);
+            let lowest = self.blocks.iter().position(|block| has_adapter(block.linears())).unwrap_or(self.blocks.len());
+            let mut all = Vec::with_capacity(self.blocks.len() - lowest);
+            let mut end = self.embedded(batch.ids.clone(), places);
+            for (index, block) in self.blocks.iter().enumerate() {
+                let (start, context, mut values) = (end, contexts.of(index), BlockValues::default());
+                end = if by_layers || index < lowest {
+                    tape.unrecorded(|tape| block.forward(start.clone(), &context, Memory::Nothing, tape))
+                } else {
+                    block.forward(start.clone(), &context, Memory::Values(&mut values), tape)
+                };
+                if index >= lowest {
+                    values.start = Some(start);
+                    all.push(values);
+                }
+            }
+            let (mut pull, g) = top(self.ended(end.clone(), places), tape)?;
+            // nothing is read off a pad
+            let g = match places.real {
+                Some(real) => real.pick(g),
+                None => g,
+            };
+            let mut g = pull.norm(&self.norm, end, g);
+            for (index, mut values) in (lowest..self.blocks.len()).zip(all).rev() {
+                let block = &self.blocks[index];
+                if by_layers {
+                    tape.next_below();
+                    let start = kept(values.start.take(), "input of a layer")?;
+                    block.forward(start, &contexts.of(index), Memory::Values(&mut values), tape);
+                }
+                g = pull.block(block, values, g, tape)?;
+                take(&mut pull, tape)?;
+            }
+            Ok(pull.gradients)
+        })
+    }
+}
+
+impl PullBack {
+    pub(super) fn new(copies: usize) -> Self {
+        Self { copies, gradients: BTreeMap::new() }
     }
 
-    /// The same of all sites that the forward pass recorded.
-    ///
-    /// # Errors
-    /// If they are others than those that were passed.
-    pub(super) fn all_sites(mut self) -> Result<Vec<SiteGradient>> {
-        let sites = self.sites()?;
-        self.tape.check_all_taken()?;
-        Ok(sites)
-    }
-
-    /// What the pass asks for beside the network: the tape that it shares with the forward pass.
-    pub(super) fn tape(&mut self) -> &mut Tape {
-        self.tape
+    /// The gradients at the sites that were passed since the last call.
+    pub(super) fn take_gradients(&mut self) -> BTreeMap<Site, Tensor<2>> {
+        std::mem::take(&mut self.gradients)
     }
 
     /// Through the logits of some columns of the vocabulary; `logits` are what they were.
@@ -74,6 +109,7 @@ impl<'a> PullBack<'a> {
         logits: Tensor<2>,
         columns: &Tensor<1, Int>,
         g: Tensor<2>,
+        tape: &mut Tape,
     ) -> Tensor<2> {
         let scales = &lm.config.scales;
         let g = match scales.logit_cap {
@@ -81,7 +117,7 @@ impl<'a> PullBack<'a> {
             None => g,
         };
         let g = if scales.logit_divisor == 1.0 { g } else { g.div_scalar(scales.logit_divisor) };
-        self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g)
+        self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g, tape)
     }
 
     /// Through the choice of each row's last token.
@@ -96,49 +132,34 @@ impl<'a> PullBack<'a> {
         zeros.select_assign(0, Tensor::cat(places, 0), g, IndexingUpdateOp::Add)
     }
 
-    /// Through all layers down to the lowest that has an adapter.
-    ///
-    /// # Shapes
-    /// - g: `[K·rows·tokens, hidden]`, at the final hidden states
-    ///
-    /// # Errors
-    /// If the forward pass did not keep its values.
-    pub(super) fn decoder(&mut self, lm: &CausalLm, values: PassValues, g: Tensor<2>) -> Result<()> {
-        let mut g = self.norm(&lm.norm, kept(values.end, "last values")?, g);
-        let has_adapter = |block: &Block| block.linears().any(|linear| linear.adapter.is_some());
-        let lowest = lm.blocks.iter().position(has_adapter).unwrap_or(lm.blocks.len());
-        for (block, values) in lm.blocks.iter().zip(values.blocks).skip(lowest).rev() {
-            g = self.block(block, values, g)?;
-        }
-        Ok(())
-    }
-
-    /// Through a layer.
-    ///
-    /// # Errors
-    /// If the forward pass did not keep its values.
-    pub(super) fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>) -> Result<Tensor<2>> {
+    fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &block.norms;
         let scaled = |g: Tensor<2>| match block.residual_scale {
             1.0 => g,
             scale => g.mul_scalar(scale),
         };
         let h = self.normed(behind_mlp, values.down, scaled(g.clone()))?;
-        let h = self.linear(&block.down_proj, h);
+        let h = self.linear(&block.down_proj, h, tape);
         let (gate, up) = (kept(values.gate, "gate")?, kept(values.up, "input of the gate")?);
         let (open, slope) = block.activation.value(gate, true);
         let slope = kept(slope, "slope of the gate")?;
         let [gate, up] = [self.times(h.clone(), up * slope), self.times(h, open)];
-        let h = self.projections(&block.gate_up, [gate, up])?;
+        let h = self.projections(&block.gate_up, [gate, up], tape)?;
         let g = g + self.normed(before_mlp, values.middle, h)?;
 
         let h = self.normed(behind_attention, values.attended, scaled(g.clone()))?;
-        let h = self.attention(&block.attention, values.attention, h)?;
+        let h = self.attention(&block.attention, values.attention, h, tape)?;
         Ok(g + self.normed(before_attention, values.start, h)?)
     }
 
-    fn attention(&mut self, attention: &Attention, values: AttentionValues, g: Tensor<2>) -> Result<Tensor<2>> {
-        let g = self.linear(&attention.o_proj, g);
+    fn attention(
+        &mut self,
+        attention: &Attention,
+        values: AttentionValues,
+        g: Tensor<2>,
+        tape: &mut Tape,
+    ) -> Result<Tensor<2>> {
+        let g = self.linear(&attention.o_proj, g, tape);
         let g = match &values.real {
             Some(real) => real.spread_on_zeros(g),
             None => g,
@@ -193,23 +214,28 @@ impl<'a> PullBack<'a> {
         let [query_norm, key_norm] = &attention.query_key_norms;
         let of_queries = self.normed_by_group(query_norm, projected_queries, of_queries)?;
         let of_keys = self.normed_by_group(key_norm, projected_keys, of_keys)?;
-        self.projections(&attention.inputs, [of_queries, of_keys, of_values])
+        self.projections(&attention.inputs, [of_queries, of_keys, of_values], tape)
     }
 
-    fn projections<const N: usize>(&mut self, projections: &Projections, g: [Tensor<2>; N]) -> Result<Tensor<2>> {
+    fn projections<const N: usize>(
+        &mut self,
+        projections: &Projections,
+        g: [Tensor<2>; N],
+        tape: &mut Tape,
+    ) -> Result<Tensor<2>> {
         match &*projections.linears {
-            [all] => Ok(self.linear(all, Tensor::cat(g.to_vec(), 1))),
+            [all] => Ok(self.linear(all, Tensor::cat(g.to_vec(), 1), tape)),
             [first, others @ ..] => {
                 let mut g = g.into_iter();
-                let start = self.linear(first, kept(g.next(), "cotangent")?);
-                Ok(others.iter().zip(g).fold(start, |sum, (linear, g)| sum + self.linear(linear, g)))
+                let start = self.linear(first, kept(g.next(), "cotangent")?, tape);
+                Ok(others.iter().zip(g).fold(start, |sum, (linear, g)| sum + self.linear(linear, g, tape)))
             }
             [] => Err(Error::empty("projections")),
         }
     }
 
-    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>) -> Tensor<2> {
-        self.linear_with(linear, linear.weight.val(), None, g)
+    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
+        self.linear_with(linear, linear.weight.val(), None, g, tape)
     }
 
     /// As [`LoraLinear::forward_with`].
@@ -219,6 +245,7 @@ impl<'a> PullBack<'a> {
         weight: Tensor<2>,
         columns: Option<&Tensor<1, Int>>,
         g: Tensor<2>,
+        tape: &mut Tape,
     ) -> Tensor<2> {
         let outer = weight.dtype();
         let weight = match columns {
@@ -237,7 +264,8 @@ impl<'a> PullBack<'a> {
         let site = |matrix| Site { module: linear.path.clone(), matrix };
         self.gradients.insert(site(LoraMatrix::B), of_update);
         self.gradients.insert(site(LoraMatrix::A), of_hidden.clone());
-        through + self.tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout).cast(outer)
+        // what dropout left out of the input has no gradient
+        through + tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout).cast(outer)
     }
 
     fn normed(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {

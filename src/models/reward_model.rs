@@ -1,13 +1,15 @@
 //! Gives every text one number by a head on one vector a row, learned from which of several texts was preferred.
 
-use super::classifier::{Activations, Classifier, ClassifierInput, by_choice};
+use super::classifier::{Classifier, ClassifierInput, by_choice};
 use super::language_model::LanguageModel;
+use super::seen_prefix::SeenPrefix;
 use super::sequence_classifier::{check_head, fresh_head};
 use super::through::adaptable_through;
 use super::token_batch::TokenBatch;
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
 use crate::lora::TrainedHead;
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -92,11 +94,20 @@ impl<L: LanguageModel> Classifier for RewardModel<L> {
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let mut loss = |pooled, tape: &mut Tape| loss(self.outputs(pooled, batch, tape));
-        self.network.pooled_gradient(self, batch, tape, held, &mut loss)
+        self.network.pooled_gradient(self, batch, tape, by_layers, &mut loss)
+    }
+
+    fn activations(&self, batch: &TokenBatch, _combinations: Option<usize>) -> Option<Activations> {
+        let [rows, tokens] = batch.ids.dims();
+        self.network.activations(rows, tokens)
+    }
+
+    fn see(&self, prefix: &[u32]) -> Result<Option<SeenPrefix>> {
+        self.network.see(prefix)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

@@ -1,13 +1,15 @@
 //! Classifies rows of tokens, or gives each a number, by a head on one vector a row, as Hugging Face's
 //! `…ForSequenceClassification` does.
 
-use super::classifier::{Activations, Classifier, HeadFeatures};
+use super::classifier::{Classifier, HeadFeatures};
 use super::language_model::LanguageModel;
+use super::seen_prefix::SeenPrefix;
 use super::through::adaptable_through;
 use super::token_batch::TokenBatch;
 use crate::data::{EncodedDataset, ResolvedAnswers};
 use crate::error::{Error, Result};
 use crate::lora::TrainedHead;
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -116,11 +118,20 @@ impl<L: LanguageModel> Classifier for SequenceClassifier<L> {
         &self,
         batch: &TokenBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let mut loss = |pooled, tape: &mut Tape| loss(self.head.forward(pooled, tape));
-        self.network.pooled_gradient(self, batch, tape, held, &mut loss)
+        self.network.pooled_gradient(self, batch, tape, by_layers, &mut loss)
+    }
+
+    fn activations(&self, batch: &TokenBatch, _combinations: Option<usize>) -> Option<Activations> {
+        let [rows, tokens] = batch.ids.dims();
+        self.network.activations(rows, tokens)
+    }
+
+    fn see(&self, prefix: &[u32]) -> Result<Option<SeenPrefix>> {
+        self.network.see(prefix)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {

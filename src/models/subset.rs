@@ -75,6 +75,11 @@ impl<D: Dataset> Dataset for Subset<'_, D> {
         self.data.asked()
     }
 
+    /// That of the whole.
+    fn common_beginning(&self) -> Vec<u32> {
+        self.data.common_beginning()
+    }
+
     /// The whole's batches without the items that were not chosen, joined while they hold no more items than any of them did:
     /// so many of that length were within the limits.
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

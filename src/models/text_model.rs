@@ -2,7 +2,8 @@
 
 use super::activation::log_sum_exp;
 use super::causal_lm::CausalLm;
-use super::classifier::{Activations, Classifier, OwnTargets, TargetDraws};
+use super::classifier::{Classifier, OwnTargets, TargetDraws};
+use super::language_model::LanguageModel;
 use super::scored_tokens::{log_probabilities, log_probabilities_of};
 use super::text_batch::TextBatch;
 use super::through::adaptable_through;
@@ -10,6 +11,7 @@ use crate::belief::class_at;
 use crate::draws::{Purpose, generator, within};
 use crate::error::{Error, Result};
 use crate::lora::to_array;
+use crate::memory::Activations;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -25,6 +27,18 @@ use std::ops::Range;
 pub struct TextModel {
     /// The language model.
     pub lm: CausalLm,
+}
+
+impl TargetDraws {
+    /// # Errors
+    /// If there is not one draw for each text.
+    fn check(&self, batch: &TextBatch) -> Result<()> {
+        if self.items.len() == batch.texts().len() {
+            return Ok(());
+        }
+        let (expected, found) = (batch.texts().len(), self.items.len());
+        Err(Error::Count { what: "draws of a batch's own targets".into(), expected, found })
+    }
 }
 
 /// What the model says about one scored token.
@@ -52,6 +66,32 @@ impl TextModel {
     /// ℓ of each text, from the hidden states before its scored tokens.
     fn log_likelihoods(&self, predicting: Tensor<2>, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
         batch.sum_over_texts(log_probabilities(&self.lm, predicting, &batch.targets, tape))
+    }
+
+    /// ℓ of each text for tokens that are drawn in the place of its scored ones, from the hidden states before these.
+    fn drawn(
+        &self,
+        predicting: Tensor<2>,
+        batch: &TextBatch,
+        draws: &TargetDraws,
+        tape: &mut Tape,
+    ) -> Result<OwnTargets> {
+        let mut observed: Vec<Tensor<2>> = Vec::new();
+        let choose = |range: Range<usize>, logits: &Tensor<2>| {
+            let log_p = logits.clone() - log_sum_exp(logits.clone());
+            observed.push(log_p.clone().gather(1, batch.targets.clone().narrow(0, range.start, range.len())));
+            let p = to_array(log_p.exp())?;
+            let draw = |(place, p): (&(usize, usize), ArrayView1<f64>)| {
+                let (row, t) = *place;
+                let (key, index) = draws.items[row];
+                let mut rng = generator(draws.seed, Purpose::SampledFisher, within(key, t as u64), index);
+                drawn_token(p, &mut rng) as i64
+            };
+            let ids: Vec<i64> = batch.places[range.clone()].iter().zip(p.outer_iter()).map(draw).collect();
+            Ok::<_, Error>(Tensor::<2, Int>::from_data(TensorData::new(ids, [range.len(), 1]), &logits.device()))
+        };
+        let drawn = batch.sum_over_texts(log_probabilities_of(&self.lm, predicting, tape, choose)?);
+        Ok(OwnTargets { observed: batch.sum_over_texts(Tensor::cat(observed, 0)), drawn })
     }
 
     /// Log-probability and entropy at every scored token, text after text.
@@ -101,13 +141,13 @@ impl Classifier for TextModel {
         &self,
         batch: &TextBatch,
         tape: &mut Tape,
-        held: Activations,
+        by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden: Tensor<2>, tape: &mut Tape| {
             loss(self.log_likelihoods(hidden.select(0, batch.predictors.clone()), batch, tape))
         };
-        self.lm.gradient(self, &batch.tokens, tape, held, loss)
+        self.lm.gradient(self, &batch.tokens, tape, by_layers, loss)
     }
 
     /// One token drawn from `p(· | x, y_<t)` in the place of each scored one; what stands before it stays that of the text.
@@ -115,27 +155,28 @@ impl Classifier for TextModel {
     /// The scores of different places have no correlation, so that the square of a text's score has the mean `Σ_t` of the places' Fisher
     /// informations: one backward pass a draw, for all places together.
     fn own_targets(&self, batch: &TextBatch, draws: &TargetDraws, tape: &mut Tape) -> Result<Option<OwnTargets>> {
-        if draws.items.len() != batch.texts().len() {
-            let (expected, found) = (batch.texts().len(), draws.items.len());
-            return Err(Error::Count { what: "draws of a batch's own targets".into(), expected, found });
-        }
-        let mut observed: Vec<Tensor<2>> = Vec::new();
-        let choose = |range: Range<usize>, logits: &Tensor<2>| {
-            let log_p = logits.clone() - log_sum_exp(logits.clone());
-            observed.push(log_p.clone().gather(1, batch.targets.clone().narrow(0, range.start, range.len())));
-            let p = to_array(log_p.exp())?;
-            let draw = |(place, p): (&(usize, usize), ArrayView1<f64>)| {
-                let (row, t) = *place;
-                let (key, index) = draws.items[row];
-                let mut rng = generator(draws.seed, Purpose::SampledFisher, within(key, t as u64), index);
-                drawn_token(p, &mut rng) as i64
-            };
-            let ids: Vec<i64> = batch.places[range.clone()].iter().zip(p.outer_iter()).map(draw).collect();
-            Ok::<_, Error>(Tensor::<2, Int>::from_data(TensorData::new(ids, [range.len(), 1]), &logits.device()))
-        };
+        draws.check(batch)?;
         let hidden = self.predicting(batch, tape);
-        let drawn = batch.sum_over_texts(log_probabilities_of(&self.lm, hidden, tape, choose)?);
-        Ok(Some(OwnTargets { observed: batch.sum_over_texts(Tensor::cat(observed, 0)), drawn }))
+        self.drawn(hidden, batch, draws, tape).map(Some)
+    }
+
+    fn own_targets_by_layers(
+        &self,
+        batch: &TextBatch,
+        draws: &TargetDraws,
+        tape: &mut Tape,
+        loss: &mut dyn FnMut(OwnTargets) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        draws.check(batch)?;
+        let loss = |hidden: Tensor<2>, tape: &mut Tape| {
+            loss(self.drawn(hidden.select(0, batch.predictors.clone()), batch, draws, tape)?)
+        };
+        self.lm.gradient_by_layers(self, &batch.tokens, tape, loss).map(Some)
+    }
+
+    fn activations(&self, batch: &TextBatch, _combinations: Option<usize>) -> Option<Activations> {
+        let [rows, tokens] = batch.tokens.ids.dims();
+        LanguageModel::activations(&self.lm, rows, tokens)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::classifier::{ClassifierInput, Dataset, RowMeaning};
 use super::indices::indices_on;
+use super::seen_prefix::SeenPrefix;
 use crate::data::{
     Asked, BatchLimits, BatchOrder, EncodedDataset, EncodedItem, EncodedRow, PaddedRows, PaddingSide, ResolvedAnswers,
     SharedPrompt,
@@ -12,6 +13,7 @@ use crate::hash::fnv1a;
 use crate::lora::at_least_f32;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ndarray::Array2;
+use std::sync::Arc;
 
 /// Token rows of several items, padded to one length.
 #[derive(Debug, Clone)]
@@ -20,7 +22,8 @@ pub struct TokenBatch {
     pub(super) ids: Tensor<2, Int>,
     /// Kind of every token, `[rows, tokens]`; `None` when all are of the first.
     pub(super) types: Option<Tensor<2, Int>>,
-    /// Position of every token in its row, `[rows · tokens]`; `None` when rows start at their first token and go on from there.
+    /// Position of every token in its row, behind what was seen already, `[rows · tokens]`; `None` when rows start at their first token and
+    /// go on from there.
     pub(super) positions: Option<Tensor<1, Int>>,
     /// Index of each row's first real token in `[rows · tokens]`.
     pub(super) first: Tensor<1, Int>,
@@ -58,6 +61,8 @@ struct HostBatch {
     n_classes: usize,
     side: PaddingSide,
     shares_prompts: bool,
+    /// What the model has seen already of all rows.
+    seen: Option<Arc<SeenPrefix>>,
     device: Device,
     dtype: DType,
 }
@@ -86,6 +91,7 @@ impl TokenBatch {
             n_classes: dataset.n_classes,
             side,
             shares_prompts: false,
+            seen: None,
             device: device.clone(),
             dtype,
         })
@@ -115,6 +121,7 @@ impl TokenBatch {
             n_classes: 1,
             side: PaddingSide::Right,
             shares_prompts: false,
+            seen: None,
             device: device.clone(),
             dtype,
         })
@@ -122,7 +129,8 @@ impl TokenBatch {
 
     fn build(host: HostBatch) -> Result<Self> {
         check_float("element type of a batch", host.dtype)?;
-        let items: Vec<&EncodedItem> = host.items.iter().collect();
+        let rest = host.seen.as_ref().map(|seen| seen.strip(&host.items)).transpose()?;
+        let items: Vec<&EncodedItem> = rest.as_ref().unwrap_or(&host.items).iter().collect();
         let trees: Option<Vec<SharedPrompt>> =
             host.shares_prompts.then(|| items.iter().map(|item| SharedPrompt::new(item)).collect());
         let padded = match &trees {
@@ -162,7 +170,7 @@ impl TokenBatch {
             indices_on(&host.device, (0..n_rows * tokens).map(|index| place(index / tokens, index % tokens)).collect())
         });
         let types = padded.types(&items)?.map(|types| indices_on(&host.device, types).reshape([n_rows, tokens]));
-        let scored = host.is_continuation.then(|| host.scored(&padded, trees.as_deref()));
+        let scored = host.is_continuation.then(|| host.scored(&items, &padded, trees.as_deref()));
         let partial = host.items.iter().any(|item| item.n_choices < host.n_classes);
         let class_mask = partial
             .then(|| Array2::from_shape_fn((host.items.len(), host.n_classes), |(i, c)| c < host.items[i].n_choices));
@@ -210,10 +218,10 @@ impl TokenBatch {
 }
 
 impl HostBatch {
-    fn scored(&self, padded: &PaddedRows, trees: Option<&[SharedPrompt]>) -> Scored {
-        let choices = self.items.iter().map(|item| item.rows.len()).max().unwrap_or(0);
+    fn scored(&self, items: &[&EncodedItem], padded: &PaddedRows, trees: Option<&[SharedPrompt]>) -> Scored {
+        let choices = items.iter().map(|item| item.rows.len()).max().unwrap_or(0);
         let (mut predictors, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, item) in self.items.iter().enumerate() {
+        for (i, item) in items.iter().enumerate() {
             for (c, row) in item.rows.iter().enumerate() {
                 for token in row.scored.clone() {
                     let (r, before) = match trees {
@@ -227,7 +235,7 @@ impl HostBatch {
             }
         }
         let n = owners.len();
-        let n_choices = self.items.len() * choices;
+        let n_choices = items.len() * choices;
         let mut weights = vec![0.0; n_choices * n];
         for (j, (owner, weight)) in owners.into_iter().enumerate() {
             weights[owner * n + j] = weight;
@@ -259,9 +267,20 @@ impl TokenBatch {
         self.host.rows_are_choices
     }
 
-    /// Real tokens of each row.
+    /// Real tokens of each row, those included that the model has seen already.
     pub(super) fn lengths(&self) -> Vec<usize> {
-        self.mask.outer_iter().map(|row| row.iter().filter(|real| **real).count()).collect()
+        let seen = self.n_seen();
+        self.mask.outer_iter().map(|row| seen + row.iter().filter(|real| **real).count()).collect()
+    }
+
+    /// What the model has seen already of all rows.
+    pub(super) fn seen(&self) -> Option<&SeenPrefix> {
+        self.host.seen.as_deref()
+    }
+
+    /// How many tokens that is.
+    pub(super) fn n_seen(&self) -> usize {
+        self.seen().map_or(0, SeenPrefix::n_tokens)
     }
 
     /// True if the rows of an item are one.
@@ -324,6 +343,10 @@ impl ClassifierInput for TokenBatch {
             false => Ok(self),
         }
     }
+
+    fn behind(self, prefix: &Arc<SeenPrefix>) -> Result<Self> {
+        Self::build(HostBatch { seen: Some(prefix.clone()), ..self.host })
+    }
 }
 
 impl Dataset for EncodedDataset {
@@ -353,6 +376,10 @@ impl Dataset for EncodedDataset {
 
     fn asked(&self) -> Option<&Asked> {
         self.asked.as_ref()
+    }
+
+    fn common_beginning(&self) -> Vec<u32> {
+        EncodedDataset::common_beginning(self).to_vec()
     }
 
     fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {

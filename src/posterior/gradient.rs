@@ -5,11 +5,13 @@ use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
 use crate::likelihood::Likelihood;
 use crate::lora::{AdapterWeights, adapter_gradients};
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, known_targets, output_batch_for};
+use crate::models::{
+    Classifier, ClassifierInput, Dataset, activation_budget, batch_targets, gradient_within, known_targets,
+    output_batch_for,
+};
 use crate::progress::Control;
 use crate::tape::Tape;
 use crate::train::{TrainingMode, negative_log_likelihood, set_trainable};
-use burn::optim::GradientsParams;
 
 /// `∇ Σ log p(y | x, θ)` at the adapter's present weights, **summed** over the data.
 ///
@@ -24,14 +26,15 @@ pub fn log_likelihood_gradient<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Result<AdapterWeights> {
     let plain = model.valid();
     let targets = known_targets(data, likelihood, model.n_classes())?;
+    let budget = activation_budget(&plain, control, "gradient");
     let work = |indices: &[usize]| {
         // leaves of its own, so that several batches can be differentiated at once
         let model = set_trainable(plain.clone(), &TrainingMode::Lora)?.train();
         let input = output_batch_for(&model, data, indices)?;
         let targets = batch_targets(data, indices, &input, (&targets, likelihood), model.n_classes())?;
-        let outputs = model.logits(&input, &mut Tape::off());
-        let loss = negative_log_likelihood(outputs, likelihood, &targets, input.class_mask())?.differentiable;
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut loss =
+            |outputs| Ok(negative_log_likelihood(outputs, likelihood, &targets, input.class_mask())?.differentiable);
+        let gradients = gradient_within(&model, &input, &mut Tape::off(), &mut loss, &budget)?;
         let all = adapter_gradients(&model, &gradients)?;
         Ok(all.into_iter().map(|(site, gradient)| (site, -gradient)).collect::<AdapterWeights>())
     };

@@ -10,7 +10,7 @@ use crate::curvature::Projection;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::{SharedLikelihood, Target};
-use crate::models::{Classifier, Dataset, known_targets};
+use crate::models::{Classifier, Dataset, activation_budget, known_targets};
 use crate::prior::{PriorPrecision, PriorPrecisions};
 use crate::progress::Control;
 use crate::search::{Line, Search, SearchEnd};
@@ -200,8 +200,9 @@ impl HeldOut {
         let gauge = first.gauge(LinkApprox::default());
         let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
         let plan = data.plan(limits.shared_by(repetitions_in(gauge, data, n_classes)), BatchOrder::ByLength)?;
+        let budget = activation_budget(&model, control, "held-out Jacobians");
         let work = |indices: &[usize]| {
-            let mut batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
+            let mut batch = LogitJacobians::new(&model, data, indices, gauge, (&sites, &budget))?;
             for (row, &item) in indices.iter().enumerate() {
                 let present: Vec<bool> = batch.logits.row(row).iter().map(|v| v.is_finite()).collect();
                 likelihood.check_target(&data.item_id(item), &targets[item], &present)?;

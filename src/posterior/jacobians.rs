@@ -1,8 +1,9 @@
 //! Runs the network on a batch and keeps the logits and their Jacobians on the host.
 
 use crate::belief::{LogitGauge, centre_covariance, contrasts_to_classes, pad_classes};
-use crate::curvature::{Cotangents, jacobians_per_item, probe, repetitions};
+use crate::curvature::{Cotangents, jacobians_per_item, probe_within, repetitions};
 use crate::error::Result;
+use crate::memory::ActivationBudget;
 use crate::models::{Classifier, Dataset, RowMeaning, batch_for};
 use crate::tape::Site;
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, ArrayView2, Axis};
@@ -38,7 +39,7 @@ pub struct LogitJacobians {
 }
 
 impl LogitJacobians {
-    /// One forward and one backward pass over the items at `indices`, for the Jacobians of `sites`.
+    /// One forward and one backward pass over the items at `indices`, for the Jacobians of `sites`; layer by layer where the budget asks for it.
     ///
     /// # Errors
     /// If a logit is not finite or the model has no adapter.
@@ -47,10 +48,10 @@ impl LogitJacobians {
         data: &D,
         indices: &[usize],
         gauge: LogitGauge,
-        sites: &BTreeSet<Site>,
+        (sites, budget): (&BTreeSet<Site>, &ActivationBudget),
     ) -> Result<Self> {
         let input = batch_for(model, data, indices)?;
-        let pass = probe(model, &input, cotangents(gauge))?;
+        let pass = probe_within(model, &input, cotangents(gauge), budget)?;
         let wanted = pass.sites.iter().filter(|probed| sites.contains(&probed.site));
         let sites = wanted.map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
         Ok(Self {

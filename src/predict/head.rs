@@ -5,7 +5,7 @@ use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result, check_finite};
 use crate::lora::to_array;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, OutputBatches};
 use crate::progress::Control;
 use ndarray::{Array2, Axis, concatenate, s};
 
@@ -42,8 +42,9 @@ pub fn predict_head<M: Classifier, D: Dataset<Input = M::Input>>(
     let weights = to_array(model.head_weights().ok_or_else(not_linear)?)?;
     let width = weights.ncols();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    let inputs = OutputBatches::new(&model, data)?;
     let work = |indices: &[usize]| {
-        let input = batch_for(&model, data, indices)?;
+        let input = inputs.of(indices)?;
         let read = model.head_features(&input).ok_or_else(not_linear)?;
         let (features, logits) = (to_array(read.features)?, host_logits(read.logits, input.class_mask())?);
         check_finite("features", features.iter().map(|v| v.is_finite()))?;

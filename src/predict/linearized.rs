@@ -5,7 +5,7 @@ use crate::belief::{LogitBelief, LogitGauge};
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
-use crate::models::{Classifier, Dataset};
+use crate::models::{Classifier, Dataset, activation_budget};
 use crate::posterior::{Laplace, LogitJacobians, repetitions_in};
 use crate::progress::Control;
 use ndarray::{Array2, Array3, Axis, s};
@@ -64,10 +64,11 @@ pub(super) fn linearized_for_all<M: Classifier, D: Dataset<Input = M::Input>>(
     let (n, c) = (data.n_items(), model.n_classes());
     let batches = data.plan(limits.shared_by(repetitions_in(gauge, data, c)), BatchOrder::ByLength)?;
     let sites = laplaces.iter().flat_map(|laplace| laplace.sites()).collect();
+    let budget = activation_budget(&model, control, "linearised prediction");
     // a row is an item's logits, then their covariance under each posterior
     let width = c + laplaces.len() * c * c;
     let work = |indices: &[usize]| {
-        let batch = LogitJacobians::new(&model, data, indices, gauge, &sites)?;
+        let batch = LogitJacobians::new(&model, data, indices, gauge, (&sites, &budget))?;
         let mut rows = Array2::zeros((indices.len(), width));
         rows.slice_mut(s![.., ..c]).assign(&batch.logits);
         for (k, laplace) in laplaces.iter().enumerate() {

@@ -5,7 +5,7 @@ use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
 use crate::error::Result;
-use crate::models::{Classifier, ClassifierInput, Dataset, output_batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, OutputBatches};
 use crate::progress::Control;
 use crate::tape::Tape;
 
@@ -24,8 +24,9 @@ pub fn predict_map<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Result<LogitBelief> {
     let model = model.valid();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;
+    let inputs = OutputBatches::new(&model, data)?;
     let work = |indices: &[usize]| {
-        let input = output_batch_for(&model, data, indices)?;
+        let input = inputs.of(indices)?;
         host_logits(model.logits(&input, &mut Tape::off()), input.class_mask())
     };
     let logits = rows((&model, data), (model.n_classes(), || Ok(POINT)), &batches, control, work)?;

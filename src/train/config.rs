@@ -40,11 +40,6 @@ pub struct TrainerConfig {
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
-    /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient`]): one more forward
-    /// pass for a fraction of the memory, and the same bits.
-    ///
-    /// [`Classifier::gradient`]: crate::models::Classifier::gradient
-    pub gradient_checkpointing: bool,
     /// Largest global norm of the gradient of a step's loss ([`Objective`]); `None` does not clip. Items of a clipped step weigh less
     /// than others.
     pub max_grad_norm: Option<f64>,
@@ -80,7 +75,6 @@ impl Default for TrainerConfig {
             decay: Decay::Linear,
             limits: BatchLimits { max_items: 8, max_tokens: 4096 },
             accumulation: 1,
-            gradient_checkpointing: false,
             max_grad_norm: Some(1.0),
             patience: None,
             mode: TrainingMode::Lora,
@@ -114,8 +108,6 @@ impl TrainerConfig {
         with_limits(limits: BatchLimits);
         /// Sets the micro-batches a step.
         with_accumulation(accumulation: usize);
-        /// Says whether to hold the activations of one layer at a time.
-        with_gradient_checkpointing(gradient_checkpointing: bool);
         /// Sets the largest norm of a gradient; `None` does not clip.
         with_max_grad_norm(max_grad_norm: impl Into<Option<f64>>);
         /// Sets after how many epochs without a better validation NLL to stop; `None` never does.
@@ -188,8 +180,6 @@ impl TrainerConfig {
             decay,
             limits,
             accumulation,
-            // the same bits
-            gradient_checkpointing: _,
             max_grad_norm,
             patience,
             mode,

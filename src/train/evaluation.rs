@@ -6,7 +6,7 @@ use crate::batches::in_order;
 use crate::belief::top_class;
 use crate::data::BatchOrder;
 use crate::error::Result;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, known_targets, output_batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, OutputBatches, batch_targets, known_targets};
 use crate::progress::Control;
 use crate::tape::Tape;
 
@@ -23,8 +23,9 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     let targets = known_targets(data, likelihood, model.n_classes())?;
     let (mut nll, mut right, mut labelled) = (0.0, 0usize, 0usize);
     let batches = data.plan(config.limits, BatchOrder::ByLength)?;
+    let inputs = OutputBatches::new(&model, data)?;
     let work = |index: usize| {
-        let input = output_batch_for(&model, data, &batches[index])?;
+        let input = inputs.of(&batches[index])?;
         batch_targets(data, &batches[index], &input, (&targets, likelihood), model.n_classes())?;
         outputs_on_host(model.logits(&input, &mut Tape::off()), input.class_mask())
     };

@@ -4,6 +4,7 @@ mod adapter_prior;
 mod checkpoint;
 mod clip;
 mod config;
+mod estimate;
 mod evaluation;
 mod freeze;
 mod log;
@@ -20,6 +21,7 @@ mod update;
 
 pub use adapter_prior::{AdapterPrior, SharedPrior};
 pub use config::TrainerConfig;
+pub use estimate::estimate_activations;
 pub use freeze::{TrainingMode, set_trainable};
 pub use log::TrainLog;
 pub use objective::{BatchLoss, Objective, negative_log_likelihood};

@@ -16,7 +16,7 @@ use crate::checkpoints::Saver;
 use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::lora::read_adapter;
-use crate::models::{Classifier, Dataset, known_targets};
+use crate::models::{Classifier, Dataset, activation_budget, known_targets};
 use crate::number::significant;
 use crate::progress::{Bar, Control};
 use serde::Serialize;
@@ -53,13 +53,14 @@ pub(super) fn run<M: Classifier, D: Dataset<Input = M::Input>>(
         }
     };
     let log = config.log.as_ref().map(|path| TrainLog::resume(path, run.place.log_bytes)).transpose()?;
+    let budget = activation_budget(&start, control, "training");
     let mut training = Training {
         config,
         n_epochs: epochs.len(),
         rule,
         total,
         snapshot_steps: config.snapshots.steps(total),
-        loss: Loss { config, data, targets: &targets, n_units, centre: centre.as_ref() },
+        loss: Loss { config, data, targets: &targets, n_units, centre: centre.as_ref(), budget },
         schedule: Schedule::new(config.learning_rate, config.warmup_fraction, config.decay, total)?,
         validation,
         control,

@@ -4,10 +4,11 @@ use super::config::TrainerConfig;
 use super::freeze::set_trainable;
 use super::objective::negative_log_likelihood;
 use crate::batches::in_order;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
-use crate::models::{Activations, Classifier, ClassifierInput, Dataset, batch_targets, output_batch_for, row_keys};
+use crate::memory::ActivationBudget;
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, gradient_within, output_batch_for, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -22,6 +23,7 @@ pub(super) struct Loss<'a, D> {
     pub(super) n_units: usize,
     /// Of the prior.
     pub(super) centre: Option<&'a AdapterWeights>,
+    pub(super) budget: ActivationBudget,
 }
 
 /// Which epoch a step is of.
@@ -83,18 +85,7 @@ impl<D> Loss<'_, D> {
                     None => loss,
                 })
             };
-            let held = if config.gradient_checkpointing { Activations::OneLayer } else { Activations::AllLayers };
-            let gradients = match (model.gradient(&input, &mut tape, held, &mut loss)?, held) {
-                (Some(gradients), _) => gradients,
-                (None, Activations::AllLayers) => {
-                    GradientsParams::from_grads(loss(model.logits(&input, &mut tape))?.backward(), &model)
-                }
-                (None, Activations::OneLayer) => {
-                    return Err(Error::Incompatible(
-                        "gradient checkpointing: the model does not give its gradient layer by layer".into(),
-                    ));
-                }
-            };
+            let gradients = gradient_within(&model, &input, &mut tape, &mut loss, &self.budget)?;
             Ok((tokens, sum, gradients))
         };
         let mut accumulator = GradientsAccumulator::new();

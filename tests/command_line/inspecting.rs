@@ -34,6 +34,27 @@ fn an_estimate_says_what_the_fit_takes_and_writes_nothing() {
     // three epochs; three of four classes each
     assert_eq!((&told["training_rows"], &told["curvature"]["network_rows"]), (&json!(192), &json!(192)));
     assert!(told["peak_bytes"].as_u64().unwrap() > 0);
+    let activations = |way: &str| told["activations"][way].as_u64().unwrap();
+    assert!(0 < activations("by_layers") && activations("by_layers") < activations("whole"), "{told}");
+}
+
+#[test]
+fn what_does_not_fit_is_computed_layer_by_layer_with_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |out: &str, memory: &[&str]| {
+        let mut train = program(["train", "--no-posterior", "--n-train", "16", "--epochs", "1", "--rank", "2"]);
+        train.args(ASKED).args(memory).arg("--model").arg(model()).arg("--train").arg(questions());
+        train.arg("--out").arg(dir.path().join(out));
+        said(train).well().words
+    };
+    let [free, short] = [run("free", &[]), run("short", &["--memory", "0.0001"])];
+    assert!(!free.contains("gradient checkpointing"), "{free}");
+    assert!(short.contains("note: training: gradient checkpointing is on"), "{short}");
+    let adapter = |out: &str| std::fs::read(dir.path().join(out).join("adapter_model.safetensors")).unwrap();
+    assert_eq!(adapter("free"), adapter("short"));
+    let mut wrong = program(["train", "--memory", "none"]);
+    wrong.arg("--out").arg(dir.path());
+    said(wrong).refused(&["--memory", "GiB"]);
 }
 
 #[test]

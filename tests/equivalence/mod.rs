@@ -4,6 +4,7 @@
 //! four digits over what is seen.
 
 mod batches;
+mod common_beginning;
 mod continuations;
 mod gradients;
 mod layers;

@@ -26,7 +26,7 @@ fn check(name: &str, model: &PromptClassifier, data: &EncodedDataset) {
     let all: Vec<usize> = (0..data.items.len()).collect();
     for side in [PaddingSide::Left, PaddingSide::Right] {
         let batch = TokenBatch::new(data, &all, side, &model.device(), DType::F64).unwrap();
-        let pulled = model.pull_back(&batch, &mut |logits| Ok(weights(logits))).unwrap().unwrap();
+        let pulled = model.pull_back(&batch, false, &mut |logits| Ok(weights(logits))).unwrap().unwrap();
         let plain = on_host(model.logits(&batch, &mut Tape::off()));
         assert_eq!(on_host(pulled.logits), plain, "{name} {side:?}: the forward pass is the same one");
 

@@ -13,7 +13,7 @@ use std::path::Path;
 /// A module may import from floors below its own and from its own folder.
 const FLOORS: [&str; 8] = [
     "atomic_dir atomic_file batches belief book checkpoints draws error file_header file_kind float_type gguf hash hub identity \
-     likelihood linalg number outputs plain_name prior progress search setters tape tensor_file",
+     likelihood linalg memory number outputs plain_name prior progress search setters tape tensor_file",
     "calibrate data lora metrics",
     "models",
     "curvature train",

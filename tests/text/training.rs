@@ -10,6 +10,7 @@ use bayes_lora::error::{Error, Result};
 use bayes_lora::identity::Identity;
 use bayes_lora::likelihood::NextToken;
 use bayes_lora::lora::{Adaptable, AdapterWeights, LoraConfig, read_adapter};
+use bayes_lora::memory::GradientCheckpointing;
 use bayes_lora::models::{Dataset, Subset, TextModel};
 use bayes_lora::posterior::log_likelihood_gradient;
 use bayes_lora::predict::score_texts;
@@ -104,12 +105,13 @@ fn batches_of_different_numbers_of_tokens_accumulate_to_the_gradient_of_the_join
 #[test]
 fn training_layer_by_layer_ends_in_the_same_bits() {
     let (model, data) = (llama(DType::F32), texts(96));
-    let run = |by_layers| {
-        let trainer = Trainer::new(config(2).with_gradient_checkpointing(by_layers)).unwrap();
-        read_adapter(&trainer.fit(model.clone(), &data, None, &Control::silent()).unwrap().model).unwrap()
+    let run = |checkpointing| {
+        let control = Control::silent().with_gradient_checkpointing(checkpointing);
+        let trainer = Trainer::new(config(2)).unwrap();
+        read_adapter(&trainer.fit(model.clone(), &data, None, &control).unwrap().model).unwrap()
     };
-    assert_ne!(run(false), read_adapter(&model).unwrap());
-    assert_eq!(run(true), run(false));
+    assert_ne!(run(GradientCheckpointing::Off), read_adapter(&model).unwrap());
+    assert_eq!(run(GradientCheckpointing::On), run(GradientCheckpointing::Off));
 }
 
 #[test]

@@ -13,14 +13,16 @@ use crate::process::peak_resident_bytes;
 use bayes_lora::belief::LogitGauge;
 use bayes_lora::curvature::{CurvatureConfig, FisherKind, fit_curvature};
 use bayes_lora::data::{
-    AnswerForm, BatchLimits, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer,
+    AnswerForm, BatchLimits, BatchOrder, EncodedDataset, Encoding, Normalization, PromptTemplate, Task, Tokenizer,
 };
 use bayes_lora::lora::{LoraConfig, attach};
-use bayes_lora::models::PromptClassifier;
+use bayes_lora::memory::GradientCheckpointing;
+use bayes_lora::models::{Dataset, PromptClassifier, TokenBatch};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
+use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
@@ -69,6 +71,9 @@ pub struct Arguments {
     /// End after training.
     #[arg(long)]
     train_only: bool,
+    /// Put so many worked examples before every question, predict with them read once and in every row, and end there.
+    #[arg(long, default_value_t = 0)]
+    shots: usize,
 }
 
 fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
@@ -79,21 +84,69 @@ fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
     println!("{line}");
 }
 
+/// The template behind some questions with their answers.
+fn behind_examples(template: PromptTemplate, task: &Task, a: &Arguments) -> Outcome<PromptTemplate> {
+    let mut before = String::new();
+    for item in &task.sample(a.shots, 3)?.items {
+        let answer = item.label.ok_or("a worked example has no label")?;
+        let answer = match a.form {
+            Form::Letters => ["A", "B", "C", "D"][answer],
+            Form::Continuation => &item.choices[answer],
+        };
+        before += &format!("{} {answer}\n\n", template.render(item)?.text());
+    }
+    Ok(PromptTemplate::new(
+        "worked examples",
+        format!("{{% raw %}}{before}{{% endraw %}}{}", template.body),
+        template.cue,
+    )?)
+}
+
+/// Items that are not known to begin alike, so that every row is read whole.
+struct Apart<'a>(&'a EncodedDataset);
+
+impl Dataset for Apart<'_> {
+    type Input = TokenBatch;
+
+    fn n_items(&self) -> usize {
+        self.0.len()
+    }
+
+    fn rows_are_choices(&self) -> bool {
+        self.0.rows_are_choices()
+    }
+
+    fn label(&self, item: usize) -> Option<usize> {
+        self.0.label(item)
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.0.item_id(item)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> bayes_lora::Result<Vec<Vec<usize>>> {
+        Dataset::plan(self.0, limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> bayes_lora::Result<TokenBatch> {
+        self.0.batch(indices, device, dtype)
+    }
+}
+
 pub fn run(a: &Arguments) -> Outcome<()> {
     let tokenizer = Tokenizer::from_dir(&a.model)?;
-    let encoding = match a.form {
-        Form::Letters => {
-            Encoding::new(PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"]))
+    let (template, answers) = match a.form {
+        Form::Letters => (PromptTemplate::multiple_choice(), AnswerForm::class_tokens([" A", " B", " C", " D"])),
+        Form::Continuation => {
+            (PromptTemplate::question_answer(), AnswerForm::Continuation { normalization: Normalization::Sum })
         }
-        Form::Continuation => Encoding::new(
-            PromptTemplate::question_answer(),
-            AnswerForm::Continuation { normalization: Normalization::Sum },
-        ),
     };
     let task = Task::from_jsonl(&a.data)?.filter(|item| item.choices.len() == 4 && item.question.len() >= a.min_chars);
+    let encoding = Encoding::new(behind_examples(template, &task, a)?, answers);
     let encode =
         |n: usize, seed: u64| -> Outcome<EncodedDataset> { Ok(encoding.encode(&task.sample(n, seed)?, &tokenizer)?) };
-    let control = Control::silent().with_workers(a.workers)?;
+    let checkpointing = if a.gradient_checkpointing { GradientCheckpointing::On } else { GradientCheckpointing::Off };
+    let control = Control::silent().with_workers(a.workers)?.with_gradient_checkpointing(checkpointing);
     let limits = |max_items| BatchLimits { max_items, max_tokens: usize::MAX };
     let train = encode(a.steps * a.batch, 0)?;
     let lm = load_base(&a.model)?;
@@ -104,7 +157,6 @@ pub fn run(a: &Arguments) -> Outcome<()> {
         TrainerConfig::default()
             .with_epochs(1)
             .with_learning_rate(5e-4)
-            .with_gradient_checkpointing(a.gradient_checkpointing)
             // a step's micro-batches are shared by the workers
             .with_limits(limits(a.batch.div_ceil(a.workers)))
             .with_accumulation(a.workers.min(a.batch)),
@@ -120,6 +172,12 @@ pub fn run(a: &Arguments) -> Outcome<()> {
     let start = Instant::now();
     predict_map(&model, &data, &limits(a.map_batch), &control)?;
     report("map", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    if a.shots > 0 {
+        let start = Instant::now();
+        predict_map(&model, &Apart(&data), &limits(a.map_batch), &control)?;
+        report("map, every row whole", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+        return Ok(());
+    }
 
     let data = encode(a.kfac_n, 0)?;
     let config =

@@ -5,6 +5,7 @@ use crate::Outcome;
 use bayes_lora::belief::LogitGauge;
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::likelihood::{Categorical, Likelihood, Target};
+use bayes_lora::memory::ActivationBudget;
 use bayes_lora::models::PromptClassifier;
 use bayes_lora::posterior::LogitJacobians;
 use bayes_lora::prior::PriorPrecisions;
@@ -30,7 +31,13 @@ pub fn loss_changes(
         let labels = data.labels()?;
         let all: Vec<usize> = (0..data.len()).collect();
         for items in all.chunks(BATCH) {
-            let batch = LogitJacobians::new(adapted, data, items, LogitGauge::Centred, &sites)?;
+            let batch = LogitJacobians::new(
+                adapted,
+                data,
+                items,
+                LogitGauge::Centred,
+                (&sites, &ActivationBudget::unlimited()),
+            )?;
             for (outputs, item) in batch.logits.outer_iter().zip(items) {
                 scores.push(Categorical.score(outputs, &Target::Class(labels[*item])));
             }

@@ -6,9 +6,11 @@ use crate::flags::{AdapterArguments, ItemArguments, PosteriorArguments, Question
 use crate::kinds::{About, Job, Source, Subject, with_subject};
 use crate::session::{Outcome, Session};
 use bayes_lora::lora::{attach, summarize};
+use bayes_lora::memory::Activations;
 use bayes_lora::models::{Classifier, Dataset};
 use bayes_lora::number::{bytes_text, significant};
 use bayes_lora::posterior::PosteriorCost;
+use bayes_lora::train::estimate_activations;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -80,7 +82,12 @@ impl Job for &Estimate {
         let summary = summarize(&model);
         let rows = if train.rows_are_choices() { model.n_classes() } else { 1 };
         let training_rows = (self.existing.is_none()).then_some(train.n_items() * rows * self.training.epochs);
-        Ok(Estimated::new(data.about, (summary.n_adapter, summary.n_total), training_rows, &cost))
+        let activations = match self.existing {
+            Some(_) => None,
+            None => estimate_activations(&model, train, &self.training.trainer(limits, seed))?,
+        };
+        let training = (training_rows, activations);
+        Ok(Estimated::new(data.about, (summary.n_adapter, summary.n_total), training, &cost))
     }
 }
 
@@ -93,6 +100,8 @@ pub struct Estimated {
     all_weights: usize,
     /// Rows forward and backward in training.
     training_rows: Option<usize>,
+    /// Bytes of a training pass, for each worker.
+    activations: Option<Activations>,
     curvature: CurvatureTakes,
     linearized: Option<LinearizedTakes>,
     /// Bytes held at most, beside the network and a batch.
@@ -123,7 +132,7 @@ impl Estimated {
     fn new(
         about: About,
         (adapter_weights, all_weights): (usize, usize),
-        training_rows: Option<usize>,
+        (training_rows, activations): (Option<usize>, Option<Activations>),
         cost: &PosteriorCost,
     ) -> Self {
         let curvature = &cost.curvature;
@@ -132,6 +141,7 @@ impl Estimated {
             adapter_weights,
             all_weights,
             training_rows,
+            activations,
             curvature: CurvatureTakes {
                 structure: curvature.structure.to_string(),
                 bytes: curvature.bytes,
@@ -159,6 +169,9 @@ impl std::fmt::Display for Estimated {
         writeln!(f, "adapter: {} of {} weights ({share} %)", self.adapter_weights, self.all_weights)?;
         if let Some(rows) = self.training_rows {
             writeln!(f, "training: {rows} rows forward and backward")?;
+        }
+        if let Some(activations) = self.activations {
+            writeln!(f, "activations: {activations}, for each worker")?;
         }
         writeln!(f, "posterior: {}", self.words)?;
         write!(f, "memory: {} at most, beside the network and a batch", bytes_text(self.peak_bytes))

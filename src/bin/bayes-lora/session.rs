@@ -3,9 +3,10 @@
 use crate::device::DeviceName;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::checkpoints::Checkpoints;
+use bayes_lora::memory::GradientCheckpointing;
 use bayes_lora::progress::Control;
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::cell::Cell;
 use std::error::Error;
@@ -36,9 +37,43 @@ pub struct Running {
     /// Batches worked on at once; results are the same bits, memory grows
     #[arg(long, global = true, value_name = "N", default_value_t = 2)]
     workers: usize,
+    /// Hold the activations of one layer at a time where gradients are computed: a fraction of the memory for one more forward pass, and
+    /// the same bits
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    gradient_checkpointing: Checkpointing,
+    /// Most memory for activations under `--gradient-checkpointing auto`, in GiB; else what the system has free
+    #[arg(long, global = true, value_name = "GIB", value_parser = gibibytes)]
+    memory: Option<u64>,
     /// Where tensors are computed
     #[arg(long, global = true, value_enum, value_name = "NAME", default_value = "flex")]
     device: DeviceName,
+}
+
+/// When the activations of one layer are held at a time.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Checkpointing {
+    /// Where those of all layers do not fit
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+impl From<Checkpointing> for GradientCheckpointing {
+    fn from(when: Checkpointing) -> Self {
+        match when {
+            Checkpointing::Auto => Self::Auto,
+            Checkpointing::On => Self::On,
+            Checkpointing::Off => Self::Off,
+        }
+    }
+}
+
+/// A number of GiB, as bytes.
+fn gibibytes(text: &str) -> Result<u64, String> {
+    let number = text.parse::<f64>().ok().filter(|gib| *gib > 0.0 && gib.is_finite());
+    number.map(|gib| (gib * (1u64 << 30) as f64) as u64).ok_or_else(|| "a positive number of GiB is expected".into())
 }
 
 /// What every command gets.
@@ -55,9 +90,10 @@ pub struct Session {
 impl Session {
     /// `settings` are those that the run resolved to, as TOML.
     pub fn new(running: &Running, settings: String) -> Outcome<Self> {
-        let Running { config: _, json, quiet, workers, device } = *running;
+        let Running { config: _, json, quiet, workers, gradient_checkpointing, memory, device } = *running;
         let control = if quiet { Control::silent() } else { Control::with_bars() };
         let control = control.with_workers(workers)?.with_signals()?;
+        let control = control.with_gradient_checkpointing(gradient_checkpointing.into()).with_memory_limit(memory);
         Ok(Self { control, device: device.open()?, json, quiet, settings, keeps: Cell::new(false) })
     }
 
@@ -122,6 +158,7 @@ impl Session {
         if failures.count > 0 {
             told(format_args!("warning: {failures}"));
         }
+        self.control.remarks().iter().for_each(|remark| self.say(format_args!("note: {remark}")));
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if self.control.is_cancelled() => {

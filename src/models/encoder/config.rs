@@ -3,6 +3,8 @@
 use super::modern::ModernBert;
 use crate::error::{Error, Result};
 use crate::file_kind::parse_json;
+use crate::memory::Activations;
+use crate::models::activations::LayerShape;
 use crate::models::config::{MAX_DEPTH, MAX_DIMENSION, check_range};
 use crate::models::settings::{Settings, agreed, unsupported};
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,18 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
+    /// Bytes of the activations of a graph, for elements of so many bytes.
+    pub(super) fn activations(&self, rows: usize, tokens: usize, bytes: usize) -> Activations {
+        let shape = LayerShape {
+            hidden: self.hidden_size,
+            queries: self.hidden_size,
+            keys_values: 2 * self.hidden_size,
+            heads: self.n_heads,
+            intermediate: self.intermediate_size,
+        };
+        shape.of_graph(self.n_layers, (rows, tokens), bytes)
+    }
+
     /// Reads `config.json` and, where it is there, what sentence-transformers says about pooling.
     ///
     /// # Errors

@@ -63,6 +63,7 @@ pub(super) struct Layer {
 }
 
 /// What a layer needs to know of a batch.
+#[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     /// Of queries and keys; `None` where a table tells the positions.
     pub(super) rotation: Option<&'a Rotation>,

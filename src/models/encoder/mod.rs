@@ -1,5 +1,6 @@
 //! Encoders: networks whose tokens see each other in both directions.
 
+mod by_layers;
 mod config;
 mod layer;
 mod load;

@@ -2,13 +2,16 @@
 
 use super::config::{EncoderConfig, EncoderFamily, Pooling};
 use super::layer::{Context, Layer, Norm, Pooler};
+use crate::error::Result;
 use crate::lora::{Adaptable, LoraLinear};
+use crate::memory::Activations;
 use crate::models::language_model::{HeadForm, LanguageModel};
 use crate::models::rope::{Places, Rotation};
 use crate::models::token_batch::TokenBatch;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::nn::Embedding;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// A pretrained encoder of one of the [families](EncoderFamily).
@@ -26,6 +29,23 @@ pub struct Encoder {
     pub(super) config: EncoderConfig,
 }
 
+/// What the layers need to know of a batch.
+pub(super) struct Contexts<'a> {
+    /// Of layers whose tokens see everything.
+    far: Context<'a>,
+    /// Of layers whose tokens see their neighbours only.
+    near: Context<'a>,
+    /// Which these are; none where the family has no such layers.
+    slides: &'a [bool],
+}
+
+impl<'a> Contexts<'a> {
+    /// What the layer at `index` needs to know.
+    pub(super) fn of(&self, index: usize) -> &Context<'a> {
+        if self.slides.get(index) == Some(&true) { &self.near } else { &self.far }
+    }
+}
+
 impl Encoder {
     /// The model's shape.
     pub fn config(&self) -> &EncoderConfig {
@@ -33,7 +53,7 @@ impl Encoder {
     }
 
     /// Words, positions and kinds of tokens, `[rows · tokens, hidden]`.
-    fn embedded(&self, batch: &TokenBatch) -> Tensor<2> {
+    pub(super) fn embedded(&self, batch: &TokenBatch) -> Tensor<2> {
         let [rows, tokens] = batch.ids.dims();
         let mut x = self.words.forward(batch.ids.clone());
         if let Some(positions) = &self.positions {
@@ -46,6 +66,53 @@ impl Encoder {
             };
         }
         self.norm.forward(x.reshape([rows * tokens, self.config.hidden_size]))
+    }
+
+    /// What the last layer gives, after the last norm.
+    pub(super) fn ended(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    /// Says what the layers need to know of a batch.
+    pub(super) fn in_contexts<T>(&self, batch: &TokenBatch, pass: impl FnOnce(&Contexts) -> T) -> T {
+        let [rows, tokens] = batch.ids.dims();
+        let weight = self.words.weight.val();
+        let (device, dtype, lengths) = (weight.device().without_autodiff(), weight.dtype(), batch.lengths());
+        let mask = batch.padding_mask(dtype, None);
+        let plain = Context { rotation: None, mask: &mask, rows, tokens };
+        let EncoderFamily::ModernBert(modern) = &self.config.family else {
+            return pass(&Contexts { far: plain, near: plain, slides: &[] });
+        };
+        let positions = batch.positions.as_ref();
+        let (real, device) = (None, &device);
+        let places = Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device, dtype };
+        let rotations = [&modern.rope, &modern.sliding_rope]
+            .map(|(theta, scaling)| Rotation::new(*theta, scaling, self.config.head_dim(), &places));
+        // a window as wide as the batch hides nothing
+        let near_mask = (modern.reach + 1 < tokens).then(|| batch.padding_mask(dtype, Some(modern.reach)));
+        let far = Context { rotation: Some(&rotations[0]), ..plain };
+        let near = Context { rotation: Some(&rotations[1]), mask: near_mask.as_ref().unwrap_or(&mask), rows, tokens };
+        pass(&Contexts { far, near, slides: &modern.slides })
+    }
+
+    /// One vector a row, from the final hidden states.
+    fn pool(&self, hidden: Tensor<2>, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
+        let one = match self.averages() {
+            true => {
+                let [rows, tokens] = batch.ids.dims();
+                let width = self.config.hidden_size;
+                let shares = batch.token_shares(hidden.dtype()).reshape([rows, 1, tokens]);
+                shares.matmul(hidden.reshape([rows, tokens, width])).reshape([rows, width])
+            }
+            false => hidden.select(0, batch.first.clone()),
+        };
+        match &self.pooler {
+            Some(pooler) => pooler.forward(one, tape),
+            None => one,
+        }
     }
 
     /// Whether what stands for a row is the mean over its tokens.
@@ -76,62 +143,39 @@ impl LanguageModel for Encoder {
     }
 
     fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        let [rows, tokens] = batch.ids.dims();
-        let mut x = self.embedded(batch);
-        let (device, dtype, lengths) = (x.device().without_autodiff(), x.dtype(), batch.lengths());
-        let mask = batch.padding_mask(dtype, None);
-        let plain = Context { rotation: None, mask: &mask, rows, tokens };
-        match &self.config.family {
-            EncoderFamily::Bert => {
-                for layer in &self.layers {
-                    x = layer.forward(x, &plain, tape);
-                }
-            }
-            EncoderFamily::ModernBert(modern) => {
-                let positions = batch.positions.as_ref();
-                let places = Places {
-                    tokens,
-                    first: 0,
-                    span: tokens,
-                    positions,
-                    lengths: &lengths,
-                    real: None,
-                    device: &device,
-                    dtype,
-                };
-                let rotations = [&modern.rope, &modern.sliding_rope]
-                    .map(|(theta, scaling)| Rotation::new(*theta, scaling, self.config.head_dim(), &places));
-                // a window as wide as the batch hides nothing
-                let near = (modern.reach + 1 < tokens).then(|| batch.padding_mask(dtype, Some(modern.reach)));
-                let far = Context { rotation: Some(&rotations[0]), ..plain };
-                let near =
-                    Context { rotation: Some(&rotations[1]), mask: near.as_ref().unwrap_or(&mask), rows, tokens };
-                for (layer, slides) in self.layers.iter().zip(&modern.slides) {
-                    x = layer.forward(x, if *slides { &near } else { &far }, tape);
-                }
-            }
-        }
-        match &self.final_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        }
+        self.in_contexts(batch, |contexts| {
+            let layers = self.layers.iter().enumerate();
+            self.ended(
+                layers.fold(self.embedded(batch), |x, (index, layer)| layer.forward(x, contexts.of(index), tape)),
+            )
+        })
     }
 
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let hidden = self.hidden(batch, tape);
-        let one = match self.averages() {
-            true => {
-                let [rows, tokens] = batch.ids.dims();
-                let width = self.config.hidden_size;
-                let shares = batch.token_shares(hidden.dtype()).reshape([rows, 1, tokens]);
-                shares.matmul(hidden.reshape([rows, tokens, width])).reshape([rows, width])
-            }
-            false => hidden.select(0, batch.first.clone()),
-        };
-        match &self.pooler {
-            Some(pooler) => pooler.forward(one, tape),
-            None => one,
+        self.pool(hidden, batch, tape)
+    }
+
+    fn pooled_gradient<M: Module>(
+        &self,
+        model: &M,
+        batch: &TokenBatch,
+        tape: &mut Tape,
+        by_layers: bool,
+        loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
+    ) -> Result<Option<GradientsParams>> {
+        if !by_layers {
+            return Ok(None);
         }
+        let loss = |hidden: Tensor<2>, tape: &mut Tape| {
+            let pooled = self.pool(hidden, batch, tape);
+            loss(pooled, tape)
+        };
+        self.gradient_by_layers(model, batch, tape, loss).map(Some)
+    }
+
+    fn activations(&self, rows: usize, tokens: usize) -> Option<Activations> {
+        Some(self.config.activations(rows, tokens, self.words.weight.val().dtype().size()))
     }
 
     fn head_form(&self) -> HeadForm {

@@ -12,7 +12,7 @@ use crate::draws::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::lora::model_fingerprint;
-use crate::models::{Classifier, Dataset, Subset, data_fingerprint};
+use crate::models::{Classifier, Dataset, Subset, activation_budget, data_fingerprint};
 use crate::posterior::jacobians::{LogitJacobians, combinations_in, repetitions_in};
 use crate::posterior::laplace::Laplace;
 use crate::progress::Control;
@@ -122,8 +122,9 @@ impl JacobianRows {
         let k = combinations_in(gauge, data, n_outputs);
         let wanted = coordinates.iter().map(|site| site.space.site.clone()).collect();
         let in_f64 = number_bytes(&model) == 8;
+        let budget = activation_budget(&model, control, "Jacobians");
         let work = |indices: &[usize]| {
-            let jacobians = LogitJacobians::new(&model, data, indices, gauge, &wanted)?;
+            let jacobians = LogitJacobians::new(&model, data, indices, gauge, (&wanted, &budget))?;
             let (rows, drift) = batch_rows(&jacobians, &coordinates, k)?;
             let are_contrasts = jacobians.combinations().are_contrasts;
             Ok(BatchRows { logits: jacobians.logits, are_contrasts, rows: RowBlock::new(rows, in_f64), drift })

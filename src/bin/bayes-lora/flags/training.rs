@@ -16,9 +16,6 @@ pub struct TrainingArguments {
     /// Most micro-batches of a step; as many as divide `--batch`, the items of a step
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub accumulation: usize,
-    /// Hold the activations of one layer at a time: a fraction of the memory for one more forward pass; of decoders
-    #[arg(long)]
-    pub gradient_checkpointing: bool,
 }
 
 impl TrainingArguments {
@@ -32,7 +29,6 @@ impl TrainingArguments {
             .with_learning_rate(self.learning_rate)
             .with_limits(BatchLimits { max_items: micro, ..limits })
             .with_accumulation(accumulation)
-            .with_gradient_checkpointing(self.gradient_checkpointing)
             .with_seed(seed)
     }
 }

@@ -1,0 +1,53 @@
+//! Names the rows that a linear sees, so that what is drawn for a token depends neither on its batch nor on its padding.
+
+use crate::draws::within;
+use crate::hash::fnv1a_words;
+use ndarray::Array2;
+
+/// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowKeys {
+    /// A key for each of the batch's `rows · tokens`: of the item, its choice and the token's place among the real ones.
+    tokens: Vec<u64>,
+    /// Those of the real tokens.
+    real: Vec<u64>,
+    /// A key for each item.
+    items: Vec<u64>,
+}
+
+impl RowKeys {
+    /// The keys of a batch.
+    ///
+    /// # Shapes
+    /// - items: a key for each item, mask: `[rows, tokens]` with the same number of consecutive rows for each, true at real tokens
+    pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
+        let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
+        let (mut tokens, mut reals) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
+        for (row, real) in mask.outer_iter().enumerate() {
+            let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
+            let mut place = 0;
+            for real in real {
+                place += u64::from(*real);
+                let key = fnv1a_words([item, choice, place]);
+                tokens.push(key);
+                reals.extend(real.then_some(key));
+            }
+        }
+        Self { tokens, real: reals, items }
+    }
+
+    /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
+    /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
+    pub fn of_rows(&self, n: usize) -> Vec<u64> {
+        if n == self.tokens.len() {
+            self.tokens.clone()
+        } else if n == self.real.len() {
+            self.real.clone()
+        } else if n == self.items.len() {
+            self.items.clone()
+        } else {
+            let batch = fnv1a_words(self.items.iter().copied());
+            (0..n as u64).map(|row| within(batch, row)).collect()
+        }
+    }
+}
