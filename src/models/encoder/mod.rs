@@ -3,6 +3,7 @@
 mod config;
 mod layer;
 mod load;
+mod merged;
 mod model;
 mod modern;
 mod names;

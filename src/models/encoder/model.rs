@@ -2,6 +2,7 @@
 
 use super::config::{EncoderConfig, EncoderFamily, Pooling};
 use super::layer::{Context, Layer, Norm, Pooler};
+use super::names::HEAD;
 use crate::lora::{Adaptable, LoraLinear};
 use crate::models::language_model::{HeadForm, LanguageModel};
 use crate::models::rope::{Places, Rotation};
@@ -135,7 +136,7 @@ impl LanguageModel for Encoder {
     }
 
     fn head_form(&self) -> HeadForm {
-        HeadForm { path: "classifier", has_bias: true }
+        HeadForm { path: HEAD, has_bias: true }
     }
 }
 
