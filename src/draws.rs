@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
 /// Raised whenever a stream gives other numbers than before: unfinished work of another version is not gone on with.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 /// What a stream is for: everything that this crate draws, with the place and the index that a stream has there.
 ///

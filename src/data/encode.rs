@@ -3,14 +3,17 @@
 use std::ops::Range;
 
 use super::asked::Asked;
+use super::chat::ChatFormat;
 use super::classes::common_prefix;
 use super::encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 use super::encoding::{AnswerForm, Encoding, Normalization};
 use super::pairs::encode_pair;
+use super::preference_chats::shared;
 use super::task::{Item, Task};
+use super::texts::ChatTurn;
 use super::tokens::{SpannedTokens, Tokenizer};
 use super::truncate::{cut, droppable};
-use super::wording::{PromptWriter, Wording};
+use super::wording::{PLACEHOLDER, PromptWriter, Wording};
 use crate::error::{Error, Result};
 
 impl Encoding {
@@ -19,6 +22,9 @@ impl Encoding {
     /// A continuation is the prompt, one space (none after a prompt that is empty or ends in white space) and the
     /// trimmed choice, tokenised **together**. Its scored tokens begin where the ids first differ from the prompt's
     /// own: if the tokenizer merges the end of the prompt with the choice, the merged token is scored.
+    ///
+    /// An item of chats is a row for each, written by the model's chat template whether [`Encoding::chat`] asks for it or not; the way of asking
+    /// that is remembered then has it.
     ///
     /// An item with a second text is one row for a head, by the tokenizer's own template for pairs; one that is too long loses tokens of
     /// its longer text.
@@ -32,6 +38,13 @@ impl Encoding {
         self.check()?;
         if task.is_empty() {
             return Err(Error::empty(format!("task `{}`", task.name)));
+        }
+        let of_chats = task.items.iter().filter(|item| !item.chats.is_empty()).count();
+        if of_chats > 0 && of_chats < task.len() && !self.chat {
+            let (n, name) = (task.len(), &task.name);
+            return Err(Error::Incompatible(format!(
+                "{of_chats} of the {n} items of task `{name}` are chats: the others need the chat template too (`with_chat`)"
+            )));
         }
         let mut encoder = Encoder {
             encoding: self,
@@ -51,7 +64,7 @@ impl Encoding {
             (None, AnswerForm::Value) => (ResolvedAnswers::Value, Vec::new(), 1),
             (None, _) => (ResolvedAnswers::Continuation, Vec::new(), task.n_classes()),
         };
-        let asked = Some(Asked::new(self.clone(), class_tokens, tokenizer));
+        let asked = Some(Asked::new(self.clone().with_chat(self.chat || of_chats > 0), class_tokens, tokenizer));
         let (name, n_truncated) = (task.name.clone(), encoder.n_truncated);
         Ok(EncodedDataset { name, items, answers, n_classes, n_truncated, asked })
     }
@@ -74,6 +87,9 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     fn item(&mut self, item: &Item) -> Result<EncodedItem> {
         self.encoding.check_item(item)?;
+        if !item.chats.is_empty() {
+            return self.chats(item);
+        }
         let wording = self.writer.write(item)?;
         if let Some(second) = &item.second {
             let rows = vec![self.pair(item, &wording.text, second)?];
@@ -129,6 +145,33 @@ impl Encoder<'_> {
         let (row, is_shorter) = encode_pair(self.tokenizer, &item.id, texts, (max_tokens, truncation))?;
         self.n_truncated += usize::from(is_shorter);
         Ok(row)
+    }
+
+    /// A row for each chat, as the chat template writes it. What may be dropped are words of the last message that all chats share.
+    fn chats(&mut self, item: &Item) -> Result<EncodedItem> {
+        let about = || format!("item `{}`", item.id);
+        if self.encoding.answers != AnswerForm::Rewards {
+            let reason = "has `chats`, which only `AnswerForm::Rewards` asks about";
+            return Err(Error::Incompatible(format!("{} {reason}", about())));
+        }
+        let format = self.tokenizer.chat_format()?;
+        let texts = item.chats.iter().map(|chat| format.render_turns(chat, false)).collect::<Result<Vec<_>>>()?;
+        // a chat template writes its special tokens itself
+        let tokens = texts.iter().map(|text| self.tokenizer.encode_with_spans(text, false));
+        let tokens = tokens.collect::<Result<Vec<SpannedTokens>>>()?;
+        let (first, others) = tokens.split_first().ok_or_else(|| Error::empty(format!("the chats of {}", about())))?;
+        if others.iter().any(|other| other.ids == first.ids) {
+            return Err(Error::format(about(), "the chat template writes its chats as the same tokens"));
+        }
+        let shared = others.iter().map(|other| common_prefix(&first.ids, &other.ids)).min().unwrap_or(first.ids.len());
+        let body = match last_shared_message(format, &item.chats, &texts[0])? {
+            Some(bytes) => droppable(first, &bytes),
+            None => 0..0,
+        };
+        let body = body.start.min(shared)..body.end.min(shared);
+        let n_choices = tokens.len();
+        let rows = self.shorten(item, tokens.into_iter().map(|tokens| unscored(tokens.ids)).collect(), body)?;
+        Ok(EncodedItem { id: item.id.clone(), rows, label: item.answer, n_choices })
     }
 
     /// Finds the class tokens after the first prompt, and again after every prompt whose end may differ.
@@ -207,6 +250,21 @@ impl Encoder<'_> {
         }
         Ok(rows)
     }
+}
+
+/// Where the last message that all chats begin with stands in the text of the first; `None` where the template writes it in other words.
+fn last_shared_message(format: &ChatFormat, chats: &[Vec<ChatTurn>], text: &str) -> Result<Option<Range<usize>>> {
+    let Some(at) = shared(chats).checked_sub(1) else { return Ok(None) };
+    let words = chats[0][at].content.trim();
+    let mut marked = chats[0].clone();
+    marked[at].content = PLACEHOLDER.into();
+    let marked = format.render_turns(&marked, false)?;
+    let opening = marked.split_once(PLACEHOLDER).map(|(opening, _)| opening);
+    let rest = |opening| text.strip_prefix(opening).map(|rest: &str| rest.len() - rest.trim_start().len());
+    Ok(opening.and_then(|opening| {
+        let start = opening.len() + rest(opening)?;
+        text[start..].starts_with(words).then(|| start..start + words.len())
+    }))
 }
 
 /// The body before the scored tokens: those that a row has changed are no longer the body's to drop.

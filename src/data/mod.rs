@@ -11,6 +11,7 @@
 //! | `jsonl` | reads lines, plain or gzipped, within limits |
 //! | `task` | questions, choices, answers; samples and splits |
 //! | `labelled`, `values`, `preferences` | texts and pairs of texts with a class, texts with a number; texts of which one is preferred |
+//! | `preference_chats` | two chats and the messages that both begin with |
 //! | `routing` | questions by subject → questions about their area |
 //! | `prompt` | Jinja wording: a body and a cue |
 //! | `special` | special tokens and chat template of a Hugging Face directory |
@@ -70,6 +71,7 @@ mod jsonl;
 mod labelled;
 mod padding;
 mod pairs;
+mod preference_chats;
 mod preferences;
 mod prompt;
 #[cfg(test)]

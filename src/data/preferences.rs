@@ -5,17 +5,23 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::jsonl;
+use super::preference_chats::{ChatPair, turns};
 use super::task::{Item, Task, name_of};
+use super::texts::ChatTurn;
 use crate::error::{Error, Result};
 use crate::hash::{fnv1a, fnv1a_words};
 
-/// What a line may hold; the first three it must.
+/// What a line may hold; chosen and rejected it must.
 const FIELDS: [&str; 4] = ["prompt", "chosen", "rejected", "id"];
 
 impl Task {
-    /// Reads a `.jsonl` or `.jsonl.gz` file of `{"prompt": …, "chosen": …, "rejected": …, "id"?: …}`, texts all of them: two answers to a
-    /// prompt of which the first was preferred, as [`AnswerForm::Rewards`](super::AnswerForm::Rewards) asks. Without an id a pair is called
-    /// by its line.
+    /// Reads a `.jsonl` or `.jsonl.gz` file of `{"prompt"?: …, "chosen": …, "rejected": …, "id"?: …}`: two answers to a prompt of which the
+    /// first was preferred, as [`AnswerForm::Rewards`](super::AnswerForm::Rewards) asks. Without an id a pair is called by its line.
+    ///
+    /// The forms are those of TRL. **Texts**: the prompt is a text; without it both answers begin with it, and it ends at the last white space
+    /// that they share. **Chats**: `chosen` and `rejected` are lists of `{"role": …, "content": …}`, and the prompt is a list of them too, or a
+    /// text, which is the user's message; without it the messages that both chats begin with are the prompt. Chats are written by the model's
+    /// chat template, whole: the assistant's last words are followed by what the template puts behind them.
     ///
     /// The order of an item's two choices is a function of the prompt and the two texts, and the same if the other one had been preferred:
     /// the position says nothing about the answer.
@@ -31,9 +37,9 @@ impl Task {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Format`] with `file:line` for what is no preference: a field that is missing, unknown or no text (a list of messages is
-    /// none: [`Encoding::with_chat`](super::Encoding::with_chat) wraps a prompt in the chat template), or two answers that are the same;
-    /// [`Error::Empty`] for a file without preferences.
+    /// [`Error::Format`] with `file:line` for what is no preference: a field that is missing, unknown or of another kind, an unknown role, two
+    /// answers that are the same, chats that begin differently or do not end with the assistant's words; [`Error::Empty`] for a file without
+    /// preferences.
     pub fn from_preferences_jsonl(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut items = Vec::new();
@@ -72,24 +78,80 @@ fn preference(number: usize, text: &str, place: &str) -> Result<Item> {
         let known = FIELDS.map(|name| format!("`{name}`")).join(", ");
         return Err(wrong(format!("unknown field `{unknown}`, expected {known}")));
     }
-    let field = |name: &str| match fields.get(name) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Array(_)) => Err(wrong(format!(
-            "`{name}` is a list: messages are not read, write the text (the chat template can wrap the prompt, `Encoding::with_chat`)"
-        ))),
-        Some(other) => Err(wrong(format!("`{name}` is {other}, no text"))),
+    let id = jsonl::name(fields.remove("id"), place, number)?;
+    let prompt = fields.remove("prompt").filter(|prompt| !prompt.is_null());
+    let mut side = |name: &str| match fields.remove(name) {
+        Some(Value::String(text)) => Ok(Side::Text(text)),
+        Some(other) => turns(name, &other, place).map(Side::Chat),
         None => Err(wrong(format!("missing field `{name}`"))),
     };
-    let [prompt, chosen, rejected] = ["prompt", "chosen", "rejected"].map(field);
-    let (prompt, chosen, rejected) = (prompt?, chosen?, rejected?);
+    let (chosen, rejected) = (side("chosen")?, side("rejected")?);
+    match (chosen, rejected) {
+        (Side::Text(chosen), Side::Text(rejected)) => of_texts(id, prompt, [chosen, rejected], place),
+        (Side::Chat(chosen), Side::Chat(rejected)) => {
+            let pair = ChatPair::new(prompt.as_ref(), [chosen, rejected], place)?;
+            let keys = pair.chats.each_ref().map(serde_json::to_string);
+            let [chosen, rejected] = keys.map(|key| key.map_err(|error| wrong(error.to_string())));
+            let is_first = key("", chosen?) < key("", rejected?);
+            let (question, answers) = (pair.question().to_string(), pair.answers());
+            Ok(ordered(Item::new(id, question, answers).with_chats(pair.chats), is_first))
+        }
+        (Side::Text(_), Side::Chat(_)) => Err(wrong("`chosen` is a text, and `rejected` a list of messages".into())),
+        (Side::Chat(_), Side::Text(_)) => Err(wrong("`chosen` is a list of messages, and `rejected` a text".into())),
+    }
+}
+
+/// An answer as the file has it.
+enum Side {
+    Text(String),
+    Chat(Vec<ChatTurn>),
+}
+
+/// Two texts behind their prompt.
+fn of_texts(id: String, prompt: Option<Value>, [chosen, rejected]: [String; 2], place: &str) -> Result<Item> {
+    let wrong = |reason: String| Error::format(place, reason);
     if chosen.trim() == rejected.trim() {
         return Err(wrong(format!("`chosen` and `rejected` are both `{}`", chosen.trim())));
     }
-    let id = jsonl::name(fields.remove("id"), place, number)?;
-    let key = |text: &String| (fnv1a_words([fnv1a(prompt.bytes()), fnv1a(text.bytes())]), text.clone());
-    let is_first = key(&chosen) < key(&rejected);
-    let choices = if is_first { [chosen, rejected] } else { [rejected, chosen] };
-    Ok(Item::new(id, prompt, choices).with_answer(usize::from(!is_first)))
+    let (prompt, chosen, rejected) = match prompt {
+        Some(Value::String(prompt)) => (prompt, chosen, rejected),
+        Some(Value::Array(_)) => {
+            let reason = "`prompt` is a list of messages, and `chosen` and `rejected` are texts: write all three as one or the other";
+            return Err(wrong(reason.into()));
+        }
+        Some(other) => return Err(wrong(format!("`prompt` is {other}, no text"))),
+        None => {
+            let shared = chosen.char_indices().zip(rejected.chars()).take_while(|((_, a), b)| a == b);
+            // a word that begins alike is not cut
+            let end = shared.filter(|((_, c), _)| c.is_whitespace()).map(|((at, c), _)| at + c.len_utf8()).last();
+            let (prompt, chosen) = chosen.split_at(end.unwrap_or(0));
+            let rejected = &rejected[prompt.len()..];
+            for (name, rest) in [("chosen", chosen), ("rejected", rejected)] {
+                if rest.trim().is_empty() {
+                    let reason =
+                        format!("`{name}` holds nothing but what the other one begins with, and there is no `prompt`");
+                    return Err(wrong(reason));
+                }
+            }
+            (prompt.to_string(), chosen.to_string(), rejected.to_string())
+        }
+    };
+    let is_first = key(&prompt, chosen.clone()) < key(&prompt, rejected.clone());
+    Ok(ordered(Item::new(id, prompt, [chosen, rejected]), is_first))
+}
+
+/// By what two answers are ordered.
+fn key(prompt: &str, answer: String) -> (u64, String) {
+    (fnv1a_words([fnv1a(prompt.bytes()), fnv1a(answer.bytes())]), answer)
+}
+
+/// An item whose first choice was preferred, in the order of its keys.
+fn ordered(mut item: Item, is_first: bool) -> Item {
+    if !is_first {
+        item.choices.reverse();
+        item.chats.reverse();
+    }
+    item.with_answer(usize::from(!is_first))
 }
 
 #[cfg(test)]
@@ -137,9 +199,12 @@ mod tests {
             ),
             (
                 r#"{"prompt": "a", "chosen": [{"role": "user"}], "rejected": "c"}"#.into(),
-                ["`chosen` is a list", "with_chat"],
+                ["`chosen`: message 1 of 1", "content"],
             ),
-            (r#"{"prompt": "a", "chosen": 3, "rejected": "c"}"#.into(), ["jsonl:1", "`chosen` is 3, no text"]),
+            (
+                r#"{"prompt": "a", "chosen": 3, "rejected": "c"}"#.into(),
+                ["jsonl:1", "`chosen` is 3, no text and no list"],
+            ),
             (r#"["a"]"#.into(), ["jsonl:1", "JSON object"]),
             ("\n".into(), ["preferences", "pairs.jsonl"]),
         ] {

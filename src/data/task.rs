@@ -7,6 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::jsonl;
+use super::texts::ChatTurn;
 use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 
@@ -35,6 +36,10 @@ pub struct Item {
     /// The subject that the question belongs to.
     #[serde(default, deserialize_with = "subject", skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// A whole chat for each choice, which the model's chat template writes in the place of question and choice: for rewards only. Empty
+    /// for items of texts.
+    #[serde(default, deserialize_with = "chats", skip_serializing_if = "Vec::is_empty")]
+    pub chats: Vec<Vec<ChatTurn>>,
 }
 
 impl Item {
@@ -52,6 +57,7 @@ impl Item {
             passage: None,
             second: None,
             subject: None,
+            chats: Vec::new(),
         }
     }
 
@@ -108,12 +114,22 @@ impl Item {
         self
     }
 
-    /// Checks that there are choices and that the answer is one of them.
+    /// Sets the chats, one for each choice.
+    pub fn with_chats(mut self, chats: impl IntoIterator<Item = Vec<ChatTurn>>) -> Self {
+        self.chats = chats.into_iter().collect();
+        self
+    }
+
+    /// Checks that there are choices, that the answer is one of them, and that there is a chat for each of them or none.
     ///
     /// # Errors
     /// [`Error::Empty`] without choices; [`Error::Config`] for a single one, which has probability 1 whatever a model says;
-    /// [`Error::LabelOutOfRange`] for an answer beyond them.
+    /// [`Error::LabelOutOfRange`] for an answer beyond them; [`Error::Count`] for another number of chats.
     pub fn check(&self) -> Result<()> {
+        if !self.chats.is_empty() && self.chats.len() != self.choices.len() {
+            let what = format!("`chats` of item `{}`, one for each choice", self.id);
+            return Err(Error::Count { what, expected: self.choices.len(), found: self.chats.len() });
+        }
         match self.choices.len() {
             0 => return Err(Error::empty(format!("the list of choices of item `{}`", self.id))),
             1 => return Err(Error::config(format!("`choices` of item `{}`", self.id), "at least 2 texts", 1)),
@@ -131,7 +147,8 @@ impl Item {
 /// A named list of questions.
 ///
 /// On disk a task is a JSON Lines file (plain or gzipped), one object a line:
-/// `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "second"?: text, "subject"?: text}`, and no other fields: one that
+/// `{"id", "question", "choices": [...], "answer": index, "passage"?: text, "second"?: text, "subject"?: text,
+/// "chats"?: [[messages], ...]}`, and no other fields: one that
 /// nobody reads may be the answer under another name.
 ///
 /// ```
@@ -327,6 +344,10 @@ fn passage<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Op
 
 fn second<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
     named("second", deserializer)
+}
+
+fn chats<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<Vec<ChatTurn>>, D::Error> {
+    named("chats", deserializer)
 }
 
 fn subject<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {

@@ -116,31 +116,27 @@ impl TextItem {
             TextContent::Completion { completion, .. } => {
                 is_empty(completion).then(|| "the completion is empty: there is nothing to learn".into())
             }
-            TextContent::Chat(turns) => {
-                let late = turns.iter().skip(1).position(|turn| turn.role == Role::System);
-                let mut answers = turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::Assistant).peekable();
-                if turns.len() > MAX_CHAT_TURNS {
-                    return Some(format!("its {} messages are more than {MAX_CHAT_TURNS}", turns.len()));
-                }
-                if let Some(place) = late {
-                    return Some(format!(
-                        "message {} of {} is a system message and not the first",
-                        place + 2,
-                        turns.len()
-                    ));
-                }
-                if answers.peek().is_none() {
-                    return Some(format!("none of the {} messages is the assistant's", turns.len()));
-                }
-                let silent = answers.find(|(_, turn)| is_empty(&turn.content))?.0;
-                Some(format!(
-                    "message {} of {} is the assistant's and empty: there is nothing to learn",
-                    silent + 1,
-                    turns.len()
-                ))
-            }
+            TextContent::Chat(turns) => chat_fault(turns),
         }
     }
+}
+
+/// What is wrong with a chat of which something the assistant says is to be judged or learnt.
+pub(super) fn chat_fault(turns: &[ChatTurn]) -> Option<String> {
+    let late = turns.iter().skip(1).position(|turn| turn.role == Role::System);
+    let mut answers = turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::Assistant).peekable();
+    if turns.len() > MAX_CHAT_TURNS {
+        return Some(format!("its {} messages are more than {MAX_CHAT_TURNS}", turns.len()));
+    }
+    if let Some(place) = late {
+        return Some(format!("message {} of {} is a system message and not the first", place + 2, turns.len()));
+    }
+    if answers.peek().is_none() {
+        return Some(format!("none of the {} messages is the assistant's", turns.len()));
+    }
+    let silent = answers.find(|(_, turn)| turn.content.trim().is_empty())?.0;
+    let n = turns.len();
+    Some(format!("message {} of {n} is the assistant's and empty: there is nothing to learn", silent + 1))
 }
 
 /// Reads a `.jsonl` or `.jsonl.gz` file of texts, completions and chats, in any mixture.

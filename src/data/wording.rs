@@ -8,7 +8,7 @@ use super::tokens::Tokenizer;
 use crate::error::{Error, Result};
 
 /// A character of Unicode's private use area that stands for the user's message in a chat template.
-const PLACEHOLDER: &str = "\u{e000}";
+pub(super) const PLACEHOLDER: &str = "\u{e000}";
 
 /// A prompt as text, with the bytes that truncation may shorten.
 #[derive(Debug, PartialEq, Eq)]

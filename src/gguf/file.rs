@@ -171,6 +171,24 @@ impl GgufFile {
         })
     }
 
+    /// The list of what a metadata key says is so; `None` for a key that is not there or holds no list.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a list of something else.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let Some(MetadataValue::Array(list)) = self.reader.metadata().get(key) else { return Ok(None) };
+        let flag = |value: &MetadataValue| match *value {
+            MetadataValue::Bool(flag) => Some(flag),
+            _ => None,
+        };
+        let flags: Option<Vec<bool>> = list.values.iter().map(flag).collect();
+        flags.map(Some).ok_or_else(|| Error::Unsupported {
+            what: format!("{}: metadata `{key}`", self.path.display()),
+            found: format!("a list of {}", list.element_type),
+            supported: "a list of true or false".into(),
+        })
+    }
+
     fn value<'a, T>(
         &'a self,
         key: &str,

@@ -52,6 +52,7 @@ impl TrainedHead {
     /// - weight: `[d_out, d_in]`, bias: `[d_out]`
     pub fn pretrained(path: impl Into<String>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let (has_bias, weight) = (bias.is_some(), joined(weight, bias));
+        let weight = weight.clone().cast(at_least_f32(weight.dtype()));
         Self { initial: Some(weight.clone()), weight: Param::from_tensor(weight), path: path.into(), has_bias }
     }
 

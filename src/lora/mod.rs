@@ -39,7 +39,7 @@ pub use head::TrainedHead;
 pub use linear::{LoraAdapter, LoraLinear, Replaced};
 pub(crate) use linear::{at_least_f32, laid_out, times_transposed};
 pub use parts::{BasePart, PartWeight};
-pub use peft::{SavedDraws, load_peft, save_draws, save_peft};
+pub use peft::{SavedDraws, load_peft, save_draws, save_peft, saved_head};
 pub use sampler::AdapterSampler;
 pub(crate) use stack::AdapterStack;
 pub use summary::{AdapterSummary, summarize};

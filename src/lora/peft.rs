@@ -24,7 +24,7 @@ mod tensors;
 mod write;
 
 pub use draws::{SavedDraws, save_draws};
-pub use read::load_peft;
+pub use read::{load_peft, saved_head};
 pub use write::save_peft;
 
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";

@@ -7,7 +7,7 @@ use super::{
     language_model::{HeadForm, LanguageModel},
     layer_contexts::LayerContexts,
     layer_values::PassMemory,
-    names::{EMBEDDING, root},
+    names::{EMBEDDING, SCORE, root},
     norm::Norm,
     rope::Places,
     seen_prefix::SeenPrefix,
@@ -241,7 +241,7 @@ impl LanguageModel for CausalLm {
     }
 
     fn head_form(&self) -> HeadForm {
-        HeadForm { path: "score", has_bias: false }
+        HeadForm { path: SCORE, has_bias: false }
     }
 }
 

@@ -4,6 +4,7 @@ use super::activation::GateActivation;
 use super::activations::LayerShape;
 use super::family::{AttentionBias, Family, LARGER, Traits};
 use super::layers::{LayerKind, layers};
+use super::problem::ProblemType;
 use super::rope_scaling::RopeScaling;
 use super::rope_settings::ropes;
 use super::scales::Scales;
@@ -154,6 +155,7 @@ impl DecoderConfig {
         if let Some((key, found)) = NOT_COMPUTED.iter().find_map(|key| Some((key, settings.get(key)?)).filter(says)) {
             return Err(unsupported(location, key, &found.to_string(), "none"));
         }
+        ProblemType::read(settings)?;
         let activation = activation(settings, traits)?;
         let (rope, sliding_rope) = ropes(settings, traits)?;
         let raw: RawConfig = RawConfig::deserialize(&value).map_err(|e| Error::format(location, e))?;

@@ -120,6 +120,8 @@ pub(super) enum Factors {
 pub(super) struct Traits {
     pub(super) family: Family,
     pub(super) model_type: &'static str,
+    /// transformers' class of one with a head for classes, where it has one.
+    pub(super) classifier: Option<&'static str>,
     pub(super) norms: NormPlacement,
     pub(super) norm_kind: NormKind,
     pub(super) query_key_norms: QueryKeyNorms,
@@ -152,6 +154,7 @@ pub(super) struct Traits {
 const LLAMA: Traits = Traits {
     family: Family::Llama,
     model_type: "llama",
+    classifier: Some("LlamaForSequenceClassification"),
     norms: NormPlacement::Before,
     norm_kind: NormKind::Gain,
     query_key_norms: QueryKeyNorms::None,
@@ -174,6 +177,7 @@ const LLAMA: Traits = Traits {
 const QWEN2: Traits = Traits {
     family: Family::Qwen2,
     model_type: "qwen2",
+    classifier: Some("Qwen2ForSequenceClassification"),
     attention_bias: AttentionBias::QueryKeyValue,
     mlp_bias: false,
     windows: Windows::Switched,
@@ -185,6 +189,7 @@ const QWEN2: Traits = Traits {
 const QWEN3: Traits = Traits {
     family: Family::Qwen3,
     model_type: "qwen3",
+    classifier: Some("Qwen3ForSequenceClassification"),
     query_key_norms: QueryKeyNorms::EachHead,
     attention_bias: AttentionBias::Asked,
     head_dim: Some(128),
@@ -194,6 +199,7 @@ const QWEN3: Traits = Traits {
 const MISTRAL: Traits = Traits {
     family: Family::Mistral,
     model_type: "mistral",
+    classifier: Some("MistralForSequenceClassification"),
     attention_bias: AttentionBias::Never,
     mlp_bias: false,
     windows: Windows::Always,
@@ -205,6 +211,7 @@ const MISTRAL: Traits = Traits {
 const MINISTRAL3: Traits = Traits {
     family: Family::Ministral3,
     model_type: "ministral3",
+    classifier: Some("Ministral3ForSequenceClassification"),
     window: None,
     head_dim: Some(128),
     factors: Factors::Positions,
@@ -214,6 +221,7 @@ const MINISTRAL3: Traits = Traits {
 const SMOLLM3: Traits = Traits {
     family: Family::SmolLm3,
     model_type: "smollm3",
+    classifier: Some("SmolLM3ForSequenceClassification"),
     windows: Windows::Unrotated,
     unrotated_every: Some(4),
     tied: true,
@@ -224,6 +232,7 @@ const SMOLLM3: Traits = Traits {
 const OLMO2: Traits = Traits {
     family: Family::Olmo2,
     model_type: "olmo2",
+    classifier: Some("Olmo2ForSequenceClassification"),
     norms: NormPlacement::Behind,
     norm_kind: NormKind::WideGain,
     query_key_norms: QueryKeyNorms::AllHeads,
@@ -234,6 +243,7 @@ const OLMO2: Traits = Traits {
 const OLMO3: Traits = Traits {
     family: Family::Olmo3,
     model_type: "olmo3",
+    classifier: Some("Olmo3ForSequenceClassification"),
     windows: Windows::AllButEvery { n: 4, key: None },
     window: Some(4096),
     theta: 500_000.0,
@@ -242,11 +252,12 @@ const OLMO3: Traits = Traits {
 };
 
 const GRANITE: Traits =
-    Traits { family: Family::Granite, model_type: "granite", factors: Factors::Multipliers, ..LLAMA };
+    Traits { family: Family::Granite, model_type: "granite", classifier: None, factors: Factors::Multipliers, ..LLAMA };
 
 const PHI3: Traits = Traits {
     family: Family::Phi3,
     model_type: "phi3",
+    classifier: Some("Phi3ForSequenceClassification"),
     fused: true,
     attention_bias: AttentionBias::Never,
     mlp_bias: false,
@@ -258,6 +269,7 @@ const PHI3: Traits = Traits {
 const GEMMA2: Traits = Traits {
     family: Family::Gemma2,
     model_type: "gemma2",
+    classifier: Some("Gemma2ForSequenceClassification"),
     norms: NormPlacement::Around,
     norm_kind: NormKind::OnePlusGain,
     mlp_bias: false,
@@ -273,6 +285,7 @@ const GEMMA2: Traits = Traits {
 const GEMMA3: Traits = Traits {
     family: Family::Gemma3,
     model_type: "gemma3_text",
+    classifier: Some("Gemma3TextForSequenceClassification"),
     query_key_norms: QueryKeyNorms::EachHead,
     windows: Windows::AllButEvery { n: 6, key: Some("sliding_window_pattern") },
     theta: 1_000_000.0,

@@ -14,6 +14,9 @@ pub(super) const NORM: &str = "norm";
 pub(super) const LAYERS: &str = "layers.";
 /// Beside the root.
 pub(super) const HEAD: &str = "lm_head";
+/// The head of a classifier, and its one tensor.
+pub(super) const SCORE: &str = "score";
+pub(super) const SCORE_WEIGHT: &str = "score.weight";
 /// Parts of larger models on which no logit of a text depends.
 pub(super) const NOT_OF_TEXT: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
 

@@ -1,14 +1,16 @@
 //! Loads a model from a Hugging Face directory: `config.json` and one or several safetensors shards; or from a GGUF file.
 
 use super::load_report::{LoadReport, check_names, check_unread};
-use super::names::{ATTENTION_OUTPUT, DOWN, EMBEDDING, GATE_UP, HEAD, LAYERS, NORM, QUERY_KEY_VALUE, root};
+use super::names::{
+    ATTENTION_OUTPUT, DOWN, EMBEDDING, GATE_UP, HEAD, LAYERS, NORM, QUERY_KEY_VALUE, SCORE, SCORE_WEIGHT, root,
+};
 use super::{
     attention::Attention, block::Block, causal_lm::CausalLm, config::DecoderConfig, family::QueryKeyNorms, norm::Norm,
     projections::Projections, random, shards::Shards,
 };
 use crate::error::{Error, Result};
 use crate::float_type::check_float_on;
-use crate::lora::{LoraLinear, laid_out};
+use crate::lora::{LoraLinear, TrainedHead, laid_out};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{DType, Device, Tensor};
@@ -22,6 +24,17 @@ pub struct Pretrained {
     format: Format,
     config: DecoderConfig,
     dtype: DType,
+}
+
+/// A decoder with what its files hold beside it.
+#[derive(Debug)]
+pub struct LoadedDecoder {
+    /// The decoder, frozen.
+    pub lm: CausalLm,
+    /// The head of a checkpoint that classifies or rewards.
+    pub head: Option<TrainedHead>,
+    /// What else the files hold.
+    pub report: LoadReport,
 }
 
 /// Where the weights are.
@@ -48,7 +61,7 @@ impl Pretrained {
     }
 
     /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `llama` (Mistral's too), `qwen2`, `qwen3`,
-    /// `smollm3`, `olmo2`, `granite`, `phi3`, `gemma2` or `gemma3`.
+    /// `smollm3`, `olmo2` (OLMo 3's too), `granite`, `mistral3` (Ministral 3), `phi3`, `gemma2` or `gemma3`.
     ///
     /// [`Pretrained::load`] decodes its blocks (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K) to the element type asked for:
     /// in f32 a Q4_0 file needs 7 times its size in memory, in bf16 half of that, and while a tensor is read its bytes and four
@@ -112,6 +125,20 @@ impl Pretrained {
     /// different values; if the files hold tensors that would change the logits and that the configuration does not declare:
     /// an adapter that is not merged, biases, more layers.
     pub fn load_with_report(&self, device: &Device) -> Result<(CausalLm, LoadReport)> {
+        let loaded = self.read(device, false)?;
+        Ok((loaded.lm, loaded.report))
+    }
+
+    /// The same with the head of a checkpoint that classifies or rewards, `score.weight`, where it has one. Such a checkpoint may lack the
+    /// output head, which then is the embedding and is not asked.
+    ///
+    /// # Errors
+    /// Those of [`Pretrained::load_with_report`].
+    pub fn load_with_head(&self, device: &Device) -> Result<LoadedDecoder> {
+        self.read(device, true)
+    }
+
+    fn read(&self, device: &Device, with_head: bool) -> Result<LoadedDecoder> {
         check_float_on("element type of the model", self.dtype, device)?;
         let (source, location) = match &self.format {
             Format::Safetensors => (Source::Shards(Shards::open(&self.dir)?), &self.dir),
@@ -124,7 +151,8 @@ impl Pretrained {
         check_names(&place, &source.names(), config.n_layers)?;
         let mut weights =
             Weights { source, device: device.clone().without_autodiff(), dtype: self.dtype, asked: BTreeSet::new() };
-        let (table, own_head) = weights.ends(&config)?;
+        let score = if with_head { weights.score(config.hidden_size)? } else { None };
+        let (table, own_head) = weights.ends(&config, score.is_some())?;
         let mut report = LoadReport { location: location.clone(), ..LoadReport::default() };
         report.untied_head = config.tied_head && own_head.is_some();
         config.tied_head = own_head.is_none();
@@ -139,7 +167,7 @@ impl Pretrained {
         report.unread_tensors = check_unread(&place, weights.unread(), config.n_layers)?;
         weights.source.report(&mut report);
         let model = CausalLm { embedding, blocks, norm, head, config, replaced: Default::default() };
-        Ok((model.no_grad(), report))
+        Ok(LoadedDecoder { lm: model.no_grad(), head: score, report })
     }
 }
 
@@ -224,30 +252,47 @@ impl Weights {
     }
 
     /// The embedding, `[vocab, hidden]`, and the weight of the output head where it is not the embedding, `[hidden, vocab]`.
-    fn ends(&mut self, config: &DecoderConfig) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
+    fn ends(&mut self, config: &DecoderConfig, has_score: bool) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
         let shape = [config.vocab_size, config.hidden_size];
         let names = self.source.names();
         let (table_name, head_name) = (format!("{}{EMBEDDING}.weight", root(config.inside)), format!("{HEAD}.weight"));
         let has = |name: &str| names.contains(&self.source.stored_name(name));
-        let (has_table, has_head) = (has(&table_name), has(&head_name));
-        if !config.tied_head && !has_head && self.source.is_bare() {
+        let (has_table, has_head, scores) = (has(&table_name), has(&head_name), has(SCORE_WEIGHT));
+        let tied = config.tied_head || has_score && !has_head;
+        if !tied && !has_head && scores {
+            return Err(Error::Incompatible(format!(
+                "no `{HEAD}.weight`: the checkpoint has a head for classes or rewards, `{SCORE_WEIGHT}`, and none for tokens; it is a \
+                 `SequenceClassifier`'s or a `RewardModel`'s (`Pretrained::load_with_head`)"
+            )));
+        }
+        if !tied && !has_head && self.source.is_bare() {
             return Err(Error::Incompatible(format!(
                 "no `{HEAD}.weight`: a model saved from `AutoModel` (names without `model.`) has no output head, and \
                  `tie_word_embeddings` is false: save it from `AutoModelForCausalLM`"
             )));
         }
         // a tie holds in both directions
-        let table =
-            self.tensor(if config.tied_head && has_head && !has_table { &head_name } else { &table_name }, shape)?;
-        if config.tied_head && !(has_head && has_table) {
+        let table = self.tensor(if tied && has_head && !has_table { &head_name } else { &table_name }, shape)?;
+        if tied && !(has_head && has_table) {
             return Ok((table, None));
         }
         let head = self.tensor(&head_name, shape)?;
-        if config.tied_head && head.clone().into_data().as_bytes() == table.clone().into_data().as_bytes() {
+        if tied && head.clone().into_data().as_bytes() == table.clone().into_data().as_bytes() {
             return Ok((table, None));
         }
         let head = laid_out(head.transpose());
         Ok((table, Some(head)))
+    }
+
+    /// The head of a classifier, with as many outputs as its file has rows.
+    fn score(&mut self, width: usize) -> Result<Option<TrainedHead>> {
+        let Source::Shards(shards) = &mut self.source else { return Ok(None) };
+        if !shards.names().iter().any(|name| name == SCORE_WEIGHT) {
+            return Ok(None);
+        }
+        let rows = shards.file_of(SCORE_WEIGHT)?.shape(SCORE_WEIGHT).and_then(|shape| shape.first().copied());
+        let weight = self.tensor(SCORE_WEIGHT, [rows.unwrap_or(0), width])?;
+        Ok(Some(TrainedHead::pretrained(SCORE, weight, None)))
     }
 
     /// Reads a linear, transposed to `[d_in, d_out]`.

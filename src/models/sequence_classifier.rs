@@ -34,6 +34,15 @@ impl<L: LanguageModel> SequenceClassifier<L> {
         Self::with_head(network, head, dataset)
     }
 
+    /// Puts a fresh head with so many outputs on a network, to be asked about data that come later.
+    ///
+    /// # Errors
+    /// If the network has no linear.
+    pub fn with_fresh_head(network: L, n_outputs: usize, seed: u64) -> Result<Self> {
+        let head = fresh_head(&network, n_outputs, seed)?;
+        Ok(Self { network, head })
+    }
+
     /// Puts the head of a checkpoint on its network.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ pub struct RowKeys {
     tokens: Vec<u64>,
     /// Those of the real tokens.
     real: Vec<u64>,
-    /// A key for each item.
-    items: Vec<u64>,
+    /// A key for each row of tokens, that of its first real token: a row of one token is that token.
+    rows: Vec<u64>,
 }
 
 impl RowKeys {
@@ -23,8 +23,10 @@ impl RowKeys {
     pub fn new(items: Vec<u64>, mask: &Array2<bool>) -> Self {
         let rows_per_item = (mask.nrows() / items.len().max(1)).max(1);
         let (mut tokens, mut reals) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
+        let mut rows = Vec::with_capacity(mask.nrows());
         for (row, real) in mask.outer_iter().enumerate() {
             let (item, choice) = (items.get(row / rows_per_item).copied().unwrap_or(0), (row % rows_per_item) as u64);
+            rows.push(fnv1a_words([item, choice, 1]));
             let mut place = 0;
             for real in real {
                 place += u64::from(*real);
@@ -33,20 +35,21 @@ impl RowKeys {
                 reals.extend(real.then_some(key));
             }
         }
-        Self { tokens, real: reals, items }
+        Self { tokens, real: reals, rows }
     }
 
-    /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
-    /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
+    /// Keys of a linear's `n` rows: of the tokens, of the real ones, or of the rows of tokens (what pools them sees such), whichever are as
+    /// many. Of others (an adapted output head that scores continuations sees such) only the number is known: their keys are those of the
+    /// batch, and with them their noise.
     pub fn of_rows(&self, n: usize) -> Vec<u64> {
         if n == self.tokens.len() {
             self.tokens.clone()
         } else if n == self.real.len() {
             self.real.clone()
-        } else if n == self.items.len() {
-            self.items.clone()
+        } else if n == self.rows.len() {
+            self.rows.clone()
         } else {
-            let batch = fnv1a_words(self.items.iter().copied());
+            let batch = fnv1a_words(self.rows.iter().copied());
             (0..n as u64).map(|row| within(batch, row)).collect()
         }
     }

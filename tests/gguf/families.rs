@@ -19,6 +19,11 @@ fn directory(name: &str) -> TempDir {
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     let said = match name {
         "mistral" => json!({"sliding_window": null}),
+        "olmo3" => {
+            let mut rope = config["rope_parameters"].clone();
+            rope["full_attention"]["attention_factor"] = serde_json::Value::Null;
+            json!({"rope_parameters": rope})
+        }
         "smollm3" => {
             json!({"num_hidden_layers": 4, "use_sliding_window": false, "layer_types": null, "no_rope_layers": null,
             "no_rope_layer_interval": null})
@@ -67,8 +72,9 @@ fn largest_difference(found: &CausalLm, expected: &CausalLm) -> f32 {
 }
 
 #[test]
-fn files_of_seven_families_have_the_configuration_weights_and_logits_of_their_directories() {
-    for name in ["mistral", "smollm3", "olmo2", "granite", "phi3", "gemma2", "gemma3_text"] {
+fn files_of_nine_families_have_the_configuration_weights_and_logits_of_their_directories() {
+    let names = ["mistral", "smollm3", "olmo2", "granite", "phi3", "gemma2", "gemma3_text", "olmo3", "ministral3"];
+    for name in names {
         let [found, expected] = both(name, DType::F32);
         // llama.cpp has no name of its own for Mistral
         let family = if name == "mistral" { Family::Llama } else { expected.config().family };
@@ -103,7 +109,7 @@ fn files_of_seven_families_have_the_configuration_weights_and_logits_of_their_di
 
 #[test]
 fn files_that_say_all_of_a_fixture_give_the_logits_of_transformers() {
-    for name in ["olmo2", "granite", "phi3"] {
+    for name in ["olmo2", "granite", "phi3", "ministral3"] {
         let fixture = FamilyFixture::load(name);
         let [found, _] = both(name, DType::F32);
         let model =
@@ -152,8 +158,9 @@ fn what_a_family_does_not_compute_is_named_by_its_key() {
     for (architecture, key, value, parts) in [
         ("llama", "attention.scale", one(), ["llama.attention.scale", "2"]),
         ("llama", "attention.sliding_window", Value::U32(7), ["llama.attention.sliding_window", "7"]),
-        ("olmo2", "attention.sliding_window", Value::U32(9), ["olmo2.attention.sliding_window", "9"]),
-        ("olmo2", "rope.scaling.type", Value::Text("yarn"), ["olmo2.rope.scaling.type", "yarn"]),
+        ("qwen3", "attention.sliding_window", Value::U32(9), ["qwen3.attention.sliding_window", "9"]),
+        ("olmo2", "rope.scaling.type", Value::Text("yarn"), ["olmo2.rope.scaling.factor", "nothing"]),
+        ("olmo2", "rope.scaling.type", Value::Text("su"), ["olmo2.rope.scaling.type", "su"]),
         ("olmo2", "rope.freq_base_swa", one(), ["olmo2.rope.freq_base_swa", "2"]),
         ("qwen3", "final_logit_softcapping", one(), ["qwen3.final_logit_softcapping", "2"]),
         ("gemma3", "attn_logit_softcapping", one(), ["gemma3.attn_logit_softcapping", "2"]),
@@ -163,7 +170,7 @@ fn what_a_family_does_not_compute_is_named_by_its_key() {
         ("granite", "residual_scale", Value::F32(f32::NAN), ["granite.residual_scale", "NaN"]),
         ("granite", "rope.scaling.finetuned", Value::Raw(7, vec![0]), ["granite.rope.scaling.finetuned", "false"]),
         ("granite", "rope.freq_base", one(), ["granite.logit_scale", "nothing"]),
-        ("mistral3", "rope.freq_base", one(), ["mistral3.attention.temperature_scale", "gemma3"]),
+        ("llama", "attention.temperature_scale", one(), ["llama.attention.temperature_scale", "2"]),
         ("phi3", "attention.sliding_window_pattern", Value::U32(2), ["phi3.attention.sliding_window_pattern", "2"]),
         ("qwen3", "rope.dimension_count", Value::U32(4), ["qwen3.rope.dimension_count", "8"]),
     ] {
@@ -171,6 +178,54 @@ fn what_a_family_does_not_compute_is_named_by_its_key() {
         let error = error.unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
+}
+
+#[test]
+fn a_window_makes_an_olmo2_an_olmo3_and_yarn_has_the_factor_that_llama_cpp_computes() {
+    let plain = |file: File| configured(&file).map(|model| model.config().clone());
+    let of = |architecture: &'static str, more: &[(&str, Value)]| {
+        let file = described(architecture);
+        more.iter().fold(file, |file, (key, value)| file.with(&format!("{architecture}.{key}"), value.clone()))
+    };
+    let config = plain(of("olmo2", &[("attention.sliding_window", Value::U32(9))])).unwrap();
+    assert_eq!((config.family, config.window, config.layers[0].slides), (Family::Olmo3, Some(9), true));
+    assert_eq!(config.sliding_rope, Some((config.rope_theta, RopeScaling::None)));
+    let yarn = [
+        ("rope.scaling.type", Value::Text("yarn")),
+        ("rope.scaling.factor", Value::F32(4.0)),
+        ("rope.scaling.original_context_length", Value::U32(16)),
+    ];
+    let factor = |more: &[(&str, Value)]| match plain(of("mistral3", &[&yarn[..], more].concat())) {
+        Ok(DecoderConfig { rope_scaling: RopeScaling::Yarn { attention_factor, original_context, .. }, .. }) => {
+            assert_eq!(original_context, 16.0);
+            Ok(attention_factor)
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    let grown = |by: f64| 1.0 + 0.1 * by * 4f64.ln();
+    assert_eq!(factor(&[]), Ok(grown(1.0)));
+    assert_eq!(factor(&[("rope.scaling.yarn_log_multiplier", Value::F32(1.0))]), Ok(1.0));
+    assert_eq!(factor(&[("rope.scaling.attn_factor", Value::F32(0.5))]), Ok(0.5 * grown(1.0)));
+    assert_eq!(factor(&[("rope.scaling.yarn_attn_factor", Value::F32(grown(1.0) as f32))]), Ok(grown(1.0)));
+    for (key, value) in [("yarn_attn_factor", 1.0), ("yarn_ext_factor", 0.5), ("yarn_log_multiplier", f32::NAN)] {
+        let error = factor(&[(&format!("rope.scaling.{key}"), Value::F32(value))]).unwrap_err();
+        assert!(error.contains(&format!("mistral3.rope.scaling.{key}")), "{error}");
+    }
+    // so many flags as layers
+    let flags = |n: u64| Value::Raw(9, [&7u32.to_le_bytes()[..], &n.to_le_bytes(), &vec![1; n as usize]].concat());
+    let listed = |n| {
+        plain(of(
+            "olmo2",
+            &[("attention.sliding_window", Value::U32(9)), ("attention.sliding_window_pattern", flags(n))],
+        ))
+    };
+    assert!(listed(1).unwrap().layers.iter().all(|layer| layer.slides));
+    let error = listed(3).unwrap_err().to_string();
+    assert!(
+        error.contains("olmo2.attention.sliding_window_pattern") && error.contains("expected 1, found 3"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn metadata_that_is_missing_or_not_computed_is_named() {
         (llama().with("llama.expert_count", Value::U32(8)), &["llama.expert_count", "8"]),
         (llama().with("split.count", Value::U32(3)), &["split.count", "`3`", "one file"]),
         (llama().with("llama.rope.dimension_count", Value::U32(4)), &["llama.rope.dimension_count", "`4`", "8"]),
-        (llama().with("llama.rope.scaling.type", Value::Text("yarn")), &["llama.rope.scaling.type", "yarn"]),
+        (llama().with("llama.rope.scaling.type", Value::Text("yarn")), &["llama.rope.scaling.factor", "nothing"]),
         (llama().with("llama.rope.scaling.type", Value::Text("linear")), &["llama.rope.scaling.factor"]),
         (llama().with_tensors(vec![("a", vec![4], 0, 0)]), &["token_embd.weight", "missing"]),
         (

@@ -1,6 +1,7 @@
 //! A writer of GGUF files, right and wrong ones.
 
 /// A metadata value, or bytes that claim to be one.
+#[derive(Clone)]
 pub enum Value {
     U32(u32),
     F32(f32),

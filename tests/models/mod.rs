@@ -3,5 +3,6 @@
 mod architectures;
 mod families;
 mod merged;
+mod merged_heads;
 mod precision;
 mod sequence_classifiers;

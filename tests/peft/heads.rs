@@ -1,4 +1,5 @@
-//! Adapters with heads that were trained and saved here give their logits in transformers with PEFT (`SEQ_CLS`).
+//! Adapters with heads that were trained and saved here give their logits in transformers with PEFT (`SEQ_CLS`), and in transformers alone
+//! once they are merged.
 //!
 //! `BAYES_LORA_PYTHON` names a Python with torch, peft (0.21) and transformers, `python3` by default; without these packages the
 //! tests say so and pass.
@@ -8,15 +9,22 @@ use crate::support::python::{has_peft, run};
 use crate::support::{device, logits, relative_error};
 use bayes_lora::data::EncodedDataset;
 use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, save_peft};
-use bayes_lora::models::{Classifier, LanguageModel, Pretrained, SequenceClassifier, TokenBatch};
+use bayes_lora::models::{
+    Classifier, HeadedNetwork, LanguageModel, MERGE_TOLERANCE, MergeReport, Pretrained, PretrainedEncoder,
+    SequenceClassifier, TokenBatch,
+};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::DType;
 use std::path::Path;
 
 /// Trains an adapter and a head, saves them, and compares the logits with those that transformers and PEFT give.
-fn check<L: LanguageModel>(base: &Path, network: impl Fn() -> L, targets: &[&str], data: &EncodedDataset)
-where
+fn check<L: LanguageModel>(
+    base: &Path,
+    network: impl Fn() -> L,
+    merge: impl Fn(HeadedNetwork<L>, &[Vec<u32>], &Path) -> bayes_lora::Result<MergeReport>,
+    (targets, data): (&[&str], &EncodedDataset),
+) where
     SequenceClassifier<L>: Classifier<Input = TokenBatch>,
 {
     let lora = LoraConfig::new(2).with_alpha(4.0).with_target_modules(targets.to_vec());
@@ -28,13 +36,18 @@ where
 
     let out = tempfile::tempdir().unwrap();
     save_peft(&model, &lora, &base.display().to_string(), out.path()).unwrap();
-    let rows: Vec<&[u32]> = data.items.iter().map(|item| &item.rows[0].ids[..]).collect();
-    let (rows, file) = (serde_json::to_string(&rows).unwrap(), out.path().join("logits.safetensors"));
+    let ids: Vec<Vec<u32>> = data.items.iter().map(|item| item.rows[0].ids.clone()).collect();
+    let merged = out.path().join("merged");
+    merge((&model).into(), &ids, &merged).unwrap();
+    let (rows, file) = (serde_json::to_string(&ids).unwrap(), out.path().join("logits.safetensors"));
     let [base, adapter, written] = [base, out.path(), &file].map(|path| path.to_str().unwrap());
     run("peft_heads.py", &[base, adapter, &rows, "3", written]);
     // f32 on both sides
-    let error = relative_error(&ours.into_dyn(), &expected(&file, "logits"));
+    let error = relative_error(&ours.clone().into_dyn(), &expected(&file, "logits"));
     assert!(error < 1e-4, "{base}: {error:e}");
+    run("peft_heads.py", &[merged.to_str().unwrap(), "-", &rows, "3", written]);
+    let error = relative_error(&ours.into_dyn(), &expected(&file, "logits"));
+    assert!(error < 1e-5, "{base}, merged: {error:e}");
     let again = load_peft(SequenceClassifier::new(network(), data, 4).unwrap(), out.path()).unwrap().0;
     assert_eq!(read_adapter(&again).unwrap(), read_adapter(&model).unwrap());
 }
@@ -46,7 +59,10 @@ fn heads_of_encoders_give_their_logits_in_transformers() {
     }
     for (name, targets) in [("tiny_bert", &["query", "value"][..]), ("tiny_modernbert", &["Wqkv", "Wo", "Wi"])] {
         let base = dir(name).join("base");
-        check(&base, || loaded(&base, DType::F32).encoder, targets, &data(name));
+        let merge = |model: HeadedNetwork<_>, rows: &[Vec<u32>], to: &Path| {
+            PretrainedEncoder::from_dir(&base)?.merge_and_save(model, rows, MERGE_TOLERANCE, to)
+        };
+        check(&base, || loaded(&base, DType::F32).encoder, merge, (targets, &data(name)));
     }
 }
 
@@ -58,6 +74,9 @@ fn heads_of_decoders_give_their_logits_in_transformers() {
     for name in ["tiny_llama/base", "tiny_qwen2/base"] {
         let base = dir(name);
         let network = || Pretrained::from_dir(&base).unwrap().load(&device()).unwrap();
-        check(&base, network, &["q_proj", "v_proj"], &data("tiny_bert"));
+        let merge = |model: HeadedNetwork<_>, rows: &[Vec<u32>], to: &Path| {
+            Pretrained::from_dir(&base)?.merge_and_save_with_head(model, rows, MERGE_TOLERANCE, to)
+        };
+        check(&base, network, merge, (&["q_proj", "v_proj"], &data("tiny_bert")));
     }
 }

@@ -1,6 +1,7 @@
 """The other side of tests/peft/heads.rs: transformers and PEFT read adapters with heads that were saved by this crate.
 
-    BASE ADAPTER ROWS N_CLASSES OUT    the logits of each row, as `logits [rows, classes]` in f64
+    BASE ADAPTER ROWS N_CLASSES OUT    the logits of each row, as `logits [rows, classes]` in f64; an adapter `-` is none: the base has its head,
+                                       with every weight, and is all that there is
 """
 
 import json
@@ -15,7 +16,16 @@ from transformers import AutoModelForSequenceClassification
 if __name__ == "__main__":
     torch.set_num_threads(2)
     base, adapter, rows, n_classes, out = sys.argv[1:]
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=int(n_classes), dtype=torch.float32)
+    load = AutoModelForSequenceClassification.from_pretrained
+    if adapter == "-":
+        model, info = load(base, dtype=torch.float32, output_loading_info=True)
+        assert model.num_labels == int(n_classes), model.num_labels
+        assert model.config.architectures == [type(model).__name__], model.config.architectures
+        assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+        logits = torch.cat([model.eval()(input_ids=torch.tensor([row])).logits.detach() for row in json.loads(rows)])
+        save_file({"logits": logits.double().contiguous()}, out)
+        sys.exit()
+    model = load(base, num_labels=int(n_classes), dtype=torch.float32)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = PeftModel.from_pretrained(model, adapter).eval()

@@ -1,11 +1,11 @@
 //! Random streams end to end: what is drawn for one thing tells nothing about another, and depends on nothing beside its name.
 
 use crate::support::points::blobs;
-use crate::support::{Fixture, device, f64_or_skip, relative_error};
+use crate::support::{Fixture, device, f64_or_skip, heads, relative_error};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::data::EncodedDataset;
+use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
-use bayes_lora::models::{Classifier, ClassifierInput, Dataset, MlpConfig};
+use bayes_lora::models::{Classifier, ClassifierInput, Dataset, MlpConfig, RewardModel, SequenceClassifier};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
@@ -100,4 +100,45 @@ fn an_item_has_the_same_dropout_mask_in_every_batch_and_another_in_every_epoch()
     let lora = lora.with_target_modules(["q_proj", "v_proj", "down_proj"]);
     let data: &EncodedDataset = &fixture.train;
     check_masks(&shifted(attach(fixture.bare(DType::F64), &lora, 1).unwrap()), data);
+}
+
+/// The texts of a fixture in twos, as answers of which the first was preferred.
+fn pairs(data: &EncodedDataset) -> EncodedDataset {
+    let mut rows: Vec<_> = data.items.iter().flat_map(|item| item.rows.clone()).collect();
+    rows.extend([rows[3].clone(), rows[0].clone()]);
+    let item = |(i, rows): (usize, &[EncodedRow])| EncodedItem {
+        id: i.to_string(),
+        rows: rows.to_vec(),
+        label: Some(0),
+        n_choices: rows.len(),
+    };
+    let items = rows.chunks(2).enumerate().map(item).collect();
+    EncodedDataset { answers: ResolvedAnswers::Rewards, n_classes: 2, items, ..data.clone() }
+}
+
+#[test]
+fn dropout_in_what_pools_a_row_is_the_items_too_of_one_row_or_of_several() {
+    if !f64_or_skip("dropout masks of poolers") {
+        return;
+    }
+    // attention, the feed-forward network, and the pooler
+    let lora = LoraConfig::new(2).with_dropout(0.4).with_target_modules(["query", "dense"]);
+    for name in ["tiny_bert", "tiny_modernbert"] {
+        let lora = if name == "tiny_bert" { lora.clone() } else { lora.clone().with_target_modules(["Wqkv", "dense"]) };
+        let (data, base) = (heads::data(name), heads::dir(name).join("base"));
+        let encoder = || heads::loaded(&base, DType::F64).encoder;
+        let labels = SequenceClassifier::new(encoder(), &data, 0).unwrap();
+        check_masks(&shifted(attach(labels, &lora, 1).unwrap()), &data);
+        // items of two rows
+        let pairs = pairs(&data);
+        let rewards = RewardModel::new(encoder(), &pairs, 0).unwrap();
+        check_masks(&shifted(attach(rewards, &lora, 1).unwrap()), &pairs);
+        // two answers of an item do not share their mask
+        let mut twins = pairs.clone();
+        twins.items[0].rows[1] = twins.items[0].rows[0].clone();
+        let rewards = RewardModel::new(encoder(), &twins, 0).unwrap();
+        let only_pooler = lora.clone().with_target_pattern(r".*(pooler|head)\.dense");
+        let both = dropped(&shifted(attach(rewards, &only_pooler, 1).unwrap()), &twins, &[0], (3, 1));
+        assert!((both[[0, 0]] - both[[0, 1]]).abs() > 1e-3, "{name}: {both}");
+    }
 }

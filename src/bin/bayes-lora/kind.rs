@@ -49,24 +49,29 @@ impl Kind {
             return Err(format!("{}: no line", file.display()).into());
         };
         let value: Value = serde_json::from_str(&line).map_err(|error| format!("{}:1: {error}", file.display()))?;
-        let has = |field: &str| value.get(field).is_some();
-        let kind = match value.get("label") {
+        let Some(kind) = Self::of_fields(&value) else {
+            let fields = value.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>().join(", "));
+            let fields = fields.unwrap_or_default();
+            return Err(format!(
+                "{}:1: fields `{fields}` are none of a task's: `choices`, `label`, `chosen`, `text`, `prompt` or `messages` (`--task` says what lines are)",
+                file.display()
+            )
+            .into());
+        };
+        Ok(kind)
+    }
+
+    /// The kind of one line, by its fields alone.
+    pub fn of_fields(line: &Value) -> Option<Self> {
+        let has = |field: &str| line.get(field).is_some();
+        Some(match line.get("label") {
             _ if has("choices") => Self::Choices,
             _ if has("chosen") => Self::Preferences,
             Some(Value::Number(label)) if !label.is_u64() => Self::Values,
             Some(_) => Self::Labels,
             None if has("text_a") => Self::Labels,
             None if has("messages") || has("text") || has("prompt") => Self::Texts,
-            None => {
-                let fields = value.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>().join(", "));
-                let fields = fields.unwrap_or_default();
-                return Err(format!(
-                    "{}:1: fields `{fields}` are none of a task's: `choices`, `label`, `chosen`, `text`, `prompt` or `messages` (`--task` says what lines are)",
-                    file.display()
-                )
-                .into());
-            }
-        };
-        Ok(kind)
+            None => return None,
+        })
     }
 }

@@ -69,6 +69,13 @@ impl Names {
         best.1.to_string()
     }
 
+    /// The path and the number of outputs of the head of a sequence classifier, where there is one.
+    pub(super) fn sequence_head(&self) -> Option<(&str, usize)> {
+        let is_head = |(path, part): &Key| *part == Part::Weight && SEQUENCE_HEADS.contains(&path.as_str());
+        let ((path, _), name) = self.known.iter().find(|(key, _)| is_head(key))?;
+        Some((path, self.shapes.get(name)?.first().copied()?))
+    }
+
     /// Pairs what `config` describes on `model` with what is here.
     ///
     /// # Errors

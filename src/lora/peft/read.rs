@@ -14,6 +14,16 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use std::path::Path;
 
+/// The head for classes or rewards that an adapter's files bring: its path, and its number of outputs.
+///
+/// # Errors
+/// If the file of the adapter's tensors is missing or malformed.
+pub fn saved_head(dir: impl AsRef<Path>) -> Result<Option<(String, usize)>> {
+    let dir = dir.as_ref();
+    let names = Names::of(&TensorFile::open(dir.join(WEIGHTS_FILE))?, dir)?;
+    Ok(names.sequence_head().map(|(path, n)| (path.to_string(), n)))
+}
+
 /// Reads PEFT's configuration and attaches the saved A and B to `model`.
 ///
 /// Names may lack PEFT's prefix `base_model.model.` or carry the adapter's name (`lora_A.default.weight`); values may be f64,

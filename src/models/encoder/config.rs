@@ -6,15 +6,16 @@ use crate::file_kind::parse_json;
 use crate::memory::Activations;
 use crate::models::activations::LayerShape;
 use crate::models::config::{MAX_DEPTH, MAX_DIMENSION, check_range};
+use crate::models::problem::ProblemType;
 use crate::models::settings::{Settings, agreed, unsupported};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
 /// Where sentence-transformers says how a model is pooled.
-const POOLING_FILE: &str = "1_Pooling/config.json";
+pub(super) const POOLING_FILE: &str = "1_Pooling/config.json";
 /// What it calls the kinds that are computed here; it may say others.
-const POOLING_PREFIX: &str = "pooling_mode_";
+pub(super) const POOLING_PREFIX: &str = "pooling_mode_";
 
 /// How the hidden states of a row become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,8 @@ pub struct EncoderConfig {
     pub pooling: Pooling,
     /// The names of the classes of a checkpoint that classifies, in order.
     pub labels: Vec<String>,
+    /// What the outputs of a checkpoint's head are, where the file says it.
+    pub problem_type: Option<ProblemType>,
 }
 
 impl EncoderConfig {
@@ -154,6 +157,7 @@ impl EncoderConfig {
             norm_eps,
             pooling: Pooling::Pooler,
             labels: labels(settings, location)?,
+            problem_type: ProblemType::read(settings)?,
         })
     }
 
@@ -227,6 +231,8 @@ mod tests {
             (r#", "num_attention_heads": 3"#, ["hidden_size", "8"]),
             (r#", "vocab_size": 0"#, ["vocab_size", "0"]),
             (r#", "id2label": {"0": "no", "2": "yes"}"#, ["id2label", "`1`"]),
+            (r#", "id2label": {"0": "a"}, "problem_type": "single_label_classification""#, ["num_labels", "1"]),
+            (r#", "problem_type": "multi_label_classification""#, ["problem_type", "multi_label"]),
         ] {
             let error = EncoderConfig::from_json(&format!("{PLAIN}{extra}}}"), "c.json").unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)) && error.contains("c.json"), "{error}");

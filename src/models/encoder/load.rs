@@ -58,6 +58,11 @@ impl PretrainedEncoder {
         self
     }
 
+    /// The directory of the checkpoint.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
@@ -78,7 +83,7 @@ impl PretrainedEncoder {
         let device = device.clone().without_autodiff();
         let mut weights = Weights { shards, names, of, is_bare, device, dtype: self.dtype, asked: BTreeSet::new() };
         let encoder = weights.encoder(&self.config)?;
-        let head = weights.head(self.config.hidden_size)?;
+        let head = weights.head(&self.config)?;
         let unread: Vec<String> = weights.names.difference(&weights.asked).cloned().collect();
         let has_pooler = encoder.pooler.is_some();
         let is_surplus = |name: &&String| of.is_part(name, has_pooler);
@@ -211,14 +216,18 @@ impl Weights {
     }
 
     /// The head of a classifier, with as many classes as its file has rows.
-    fn head(&mut self, width: usize) -> Result<Option<TrainedHead>> {
+    fn head(&mut self, config: &EncoderConfig) -> Result<Option<TrainedHead>> {
         let [weight, bias] = ["weight", "bias"].map(|parameter| format!("{HEAD}.{parameter}"));
         if !self.names.contains(&weight) {
             return Ok(None);
         }
         let n_classes = self.shards.file_of(&weight)?.shape(&weight).and_then(|shape| shape.first().copied());
-        let n_classes = n_classes.unwrap_or(0);
-        let weight = self.tensor(weight, [n_classes, width])?;
+        let (n_classes, n_labels) = (n_classes.unwrap_or(0), config.labels.len());
+        if n_labels > 0 && n_labels != n_classes {
+            let what = format!("rows of `{weight}`, one for each name of `id2label`");
+            return Err(Error::Count { what, expected: n_labels, found: n_classes });
+        }
+        let weight = self.tensor(weight, [n_classes, config.hidden_size])?;
         Ok(Some(TrainedHead::pretrained(HEAD, weight, Some(self.tensor(bias, [n_classes])?))))
     }
 }

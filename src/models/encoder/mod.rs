@@ -4,6 +4,7 @@ mod by_layers;
 mod config;
 mod layer;
 mod load;
+mod merged;
 mod model;
 mod modern;
 mod names;

@@ -2,6 +2,7 @@
 
 use super::config::{EncoderConfig, EncoderFamily, Pooling};
 use super::layer::{Context, Layer, Norm, Pooler};
+use super::names::HEAD;
 use crate::error::Result;
 use crate::lora::{Adaptable, LoraLinear};
 use crate::memory::Activations;
@@ -179,7 +180,7 @@ impl LanguageModel for Encoder {
     }
 
     fn head_form(&self) -> HeadForm {
-        HeadForm { path: "classifier", has_bias: true }
+        HeadForm { path: HEAD, has_bias: true }
     }
 }
 

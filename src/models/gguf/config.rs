@@ -1,32 +1,31 @@
 //! Reads the metadata of a GGUF file as the configuration of a decoder.
 
-use super::weights::shape_error;
+use super::rope::{rope_scaling, with_factors, with_long_factors};
 use crate::error::{Error, Result};
 use crate::gguf::GgufFile;
 use crate::models::activation::GateActivation;
 use crate::models::config::{DecoderConfig, MAX_DEPTH};
 use crate::models::family::{Factors, Family, Windows};
 use crate::models::layers::LayerKind;
-use crate::models::names::gguf::{self as names, LONG_FACTORS, ROPE_FACTORS};
+use crate::models::names::gguf as names;
 use crate::models::rope_scaling::RopeScaling;
-use crate::models::scales::Scales;
-use crate::models::settings::{agreed, unsupported};
+use crate::models::scales::{PositionScale, Scales};
+use crate::models::settings::unsupported;
 
-/// Families of which llama.cpp's files are read, under their names there. Mistral's are of `llama`.
-const FAMILIES: [(&str, Family); 9] = [
+/// Families of which llama.cpp's files are read, under their names there. Mistral's are of `llama`, and OLMo 3's of `olmo2`: they say a
+/// window.
+const FAMILIES: [(&str, Family); 10] = [
     ("llama", Family::Llama),
     ("qwen2", Family::Qwen2),
     ("qwen3", Family::Qwen3),
     ("smollm3", Family::SmolLm3),
     ("olmo2", Family::Olmo2),
     ("granite", Family::Granite),
+    ("mistral3", Family::Ministral3),
     ("phi3", Family::Phi3),
     ("gemma2", Family::Gemma2),
     ("gemma3", Family::Gemma3),
 ];
-
-/// One that llama.cpp has and this crate computes, and the key of what its files say in a way that is not read.
-const NOT_READ: (&str, &str) = ("mistral3", "attention.temperature_scale");
 
 /// Base of the rotary frequencies of Gemma 3's sliding layers, where the file does not say it.
 const GEMMA3_SLIDING_THETA: f64 = 10_000.0;
@@ -35,6 +34,8 @@ const GEMMA3_SLIDING_THETA: f64 = 10_000.0;
 /// width of a head: the files do not say it, and llama.cpp tells by this too.
 const GEMMA_27B: [(Family, usize); 2] = [(Family::Gemma2, 46), (Family::Gemma3, 62)];
 
+/// Factor of queries by their positions.
+const TEMPERATURE: &str = "attention.temperature_scale";
 /// Granite's factors: of embeddings, of what is added to the residual stream, of scores, and the divisor of the logits.
 const MULTIPLIERS: [&str; 4] = ["embedding_scale", "residual_scale", "attention.scale", "logit_scale"];
 /// Of scores and of logits.
@@ -55,15 +56,11 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     }
     let Some((_, family)) = FAMILIES.into_iter().find(|(name, _)| *name == architecture) else {
         let known = FAMILIES.map(|(name, _)| name).join(", ");
-        let (name, key) = NOT_READ;
-        let found = if architecture == name {
-            format!("{name}, whose `{name}.{key}` is not read")
-        } else {
-            architecture.into()
-        };
-        return Err(unsupported(&location, "general.architecture", &found, &known));
+        return Err(unsupported(&location, "general.architecture", architecture, &known));
     };
     let key = |name: &str| format!("{architecture}.{name}");
+    let windowed = file.count(&key(WINDOW))?.is_some_and(|window| window > 0);
+    let family = if family == Family::Olmo2 && windowed { Family::Olmo3 } else { family };
     let count = |name: &str| file.count(&key(name));
     let required = |name: &str| count(name)?.ok_or_else(|| missing(&key(name)));
     if let Some(n) = count("expert_count")?.filter(|n| *n > 0) {
@@ -83,10 +80,15 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
     let n_layers = required("block_count")?;
     let source = Source { file, family, architecture, location: &location };
     let (layers, window) = source.layers(n_layers.min(MAX_DEPTH))?;
-    let scales = source.scales((hidden_size, head_dim), n_heads, n_layers)?;
+    let max_positions = required("context_length")?;
+    let rope_theta = file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+    let rope_scaling = rope_scaling(file, &key("rope"), (rope_theta, max_positions), &location)?;
+    let original = count("rope.scaling.original_context_length")?.unwrap_or(max_positions) as f64;
+    let scales = source.scales((hidden_size, head_dim), n_heads, n_layers, original)?;
     let sliding = source.number("rope.freq_base_swa")?;
+    let absent = if family == Family::Gemma3 { GEMMA3_SLIDING_THETA } else { rope_theta };
     let sliding_rope = match (traits.sliding_theta, sliding) {
-        (Some(_), found) => Some((found.unwrap_or(GEMMA3_SLIDING_THETA), RopeScaling::None)),
+        (Some(_), found) => Some((found.unwrap_or(absent), RopeScaling::None)),
         (None, Some(found)) => return Err(source.not_heard("rope.freq_base_swa", found)),
         (None, None) => None,
     };
@@ -106,10 +108,10 @@ pub(in crate::models) fn config(file: &mut GgufFile) -> Result<DecoderConfig> {
         head_dim,
         inside: false,
         vocab_size,
-        max_positions: required("context_length")?,
+        max_positions,
         norm_eps: file.number(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
-        rope_theta: file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0),
-        rope_scaling: rope_scaling(file, &key("rope"), &location)?,
+        rope_theta,
+        rope_scaling,
         qkv_bias: has("blk.0.attn_q.bias"),
         output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_gate.bias"),
@@ -164,7 +166,11 @@ impl Source<'_> {
         // Gemma 3's files say it where a layer slides
         let absent = traits.window.filter(|_| self.family == Family::Gemma2);
         let window = self.file.count(&self.key(WINDOW))?.or(absent).filter(|window| *window > 0);
-        let pattern = self.file.count(&self.key(PATTERN))?;
+        let (pattern, each) = match self.file.flags(&self.key(PATTERN))? {
+            Some(each) => (None, Some(each)),
+            None => (self.file.count(&self.key(PATTERN))?, None),
+        };
+        let each = each.map(|each| self.each(each, n)).transpose()?;
         let every = match (traits.windows, window) {
             (Windows::AllButEvery { n, .. }, Some(_)) => Some(pattern.unwrap_or(n)),
             (Windows::AllButEvery { .. }, None) => None,
@@ -183,7 +189,10 @@ impl Source<'_> {
             return Err(Error::config(format!("{}: {}", self.location, self.key(PATTERN)), "1 or more", 0));
         }
         let kind = |layer: usize| LayerKind {
-            slides: every.is_some_and(|every| !(layer + 1).is_multiple_of(every)),
+            slides: match &each {
+                Some(each) => window.is_some() && each[layer],
+                None => every.is_some_and(|every| !(layer + 1).is_multiple_of(every)),
+            },
             rotates: traits.unrotated_every.is_none_or(|every| !(layer + 1).is_multiple_of(every)),
         };
         let layers: Vec<LayerKind> = (0..n).map(kind).collect();
@@ -191,16 +200,35 @@ impl Source<'_> {
         Ok((layers, window.filter(|_| any)))
     }
 
+    /// Which layers slide, where the file lists them.
+    fn each(&self, each: Vec<bool>, n: usize) -> Result<Vec<bool>> {
+        if !matches!(self.family.traits().windows, Windows::AllButEvery { .. }) {
+            return Err(unsupported(self.location, &self.key(PATTERN), "a list", "nothing"));
+        }
+        if each.len() != n {
+            let what = format!("{}: {}, one for each layer", self.location, self.key(PATTERN));
+            return Err(Error::Count { what, expected: n, found: each.len() });
+        }
+        Ok(each)
+    }
+
     /// Factors and caps; one that the family does not compute with is refused.
-    fn scales(&self, (hidden, head_dim): (usize, usize), n_heads: usize, n_layers: usize) -> Result<Scales> {
+    fn scales(
+        &self,
+        (hidden, head_dim): (usize, usize),
+        n_heads: usize,
+        n_layers: usize,
+        original: f64,
+    ) -> Result<Scales> {
         let factors = self.family.traits().factors;
         let heard: &[&str] = match factors {
             Factors::Multipliers => &MULTIPLIERS,
             Factors::Gemma { score_cap: Some(_), .. } => &CAPS,
             Factors::Gemma { score_cap: None, .. } => &CAPS[1..],
-            Factors::None | Factors::Positions => &[],
+            Factors::Positions => &[TEMPERATURE],
+            Factors::None => &[],
         };
-        for name in MULTIPLIERS.iter().chain(&CAPS).filter(|name| !heard.contains(name)) {
+        for name in MULTIPLIERS.iter().chain(&CAPS).chain(&[TEMPERATURE]).filter(|name| !heard.contains(name)) {
             if let Some(found) = self.number(name)? {
                 return Err(self.not_heard(name, found));
             }
@@ -241,76 +269,11 @@ impl Source<'_> {
                     ..Scales::default()
                 })
             }
-            Factors::None | Factors::Positions => Ok(Scales::default()),
+            Factors::Positions => {
+                let positions = said(TEMPERATURE)?.map(|beta| PositionScale { beta, context: original });
+                Ok(Scales { positions, ..Scales::default() })
+            }
+            Factors::None => Ok(Scales::default()),
         }
-    }
-}
-
-/// As llama.cpp reads it: a factor means linear scaling where no type is given, and stands under an older key too.
-fn rope_scaling(file: &GgufFile, prefix: &str, location: &str) -> Result<RopeScaling> {
-    let kind = format!("{prefix}.scaling.type");
-    let factors = [format!("{prefix}.scaling.factor"), format!("{prefix}.scale_linear")];
-    let [newer, older] = factors.clone().map(|key| file.number(&key).map(|factor| (key, factor)));
-    let factor = agreed(location, [newer?, older?])?;
-    match file.text(&kind)?.unwrap_or(if factor.is_some() { "linear" } else { "none" }) {
-        "none" => Ok(RopeScaling::None),
-        "linear" => {
-            let shown = factor.map_or("nothing".into(), |f| f.to_string());
-            let bad = || Error::config(format!("{location}: {}", factors[0]), "positive and finite", shown);
-            Ok(RopeScaling::Linear { factor: factor.filter(|f| *f > 0.0 && f.is_finite()).ok_or_else(bad)? })
-        }
-        other => Err(unsupported(location, &kind, other, "none, linear")),
-    }
-}
-
-/// Takes the factors of the rotary frequencies where the file has them, as files of Llama 3.1 and later do.
-fn with_factors(file: &mut GgufFile, config: DecoderConfig, location: &str) -> Result<DecoderConfig> {
-    match factors(file, ROPE_FACTORS, &config, location)? {
-        Some(factors) => Ok(DecoderConfig { rope_scaling: RopeScaling::Factors(factors), ..config }),
-        None => Ok(config),
-    }
-}
-
-/// Takes LongRoPE's factors where the file has them, as files of Phi-3 and Phi-4 with a long context do.
-fn with_long_factors(file: &mut GgufFile, config: DecoderConfig, prefix: &str) -> Result<DecoderConfig> {
-    let location = file.path().display().to_string();
-    let [short, long] = LONG_FACTORS.map(|name| factors(file, name, &config, &location));
-    let (short, long) = match (short?, long?) {
-        (None, None) => return Ok(config),
-        (Some(short), Some(long)) => (short, long),
-        (short, _) => {
-            let missing = LONG_FACTORS[usize::from(short.is_some())].to_string();
-            return Err(Error::MissingTensor { name: missing, location: file.path().to_path_buf() });
-        }
-    };
-    let positive = |key: String, found: Option<f64>| {
-        let shown = found.map_or("nothing".into(), |found| found.to_string());
-        let bad = || Error::config(format!("{location}: {key}"), "positive and finite", shown);
-        found.filter(|found| *found > 0.0 && found.is_finite()).ok_or_else(bad)
-    };
-    let (original, factor) = (format!("{prefix}.original_context_length"), format!("{prefix}.attn_factor"));
-    let original_context = file.count(&original)?.map(|n| n as f64);
-    let original_context = positive(original, original_context)?;
-    let attention_factor = file.number(&factor)?.or(Some(1.0));
-    let attention_factor = positive(factor, attention_factor)?;
-    let rope_scaling = RopeScaling::LongRope { short, long, original_context, attention_factor };
-    Ok(DecoderConfig { rope_scaling, ..config })
-}
-
-/// Factors of the rotary frequencies in a tensor, where there is one.
-fn factors(file: &mut GgufFile, name: &str, config: &DecoderConfig, location: &str) -> Result<Option<Vec<f64>>> {
-    let Some(shape) = file.shape(name) else { return Ok(None) };
-    let expected = [config.rotary_dim / 2];
-    if shape != expected {
-        return Err(shape_error(location, name, &expected, shape));
-    }
-    if config.rope_scaling != RopeScaling::None {
-        let found = format!("{:?}", config.rope_scaling);
-        return Err(unsupported(location, &format!("rotary scaling beside `{name}`"), &found, "none"));
-    }
-    let factors: Vec<f64> = file.values(name)?.into_iter().map(f64::from).collect();
-    match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
-        Some(bad) => Err(Error::config(format!("{location}: {name}"), "positive and finite", bad)),
-        None => Ok(Some(factors)),
     }
 }

@@ -2,6 +2,7 @@
 //! and with the gains of Hugging Face.
 
 mod config;
+mod rope;
 mod weights;
 
 pub(super) use config::config;

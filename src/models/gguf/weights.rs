@@ -22,7 +22,7 @@ pub(in crate::models) struct Weights {
 }
 
 /// Families of which llama.cpp rotates neighbours.
-const REORDERED: [Family; 3] = [Family::Llama, Family::SmolLm3, Family::Granite];
+const REORDERED: [Family; 4] = [Family::Llama, Family::SmolLm3, Family::Granite, Family::Ministral3];
 
 impl Weights {
     pub(in crate::models) fn open(path: &Path, config: &DecoderConfig) -> Result<Self> {

@@ -2,10 +2,10 @@
 
 use super::answers::{Answered, Answerer, Block, Known, json};
 use super::choices::encoded;
-use super::heads::encoding;
+use super::heads::{encoding, network};
 use super::opening::{Believer, Opening};
 use super::{AdaptedJob, Job, Source, Splits, Subject};
-use crate::base::{Network, load_network, start_of, tokenizer};
+use crate::base::{Network, start_of, tokenizer};
 use crate::kind::Kind;
 use crate::session::Outcome;
 use bayes_lora::belief::LinkApprox;
@@ -24,12 +24,12 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
     let encoding = source.questions.of_texts(AnswerForm::Rewards);
     let data = encoded(source, items, &encoding, &tokenizer, Kind::Preferences)?;
     let (train, seed) = (&data.splits.train, source.start_seed());
-    match load_network(source.model, source.session)? {
-        Network::Decoder(lm) => {
-            let model = rewards(*lm, None, train, seed)?;
+    match network(source.model, source.session)? {
+        (Network::Decoder(lm), head) => {
+            let model = rewards(*lm, head, train, seed)?;
             job.run(Subject { model, data })
         }
-        Network::Encoder(loaded) => {
+        (Network::Encoder(loaded), _) => {
             let (encoder, head) = *loaded;
             let model = rewards(encoder, head, train, seed)?;
             job.run(Subject { model, data })
@@ -59,9 +59,9 @@ fn no_pair() -> EncodedDataset {
 /// Does the job with the network, its head and its adapter.
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
     let seed = start_of(opening.adapter).unwrap_or(0);
-    match load_network(opening.model, opening.session)? {
-        Network::Decoder(lm) => job.run(opening.adapted(rewards(*lm, None, &no_pair(), seed)?)?),
-        Network::Encoder(loaded) => {
+    match network(opening.model, opening.session)? {
+        (Network::Decoder(lm), head) => job.run(opening.adapted(rewards(*lm, head, &no_pair(), seed)?)?),
+        (Network::Encoder(loaded), _) => {
             let (encoder, head) = *loaded;
             job.run(opening.adapted(rewards(encoder, head, &no_pair(), seed)?)?)
         }
@@ -76,9 +76,9 @@ struct Answers<L: LanguageModel> {
 }
 
 pub fn answerer(opening: &Opening) -> Outcome<Box<dyn Answerer>> {
-    match load_network(opening.model, opening.session)? {
-        Network::Decoder(lm) => answers(opening, rewards(*lm, None, &no_pair(), 0)?),
-        Network::Encoder(loaded) => {
+    match network(opening.model, opening.session)? {
+        (Network::Decoder(lm), head) => answers(opening, rewards(*lm, head, &no_pair(), 0)?),
+        (Network::Encoder(loaded), _) => {
             let (encoder, head) = *loaded;
             answers(opening, rewards(encoder, head, &no_pair(), 0)?)
         }
@@ -124,9 +124,12 @@ impl<L: LanguageModel> Answerer for Answers<L> {
 
     /// Lines are preferences, or questions with any number of choices, each of which gets its reward.
     fn answer(&self, block: &Block) -> Result<Answered> {
-        let item = |text: &str, number, place: &str| match text.contains("\"chosen\"") {
-            true => Item::from_preference_line(text, number, place),
-            false => Item::from_json_line(text, place),
+        let item = |text: &str, number, place: &str| {
+            let kind = serde_json::from_str(text).ok().and_then(|line| Kind::of_fields(&line));
+            match kind {
+                Some(Kind::Preferences) => Item::from_preference_line(text, number, place),
+                _ => Item::from_json_line(text, place),
+            }
         };
         let task = Task::new(block.file, block.read(item)?)?;
         let data = self.encoding.encode(&task, &self.tokenizer)?;

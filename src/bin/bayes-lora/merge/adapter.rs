@@ -2,7 +2,14 @@
 
 use crate::base::{adapted, encoder, pretrained, tokenizer};
 use crate::session::{Outcome, Session};
-use bayes_lora::models::{MERGE_TOLERANCE, MergeReport};
+use bayes_lora::POSTERIOR_FILE;
+use bayes_lora::data::AnswerForm;
+use bayes_lora::lora::{TrainedHead, saved_head};
+use bayes_lora::models::{
+    HeadedNetwork, LanguageModel, LoadReport, LoadedDecoder, LoadedEncoder, MERGE_TOLERANCE, MergeReport,
+    SequenceClassifier,
+};
+use bayes_lora::posterior::Laplace;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -16,7 +23,8 @@ const TEXTS: [&str; 3] = [
 
 /// Fold an adapter into its base: a plain Hugging Face directory, without posterior
 ///
-/// The merged model is read back and its logits are compared with those of the adapted one before the directory appears.
+/// The merged model is read back and its logits are compared with those of the adapted one before the directory appears. An adapter with a head
+/// for labels or rewards, on an encoder or a decoder, is merged with it.
 /// What is left are the trained weights alone: keep the adapter and its posterior for calibrated answers.
 #[derive(Args)]
 #[command(after_help = "Example:\n  bayes-lora merge adapter --model SmolLM2-135M --adapter my_adapter --out merged")]
@@ -40,22 +48,72 @@ pub struct Adapter {
 
 impl Adapter {
     pub fn run(&self, session: &Session) -> Outcome {
-        if encoder(&self.model)?.is_some() {
-            return Err(format!("{}: adapters of encoders cannot be merged yet", self.model.display()).into());
-        }
         let tokenizer = tokenizer(&self.model)?;
         let texts: Vec<&str> = match self.check.as_slice() {
             [] => TEXTS.to_vec(),
             given => given.iter().map(String::as_str).collect(),
         };
         let rows = texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
-        let pretrained = pretrained(&self.model)?;
-        let (lm, report) = pretrained.load_with_report(session.device())?;
-        if !report.is_empty() {
-            session.say(report);
+        let (saved, labels) = (saved_head(&self.adapter)?, self.labels());
+        let n_outputs = saved.map(|(_, n_outputs)| n_outputs);
+        let report = if let Some(base) = encoder(&self.model)? {
+            let LoadedEncoder { encoder, head, report } = base.load(session.device())?;
+            tell(&report, session);
+            let neither = "neither the adapter nor its base has a head, and an encoder without one answers nothing";
+            let model = self.headed(encoder, head, n_outputs)?.ok_or(neither)?;
+            base.merge_and_save(HeadedNetwork::from(&model).with_labels(&labels), &rows, self.tolerance, &self.out)?
+        } else {
+            let base = pretrained(&self.model)?;
+            let LoadedDecoder { lm, head, report } = base.load_with_head(session.device())?;
+            tell(&report, session);
+            match self.headed(lm.clone(), head, n_outputs)? {
+                Some(model) => {
+                    let model = HeadedNetwork::from(&model).with_labels(&labels);
+                    base.merge_and_save_with_head(model, &rows, self.tolerance, &self.out)?
+                }
+                None => {
+                    let (lm, _) = adapted(lm, &self.adapter, None)?;
+                    base.merge_and_save(&lm, &rows, self.tolerance, &self.out)?
+                }
+            }
+        };
+        session.show(&Merged(report))
+    }
+
+    /// The network with the head that the adapter brings, or that of its base, and the adapter; `None` where neither has one.
+    fn headed<L: LanguageModel>(
+        &self,
+        network: L,
+        own: Option<TrainedHead>,
+        n_outputs: Option<usize>,
+    ) -> Outcome<Option<SequenceClassifier<L>>> {
+        let model = match (own, n_outputs) {
+            (None, None) => return Ok(None),
+            (Some(head), None) => SequenceClassifier { network, head },
+            (Some(head), Some(n)) if head.d_out() == n => SequenceClassifier { network, head },
+            // the adapter's takes its place
+            (_, Some(n)) => SequenceClassifier::with_fresh_head(network, n, 0)?,
+        };
+        Ok(Some(adapted(model, &self.adapter, None)?.0))
+    }
+
+    /// The names of the labels, as the posterior beside the adapter remembers them. Merging does not need them, nor a posterior that can be
+    /// read.
+    fn labels(&self) -> Vec<String> {
+        let summary = Laplace::summary(self.adapter.join(POSTERIOR_FILE)).ok();
+        match summary.and_then(|summary| summary.fitted_on.asked) {
+            Some(asked) => match asked.encoding.answers {
+                AnswerForm::Labels { names } => names,
+                _ => Vec::new(),
+            },
+            None => Vec::new(),
         }
-        let (model, _) = adapted(lm, &self.adapter, None)?;
-        session.show(&Merged(pretrained.merge_and_save(&model, &rows, self.tolerance, &self.out)?))
+    }
+}
+
+fn tell(report: &LoadReport, session: &Session) {
+    if !report.is_empty() {
+        session.say(report);
     }
 }
 
