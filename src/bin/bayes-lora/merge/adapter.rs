@@ -48,6 +48,9 @@ impl Adapter {
             [] => TEXTS.to_vec(),
             given => given.iter().map(String::as_str).collect(),
         };
+        if self.model.is_file() {
+            return Err(format!("{}: a base is merged into that is a directory", self.model.display()).into());
+        }
         let rows = texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
         let pretrained = pretrained(&self.model)?;
         let (lm, report) = pretrained.load_with_report(session.device())?;
