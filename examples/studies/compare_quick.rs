@@ -8,7 +8,7 @@
 //! cargo run --release --example studies -- compare-quick --out target/compare_quick
 //! ```
 
-use crate::comparison::methods::{MethodArguments, POST_HOC, TRAINED};
+use crate::comparison::methods::{MethodArguments, names};
 use crate::comparison::report_arguments::ReportArguments;
 use crate::comparison::scores::leave;
 use crate::{Outcome, shipped};
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments, control: Control) -> Outcome<()> {
     let lm = shipped::language_model()?;
     let (known, _) = by_area(&shipped::questions("train")?)?;
     let (test, other) = by_area(&shipped::questions("test")?)?;
-    let all: Vec<&str> = POST_HOC.iter().chain(&TRAINED).copied().collect();
+    let all = names(true);
     let mut runs = Vec::new();
     for seed in 0..arguments.seeds {
         let (train, rest) = known.split(400, seed)?;

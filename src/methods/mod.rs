@@ -7,6 +7,7 @@
 //! them ([`CalibratedBelief`]). [`Fitted::save`] writes any of them to a folder, [`Fitted::load`] reads it.
 //!
 //! [`fit`] is the one door: any method, from a pretrained model and data, to a value that predicts, is saved and is loaded.
+//! [`method_by_name`] makes each of [`METHODS`] by its short name.
 //!
 //! | method | random | needs |
 //! |---|---|---|
@@ -31,6 +32,7 @@ mod blob;
 mod blob_rule;
 mod blob_settings;
 mod bounds;
+mod by_name;
 mod calibrated;
 mod checkpoint_ensemble;
 mod deep_ensemble;
@@ -62,6 +64,7 @@ pub use anchored_ensemble::AnchoredEnsemble;
 pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief, TemperedBelief};
 pub use blob_rule::BlobRule;
 pub use blob_settings::{Blob, BlobObjective};
+pub use by_name::{ListedMethod, METHODS, MethodGroup, MethodSettings, check_method_name, method_by_name};
 pub use calibrated::CalibratedBelief;
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;

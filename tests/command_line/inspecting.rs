@@ -58,6 +58,50 @@ fn what_does_not_fit_is_computed_layer_by_layer_with_a_note() {
 }
 
 #[test]
+fn an_estimate_of_numbers_counts_the_passes_that_find_their_noise() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("numbers.jsonl");
+    let line =
+        |k: usize| format!("{}\n", json!({"text": format!("The cat was in house {k}."), "label": 0.5 + k as f64}));
+    std::fs::write(&file, (0..10).map(line).collect::<String>()).unwrap();
+    let run = |words: &[&str]| {
+        let mut program = program(words);
+        program.arg("--model").arg(model()).arg("--train").arg(&file);
+        program
+    };
+    let estimate = |words: &[&str]| said(run(&[&["estimate", "--json", "--rank", "4"], words].concat())).well().json();
+    let told = estimate(&[]);
+    // one output: a row of an item in each of both passes, twice
+    let rows = |part: &serde_json::Value| {
+        ["curvature", "linearized"].map(|pass| part[pass]["network_rows"].as_u64().unwrap_or(0))
+    };
+    assert_eq!((rows(&told["noise"]), rows(&told)), ([10, 10], [10, 10]));
+    let given = estimate(&["--noise-variance", "0.1", "--prior", "evidence"]);
+    assert!(given.get("noise").is_none(), "{given}");
+    assert_eq!(rows(&given), [10, 0]);
+    // the noise is sought whatever the prior is found by, and memory is what either takes at most
+    let evidence = estimate(&["--prior", "evidence"]);
+    assert_eq!((rows(&evidence["noise"]), rows(&evidence)), ([10, 10], [10, 0]));
+    assert!(evidence["peak_bytes"].as_u64() > given["peak_bytes"].as_u64(), "{evidence} {given}");
+    // the fit says the same before it begins
+    let mut train = run(&["train", "--rank", "4", "--epochs", "4", "--learning-rate", "1e-2", "--prior", "evidence"]);
+    train.arg("--out").arg(dir.path().join("adapter"));
+    let words = said(train).words;
+    assert!(words.contains("noise, which is found first: Kronecker"), "{words}");
+}
+
+#[test]
+fn flags_of_a_new_adapter_and_held_out_items_mean_nothing_to_the_estimate_of_one_that_exists() {
+    let mut estimate = program(["estimate", "--n-train", "64", "--rank", "2"]);
+    estimate.args(ASKED).arg("--model").arg(model()).arg("--train").arg(questions()).arg("--adapter").arg(trained());
+    let said_rank = said(estimate);
+    assert!(said_rank.code == Some(2) && said_rank.words.contains("--rank"), "{}", said_rank.words);
+    let mut estimate = program(["estimate", "--n-train", "64", "--n-held-out", "8"]);
+    estimate.args(ASKED).arg("--model").arg(model()).arg("--train").arg(questions());
+    said(estimate).refused(&["held-out", "not counted"]);
+}
+
+#[test]
 fn a_merged_adapter_is_a_base() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("merged");

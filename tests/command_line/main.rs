@@ -1,10 +1,14 @@
 //! The program `bayes-lora`, as a user runs it: on the model and the questions that ship with the crate, in processes that are killed,
 //! interrupted and started again.
 
+mod comparing;
+#[cfg(feature = "gguf")]
+mod gguf;
 mod inspecting;
 mod kinds;
 mod predicting;
 mod program;
 mod refusals;
 mod shards;
+mod texts;
 mod training;

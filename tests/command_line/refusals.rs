@@ -19,6 +19,20 @@ fn questions_that_are_asked_in_another_way_are_refused_unless_the_user_insists()
 }
 
 #[test]
+fn flags_that_nothing_would_read_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let questions = short_questions(dir.path(), 3);
+    said(predict(&questions, &["--draws", "4"])).refused(&["--draws", "--method sampled"]);
+    said(predict(&questions, &["--everything"])).refused(&["choices", "--everything"]);
+    let drawn = said(predict(&questions, &["--method", "sampled", "--draws", "2"])).well().out;
+    assert!(drawn.contains("sampled-2"), "{drawn}");
+    let mut train = program(["train", "--no-posterior", "--prior", "10"]);
+    train.arg("--model").arg(model()).arg("--train").arg(&questions).arg("--out").arg(dir.path().join("out"));
+    let refusal = said(train);
+    assert!(refusal.code == Some(2) && refusal.words.contains("--no-posterior"), "{}", refusal.words);
+}
+
+#[test]
 fn damage_is_refused_and_another_adapter_too() {
     let dir = tempfile::tempdir().unwrap();
     let questions = short_questions(dir.path(), 3);

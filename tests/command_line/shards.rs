@@ -126,3 +126,24 @@ fn shards_that_are_missing_doubled_or_foreign_are_named() {
     said(fit(&["--structure", "EKFAC", "--shard", "0/2"], &posterior)).refused(&["EKFAC", "second pass"]);
     assert_eq!(said(fit(&["--shard", "2/2"], &posterior)).code, Some(2));
 }
+
+#[test]
+fn flags_that_say_otherwise_than_the_sums_are_refused_with_both_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let posterior = dir.path().join("p.safetensors");
+    (0..2).for_each(|index| drop(said(sum("core space", (index, 2), &posterior)).well()));
+    let files = shard_files(&posterior, 2);
+    let merged = |words: &[&str]| merge(&files, &posterior, &[&["--prior", "evidence"], words].concat());
+    merged(&["--structure", "Kronecker"]).refused(&["`--structure Kronecker`", "`core space`"]);
+    merged(&["--fisher", "3"]).refused(&["`--fisher 3`", "`exact`"]);
+    merged(&["--noise-variance", "0.5"]).refused(&["noise_variance 0.5", "categorical"]);
+    merged(&["--prompt", "question"]).refused(&["question_answer", "question_area"]);
+    merged(&["--everything"]).refused(&["--everything"]);
+    merged(&["--n-train", "64"]).refused(&["--n-train", "--train"]);
+    assert!(!posterior.exists());
+    // what the fits were told may be said again
+    let again = ["--structure", "core space", "--fisher", "exact", "--prompt", "area", "--max-tokens", "16"];
+    assert_eq!(merged(&again).well().json()["structure"], "core space");
+    let shard = |words: &[&str]| said(fit(&[&["--shard", "0/2"], words].concat(), &posterior)).code;
+    assert_eq!(shard(&["--n-held-out", "8"]), Some(2), "no item is held out while sums are made");
+}

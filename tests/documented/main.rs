@@ -3,9 +3,12 @@
 //! Words must be the same. Counts must be, too; seconds and rates may be anything; other numbers may differ by a twentieth, as other
 //! processors round otherwise. `[..]` stands for anything within a line, and `...` for any lines. With `BAYES_LORA_DOCUMENTED=write` what was
 //! said is written into the page.
+//! `sh` blocks name models that do not ship: [`pages`] runs them on others under these names.
 
 mod blocks;
 mod likeness;
+#[cfg(unix)]
+mod pages;
 
 use blocks::{Block, Page};
 use std::path::{Path, PathBuf};

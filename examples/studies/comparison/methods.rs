@@ -1,44 +1,22 @@
-//! The methods that the programs compare, by name.
+//! The methods that the studies compare, by name.
 
 use crate::Outcome;
-use bayes_lora::curvature::CurvatureStructure;
 use bayes_lora::data::EncodedDataset;
-use bayes_lora::methods::{
-    AnchoredEnsemble, Blob, CheckpointEnsemble, DeepEnsemble, HeadLaplace, Ivon, LaplaceMethod, MaximumLikelihood,
-    McDropout, Method, MonteClora, Named, NoiseSharing, Swag, Tfb,
-};
+use bayes_lora::methods::{METHODS, Method, MethodGroup, MethodSettings, NoiseSharing, method_by_name};
 use bayes_lora::models::PromptClassifier;
-use bayes_lora::predict::Predictive;
-use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use clap::Args;
 
 pub type BoxedMethod = Box<dyn Method<PromptClassifier, EncodedDataset>>;
 
-/// Those that start from the trained adapter, and those that go on training or train their own.
-pub const POST_HOC: [&str; 17] = [
-    "mle",
-    "mle-loo",
-    "dropout",
-    "checkpoints",
-    "tfb",
-    "tfb-published",
-    "head",
-    "function",
-    "function-mode",
-    "function-matched",
-    "function-loo",
-    "kronecker",
-    "kronecker-matched",
-    "kronecker-loo",
-    "core",
-    "ekfac",
-    "last-layer",
-];
-pub const TRAINED: [&str; 6] = ["swag", "ensemble", "anchored", "ivon", "blob", "monte-clora"];
-/// Those that run only where they are asked for: evidence at the mode in core space, structures that take more memory or are worse,
-/// and settings of published code.
-const ON_REQUEST: [&str; 8] =
-    ["core-mode", "full", "site-block", "diagonal", "core-block", "swag-published", "ivon-published", "blob-published"];
+/// Names of the listed methods that start from the trained adapter, or with `trained` also of those that go on training or train their own.
+pub fn names(trained: bool) -> Vec<&'static str> {
+    let wanted = METHODS.iter().filter(|method| match method.group {
+        MethodGroup::Usual | MethodGroup::PostHoc => true,
+        MethodGroup::Trained => trained,
+        MethodGroup::OnRequest => false,
+    });
+    wanted.map(|method| method.name).collect()
+}
 
 #[derive(Args)]
 pub struct MethodArguments {
@@ -68,68 +46,18 @@ pub struct MethodArguments {
 impl MethodArguments {
     /// The methods asked for, or all of `default`.
     pub fn methods(&self, default: &[&str]) -> Outcome<Vec<BoxedMethod>> {
-        if self.methods.is_empty() {
-            return default.iter().map(|name| self.method(name)).collect();
-        }
-        self.methods.iter().map(|name| self.method(name)).collect()
-    }
-
-    fn method(&self, name: &str) -> Outcome<BoxedMethod> {
-        let (n_samples, n_members) = (self.draws, self.members);
         let sharing = if self.per_token { NoiseSharing::PerToken } else { NoiseSharing::Coherent };
-        let bounded = |mut method: LaplaceMethod| {
-            method.curvature.memory_limit = Some(self.memory << 30);
-            method
-        };
-        let laplace = |structure| bounded(LaplaceMethod::new(structure));
-        Ok(match name {
-            "mle" => Box::new(MaximumLikelihood),
-            "dropout" => Box::new(McDropout::default().with_n_samples(n_samples).with_sharing(sharing)),
-            "checkpoints" => Box::new(CheckpointEnsemble::default().with_n_members(n_members)),
-            "ensemble" => Box::new(DeepEnsemble::default().with_n_members(n_members)),
-            "anchored" => Box::new(AnchoredEnsemble::new(PriorPrecision::new(2500.0)?).with_n_members(n_members)),
-            "swag" => Box::new(Swag::default().with_n_samples(n_samples)),
-            "ivon" => Box::new(Ivon::default().with_n_samples(n_samples)),
-            "blob" => Box::new(Blob::default().with_n_samples(n_samples).with_sharing(sharing)),
-            "monte-clora" => Box::new(MonteClora::default()),
-            "tfb" => {
-                Box::new(Tfb::default().with_n_samples(n_samples).with_n_anchors(self.anchors).with_sharing(sharing))
-            }
-            "tfb-published" => {
-                Box::new(Tfb::published().with_n_samples(n_samples).with_n_anchors(self.anchors).with_sharing(sharing))
-            }
-            "head" => Box::new(HeadLaplace::default()),
-            "last-layer" => Box::new(bounded(LaplaceMethod::last_layer())),
-            "function" => Box::new(laplace(CurvatureStructure::FunctionSpace)),
-            "kronecker" => Box::new(laplace(CurvatureStructure::Kronecker)),
-            "core" => Box::new(laplace(CurvatureStructure::Core)),
-            "ekfac" => Box::new(laplace(CurvatureStructure::Ekfac)),
-            "mle-loo" => Box::new(
-                laplace(CurvatureStructure::Kronecker)
-                    .with_leave_one_out_temperature()
-                    .with_predictive(Predictive::Map),
-            ),
-            "function-matched" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_prior(PriorChoice::Matched)),
-            "function-loo" => Box::new(laplace(CurvatureStructure::FunctionSpace).with_leave_one_out_temperature()),
-            "kronecker-matched" => Box::new(laplace(CurvatureStructure::Kronecker).with_prior(PriorChoice::Matched)),
-            "kronecker-loo" => Box::new(laplace(CurvatureStructure::Kronecker).with_leave_one_out_temperature()),
-            "function-mode" => {
-                Box::new(laplace(CurvatureStructure::FunctionSpace).with_prior(PriorChoice::EvidenceAtMode))
-            }
-            "core-mode" => Box::new(laplace(CurvatureStructure::Core).with_prior(PriorChoice::EvidenceAtMode)),
-            "full" => Box::new(laplace(CurvatureStructure::Full)),
-            "site-block" => Box::new(laplace(CurvatureStructure::SiteBlock)),
-            "diagonal" => Box::new(laplace(CurvatureStructure::Diagonal)),
-            "core-block" => Box::new(laplace(CurvatureStructure::CoreBlock)),
-            "swag-published" => Box::new(Named::new("SWAG, published", Swag::published().with_n_samples(n_samples))),
-            "ivon-published" => {
-                Box::new(Named::new("IVON, published", Ivon::published(self.ess).with_n_samples(n_samples)))
-            }
-            "blob-published" => Box::new(Named::new("BLoB, published", Blob::published().with_n_samples(n_samples))),
-            _ => {
-                let known = [&POST_HOC[..], &TRAINED[..], &ON_REQUEST[..]].concat().join(", ");
-                return Err(format!("unknown method `{name}`; there are {known}").into());
-            }
-        })
+        let settings = MethodSettings::default()
+            .with_n_samples(self.draws)
+            .with_n_members(self.members)
+            .with_n_anchors(self.anchors)
+            .with_effective_sample_size(self.ess)
+            .with_sharing(sharing)
+            .with_memory_limit(self.memory << 30);
+        let made = |name: &str| Ok(method_by_name(name, &settings)?);
+        if self.methods.is_empty() {
+            return default.iter().map(|name| made(name)).collect();
+        }
+        self.methods.iter().map(|name| made(name)).collect()
     }
 }

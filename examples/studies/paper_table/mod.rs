@@ -9,7 +9,7 @@
 mod tasks;
 
 use crate::Outcome;
-use crate::comparison::methods::{MethodArguments, POST_HOC};
+use crate::comparison::methods::{MethodArguments, names};
 use crate::comparison::report_arguments::ReportArguments;
 use crate::comparison::scores::leave;
 use crate::experiment::base::load_base;
@@ -212,7 +212,7 @@ fn one(arguments: &Arguments, spec: &TaskSpec, seed: u64, control: &Control) -> 
             .collect(),
     };
     let comparison = Comparison::new(recipe)
-        .with_methods(arguments.methods.methods(&POST_HOC)?)
+        .with_methods(arguments.methods.methods(&names(false))?)
         .with_limits(limits)
         .with_dir(&arguments.out)
         .with_control(control.clone());

@@ -100,7 +100,7 @@ impl Talk<'_> {
     }
 
     fn tell(&self, answer: &Answer) -> Outcome {
-        let draws = self.adapted.laplace.is_some().then_some(self.chat.generation.draws);
+        let draws = self.adapted.laplace.is_some().then_some(self.chat.generation.draws());
         self.session.say(told(answer, &self.adapted.tokenizer, draws));
         Ok(())
     }

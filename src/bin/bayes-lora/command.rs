@@ -33,6 +33,9 @@ pub enum Command {
 
 impl Command {
     pub fn run(&self, session: &Session) -> Outcome {
+        if session.is_json() && matches!(self, Self::Chat(_) | Self::Completions(_) | Self::Man(_)) {
+            return Err("--json: what this command says is no value that could be JSON".into());
+        }
         match self {
             Self::Train(command) => command.run(session),
             Self::Fit(command) => command.run(session),

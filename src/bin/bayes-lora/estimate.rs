@@ -28,7 +28,7 @@ pub struct Estimate {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// An adapter that exists, as PEFT writes it
-    #[arg(long = "adapter", value_name = "DIR")]
+    #[arg(long = "adapter", value_name = "DIR", conflicts_with_all = ["rank", "alpha", "dropout", "targets", "epochs", "learning_rate", "accumulation"])]
     existing: Option<PathBuf>,
     /// Training items, JSONL or JSONL.gz
     #[arg(long, value_name = "FILE")]
@@ -47,6 +47,9 @@ pub struct Estimate {
 
 impl Estimate {
     pub fn run(&self, session: &Session) -> Outcome {
+        if self.posterior.held_out.is_some() || self.items.n_held_out.is_some() {
+            return Err("held-out items: what choosing the prior by them takes is not counted".into());
+        }
         let source = Source {
             model: &self.model,
             train: &self.train,
@@ -79,6 +82,7 @@ impl Job for &Estimate {
         let fitting = Fitting { flags: &self.posterior, limits, seed, noise_variance: self.items.noise_variance };
         let train = &data.splits.train;
         let cost = fitting.bayes(lora, &data.likelihood).init()?.estimate(&model, train)?;
+        let noise = fitting.noise_cost(&model, &data)?;
         let summary = summarize(&model);
         let rows = if train.rows_are_choices() { model.n_classes() } else { 1 };
         let training_rows = (self.existing.is_none()).then_some(train.n_items() * rows * self.training.epochs);
@@ -87,7 +91,8 @@ impl Job for &Estimate {
             None => estimate_activations(&model, train, &self.training.trainer(limits, seed))?,
         };
         let training = (training_rows, activations);
-        Ok(Estimated::new(data.about, (summary.n_adapter, summary.n_total), training, &cost))
+        let weights = (summary.n_adapter, summary.n_total);
+        Ok(Estimated::new(data.about, weights, training, (noise.as_ref(), &cost)))
     }
 }
 
@@ -102,10 +107,19 @@ pub struct Estimated {
     training_rows: Option<usize>,
     /// Bytes of a training pass, for each worker.
     activations: Option<Activations>,
-    curvature: CurvatureTakes,
-    linearized: Option<LinearizedTakes>,
+    /// To find the noise of numbers, before the posterior.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise: Option<Takes>,
+    #[serde(flatten)]
+    posterior: Takes,
     /// Bytes held at most, beside the network and a batch.
     peak_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Takes {
+    curvature: CurvatureTakes,
+    linearized: Option<LinearizedTakes>,
     #[serde(skip)]
     words: String,
 }
@@ -133,15 +147,19 @@ impl Estimated {
         about: About,
         (adapter_weights, all_weights): (usize, usize),
         (training_rows, activations): (Option<usize>, Option<Activations>),
-        cost: &PosteriorCost,
+        (noise, cost): (Option<&PosteriorCost>, &PosteriorCost),
     ) -> Self {
+        let peaks = [noise.map_or(0, PosteriorCost::peak_bytes), cost.peak_bytes()];
+        let (noise, posterior) = (noise.map(Takes::new), Takes::new(cost));
+        let peak_bytes = peaks.into_iter().max().unwrap_or(0);
+        Self { about, adapter_weights, all_weights, training_rows, activations, noise, posterior, peak_bytes }
+    }
+}
+
+impl Takes {
+    fn new(cost: &PosteriorCost) -> Self {
         let curvature = &cost.curvature;
         Self {
-            about,
-            adapter_weights,
-            all_weights,
-            training_rows,
-            activations,
             curvature: CurvatureTakes {
                 structure: curvature.structure.to_string(),
                 bytes: curvature.bytes,
@@ -156,7 +174,6 @@ impl Estimated {
                 network_rows: cost.network_rows,
                 multiplications: cost.multiplications,
             }),
-            peak_bytes: cost.peak_bytes(),
             words: cost.to_string(),
         }
     }
@@ -173,7 +190,10 @@ impl std::fmt::Display for Estimated {
         if let Some(activations) = self.activations {
             writeln!(f, "activations: {activations}, for each worker")?;
         }
-        writeln!(f, "posterior: {}", self.words)?;
+        if let Some(noise) = &self.noise {
+            writeln!(f, "noise: {}", noise.words)?;
+        }
+        writeln!(f, "posterior: {}", self.posterior.words)?;
         write!(f, "memory: {} at most, beside the network and a batch", bytes_text(self.peak_bytes))
     }
 }

@@ -37,7 +37,7 @@ pub struct Fit {
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Sum the items I, I + K, … alone, for `merge curvature`: `I/K`, or `auto/K` with the scheduler's index
-    #[arg(long, value_name = "I/K")]
+    #[arg(long, value_name = "I/K", conflicts_with_all = ["held_out", "n_held_out"])]
     shard: Option<Shard>,
     /// Keep unfinished work in a folder there, instead of beside the posterior
     #[arg(long, value_name = "DIR")]
@@ -121,6 +121,7 @@ impl Job for Fitted<'_> {
                 "the noise variance is found on all items, which a shard does not see: give `--noise-variance`".into(),
             );
         }
+        session.say("the prior is found when the sums are merged");
         let bayes = fitting.bayes(lora, &data.likelihood).resolved();
         let train = &data.splits.train;
         let sums = fit_curvature_shard(&model, train, &bayes.curvature, (shard.index, shard.of), &control)?;

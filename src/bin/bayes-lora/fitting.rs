@@ -5,14 +5,14 @@ use crate::kinds::Data;
 use crate::session::Outcome;
 use crate::session::Session;
 use bayes_lora::bayes_lora::{BayesLoraConfig, FittedBayesLora};
-use bayes_lora::curvature::fit_curvature;
+use bayes_lora::curvature::{CurvatureConfig, estimate_cost, fit_curvature};
 use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::{Gaussian, SharedLikelihood, TargetSpace};
 use bayes_lora::lora::{Adaptable, LoraConfig, summarize};
 use bayes_lora::models::{Classifier, Dataset};
 use bayes_lora::number::{bytes_text, significant};
 use bayes_lora::outputs::{claim_file, save_or_rescue};
-use bayes_lora::posterior::{Laplace, LinearizedModel};
+use bayes_lora::posterior::{Laplace, LaplaceConfig, LinearizedModel, PosteriorCost, estimate_linearized};
 use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use bayes_lora::progress::Control;
 use serde::Serialize;
@@ -47,6 +47,9 @@ impl Fitting<'_> {
         (session, control): (&Session, &Control),
     ) -> Outcome<FittedBayesLora<M>> {
         let train = &data.splits.train;
+        if let Some(cost) = self.noise_cost(&model, data)? {
+            session.say(format_args!("noise, which is found first: {cost}"));
+        }
         let likelihood = self.likelihood(&model, data, control)?;
         let bayes = self.bayes(lora, &likelihood).init()?;
         let cost = bayes.estimate(&model, train)?;
@@ -60,6 +63,33 @@ impl Fitting<'_> {
         }
     }
 
+    /// Whether a noise variance is found before the posterior: of numbers, where the user says none.
+    fn finds_noise<D>(&self, data: &Data<D>) -> bool {
+        let given = &data.likelihood;
+        given.target_space() != TargetSpace::Classes && !given.draws_in_model() && self.noise_variance.is_none()
+    }
+
+    /// How the passes are run that find the noise.
+    fn of_noise<D>(&self, data: &Data<D>) -> (CurvatureConfig, LaplaceConfig) {
+        let given = &data.likelihood;
+        let curvature = self.flags.curvature(given, self.seed).with_likelihood(given.clone()).with_limits(self.limits);
+        (curvature, self.flags.laplace().with_leave_one_out_temperature(false))
+    }
+
+    /// What finding the noise will take, before the posterior's own passes.
+    pub fn noise_cost<M: Classifier, D: Dataset<Input = M::Input>>(
+        &self,
+        model: &M,
+        data: &Data<D>,
+    ) -> Outcome<Option<PosteriorCost>> {
+        if !self.finds_noise(data) {
+            return Ok(None);
+        }
+        let (train, (curvature, config)) = (&data.splits.train, self.of_noise(data));
+        let linearized = estimate_linearized(model, train, &curvature, &config.linearized.resolved_in(self.limits))?;
+        Ok(Some(PosteriorCost { curvature: estimate_cost(model, train, &curvature)?, linearized: Some(linearized) }))
+    }
+
     /// The likelihood of the posterior: of numbers, the noise with the most evidence, where the user says none.
     pub fn likelihood<M: Classifier, D: Dataset<Input = M::Input>>(
         &self,
@@ -67,15 +97,12 @@ impl Fitting<'_> {
         data: &Data<D>,
         control: &Control,
     ) -> Outcome<SharedLikelihood> {
-        let given = &data.likelihood;
-        if given.target_space() == TargetSpace::Classes || given.draws_in_model() || self.noise_variance.is_some() {
-            return Ok(given.clone());
+        if !self.finds_noise(data) {
+            return Ok(data.likelihood.clone());
         }
-        let train = &data.splits.train;
-        let curvature = self.flags.curvature(given, self.seed).with_likelihood(given.clone()).with_limits(self.limits);
+        let (train, (curvature, config)) = (&data.splits.train, self.of_noise(data));
         let curvature = fit_curvature(model, train, &curvature, control)?;
-        let config = self.flags.laplace().with_leave_one_out_temperature(false);
-        let unit = config.with_prior(PriorChoice::Fixed(PriorPrecision::new(1.0)?));
+        let unit = config.clone().with_prior(PriorChoice::Fixed(PriorPrecision::new(1.0)?));
         let laplace = Laplace::new(model, &curvature, &unit)?;
         let linearized = config.linearized.resolved_in(self.limits);
         let found = LinearizedModel::of(model, &laplace, train, &linearized, control)?.optimal_noise();

@@ -5,15 +5,17 @@ use crate::blocks::{Line, for_each_block};
 use crate::generation::{GenerationArguments, Look, told, write_answer};
 use crate::predict::Rate;
 use crate::session::{Outcome, Session};
-use crate::sink::Sink;
+use crate::sink::{Sink, beside};
 use bayes_lora::data::{ChatTurn, Tokenizer};
 use bayes_lora::generate::{Answer, Ended, Generator, Request};
 use bayes_lora::models::CausalLm;
+use bayes_lora::number::significant;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Batches of prompts whose answers are written together.
 const BATCHES: usize = 4;
@@ -85,6 +87,59 @@ struct Token {
     mutual_information: Option<f64>,
 }
 
+/// What to tell of all answers, in nats a token.
+#[derive(Default, Serialize)]
+struct Total {
+    answers: usize,
+    /// Those that did not end by themselves.
+    cut: usize,
+    tokens: usize,
+    mean_log_probability: f64,
+    mean_entropy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean_mutual_information: Option<f64>,
+    seconds: f64,
+    out: PathBuf,
+}
+
+impl Total {
+    /// Adds an answer: sums, until [`Total::mean`] divides them.
+    fn add(&mut self, answer: &Answer, has_posterior: bool) {
+        let n = answer.tokens.len();
+        self.answers += 1;
+        self.cut += usize::from(matches!(answer.ended, Ended::MaxNewTokens | Ended::Context));
+        self.tokens += n;
+        self.mean_log_probability += answer.log_probability();
+        self.mean_entropy += answer.tokens.iter().map(|token| token.total).sum::<f64>();
+        if has_posterior {
+            *self.mean_mutual_information.get_or_insert(0.0) += answer.epistemic_sum();
+        }
+    }
+
+    fn mean(mut self, begin: Instant, out: PathBuf) -> Self {
+        let n = self.tokens.max(1) as f64;
+        self.mean_log_probability /= n;
+        self.mean_entropy /= n;
+        self.mean_mutual_information = self.mean_mutual_information.map(|sum| sum / n);
+        Self { seconds: begin.elapsed().as_secs_f64(), out, ..self }
+    }
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { answers, cut, tokens, .. } = self;
+        let [log, entropy, seconds] = [self.mean_log_probability, self.mean_entropy, self.seconds].map(significant);
+        write!(
+            f,
+            "{answers} answers, {tokens} tokens, {cut} cut, in {seconds} s; a token: log-probability {log}, entropy {entropy}"
+        )?;
+        if let Some(information) = self.mean_mutual_information {
+            write!(f, ", mutual information {}", significant(information))?;
+        }
+        write!(f, " nats\nwrote {}", self.out.display())
+    }
+}
+
 /// A prompt with the id that its answer gets.
 struct Prompt {
     id: Value,
@@ -100,20 +155,20 @@ impl Generate {
         if let ([prompt], true) = (&self.prompt[..], by_word) {
             return self.talk(prompt, &adapted, &generator, session);
         }
-        let mut n = 0;
+        let (begin, mut total) = (Instant::now(), Total::default());
         let mut rate = Rate::of("generate", self.data.is_none().then_some(self.prompt.len()), session.is_watched());
         let size = self.batch.saturating_mul(BATCHES).max(1);
         let mut answer = |prompts: Vec<Prompt>| -> Outcome {
             let (ids, requests): (Vec<Value>, Vec<Request>) = prompts.into_iter().map(|p| (p.id, p.request)).unzip();
             for (id, answer) in ids.iter().zip(generator.answers(&requests, &session.control().without_bars())?) {
                 sink.put(&Answered::new(id, &answer, &adapted))?;
-                n += 1;
+                total.add(&answer, adapted.laplace.is_some());
             }
             rate.advance(ids.len());
             Ok(())
         };
         match &self.data {
-            Some(file) => for_each_block(file, size, |lines| {
+            Some(file) => for_each_block(file, None, size, |_, lines| {
                 answer(lines.iter().map(|line| self.of_line(line, &adapted.tokenizer)).collect::<Outcome<_>>()?)
             })?,
             None => {
@@ -127,7 +182,8 @@ impl Generate {
         drop(rate);
         sink.finish()?;
         if let Some(out) = &self.out {
-            session.say(format_args!("{n} answers; wrote {}", out.display()));
+            session.keep_settings(&beside(out, "run.toml"))?;
+            session.show(&total.mean(begin, out.clone()))?;
         }
         Ok(())
     }
@@ -135,7 +191,7 @@ impl Generate {
     fn talk(&self, prompt: &str, adapted: &Adapted<CausalLm>, generator: &Generator, session: &Session) -> Outcome {
         let Prompt { request, .. } = self.of_text(Value::Null, prompt, &adapted.tokenizer)?;
         let answer = write_answer(generator, request, Look::of_output(), &session.control())?;
-        let draws = adapted.laplace.is_some().then_some(self.generation.draws);
+        let draws = adapted.laplace.is_some().then_some(self.generation.draws());
         session.say(told(&answer, &adapted.tokenizer, draws));
         Ok(())
     }
@@ -161,6 +217,9 @@ impl Generate {
         let request = match (prompt, messages) {
             (Some(prompt), None) if self.generation.asks_in_chat(tokenizer) => Request::chat(tokenizer, key, &prompt),
             (Some(prompt), None) => Request::text(tokenizer, key, &prompt),
+            (None, Some(_)) if self.generation.raw => {
+                return Err(wrong("`messages` are put by the chat template, which `--raw` leaves out".into()).into());
+            }
             (None, Some(turns)) => chat(tokenizer, key, &turns),
             _ => return Err(wrong("needs `prompt`, or `messages`".into()).into()),
         };

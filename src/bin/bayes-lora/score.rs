@@ -4,7 +4,7 @@ use crate::adapted::{Adapted, AdaptedArguments};
 use crate::blocks::{BLOCK, Line, for_each_block};
 use crate::predict::Rate;
 use crate::session::{Outcome, Session};
-use crate::sink::Sink;
+use crate::sink::{Sink, beside};
 use crate::texts::TextArguments;
 use bayes_lora::data::{BatchLimits, BatchOrder, TextDataset, TextItem};
 use bayes_lora::models::{Classifier, Dataset, TextModel, TokenScore};
@@ -13,6 +13,7 @@ use bayes_lora::predict::{TextScore, score_texts};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Score texts: their log-likelihood, how sure the posterior is of it, and every token
 #[derive(Args)]
@@ -64,12 +65,26 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[derive(Default)]
+/// What to tell of all texts, in nats.
+#[derive(Default, Serialize)]
 struct Total {
     texts: usize,
     shortened: usize,
     tokens: usize,
     log_likelihood: f64,
+    per_token: f64,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { texts, shortened, tokens, .. } = self;
+        let (mean, seconds) = (significant(self.per_token), significant(self.seconds));
+        write!(f, "{texts} texts, {tokens} tokens, {mean} nats a token; {shortened} shortened, in {seconds} s")?;
+        self.out.as_ref().map_or(Ok(()), |out| write!(f, "\nwrote {}", out.display()))
+    }
 }
 
 impl Score {
@@ -77,20 +92,25 @@ impl Score {
         let mut sink = Sink::open(self.out.as_deref())?;
         let adapted = self.adapted.load(session, TextModel::new)?;
         let context = adapted.model.lm.config().max_positions;
-        let mut total = Total::default();
+        let (begin, mut total) = (Instant::now(), Total::default());
         let mut rate = Rate::of("score", None, session.is_watched());
-        for_each_block(&self.data, BLOCK, |lines| {
+        for_each_block(&self.data, None, BLOCK, |_, lines| {
             self.block(lines, context, &adapted, &mut total, &mut sink, session)?;
             rate.advance(lines.len());
             Ok(())
         })?;
         drop(rate);
         sink.finish()?;
-        let Total { texts, shortened, tokens, log_likelihood } = total;
-        let mean = significant(log_likelihood / tokens as f64);
-        session.say(format_args!("{texts} texts, {tokens} tokens, {mean} nats a token; {shortened} shortened"));
-        if let Some(out) = &self.out {
-            session.say(format_args!("wrote {}", out.display()));
+        total.per_token = total.log_likelihood / total.tokens as f64;
+        total.seconds = begin.elapsed().as_secs_f64();
+        match &self.out {
+            // scores are there already
+            None => session.say(total),
+            Some(out) => {
+                session.keep_settings(&beside(out, "run.toml"))?;
+                total.out = Some(out.clone());
+                session.show(&total)?;
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub fn read(program: &Command, mut line: Vec<OsString>) -> Result<ArgMatches, Re
     let (mut flags, mut positional, mut taken) = (Vec::new(), Vec::new(), Vec::new());
     let add = |(key, value): (&String, &Value)| -> Result<(), String> {
         let argument = said.argument(key)?;
-        if said.has(argument) {
+        if said.has(argument) || said.rules_out(argument) {
             return Ok(());
         }
         let values = match value {
@@ -123,6 +123,11 @@ impl<'a> Said<'a> {
         self.keys.contains(&key_of(argument))
     }
 
+    /// True if what it says cannot stand beside this argument.
+    fn rules_out(&self, argument: &Arg) -> bool {
+        exclude(self.command, self.command.get_arguments().filter(|said| self.has(said)), argument)
+    }
+
     /// The argument that a key of a file is of.
     fn argument(&self, key: &str) -> Result<&'a Arg, String> {
         let all = || self.command.get_arguments().filter(|argument| !NOT_READ.contains(&argument.get_id().as_str()));
@@ -131,6 +136,14 @@ impl<'a> Said<'a> {
             format!("`{key}` is no setting of `{}` (settings: {})", self.command.get_name(), keys.join(", "))
         })
     }
+}
+
+/// True if one of those given and this argument exclude each other.
+fn exclude<'a>(command: &Command, mut given: impl Iterator<Item = &'a Arg>, argument: &Arg) -> bool {
+    let names = |one: &Arg, other: &Arg| {
+        !one.is_global_set() && command.get_arg_conflicts_with(one).iter().any(|named| named.get_id() == other.get_id())
+    };
+    given.any(|given| names(given, argument) || names(argument, given))
 }
 
 fn positionals(command: &Command) -> impl Iterator<Item = &str> {
@@ -146,11 +159,15 @@ pub fn resolved(program: &Command, matches: &ArgMatches) -> String {
         names.push(name);
     }
     let kept = |argument: &&Arg| !NOT_KEPT.contains(&argument.get_id().as_str());
+    let is_said = |argument: &&Arg| matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine);
     let mut table = Table::new();
     for argument in command.get_arguments().filter(kept) {
         let id = argument.get_id().as_str();
         let source = matches.value_source(id);
-        if source.is_none() {
+        let is_default = source == Some(ValueSource::DefaultValue);
+        if source.is_none()
+            || is_default && exclude(command, command.get_arguments().filter(kept).filter(is_said), argument)
+        {
             continue;
         }
         let value = match argument.get_action() {

@@ -12,7 +12,8 @@ fn program() -> Command {
         .arg(flag("rate").value_parser(value_parser!(f64)))
         .arg(flag("name"))
         .arg(flag("targets").action(ArgAction::Append).value_delimiter(',').default_value("q,v"))
-        .arg(flag("no-posterior").action(ArgAction::SetTrue));
+        .arg(flag("prior").default_value("matched"))
+        .arg(flag("no-posterior").action(ArgAction::SetTrue).conflicts_with("prior"));
     let shards = Command::new("curvature").arg(Arg::new("shards").action(ArgAction::Append)).arg(flag("name"));
     let mut program = Command::new("demo")
         .arg(flag("config").global(true))
@@ -70,6 +71,20 @@ fn what_the_line_says_wins_over_the_file() {
         assert_eq!((fit(&matches, "rank"), fit(&matches, "targets")), (vec!["16"], vec!["q"]));
         assert_eq!(fit(&matches, "rate"), ["0.0005"]);
     }
+}
+
+#[test]
+fn what_the_line_rules_out_is_not_taken_from_the_file_and_not_kept() {
+    let matches = run(&["fit", "--no-posterior"], "prior = \"evidence\"\nrank = 4").unwrap();
+    assert_eq!((fit(&matches, "rank"), fit(&matches, "prior")), (vec!["4"], vec!["matched"]));
+    let kept = resolved(&program(), &matches);
+    assert!(kept.contains("no-posterior = true") && kept.contains("rank = 4") && !kept.contains("prior = "), "{kept}");
+    // what is kept repeats the run
+    assert!(run(&["fit"], &kept).unwrap().subcommand_matches("fit").unwrap().get_flag("no-posterior"));
+    let matches = run(&["fit", "--prior", "evidence"], "no-posterior = true").unwrap();
+    assert!(!matches.subcommand_matches("fit").unwrap().get_flag("no-posterior"));
+    assert!(matches!(run(&["fit", "--prior", "evidence", "--no-posterior"], ""), Err(Refused::Line(_))));
+    assert!(refusal(&["fit"], "no-posterior = true\nprior = \"evidence\"").contains("no-posterior"));
 }
 
 #[test]

@@ -55,3 +55,11 @@ impl Drop for Unfinished {
         remove_file(&self.part).ok();
     }
 }
+
+/// The file with a further ending.
+pub fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}

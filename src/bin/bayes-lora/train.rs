@@ -37,7 +37,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Leave the posterior out
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["structure", "prior", "held_out", "n_held_out", "fisher"])]
     no_posterior: bool,
     /// Keep unfinished work in a folder there, instead of in OUT/unfinished
     #[arg(long, value_name = "DIR")]

@@ -7,7 +7,9 @@ mod verdict;
 use crate::base::{Network, load_base, load_network, tokenizer};
 use crate::flags::{AdapterArguments, QuestionArguments, Shard, TrainingArguments};
 use crate::kind::Kind;
+use crate::kinds::check_foreign;
 use crate::kinds::heads::classifier;
+use crate::kinds::preferences::rewards;
 use crate::session::{Outcome, Session};
 use bayes_lora::calibrate::ConformalScore;
 use bayes_lora::compare::{About, Comparison, MethodSelection, Protocol, Report, ReportOptions, Run, Shifted, Splits};
@@ -19,10 +21,13 @@ use bayes_lora::train::Snapshots;
 use clap::Args;
 use data::{DataArguments, Parts};
 use methods::{MethodArguments, list};
+use serde::Serialize;
 use std::path::PathBuf;
 use verdict::Verdict;
 
 /// Compare methods of uncertainty on your model and task: one report in HTML, Markdown and JSON
+///
+/// Lines are questions with choices, texts with labels, or preferences; of these a pair counts as a question with two answers.
 #[derive(Args)]
 #[command(after_help = format!("\
 Every finished cell (a method under a seed) is a file in --out, so that a run that was interrupted goes on there. With --shard, several
@@ -68,10 +73,15 @@ impl Compare {
         self.methods.check()?;
         claim_dir(&self.out, 0)?;
         session.keeps_work();
-        match Kind::of(self.data.task, &self.data.train)? {
+        let kind = Kind::of(self.data.task, &self.data.train)?;
+        check_foreign(&self.data.train, kind, &self.questions.foreign(kind))?;
+        match kind {
             Kind::Choices => self.choices(session),
             Kind::Labels => self.labels(session),
-            _ => Err("only questions with choices and labelled texts can be compared".into()),
+            Kind::Preferences => self.preferences(session),
+            Kind::Values | Kind::Texts => {
+                Err(format!("{kind}: questions with choices, labelled texts and preferences can be compared").into())
+            }
         }
     }
 
@@ -101,6 +111,24 @@ impl Compare {
             Network::Encoder(loaded) => {
                 let (encoder, head) = &*loaded;
                 let base = |train: &EncodedDataset, seed| classifier(encoder.clone(), head.clone(), train, seed);
+                self.compare(&all, &encoding, &tokenizer, base, session)
+            }
+        }
+    }
+
+    /// Each pair as a question with two answers, whose logits are their rewards.
+    fn preferences(&self, session: &Session) -> Outcome {
+        let tokenizer = tokenizer(&self.model)?;
+        let all = self.data.read(|file| Ok(Task::from_preferences_jsonl(file)?))?;
+        let encoding = self.questions.of_texts(AnswerForm::Rewards);
+        match load_network(&self.model, session)? {
+            Network::Decoder(lm) => {
+                let base = |train: &EncodedDataset, seed| rewards((*lm).clone(), None, train, seed);
+                self.compare(&all, &encoding, &tokenizer, base, session)
+            }
+            Network::Encoder(loaded) => {
+                let (encoder, head) = &*loaded;
+                let base = |train: &EncodedDataset, seed| rewards(encoder.clone(), head.clone(), train, seed);
                 self.compare(&all, &encoding, &tokenizer, base, session)
             }
         }
@@ -157,13 +185,8 @@ impl Compare {
 
     fn leave(&self, runs: Vec<Run>, session: &Session) -> Outcome {
         if let Some(shard) = self.shard {
-            let words = format_args!(
-                "shard {shard}: {} seeds in {}; a call without --shard makes the report",
-                runs.len(),
-                self.out.display()
-            );
-            session.say(words);
-            return Ok(());
+            let seeds = runs.iter().map(|run| run.setting.seed).collect();
+            return session.show(&Part { shard: shard.to_string(), seeds, out: self.out.clone() });
         }
         let scaling = if self.vector_scaling { MethodSelection::All } else { MethodSelection::None };
         let title = runs.first().map_or_else(String::new, |run| format!("{}, {}", run.setting.task, run.setting.model));
@@ -177,6 +200,21 @@ impl Compare {
             Some(verdict) => session.show(&verdict),
             None => Err("no seed".into()),
         }
+    }
+}
+
+/// What a shard did.
+#[derive(Serialize)]
+struct Part {
+    shard: String,
+    seeds: Vec<u64>,
+    out: PathBuf,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (n, out) = (self.seeds.len(), self.out.display());
+        write!(f, "shard {}: {n} seeds in {out}; a call without --shard makes the report", self.shard)
     }
 }
 

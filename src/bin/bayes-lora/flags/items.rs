@@ -6,6 +6,9 @@ use bayes_lora::data::{Item, Task, read_areas};
 use clap::Args;
 use std::path::PathBuf;
 
+/// Those of MMLU's subjects, where the command line names none.
+const AREAS: [&str; 4] = ["STEM", "humanities", "social sciences", "other"];
+
 #[derive(Args)]
 #[command(next_help_heading = "Items")]
 pub struct ItemArguments {
@@ -27,8 +30,8 @@ pub struct ItemArguments {
     /// Route questions by subject with this subject → area table; the areas are the choices
     #[arg(long, value_name = "FILE")]
     pub areas: Option<PathBuf>,
-    /// Areas in the order of the classes, with `--areas`
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", default_value = "STEM,humanities,social sciences,other")]
+    /// Areas in the order of the classes, with `--areas` [default: STEM,humanities,social sciences,other]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "areas")]
     pub area_names: Vec<String>,
     /// Keep only questions whose passage has at most so many characters
     #[arg(long, value_name = "N")]
@@ -47,13 +50,28 @@ impl ItemArguments {
         given.into_iter().filter_map(|(is_foreign, flag)| is_foreign.then_some(flag)).collect()
     }
 
+    /// Flags that say which items are taken.
+    pub fn choosing(&self) -> Vec<&'static str> {
+        let given = [
+            (self.n_train.is_some(), "--n-train"),
+            (self.n_held_out.is_some(), "--n-held-out"),
+            (self.areas.is_some(), "--areas"),
+            (self.max_passage.is_some(), "--max-passage"),
+        ];
+        given.into_iter().filter_map(|(is_given, flag)| is_given.then_some(flag)).collect()
+    }
+
     /// Questions as the flags want them.
     pub fn routed(&self, task: Task) -> Outcome<Vec<Item>> {
         let passage = |item: &Item| item.passage.as_ref().map_or(0, |text| text.chars().count());
         let task = task.filter(|item| self.max_passage.is_none_or(|most| passage(item) <= most));
         match &self.areas {
             None => Ok(task.items),
-            Some(areas) => Ok(task.route_by_subject(&read_areas(areas)?, &self.area_names)?.items),
+            Some(areas) => {
+                let names =
+                    if self.area_names.is_empty() { AREAS.map(String::from).to_vec() } else { self.area_names.clone() };
+                Ok(task.route_by_subject(&read_areas(areas)?, &names)?.items)
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ use std::str::FromStr;
 #[derive(Args)]
 #[command(next_help_heading = "Posterior")]
 pub struct PosteriorArguments {
-    /// How the curvature is held: Kronecker, EKFAC, "core space", "function space", diagonal …
-    #[arg(long, value_name = "NAME", default_value_t = CurvatureStructure::Kronecker)]
-    pub structure: CurvatureStructure,
+    /// How the curvature is held: Kronecker, EKFAC, "core space", "function space", diagonal … [default: Kronecker]
+    #[arg(long, value_name = "NAME")]
+    pub structure: Option<CurvatureStructure>,
     /// How the prior precision is found: matched (by evidence where none matches), evidence, evidence-at-mode, or a number
     #[arg(long, value_name = "CHOICE", default_value = "matched")]
     pub prior: Prior,
@@ -54,6 +54,15 @@ pub enum Fisher {
     Sampled(usize),
 }
 
+impl std::fmt::Display for Fisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact => f.write_str("exact"),
+            Self::Sampled(n) => n.fmt(f),
+        }
+    }
+}
+
 impl FromStr for Fisher {
     type Err = String;
 
@@ -73,7 +82,23 @@ impl PosteriorArguments {
             Fisher::Exact => FisherKind::Exact,
             Fisher::Sampled(n) => FisherKind::Sampled { n, seed },
         };
-        CurvatureConfig::new(self.structure).with_fisher(fisher)
+        CurvatureConfig::new(self.structure.unwrap_or(CurvatureStructure::Kronecker)).with_fisher(fisher)
+    }
+
+    /// Flags that say otherwise than sums that are there, each with both values.
+    pub fn differences(&self, sums: &CurvatureConfig) -> Vec<String> {
+        let there = match sums.fisher {
+            FisherKind::Exact => "exact".into(),
+            FisherKind::Sampled { n, .. } => n.to_string(),
+            FisherKind::Empirical => "empirical".into(),
+        };
+        let said = [
+            ("--structure", self.structure.map(|said| said.to_string()), sums.structure.to_string()),
+            ("--fisher", self.fisher.map(|said| said.to_string()), there),
+        ];
+        let differing =
+            said.into_iter().filter_map(|(flag, said, there)| Some((flag, said.filter(|s| *s != there)?, there)));
+        differing.map(|(flag, said, there)| format!("`{flag} {said}`, and the sums are of `{there}`")).collect()
     }
 
     pub fn laplace(&self) -> LaplaceConfig {

@@ -1,5 +1,6 @@
 //! Flags of predictions.
 
+use crate::session::Outcome;
 use bayes_lora::predict::Predictive;
 use clap::{Args, ValueEnum};
 
@@ -13,26 +14,30 @@ pub enum Method {
     Sampled,
 }
 
+/// Draws where the command line says nothing.
+const DRAWS: usize = 10;
+
 #[derive(Args)]
 #[command(next_help_heading = "Prediction")]
 pub struct PredictionArguments {
     /// How answers are found
     #[arg(long, value_enum, default_value = "linearized")]
     pub method: Method,
-    /// Draws of the adapter, with `--method sampled`
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub draws: usize,
+    /// Draws of the adapter, with `--method sampled` [default: 10]
+    #[arg(long, value_name = "N")]
+    pub draws: Option<usize>,
     /// Ask as the flags say, even where the posterior was fitted on questions that were asked in another way
     #[arg(long)]
     pub insist: bool,
 }
 
 impl PredictionArguments {
-    pub fn predictive(&self, seed: u64) -> Predictive {
-        match self.method {
-            Method::Linearized => Predictive::default(),
-            Method::Map => Predictive::Map,
-            Method::Sampled => Predictive::Sampled { n_samples: self.draws, seed },
-        }
+    pub fn predictive(&self, seed: u64) -> Outcome<Predictive> {
+        Ok(match (self.method, self.draws) {
+            (Method::Sampled, draws) => Predictive::Sampled { n_samples: draws.unwrap_or(DRAWS), seed },
+            (_, Some(_)) => return Err("--draws: nothing is drawn but with `--method sampled`".into()),
+            (Method::Linearized, None) => Predictive::default(),
+            (Method::Map, None) => Predictive::Map,
+        })
     }
 }

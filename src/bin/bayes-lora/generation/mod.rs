@@ -12,13 +12,16 @@ use bayes_lora::generate::{GenerationConfig, Generator};
 use bayes_lora::models::CausalLm;
 use clap::Args;
 
+/// Draws where the command line says nothing.
+const DRAWS: usize = 8;
+
 #[derive(Args)]
 pub struct GenerationArguments {
     #[command(flatten)]
     pub adapted: AdaptedArguments,
-    /// Draws of the posterior that read and write together
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pub draws: usize,
+    /// Draws of the posterior that read and write together [default: 8]
+    #[arg(long, value_name = "N")]
+    draws: Option<usize>,
     /// Seed of drawn tokens and of the posterior's draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -63,12 +66,19 @@ impl GenerationArguments {
     /// The adapter, or its posterior's draws where there is one.
     pub fn generator<'a>(&self, adapted: &'a Adapted<CausalLm>, batch: usize) -> Outcome<Generator<'a>> {
         let own = GenerationConfig::from_dir(self.adapted.dir())?;
-        let config = self.choice.settings(own).with_seed(self.seed).with_batch_size(batch);
+        if self.draws.is_some() && adapted.laplace.is_none() {
+            return Err("--draws: there is no posterior to draw from".into());
+        }
+        let config = self.choice.settings(own)?.with_seed(self.seed).with_batch_size(batch);
         let generator = Generator::new(&adapted.model, &adapted.tokenizer, config)?;
         Ok(match &adapted.laplace {
-            Some(laplace) => generator.with_posterior(laplace, self.draws, self.seed)?,
+            Some(laplace) => generator.with_posterior(laplace, self.draws(), self.seed)?,
             None => generator,
         })
+    }
+
+    pub fn draws(&self) -> usize {
+        self.draws.unwrap_or(DRAWS)
     }
 
     /// Whether prompts are put as a user's messages.
@@ -79,9 +89,13 @@ impl GenerationArguments {
 
 impl ChoiceArguments {
     /// The model's own settings, but for what was asked for.
-    fn settings(&self, mut config: GenerationConfig) -> GenerationConfig {
+    fn settings(&self, mut config: GenerationConfig) -> Outcome<GenerationConfig> {
         let Self { temperature, top_k, top_p, min_p, repetition_penalty, ref stop, max_new_tokens } = *self;
-        if temperature.is_some() || top_k.is_some() || top_p.is_some() || min_p.is_some() {
+        let narrows = top_k.is_some() || top_p.is_some() || min_p.is_some();
+        if temperature == Some(0.0) && narrows {
+            return Err("--temperature 0 draws no token: --top-k, --top-p and --min-p are without meaning".into());
+        }
+        if temperature.is_some() || narrows {
             config = config.with_greedy(false);
         }
         config = match temperature {
@@ -101,6 +115,6 @@ impl ChoiceArguments {
         if let Some(penalty) = repetition_penalty {
             config = config.with_repetition_penalty(penalty);
         }
-        config.with_max_new_tokens(max_new_tokens).with_stop(stop.iter().cloned())
+        Ok(config.with_max_new_tokens(max_new_tokens).with_stop(stop.iter().cloned()))
     }
 }

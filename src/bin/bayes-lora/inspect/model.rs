@@ -3,6 +3,8 @@
 use super::Told;
 use crate::base::{encoder, pretrained};
 use crate::session::{Outcome, Session};
+#[cfg(feature = "gguf")]
+use bayes_lora::gguf::GgufFile;
 use bayes_lora::models::Pretrained;
 use bayes_lora::number::bytes_text;
 use bayes_lora::tensor_file::TensorFile;
@@ -71,7 +73,13 @@ impl Weights {
         let (mut tensors, mut types, mut bytes) = (BTreeMap::new(), BTreeSet::new(), 0);
         for file in &files {
             bytes += std::fs::metadata(file)?.len();
+            #[cfg(feature = "gguf")]
             if file.extension().is_some_and(|ending| ending == "gguf") {
+                let file = GgufFile::open(file)?;
+                for name in file.names() {
+                    types.extend(file.block_type(&name).map(|block| block.name().to_string()));
+                    tensors.insert(name.clone(), file.shape(&name).unwrap_or_default().iter().product());
+                }
                 continue;
             }
             let file = TensorFile::open(file)?;

@@ -1,16 +1,11 @@
 //! What a kind of data answers to a block of its lines.
 
+use crate::blocks::Line;
 use bayes_lora::data::Item;
 use bayes_lora::error::{Error, Result};
 use bayes_lora::identity::Identity;
 use bayes_lora::predict::Prediction;
 use serde::{Deserialize, Serialize};
-
-/// A line of a data file, by its number from 1.
-pub struct Line {
-    pub number: usize,
-    pub text: String,
-}
 
 /// Lines that are read, encoded and answered together, which bounds the memory whatever the file's length.
 pub struct Block<'a> {
@@ -22,7 +17,7 @@ pub struct Block<'a> {
 impl Block<'_> {
     /// The items of all lines, each read with its number and its place.
     pub fn read<I>(&self, item: impl Fn(&str, usize, &str) -> Result<I>) -> Result<Vec<I>> {
-        let of = |line: &Line| item(&line.text, line.number, &format!("{}:{}", self.file, line.number));
+        let of = |line: &Line| item(&line.text, line.number, &line.place);
         self.lines.iter().map(of).collect()
     }
 }

@@ -6,7 +6,7 @@ mod choices;
 pub mod heads;
 mod labels;
 mod opening;
-mod preferences;
+pub mod preferences;
 mod splits;
 mod texts;
 mod values;
@@ -15,7 +15,7 @@ use crate::base::{load_base, tokenizer};
 use crate::flags::{ItemArguments, QuestionArguments};
 use crate::kind::Kind;
 use crate::session::{Outcome, Session};
-pub use answers::{Answered, Answerer, Block, Known, Line};
+pub use answers::{Answered, Answerer, Block, Known};
 use bayes_lora::data::Tokenizer;
 use bayes_lora::likelihood::SharedLikelihood;
 use bayes_lora::models::{CausalLm, Classifier, Dataset};
@@ -91,21 +91,23 @@ impl Source<'_> {
 /// Opens model and data of the kind that they are of, and does the job with them.
 pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
     let kind = Kind::of(source.items.task, source.train)?;
-    let foreign = [source.items.foreign(kind), source.questions.foreign(kind)].concat();
-    if !foreign.is_empty() {
-        return Err(format!(
-            "{} holds {kind}, for which {} is without meaning",
-            source.train.display(),
-            foreign.join(", ")
-        )
-        .into());
-    }
+    check_foreign(source.train, kind, &[source.items.foreign(kind), source.questions.foreign(kind)].concat())?;
     match kind {
         Kind::Choices => choices::with_subject(source, job),
         Kind::Labels => labels::with_subject(source, job),
         Kind::Values => values::with_subject(source, job),
         Kind::Preferences => preferences::with_subject(source, job),
         Kind::Texts => texts::with_subject(source, job),
+    }
+}
+
+/// Refuses flags that mean nothing for what a file holds.
+pub fn check_foreign(file: &Path, kind: Kind, flags: &[&str]) -> Outcome {
+    match flags {
+        [] => Ok(()),
+        flags => {
+            Err(format!("{} holds {kind}, for which {} is without meaning", file.display(), flags.join(", ")).into())
+        }
     }
 }
 
@@ -117,6 +119,7 @@ pub fn answerer(opening: &Opening, task: Option<Kind>, data: Option<&Path>) -> O
         (None, Some(file)) => Kind::of(None, file)?,
         (None, None) => return Err("neither the posterior nor `--task` says what the lines are".into()),
     };
+    check_foreign(data.unwrap_or(Path::new("standard input")), kind, &opening.questions.foreign(kind))?;
     match kind {
         Kind::Choices => choices::answerer(opening),
         Kind::Labels => labels::answerer(opening),
@@ -128,6 +131,11 @@ pub fn answerer(opening: &Opening, task: Option<Kind>, data: Option<&Path>) -> O
 
 /// The model that an adapter belongs to, without its data: what sums and posteriors of files are about.
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
+    // flags that say how items are asked may be repeated, and are refused where they differ
+    if let (Some(kind), Some(asked)) = (opening.kind(), opening.asked()) {
+        check_foreign(opening.adapter, kind, &opening.questions.foreign(kind))?;
+        opening.encoding(&tokenizer(opening.model)?, asked.encoding.clone())?;
+    }
     match opening.kind().unwrap_or(Kind::Choices) {
         Kind::Labels | Kind::Values => heads::with_adapted(opening, job),
         Kind::Preferences => preferences::with_adapted(opening, job),

@@ -38,7 +38,7 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
 }
 
 /// A network with the head of its checkpoint, where that has one output, or with a fresh one.
-fn rewards<L: LanguageModel>(
+pub fn rewards<L: LanguageModel>(
     network: L,
     head: Option<TrainedHead>,
     data: &EncodedDataset,

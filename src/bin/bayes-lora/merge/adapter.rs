@@ -53,6 +53,9 @@ impl Adapter {
             [] => TEXTS.to_vec(),
             given => given.iter().map(String::as_str).collect(),
         };
+        if self.model.is_file() {
+            return Err(format!("{}: a base is merged into that is a directory", self.model.display()).into());
+        }
         let rows = texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
         let (saved, labels) = (saved_head(&self.adapter)?, self.labels());
         let n_outputs = saved.map(|(_, n_outputs)| n_outputs);

@@ -7,6 +7,7 @@ use crate::kinds::{AdaptedJob, Job, Opening, Source, Subject, with_adapted, with
 use crate::session::{Outcome, Session};
 use bayes_lora::POSTERIOR_FILE;
 use bayes_lora::curvature::{Curvature, CurvatureShard};
+use bayes_lora::likelihood::{Gaussian, SharedLikelihood};
 use bayes_lora::lora::Adaptable;
 use bayes_lora::models::{Classifier, Dataset};
 use bayes_lora::number::significant;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Every shard must be there, once: those that are missing, doubled or of other data are named. A matched prior and one by the evidence at
 /// the mode are found on the training items (`--train`, with the flags of the fits); `--prior evidence` and a number need the sums alone.
+/// `--structure`, `--fisher` and `--noise-variance` are the sums' own: they may be repeated, and are refused where they differ.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  bayes-lora merge curvature my_adapter/posterior.shard-*.safetensors --model SmolLM2-135M --adapter my_adapter --prior evidence"
@@ -52,6 +54,7 @@ impl MergeCurvature {
         let file = self.posterior.clone().unwrap_or_else(|| self.adapter.join(POSTERIOR_FILE));
         claim_file(&file, 0)?;
         let curvature = CurvatureShard::merge(&self.shards)?;
+        self.check_against(&curvature)?;
         session.say(format_args!("{} shards, {} items", self.shards.len(), curvature.n_data));
         claim_file(&file, curvature.bytes() as u64)?;
         let start = told_start_of(&self.adapter, session);
@@ -72,6 +75,10 @@ impl MergeCurvature {
             None if self.fit.prior.0.needs_training_items() || self.fit.held_out.is_some() => {
                 return Err("a prior that is matched, or found at the mode or on held-out items, needs the training items: give `--train`, or `--prior evidence`".into());
             }
+            None if !self.items.choosing().is_empty() => {
+                let flags = self.items.choosing().join(", ");
+                return Err(format!("{flags}: no items are read without `--train`").into());
+            }
             None => {
                 let asked = curvature.asked.clone();
                 let opening = Opening::of_asked((&self.model, &self.adapter), asked, &self.questions, session);
@@ -80,6 +87,19 @@ impl MergeCurvature {
         };
         session.keep_settings(&file.with_extension("run.toml"))?;
         session.show(&report)
+    }
+}
+
+impl MergeCurvature {
+    /// Refuses flags that say otherwise than the sums: what they are of was said when they were summed.
+    fn check_against(&self, sums: &Curvature) -> Outcome {
+        let mut differences = self.fit.differences(&sums.config);
+        let there = sums.config.likelihood_or_default();
+        let said = self.items.noise_variance.map(|noise_variance| SharedLikelihood::from(Gaussian { noise_variance }));
+        if let Some(said) = said.filter(|said| *said != there) {
+            differences.push(format!("`--noise-variance` says {said}, and the sums are of {there}"));
+        }
+        if differences.is_empty() { Ok(()) } else { Err(differences.join("; ").into()) }
     }
 }
 

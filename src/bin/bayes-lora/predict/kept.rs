@@ -1,7 +1,7 @@
 //! Answers of an unfinished run: whole blocks, each in a file of its own, until all are there.
 
-use super::beside;
 use crate::kinds::{Answered, Block, Known};
+use crate::sink::beside;
 use bayes_lora::atomic_file::write_atomic;
 use bayes_lora::error::{Error, Result};
 use bayes_lora::identity::Identity;

@@ -4,13 +4,13 @@ mod kept;
 mod rate;
 mod tally;
 
-use crate::blocks::BLOCK;
+use crate::blocks::{BLOCK, for_each_block, n_lines, name_of};
 use crate::flags::{PredictionArguments, QuestionArguments, Shard};
 use crate::kind::Kind;
-use crate::kinds::{Answerer, Block, Line, Opening, answerer};
+use crate::kinds::{Answerer, Block, Opening, answerer};
 use crate::session::{Outcome, Session};
+use crate::sink::beside;
 use bayes_lora::POSTERIOR_FILE;
-use bayes_lora::data::{for_each_line, for_each_line_of};
 use bayes_lora::error::{Error, Result};
 use bayes_lora::outputs::claim_file;
 use bayes_lora::predict::Predictive;
@@ -69,13 +69,13 @@ impl Predict {
             claim_file(out, std::fs::metadata(&self.data).map_or(0, |file| file.len()))?;
             session.keeps_work();
         }
-        let predictive = self.prediction.predictive(self.seed);
+        let predictive = self.prediction.predictive(self.seed)?;
         let posterior = self.posterior_file(predictive)?;
         let asked = (predictive, self.prediction.insist);
         let opening = Opening::new((&self.model, &self.adapter), posterior, &self.questions, asked, session)?;
         let data = (!self.is_stream()).then_some(self.data.as_path());
         let answerer = answerer(&opening, self.task, data)?;
-        let mut rate = Rate::new(self.n_lines()?, session.is_watched());
+        let mut rate = Rate::new(n_lines(&self.data, self.shard)?, session.is_watched());
         let tally = match &self.out {
             None => self.to_stdout(&*answerer, &mut rate, &session.control())?,
             Some(out) => self.to_file(&*answerer, out, &mut rate, &session.control())?,
@@ -111,26 +111,7 @@ impl Predict {
         self.data == Path::new("-")
     }
 
-    /// What the data are called in messages.
-    fn name(&self) -> PathBuf {
-        if self.is_stream() { "standard input".into() } else { self.data.clone() }
-    }
-
-    /// How many lines there are to answer, where that is known beforehand.
-    fn n_lines(&self) -> Result<Option<usize>> {
-        // a pipe can be read once
-        if !self.data.is_file() {
-            return Ok(None);
-        }
-        let mut n = 0;
-        for_each_line(&self.data, |_, _| {
-            n += 1;
-            Ok(())
-        })?;
-        Ok(Some(self.shard.map_or(n, |shard| (shard.index..n).step_by(shard.of).count())))
-    }
-
-    fn to_stdout(&self, answerer: &dyn Answerer, rate: &mut Rate, control: &Control) -> Result<Tally> {
+    fn to_stdout(&self, answerer: &dyn Answerer, rate: &mut Rate, control: &Control) -> Outcome<Tally> {
         let (mut out, mut tally) = (std::io::stdout().lock(), Tally::default());
         let mut write = |text: &str| {
             let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -147,7 +128,7 @@ impl Predict {
     }
 
     /// Answers into a file, which appears in one step when the last line is answered; blocks that an earlier run has answered are kept.
-    fn to_file(&self, answerer: &dyn Answerer, out: &Path, rate: &mut Rate, control: &Control) -> Result<Tally> {
+    fn to_file(&self, answerer: &dyn Answerer, out: &Path, rate: &mut Rate, control: &Control) -> Outcome<Tally> {
         let identity = answerer.identity().clone().with("shard", self.shard.map(|shard| shard.to_string()));
         let mut kept = Kept::open(out, identity.with("lines of a block", BLOCK))?;
         let mut tally = Tally::default();
@@ -170,53 +151,21 @@ impl Predict {
     }
 
     /// Visits the lines block by block.
-    fn for_each_block(&self, control: &Control, mut visit: impl FnMut(usize, &Block) -> Result<()>) -> Result<()> {
-        let name = self.name();
-        let file = name.display().to_string();
-        let (mut lines, mut seen, mut number): (Vec<Line>, usize, usize) = (Vec::new(), 0, 0);
-        let mut answer = |lines: &mut Vec<Line>, done: usize| {
-            control.check("predict", done.saturating_sub(lines.len()), done)?;
-            let block = Block { file: &file, lines };
-            let place = || match block.lines {
+    fn for_each_block(&self, control: &Control, mut visit: impl FnMut(usize, &Block) -> Result<()>) -> Outcome {
+        let (file, mut done) = (name_of(&self.data).display().to_string(), 0);
+        for_each_block(&self.data, self.shard, BLOCK, |number, lines| {
+            control.check("predict", done, done + lines.len())?;
+            let place = || match lines {
                 [first, .., last] => format!("{file}, lines {} to {}", first.number, last.number),
                 _ => file.clone(),
             };
             // encoding names the item, not its line
-            visit(number, &block).map_err(|error| match error {
+            visit(number, &Block { file: &file, lines }).map_err(|error| match error {
                 Error::Io { .. } | Error::Cancelled { .. } | Error::Format { .. } => error,
                 error => Error::format(place(), error),
             })?;
-            lines.clear();
-            number += 1;
+            done += lines.len();
             Ok(())
-        };
-        let read = |at: usize, text: &str| {
-            let takes = self.shard.is_none_or(|shard| shard.takes(seen));
-            seen += 1;
-            if !takes {
-                return Ok(());
-            }
-            lines.push(Line { number: at, text: text.to_string() });
-            if lines.len() == BLOCK { answer(&mut lines, seen) } else { Ok(()) }
-        };
-        match self.is_stream() {
-            true => for_each_line_of(std::io::stdin(), &name, read)?,
-            false => for_each_line(&name, read)?,
-        }
-        if !lines.is_empty() {
-            answer(&mut lines, seen)?;
-        }
-        if seen == 0 {
-            return Err(Error::empty(format!("the data file {file}")));
-        }
-        Ok(())
+        })
     }
-}
-
-/// The file with a further ending.
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    name.into()
 }
