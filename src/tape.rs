@@ -133,6 +133,18 @@ impl RowKeys {
         Self { tokens, real: reals, items }
     }
 
+    /// The keys of a batch whose rows hold several items: those that the tokens have in rows of their own.
+    ///
+    /// # Shapes
+    /// - items: a key for each item, owners: `[rows, tokens]`, the item of each token and its place in it, `None` at pads
+    pub fn packed(items: Vec<u64>, owners: &Array2<Option<(usize, usize)>>) -> Self {
+        let key =
+            |(item, place): (usize, usize)| fnv1a_words([items.get(item).copied().unwrap_or(0), 0, place as u64 + 1]);
+        let tokens: Vec<u64> = owners.iter().map(|owner| owner.map_or(0, key)).collect();
+        let real = owners.iter().filter_map(|owner| owner.map(key)).collect();
+        Self { tokens, real, items }
+    }
+
     /// Keys of a linear's `n` rows: of the tokens, of the real ones or of the items, whichever are as many. Of other rows (an adapted output head that
     /// scores continuations sees such) only the number is known: their keys are those of the batch, and with them their noise.
     pub fn of_rows(&self, n: usize) -> Vec<u64> {

@@ -255,7 +255,7 @@ mod tests {
             ),
             (format!(r#"{{"messages": [{user}, {said}, {{"role": "system", "content": "c"}}]}}"#), &["message 3 of 3"]),
             (r#"{"messages": [{"role": "robot", "content": "a"}]}"#.into(), &["`robot`", "`assistant`"]),
-            (r#"{"messages": [["user", "a"], ["assistant", "b"]]}"#.into(), &["sequence", "JSON object", "column 15"]),
+            (r#"{"messages": [["user", "a"], ["assistant", "b"]]}"#.into(), &["sequence", "JSON object", "column 14"]),
             (format!(r#"{{"messages": [{user}, "b"]}}"#), &["string \"b\"", "JSON object"]),
             (r#"{"messages": [{"role": {"user": null}, "content": "a"}]}"#.into(), &["map", "string"]),
             (r#"{"messages": [{"role": "user", "role": "user", "content": "a"}]}"#.into(), &["duplicate", "`role`"]),

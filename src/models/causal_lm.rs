@@ -10,6 +10,7 @@ use super::{
     names::{EMBEDDING, root},
     norm::Norm,
     rope::Places,
+    rope_scaling::RopeScaling,
     token_batch::TokenBatch,
 };
 use crate::error::Result;
@@ -158,6 +159,12 @@ impl CausalLm {
         let divisor = self.config.scales.logit_divisor;
         let wide = at_least_f32(rows.dtype());
         Some(if divisor == 1.0 { rows } else { rows.cast(wide).div_scalar(divisor) })
+    }
+
+    /// True if a token's rotation depends on the length of its row, so that rows of several texts are not those of each alone.
+    pub(super) fn rotates_by_length(&self) -> bool {
+        let scalings = [Some(&self.config.rope_scaling), self.config.sliding_rope.as_ref().map(|(_, scaling)| scaling)];
+        scalings.into_iter().flatten().any(|scaling| matches!(scaling, RopeScaling::LongRope { .. }))
     }
 
     fn table_path(&self) -> String {

@@ -90,6 +90,11 @@ impl Classifier for TextModel {
     }
 
     fn check(&self, batch: &TextBatch) -> Result<()> {
+        if batch.is_packed() && self.lm.rotates_by_length() {
+            return Err(Error::Incompatible(
+                "several texts share a row (packing), but the model's rotation depends on the length of a row (`longrope`)".into(),
+            ));
+        }
         batch.tokens.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
     }
 

@@ -40,6 +40,9 @@ pub struct TrainerConfig {
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
+    /// Puts several texts of a batch into each row, of at most so many tokens: fewer pads, and the same outputs and gradients to rounding
+    /// ([`crate::data::TextDataset::plan_packed`]). `None`, the default, gives every text a row of its own; data of other kinds are refused.
+    pub packing: Option<usize>,
     /// Holds the activations of one layer at a time and computes each layer twice ([`Classifier::gradient_by_layers`]): one more forward
     /// pass for a fraction of the memory, and the same bits.
     ///
@@ -80,6 +83,7 @@ impl Default for TrainerConfig {
             decay: Decay::Linear,
             limits: BatchLimits { max_items: 8, max_tokens: 4096 },
             accumulation: 1,
+            packing: None,
             gradient_checkpointing: false,
             max_grad_norm: Some(1.0),
             patience: None,
@@ -114,6 +118,8 @@ impl TrainerConfig {
         with_limits(limits: BatchLimits);
         /// Sets the micro-batches a step.
         with_accumulation(accumulation: usize);
+        /// Sets the tokens of a row that several texts share; `None` gives each a row of its own.
+        with_packing(packing: impl Into<Option<usize>>);
         /// Says whether to hold the activations of one layer at a time.
         with_gradient_checkpointing(gradient_checkpointing: bool);
         /// Sets the largest norm of a gradient; `None` does not clip.
@@ -160,8 +166,10 @@ impl TrainerConfig {
                 return Err(Error::config(field, "at least 1", value));
             }
         }
-        if self.max_steps == Some(0) {
-            return Err(Error::config("max_steps", "at least 1", 0));
+        for (field, value) in [("max_steps", self.max_steps), ("packing", self.packing)] {
+            if value == Some(0) {
+                return Err(Error::config(field, "at least 1", 0));
+            }
         }
         if let Some(norm) = self.max_grad_norm.filter(|n| !(*n > 0.0 && n.is_finite())) {
             return Err(Error::config("max_grad_norm", "positive and finite", norm));
@@ -188,6 +196,7 @@ impl TrainerConfig {
             decay,
             limits,
             accumulation,
+            packing,
             // the same bits
             gradient_checkpointing: _,
             max_grad_norm,
@@ -203,6 +212,7 @@ impl TrainerConfig {
         let identity = Identity::new().with("epochs", epochs).with("max_steps", max_steps).with("shuffle", shuffle);
         let identity = identity.with("learning_rate", learning_rate).with("warmup_fraction", warmup_fraction);
         let identity = identity.with("decay", decay).with("limits", limits).with("accumulation", accumulation);
+        let identity = identity.with("packing", packing);
         let identity = identity.with("max_grad_norm", max_grad_norm).with("patience", patience).with("mode", mode);
         identity
             .with("likelihood", self.likelihood_or_default())

@@ -1,12 +1,13 @@
 //! Asks a model for its answers to items whose targets are known.
 
 use super::config::TrainerConfig;
+use super::layout;
 use super::objective::outputs_on_host;
 use crate::batches::in_order;
 use crate::belief::top_class;
 use crate::data::BatchOrder;
 use crate::error::Result;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, known_targets, output_batch_for};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, known_targets};
 use crate::progress::Control;
 use crate::tape::Tape;
 
@@ -22,9 +23,9 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     let likelihood = &*config.likelihood_or_default();
     let targets = known_targets(data, likelihood, model.n_classes())?;
     let (mut nll, mut right, mut labelled) = (0.0, 0usize, 0usize);
-    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
+    let batches = layout::plan(config, data, BatchOrder::ByLength)?;
     let work = |index: usize| {
-        let input = output_batch_for(&model, data, &batches[index])?;
+        let input = layout::batch(config, &model, data, &batches[index])?;
         batch_targets(data, &batches[index], &input, (&targets, likelihood), model.n_classes())?;
         outputs_on_host(model.logits(&input, &mut Tape::off()), input.class_mask())
     };

@@ -6,6 +6,7 @@ mod clip;
 mod config;
 mod evaluation;
 mod freeze;
+mod layout;
 mod log;
 mod objective;
 mod parameters;

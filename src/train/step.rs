@@ -2,12 +2,13 @@
 
 use super::config::TrainerConfig;
 use super::freeze::set_trainable;
+use super::layout;
 use super::objective::negative_log_likelihood;
 use crate::batches::in_order;
 use crate::error::{Error, Result};
 use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, output_batch_for, row_keys};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -63,7 +64,7 @@ impl<D> Loss<'_, D> {
         let differentiate = |micro: usize| {
             let model = set_trainable(plain.clone(), &config.mode)?.train();
             let indices = &batches[micro];
-            let input = output_batch_for(&model, data, indices)?;
+            let input = layout::batch(config, &model, data, indices)?;
             let tokens = input.token_mask().iter().filter(|real| **real).count();
             let likelihood = &*config.likelihood_or_default();
             let targets = batch_targets(data, indices, &input, (self.targets, likelihood), model.n_classes())?;

@@ -7,6 +7,7 @@
 mod chats;
 mod fisher;
 mod loss;
+mod packing;
 mod scores;
 mod training;
 
