@@ -90,6 +90,12 @@ pub trait Classifier: Adaptable {
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
 
+    /// `log p` of every unit ([`Dataset::units`]) of the targets that are in the input, `[n_units, 1]`, item after item; `None`, the default,
+    /// where its targets are not in the input. Summed over an item they are its output.
+    fn unit_log_densities(&self, _input: &Self::Input, _tape: &mut Tape) -> Option<Tensor<2>> {
+        None
+    }
+
     /// The outputs for targets that the model draws from its own distribution in place of those in the input; `None` (the default)
     /// where its targets are not in the input. The sampled Fisher information of a likelihood that
     /// [draws in the model](crate::likelihood::Likelihood::draws_in_model) is that of their gradients.

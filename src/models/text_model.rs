@@ -102,6 +102,11 @@ impl Classifier for TextModel {
         self.log_likelihoods(self.predicting(batch, tape), batch, tape)
     }
 
+    fn unit_log_densities(&self, batch: &TextBatch, tape: &mut Tape) -> Option<Tensor<2>> {
+        let hidden = self.predicting(batch, tape);
+        Some(log_probabilities(&self.lm, hidden, &batch.targets, tape))
+    }
+
     fn gradient_by_layers(
         &self,
         batch: &TextBatch,

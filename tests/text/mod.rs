@@ -6,6 +6,7 @@
 
 mod chats;
 mod fisher;
+mod held_out;
 mod loss;
 mod packing;
 mod scores;
