@@ -23,6 +23,7 @@
 //! | `rewards`, `best-of-n` | the report of the reward model's study | |
 //! | `wrong-labels`, `influence`, `labels-next`, `sets` | reports of the study of training items | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of the study of costs | |
+//! | `text-parity`, `pads` | a directory of runs of that study | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
@@ -35,6 +36,7 @@ mod rewards;
 mod runs;
 mod study;
 mod table;
+mod text_parity;
 mod training_items;
 
 use clap::Parser;
@@ -157,6 +159,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "sets" => training_items::sets(spec, data),
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),
+        "text-parity" => text_parity::perplexities(spec, data),
+        "pads" => text_parity::pads(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }
