@@ -24,6 +24,7 @@
 //! | `wrong-labels`, `influence`, `labels-next`, `sets` | reports of the study of training items | |
 //! | `left-out-scale`, `left-out-scale-fit` | a directory of files of the study of costs | |
 //! | `growth` | the report of the study of growth | |
+//! | `text-parity`, `pads` | a directory of runs of that study | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
 mod comparison;
@@ -37,6 +38,7 @@ mod rewards;
 mod runs;
 mod study;
 mod table;
+mod text_parity;
 mod training_items;
 
 use clap::Parser;
@@ -160,6 +162,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-scale" => left_out_scale::ways(spec, data),
         "left-out-scale-fit" => left_out_scale::fit(spec, data),
         "growth" => growth::growth(spec, data),
+        "text-parity" => text_parity::perplexities(spec, data),
+        "pads" => text_parity::pads(spec, data),
         "typed" => table::typed(spec, data),
         other => Err(format!("there is no kind of table `{other}`").into()),
     }

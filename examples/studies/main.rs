@@ -24,6 +24,7 @@ mod process;
 mod reward_model;
 mod shipped;
 mod text_classification;
+mod text_parity;
 mod throughput;
 mod training_items;
 
@@ -65,6 +66,8 @@ enum Study {
     TextClassification(text_classification::Arguments),
     /// Rewards from preferences, and the best of several answers, over seeds
     RewardModel(reward_model::Arguments),
+    /// Fine-tuning on texts beside PEFT: the same tokens, batches and first adapter
+    TextParity(text_parity::Arguments),
     /// The time of every stage, beside another library's
     Throughput(throughput::Arguments),
     /// How seconds and memory grow with tokens, classes, rank, batch and layers
@@ -104,6 +107,7 @@ fn run(study: &Study, control: Control) -> Outcome<()> {
         Study::PaperTable(arguments) => paper_table::run(arguments, control),
         Study::TextClassification(arguments) => text_classification::run(arguments, control),
         Study::RewardModel(arguments) => reward_model::run(arguments, control),
+        Study::TextParity(arguments) => text_parity::run(arguments, control),
         Study::Throughput(arguments) => throughput::run(arguments),
         Study::Growth(arguments) => growth::run(arguments),
         Study::GenerationSpeed(arguments) => generation_speed::run(arguments),

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::lora::{LoraConfig, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
 use crate::outputs::{claim_dir, claim_file};
-use crate::posterior::{HeldOut, Laplace, POSTERIOR_FILE};
+use crate::posterior::{DrawnHeldOut, HeldOut, Laplace, POSTERIOR_FILE};
 use crate::predict::{Prediction, Predictive, TargetPrediction, TrainingFit, predict, predict_targets};
 use crate::progress::Control;
 use crate::search::Search;
@@ -115,13 +115,20 @@ impl<M: Classifier> FittedBayesLora<M> {
     /// The same with the prior precision that suits labelled held-out items best, in place of the one with the most evidence.
     ///
     /// One pass over the items; nothing is fitted again. Take items that the adapter was not trained on. It is the linearised predictive
-    /// whose likelihood decides, also where predictions are configured to be sampled.
+    /// whose likelihood decides, also where predictions are configured to be sampled. Of texts it is the next-token distribution averaged over
+    /// draws, and several passes ([`DrawnHeldOut`]).
     ///
     /// # Errors
-    /// As [`HeldOut::new`] and [`HeldOut::tune`].
+    /// As [`HeldOut::new`] and [`HeldOut::tune`], or as [`DrawnHeldOut::new`] and [`DrawnHeldOut::tune`].
     pub fn tune_prior<D: Dataset<Input = M::Input>>(mut self, held_out: &D, control: &Control) -> Result<Self> {
-        let held_out = HeldOut::new(&self.model, &self.laplace, held_out, &self.limits, control)?;
-        let tuned = held_out.tune(self.laplace.prior_precisions(), self.predictive.tuning_link())?;
+        let (model, laplace, limits) = (&self.model, &self.laplace, &self.limits);
+        let tuned = if laplace.likelihood().draws_in_model() {
+            let draws = (DrawnHeldOut::<M, D>::DRAWS, 0);
+            DrawnHeldOut::new(model, laplace, held_out, draws, limits, control)?.tune()?
+        } else {
+            let link = self.predictive.tuning_link();
+            HeldOut::new(model, laplace, held_out, limits, control)?.tune(laplace.prior_precisions(), link)?
+        };
         self.laplace = self.laplace.with_tuned_prior(tuned)?;
         self.training_fit = None;
         Ok(self)

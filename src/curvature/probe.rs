@@ -106,6 +106,11 @@ pub(crate) fn probe_within<M: Classifier>(
 ) -> Result<Probe> {
     let n_items = input.n_items();
     let n_classes = model.n_classes();
+    if input.token_owners().is_some() {
+        return Err(Error::Incompatible(
+            "several items share a row (packing): curvature reads the rows of each apart".into(),
+        ));
+    }
     let rows = input.row_meaning();
     let copies = match rows {
         RowMeaning::Choice { .. } => 1,

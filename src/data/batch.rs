@@ -94,13 +94,26 @@ pub enum BatchOrder {
 /// # Errors
 /// [`Error::Config`] for a limit of 0.
 pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+    plan_in(&Rectangle::default(), sizes, limits, order)
+}
+
+/// The same where the items of a batch are laid out in another way: `empty` is a batch without items.
+///
+/// # Errors
+/// As [`plan_batches`].
+pub(super) fn plan_in(
+    empty: &impl Room,
+    sizes: &[ItemSize],
+    limits: BatchLimits,
+    order: BatchOrder,
+) -> Result<Vec<Vec<usize>>> {
     limits.validate()?;
     let mut indices: Vec<usize> = (0..sizes.len()).collect();
     Ok(match order {
-        BatchOrder::Sequential => cut(&indices, sizes, limits),
+        BatchOrder::Sequential => cut(empty, &indices, sizes, limits),
         BatchOrder::ByLength => {
             sort_longest_first(&mut indices, sizes);
-            cut(&indices, sizes, limits)
+            cut(empty, &indices, sizes, limits)
         }
         BatchOrder::Shuffled { seed, epoch, step } => {
             let order = shuffle_keys(sizes, seed, epoch);
@@ -113,7 +126,7 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
                     part.reverse();
                 }
             }
-            let batches = cut(&indices, sizes, limits);
+            let batches = cut(empty, &indices, sizes, limits);
             let (whole, rest) = batches.split_at(batches.len() - batches.len() % step.max(1));
             let mut steps: Vec<&[Vec<usize>]> = whole.chunks(step.max(1)).collect();
             steps.shuffle(&mut generator(seed, Purpose::ShuffledBatches, 0, epoch));
@@ -121,6 +134,34 @@ pub fn plan_batches(sizes: &[ItemSize], limits: BatchLimits, order: BatchOrder) 
             steps.concat()
         }
     })
+}
+
+/// How many tokens, pads included, a batch takes that is filled item by item.
+pub(super) trait Room: Clone {
+    /// With one more item.
+    fn with(&self, size: &ItemSize) -> usize;
+
+    /// Adds it.
+    fn add(&mut self, size: &ItemSize);
+}
+
+/// Rows beside each other, as many for every item and all as long as the longest.
+#[derive(Clone, Default)]
+struct Rectangle {
+    items: usize,
+    n_rows: usize,
+    longest: usize,
+}
+
+impl Room for Rectangle {
+    fn with(&self, size: &ItemSize) -> usize {
+        (self.items + 1).saturating_mul(size.n_rows.max(self.n_rows)).saturating_mul(size.longest.max(self.longest))
+    }
+
+    fn add(&mut self, size: &ItemSize) {
+        let (n_rows, longest) = (size.n_rows.max(self.n_rows), size.longest.max(self.longest));
+        *self = Self { items: self.items + 1, n_rows, longest };
+    }
 }
 
 impl EncodedDataset {
@@ -149,21 +190,16 @@ fn sort_longest_first(indices: &mut [usize], sizes: &[ItemSize]) {
     indices.sort_by_key(|i| std::cmp::Reverse((sizes[*i].longest, sizes[*i].n_rows)));
 }
 
-fn cut(indices: &[usize], sizes: &[ItemSize], limits: BatchLimits) -> Vec<Vec<usize>> {
+fn cut(empty: &impl Room, indices: &[usize], sizes: &[ItemSize], limits: BatchLimits) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut batch: Vec<usize> = Vec::new();
-    let (mut n_rows, mut longest) = (0, 0);
+    let (mut batch, mut room) = (Vec::new(), empty.clone());
     for &index in indices {
-        let size = sizes[index];
-        let rows = size.n_rows.max(n_rows);
-        let length = size.longest.max(longest);
-        let padded = (batch.len() + 1).saturating_mul(rows).saturating_mul(length);
-        if batch.is_empty() || (batch.len() < limits.max_items && padded <= limits.max_tokens) {
-            (n_rows, longest) = (rows, length);
-        } else {
+        let size = &sizes[index];
+        if !batch.is_empty() && (batch.len() >= limits.max_items || room.with(size) > limits.max_tokens) {
             batches.push(std::mem::take(&mut batch));
-            (n_rows, longest) = (size.n_rows, size.longest);
+            room = empty.clone();
         }
+        room.add(size);
         batch.push(index);
     }
     if !batch.is_empty() {

@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use std::marker::PhantomData;
 
 use crate::error::{Error, Result};
 use crate::file_kind::mistaken;
@@ -65,11 +68,45 @@ pub fn for_each_line_of(
 /// # Errors
 /// [`Error::Format`] with `place` for what is no object, and for fields that are not those of `T`.
 pub(super) fn object<T: DeserializeOwned>(text: &str, place: &str) -> Result<T> {
-    // serde would read a JSON array as a struct, field by field
+    object_or_reason(text).map_err(|reason| Error::format(place, reason))
+}
+
+/// The same with the reason alone.
+pub(super) fn object_or_reason<T: DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
     if !text.starts_with('{') {
-        return Err(Error::format(place, "is not a JSON object"));
+        let found = match serde_json::from_str(text) {
+            Ok(Value::Array(_)) => "a list, ",
+            Ok(Value::String(_)) => "a text, ",
+            Ok(Value::Number(_)) => "a number, ",
+            Ok(Value::Bool(_)) => "true or false, ",
+            Ok(Value::Null) => "null, ",
+            Ok(Value::Object(_)) | Err(_) => "",
+        };
+        return Err(format!("is {found}not a JSON object"));
     }
-    serde_json::from_str(text).map_err(|e| Error::format(place, e.to_string().replace(" at line 1", "")))
+    serde_json::from_str(text).map_err(|e| e.to_string().replace(" at line 1 column", " at column"))
+}
+
+/// Reads `T` from an object alone, for `Deserialize` of what stands inside a line: serde would read a list as a struct, field by field.
+///
+/// # Errors
+/// Names what was found in the object's place.
+pub(super) fn only_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> std::result::Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+    deserializer.deserialize_map(Object(PhantomData))
 }
 
 /// The name of what a line holds: its `id`, a text or a number, or the line's number.

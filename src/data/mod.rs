@@ -30,6 +30,7 @@
 //! | `text_dataset` | the result: texts as the trainer sees them |
 //! | `asked` | the way of asking, as a posterior remembers it |
 //! | `batch` | batches of similar length |
+//! | `packing` | several texts in one row |
 //! | `padding` | rectangles of ids and masks |
 //! | `shared_prompt` | the rows of an item as one, what they begin with once |
 //!
@@ -69,6 +70,7 @@ mod encoded;
 mod encoding;
 mod jsonl;
 mod labelled;
+mod packing;
 mod padding;
 mod pairs;
 mod preference_chats;
@@ -96,6 +98,7 @@ pub use chat::{CHAT_DATE, ChatFormat, MAX_CHAT_PROMPT_BYTES, MAX_CHAT_SECONDS, M
 pub use encoded::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 pub use encoding::{AnswerForm, Encoding, Normalization};
 pub use jsonl::{MAX_FILE_BYTES, MAX_LINE_BYTES, for_each_line, for_each_line_of};
+pub use packing::PackedRows;
 pub use padding::{PaddedRows, PaddingSide};
 pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FUEL, Prompt, PromptTemplate, letter};
 pub use routing::{MAX_AREAS_BYTES, read_areas};

@@ -1,4 +1,4 @@
-//! Lays the rows of one item into one: what they begin with once, then what each of them goes on with.
+//! Lays several rows into one: what they begin with once, where that is wanted, then what each of them goes on with.
 
 use super::encoded::EncodedItem;
 
@@ -34,10 +34,20 @@ pub struct SharedPrompt {
 impl SharedPrompt {
     /// The tree of an item's rows.
     pub fn new(item: &EncodedItem) -> Self {
-        let rows: Vec<&[u32]> = item.rows.iter().map(|row| row.ids.as_slice()).collect();
+        let rows = rows_of(item);
         let common = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
         let first = rows.first().copied().unwrap_or_default();
         let trunk = rows.iter().map(|row| common(first, row)).min().unwrap_or(0);
+        Self::with_trunk(&rows, trunk)
+    }
+
+    /// The rows behind each other, with nothing in common: what is packed into one row without knowing of the others.
+    pub fn without_trunk(item: &EncodedItem) -> Self {
+        Self::with_trunk(&rows_of(item), 0)
+    }
+
+    fn with_trunk(rows: &[&[u32]], trunk: usize) -> Self {
+        let first = rows.first().copied().unwrap_or_default();
         let mut tree = Self {
             ids: first[..trunk].to_vec(),
             positions: (0..trunk).collect(),
@@ -71,17 +81,25 @@ impl SharedPrompt {
     }
 }
 
+fn rows_of(item: &EncodedItem) -> Vec<&[u32]> {
+    item.rows.iter().map(|row| row.ids.as_slice()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::encoded::EncodedRow;
 
-    fn tree(rows: &[&[u32]]) -> SharedPrompt {
+    fn item(rows: &[&[u32]]) -> EncodedItem {
         let rows: Vec<_> = rows
             .iter()
             .map(|ids| EncodedRow { ids: ids.to_vec(), scored: 1..ids.len(), weight: 1.0, types: Vec::new() })
             .collect();
-        SharedPrompt::new(&EncodedItem { id: "q".into(), n_choices: rows.len(), rows, label: None })
+        EncodedItem { id: "q".into(), n_choices: rows.len(), rows, label: None }
+    }
+
+    fn tree(rows: &[&[u32]]) -> SharedPrompt {
+        SharedPrompt::new(&item(rows))
     }
 
     #[test]
@@ -94,18 +112,20 @@ mod tests {
             &[&[7, 8]],
         ];
         for rows in cases {
-            let tree = tree(rows);
-            for (r, row) in rows.iter().enumerate() {
-                for t in 0..row.len() {
-                    let from = tree.column(r, t);
-                    assert_eq!((tree.ids[from], tree.positions[from]), (row[t], t));
-                    let seen: Vec<u32> =
-                        (0..tree.ids.len()).filter(|to| tree.sees(from, *to)).map(|to| tree.ids[to]).collect();
-                    assert_eq!(seen, row[..=t], "{rows:?}");
+            for tree in [tree(rows), SharedPrompt::without_trunk(&item(rows))] {
+                for (r, row) in rows.iter().enumerate() {
+                    for t in 0..row.len() {
+                        let from = tree.column(r, t);
+                        assert_eq!((tree.ids[from], tree.positions[from]), (row[t], t));
+                        let seen: Vec<u32> =
+                            (0..tree.ids.len()).filter(|to| tree.sees(from, *to)).map(|to| tree.ids[to]).collect();
+                        assert_eq!(seen, row[..=t], "{rows:?}");
+                    }
                 }
             }
         }
         assert_eq!(tree(&[&[1, 2, 3], &[1, 2, 3]]).ids.len(), 3);
+        assert_eq!(SharedPrompt::without_trunk(&item(&[&[1, 2, 3], &[1, 2, 3]])).ids, [1, 2, 3, 1, 2, 3]);
         assert!(tree(&[]).ids.is_empty());
     }
 }

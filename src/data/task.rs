@@ -69,12 +69,7 @@ impl Item {
     /// or unknown, which may be another name of one that is known; [`Error::LabelOutOfRange`] for an answer
     /// beyond the choices (its `item` names the place too).
     pub fn from_json_line(text: &str, place: &str) -> Result<Self> {
-        // serde would read a JSON array as a struct, field by field.
-        if !text.starts_with('{') {
-            return Err(Error::format(place, "is not a JSON object"));
-        }
-        let item: Self = serde_json::from_str(text).map_err(|e| {
-            let reason = e.to_string().replace(" at line 1 column", " at column");
+        let item: Self = jsonl::object_or_reason(text).map_err(|reason: String| {
             let unknown = reason.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
             match unknown.and_then(meant) {
                 Some(field) => Error::format(place, format!("{reason}; here it is called `{field}`")),

@@ -1,6 +1,7 @@
 //! Holds texts as token ids with the tokens that count: what a language model is trained on.
 
-use super::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches};
+use super::batch::{BatchLimits, BatchOrder, ItemSize, plan_batches, plan_in};
+use super::packing::PackedRows;
 use super::tokens::Tokenizer;
 use crate::draws::{Purpose, generator, place, within};
 use crate::error::{Error, Result};
@@ -120,10 +121,40 @@ impl TextDataset {
     /// # Errors
     /// [`Error::Config`] for a limit of 0.
     pub fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        plan_batches(&self.sizes(), limits, order)
+    }
+
+    /// The same where several texts of a batch share a row of at most `row_tokens` ([`PackedRows`]). Texts come in the same order, so
+    /// that the batches are those of [`TextDataset::plan`] unless it was `max_tokens` that ended one: packed it holds more.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a limit of 0.
+    pub fn plan_packed(&self, limits: BatchLimits, order: BatchOrder, row_tokens: usize) -> Result<Vec<Vec<usize>>> {
+        plan_in(&PackedRows::new(row_tokens), &self.sizes(), limits, order)
+    }
+
+    /// The share of pads among all places of the batches of a plan, whose rows hold one text each or, packed, several in at most so many
+    /// tokens.
+    ///
+    /// # Panics
+    /// For an index beyond the texts.
+    pub fn share_of_pads(&self, batches: &[Vec<usize>], row_tokens: Option<usize>) -> f64 {
+        let length = |item: &usize| self.examples[*item].ids.len();
+        let (mut places, mut tokens) = (0, 0);
+        for batch in batches {
+            // rows that hold nothing have room for one text each
+            let mut rows = PackedRows::new(row_tokens.unwrap_or(0));
+            batch.iter().map(length).for_each(|length| rows.push(length));
+            places += rows.n_places();
+            tokens += batch.iter().map(length).sum::<usize>();
+        }
+        if places == 0 { 0.0 } else { (places - tokens) as f64 / places as f64 }
+    }
+
+    fn sizes(&self) -> Vec<ItemSize> {
         let size =
             |text: &TextExample| ItemSize { n_rows: 1, longest: text.ids.len(), key: fnv1a(text.key().to_le_bytes()) };
-        let sizes: Vec<ItemSize> = self.examples.iter().map(size).collect();
-        plan_batches(&sizes, limits, order)
+        self.examples.iter().map(size).collect()
     }
 
     /// Splits off `n` texts, drawn by their keys and `seed`: (the others, these), each in their order.
@@ -208,6 +239,31 @@ mod tests {
         assert!(shown.starts_with("text `7`: 6 tokens, 2 scored\n"), "{shown}");
         assert!(shown.contains("is it ?⟦ yes⟧ no⟦ one⟧"), "{shown}");
         assert!(data.example(1, &tiny::words()).is_err());
+    }
+
+    #[test]
+    fn packed_batches_hold_the_same_texts_in_fewer_places() {
+        let lengths = [9, 2, 4, 3, 8, 2, 5, 7, 3, 2];
+        let all = (0..10).map(|i| text(&i.to_string(), &vec![i as u32; lengths[i]], &[1..2])).collect();
+        let data = TextDataset::new("t", all).unwrap();
+        let limits = BatchLimits { max_items: 5, max_tokens: 1000 };
+        for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed: 1, epoch: 3 }] {
+            let (apart, packed) = (data.plan(limits, order).unwrap(), data.plan_packed(limits, order, 12).unwrap());
+            assert_eq!(apart, packed);
+            assert!(data.share_of_pads(&packed, Some(12)) < data.share_of_pads(&apart, None));
+        }
+        // apart 5 rows of 9 and 5 rows of 7; packed 3 rows of 11 (9 + 2, 4 + 3, 8) and 2 rows of 12 (2 + 5 + 3 + 2, 7)
+        let plan = data.plan(limits, BatchOrder::Sequential).unwrap();
+        assert_eq!(data.share_of_pads(&plan, None), (80.0 - 45.0) / 80.0);
+        assert_eq!(data.share_of_pads(&plan, Some(12)), (33.0 + 24.0 - 45.0) / 57.0);
+        // where the tokens end a batch, packed it holds more texts
+        let tight = BatchLimits { max_items: 10, max_tokens: 24 };
+        let n = |packing: Option<usize>| match packing {
+            None => data.plan(tight, BatchOrder::Sequential).unwrap().len(),
+            Some(row) => data.plan_packed(tight, BatchOrder::Sequential, row).unwrap().len(),
+        };
+        assert!(n(Some(12)) < n(None));
+        assert!(data.plan_packed(BatchLimits { max_items: 0, max_tokens: 1 }, BatchOrder::ByLength, 12).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::jsonl;
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,8 +36,7 @@ pub enum TextContent {
 }
 
 /// One message of a chat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChatTurn {
     /// Who speaks.
     pub role: Role,
@@ -45,9 +44,23 @@ pub struct ChatTurn {
     pub content: String,
 }
 
+impl<'de> Deserialize<'de> for ChatTurn {
+    /// From an object with these fields, and from nothing else: a list of two texts is no message.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            role: Role,
+            content: String,
+        }
+        let Fields { role, content } = jsonl::only_object(deserializer)?;
+        Ok(Self { role, content })
+    }
+}
+
 /// Who speaks in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Role {
     /// The rules of the chat; its first message, where there are any.
     System,
@@ -55,6 +68,18 @@ pub enum Role {
     User,
     /// Who answers.
     Assistant,
+}
+
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    /// From a text alone: serde would take `{"user": null}` too.
+    fn try_from(name: String) -> std::result::Result<Self, String> {
+        let all = [Self::System, Self::User, Self::Assistant];
+        let known = all.map(|role| format!("`{}`", role.name())).join(", ");
+        let found = all.into_iter().find(|role| role.name() == name);
+        found.ok_or(format!("unknown role `{name}`, expected one of {known}"))
+    }
 }
 
 impl Role {
@@ -215,7 +240,7 @@ mod tests {
             (r#"{"text": "\n"}"#.into(), &["empty"]),
             (r#"{"text": 1}"#.into(), &["string"]),
             (r#"{"text": "a", "id": []}"#.into(), &["`id`"]),
-            (r#"["a"]"#.into(), &[":2"]),
+            (r#"["a"]"#.into(), &[":2", "is a list"]),
             (r#"[null, "a", null, null, null]"#.into(), &["JSON object"]),
             (r#"{"messages": []}"#.into(), &["none of the 0"]),
             (format!(r#"{{"messages": [{}{said}]}}"#, format!("{user}, ").repeat(1024)), &["1025", "1024"]),
@@ -226,6 +251,11 @@ mod tests {
             ),
             (format!(r#"{{"messages": [{user}, {said}, {{"role": "system", "content": "c"}}]}}"#), &["message 3 of 3"]),
             (r#"{"messages": [{"role": "robot", "content": "a"}]}"#.into(), &["`robot`", "`assistant`"]),
+            (r#"{"messages": [["user", "a"], ["assistant", "b"]]}"#.into(), &["sequence", "JSON object", "column 14"]),
+            (format!(r#"{{"messages": [{user}, "b"]}}"#), &["string \"b\"", "JSON object"]),
+            (r#"{"messages": [{"role": {"user": null}, "content": "a"}]}"#.into(), &["map", "string"]),
+            (r#"{"messages": [{"role": "user", "role": "user", "content": "a"}]}"#.into(), &["duplicate", "`role`"]),
+            (r#"{"messages": {"role": "user", "content": "a"}}"#.into(), &["map", "sequence"]),
             (r#"{"messages": [{"role": "user", "content": "a", "name": "b"}]}"#.into(), &["`name`"]),
             (r#"{"text": "a", "id": "1"}"#.into(), &["`1`", "already"]),
         ] {

@@ -10,6 +10,7 @@ use super::{
     names::{EMBEDDING, SCORE, root},
     norm::Norm,
     rope::Places,
+    rope_scaling::RopeScaling,
     seen_prefix::SeenPrefix,
     token_batch::TokenBatch,
 };
@@ -168,6 +169,12 @@ impl CausalLm {
     /// Bytes of an element of the activations.
     pub(super) fn element_bytes(&self) -> usize {
         self.embedding.weight.val().dtype().size()
+    }
+
+    /// True if a token's rotation depends on the length of its row, so that rows of several texts are not those of each alone.
+    pub(super) fn rotates_by_length(&self) -> bool {
+        let scalings = [Some(&self.config.rope_scaling), self.config.sliding_rope.as_ref().map(|(_, scaling)| scaling)];
+        scalings.into_iter().flatten().any(|scaling| matches!(scaling, RopeScaling::LongRope { .. }))
     }
 
     fn table_path(&self) -> String {

@@ -113,6 +113,12 @@ pub trait Classifier: Adaptable {
     /// Class logits `[n_items, n_classes]`. Values of classes that an item does not have are ignored.
     fn logits(&self, input: &Self::Input, tape: &mut Tape) -> Tensor<2>;
 
+    /// `log p` of every unit ([`Dataset::units`]) of the targets that are in the input, `[n_units, 1]`, item after item; `None`, the default,
+    /// where its targets are not in the input. Summed over an item they are its output.
+    fn unit_log_densities(&self, _input: &Self::Input, _tape: &mut Tape) -> Option<Tensor<2>> {
+        None
+    }
+
     /// The outputs for targets that the model draws from its own distribution in place of those in the input; `None` (the default)
     /// where its targets are not in the input. The sampled Fisher information of a likelihood that
     /// [draws in the model](crate::likelihood::Likelihood::draws_in_model) is that of their gradients.
@@ -207,6 +213,12 @@ pub trait ClassifierInput: Clone + Send {
 
     /// 1 for real tokens, 0 for pads, `[rows][tokens]`; a model without tokens has one a row.
     fn token_mask(&self) -> Array2<bool>;
+
+    /// Where rows hold several items ([`Dataset::packed_batch`]): the item of each token, and its place in it, `[rows][tokens]`; `None` at
+    /// pads. `None`, the default, says that every item has rows of its own.
+    fn token_owners(&self) -> Option<Array2<Option<(usize, usize)>>> {
+        None
+    }
 
     /// Which classes each item has, `[n_items, n_classes]`; `None` if all have all.
     fn class_mask(&self) -> Option<&Array2<bool>> {
@@ -311,6 +323,35 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If an item cannot be represented.
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<Self::Input>;
+
+    /// Cuts all items into batches in whose rows of at most `row_tokens` several items lie; `None`, the default, where each needs rows of its
+    /// own.
+    ///
+    /// # Errors
+    /// As [`Dataset::plan`].
+    fn plan_packed(
+        &self,
+        _limits: BatchLimits,
+        _order: BatchOrder,
+        _row_tokens: usize,
+    ) -> Result<Option<Vec<Vec<usize>>>> {
+        Ok(None)
+    }
+
+    /// Builds such a batch. The outputs of every item are those that it has in [`Dataset::batch`]; what a pass records token by token is laid
+    /// out otherwise, so that curvature goes through the rows apart.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`].
+    fn packed_batch(
+        &self,
+        _indices: &[usize],
+        _row_tokens: usize,
+        _device: &Device,
+        _dtype: DType,
+    ) -> Result<Option<Self::Input>> {
+        Ok(None)
+    }
 }
 
 /// A hash of all items, in order.
@@ -360,7 +401,11 @@ pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
 
 /// What names the rows of the batch of the items at `indices`.
 pub(crate) fn row_keys<D: Dataset>(data: &D, indices: &[usize], input: &D::Input) -> RowKeys {
-    RowKeys::new(indices.iter().map(|&item| data.item_key(item)).collect(), &input.token_mask())
+    let items = indices.iter().map(|&item| data.item_key(item)).collect();
+    match input.token_owners() {
+        None => RowKeys::new(items, &input.token_mask()),
+        Some(owners) => RowKeys::packed(items, &owners),
+    }
 }
 
 /// One number of each choice, `[n_items · choices, 1]`, as logits `[n_items, n_classes]`: what stands where no item has a choice is

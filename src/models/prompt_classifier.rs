@@ -7,7 +7,6 @@ use super::{
     indices::indices_on,
     language_model::LanguageModel,
     pull_back::PullBack,
-    rope_scaling::RopeScaling,
     scored_tokens::log_probabilities,
     seen_prefix::SeenPrefix,
     through::adaptable_through,
@@ -115,7 +114,7 @@ impl Classifier for PromptClassifier {
 
     /// Unless a row's rotation depends on its length: the rows of an item need not all be long.
     fn shares_prompts(&self) -> bool {
-        !matches!(self.lm.config().rope_scaling, RopeScaling::LongRope { .. })
+        !self.lm.rotates_by_length()
     }
 
     /// Where class tokens are read at the last position and logits are not capped: those of continuations are sums over tokens.

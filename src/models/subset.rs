@@ -108,6 +108,29 @@ impl<D: Dataset> Dataset for Subset<'_, D> {
         let of_whole: Vec<usize> = indices.iter().map(|&item| self.indices[item]).collect();
         self.data.batch(&of_whole, device, dtype)
     }
+
+    /// The whole's batches without the items that were not chosen: how many fit into a batch depends on which.
+    fn plan_packed(
+        &self,
+        limits: BatchLimits,
+        order: BatchOrder,
+        row_tokens: usize,
+    ) -> Result<Option<Vec<Vec<usize>>>> {
+        let chosen = |batch: &Vec<usize>| batch.iter().filter_map(|&item| self.place[item]).collect::<Vec<_>>();
+        let plan = self.data.plan_packed(limits, order, row_tokens)?;
+        Ok(plan.map(|plan| plan.iter().map(chosen).filter(|batch| !batch.is_empty()).collect()))
+    }
+
+    fn packed_batch(
+        &self,
+        indices: &[usize],
+        row_tokens: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Option<D::Input>> {
+        let of_whole: Vec<usize> = indices.iter().map(|&item| self.indices[item]).collect();
+        self.data.packed_batch(&of_whole, row_tokens, device, dtype)
+    }
 }
 
 #[cfg(test)]

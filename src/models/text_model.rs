@@ -130,11 +130,21 @@ impl Classifier for TextModel {
     }
 
     fn check(&self, batch: &TextBatch) -> Result<()> {
+        if batch.is_packed() && self.lm.rotates_by_length() {
+            return Err(Error::Incompatible(
+                "several texts share a row (packing), but the model's rotation depends on the length of a row (`longrope`)".into(),
+            ));
+        }
         batch.tokens.check_fits(self.lm.config().vocab_size, self.lm.config().max_positions)
     }
 
     fn logits(&self, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
         self.log_likelihoods(self.predicting(batch, tape), batch, tape)
+    }
+
+    fn unit_log_densities(&self, batch: &TextBatch, tape: &mut Tape) -> Option<Tensor<2>> {
+        let hidden = self.predicting(batch, tape);
+        Some(log_probabilities(&self.lm, hidden, &batch.targets, tape))
     }
 
     fn gradient(

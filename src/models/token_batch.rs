@@ -60,11 +60,22 @@ struct HostBatch {
     rows_are_choices: bool,
     n_classes: usize,
     side: PaddingSide,
-    shares_prompts: bool,
+    layout: Layout,
     /// What the model has seen already of all rows.
     seen: Option<Arc<SeenPrefix>>,
     device: Device,
     dtype: DType,
+}
+
+/// How the rows of an item lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Each is a row of the batch.
+    Apart,
+    /// All are one row, which holds once what they begin with alike.
+    Shared,
+    /// All are one row, one behind the other.
+    Packed,
 }
 
 /// Fills pads; any token would do, since no real token looks at them.
@@ -90,7 +101,7 @@ impl TokenBatch {
             rows_are_choices: dataset.answers.rows_are_choices(),
             n_classes: dataset.n_classes,
             side,
-            shares_prompts: false,
+            layout: Layout::Apart,
             seen: None,
             device: device.clone(),
             dtype,
@@ -110,17 +121,26 @@ impl TokenBatch {
     /// # Errors
     /// As [`TokenBatch::new`].
     pub(super) fn of_rows(rows: &[(&str, &[u32])], device: &Device, dtype: DType) -> Result<Self> {
-        let item = |(id, row): &(&str, &[u32])| {
-            let row = EncodedRow { ids: row.to_vec(), scored: 0..0, weight: 1.0, types: Vec::new() };
-            EncodedItem { id: (*id).into(), rows: vec![row], label: None, n_choices: 1 }
-        };
+        let items = rows.iter().map(|row| unasked(&[*row])).collect();
+        Self::of_items(items, Layout::Apart, device, dtype)
+    }
+
+    /// The same with several in each row of the batch, which do not see each other and whose positions start again.
+    ///
+    /// # Errors
+    /// As [`TokenBatch::new`].
+    pub(super) fn packed(rows: &[Vec<(&str, &[u32])>], device: &Device, dtype: DType) -> Result<Self> {
+        Self::of_items(rows.iter().map(|row| unasked(row)).collect(), Layout::Packed, device, dtype)
+    }
+
+    fn of_items(items: Vec<EncodedItem>, layout: Layout, device: &Device, dtype: DType) -> Result<Self> {
         Self::build(HostBatch {
-            items: rows.iter().map(item).collect(),
+            items,
             is_continuation: false,
             rows_are_choices: false,
             n_classes: 1,
             side: PaddingSide::Right,
-            shares_prompts: false,
+            layout,
             seen: None,
             device: device.clone(),
             dtype,
@@ -131,8 +151,12 @@ impl TokenBatch {
         check_float("element type of a batch", host.dtype)?;
         let rest = host.seen.as_ref().map(|seen| seen.strip(&host.items)).transpose()?;
         let items: Vec<&EncodedItem> = rest.as_ref().unwrap_or(&host.items).iter().collect();
-        let trees: Option<Vec<SharedPrompt>> =
-            host.shares_prompts.then(|| items.iter().map(|item| SharedPrompt::new(item)).collect());
+        let trees = |tree: fn(&EncodedItem) -> SharedPrompt| items.iter().map(|item| tree(item)).collect();
+        let trees: Option<Vec<SharedPrompt>> = match host.layout {
+            Layout::Apart => None,
+            Layout::Shared => Some(trees(SharedPrompt::new)),
+            Layout::Packed => Some(trees(SharedPrompt::without_trunk)),
+        };
         let padded = match &trees {
             None => PaddedRows::from_items(&items, PAD_ID, host.side)?,
             Some(trees) => {
@@ -215,6 +239,14 @@ impl TokenBatch {
             _ => Ok(()),
         }
     }
+}
+
+/// Named rows that ask nothing as one item, called by the longest of them.
+fn unasked(rows: &[(&str, &[u32])]) -> EncodedItem {
+    let longest = rows.iter().max_by_key(|(_, ids)| ids.len()).map_or("", |(id, _)| id);
+    let row =
+        |(_, ids): &(&str, &[u32])| EncodedRow { ids: ids.to_vec(), scored: 0..0, weight: 1.0, types: Vec::new() };
+    EncodedItem { id: longest.into(), rows: rows.iter().map(row).collect(), label: None, n_choices: 1 }
 }
 
 impl HostBatch {
@@ -339,7 +371,7 @@ impl ClassifierInput for TokenBatch {
     fn with_shared_prompts(self) -> Result<Self> {
         // what is read at the last token of a row needs rows of their own
         match self.host.is_continuation && self.rows_per_item > 1 {
-            true => Self::build(HostBatch { shares_prompts: true, ..self.host }),
+            true => Self::build(HostBatch { layout: Layout::Shared, ..self.host }),
             false => Ok(self),
         }
     }

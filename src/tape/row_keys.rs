@@ -2,7 +2,7 @@
 
 use crate::draws::within;
 use crate::hash::fnv1a_words;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
 /// Names the rows that a linear sees, so that the noise of a token depends neither on its batch nor on its padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,20 @@ impl RowKeys {
             }
         }
         Self { tokens, real: reals, rows }
+    }
+
+    /// The keys of a batch whose rows hold several items: those that the tokens have in rows of their own.
+    ///
+    /// # Shapes
+    /// - items: a key for each item, owners: `[rows, tokens]`, the item of each token and its place in it, `None` at pads
+    pub fn packed(items: Vec<u64>, owners: &Array2<Option<(usize, usize)>>) -> Self {
+        let key =
+            |(item, place): (usize, usize)| fnv1a_words([items.get(item).copied().unwrap_or(0), 0, place as u64 + 1]);
+        let tokens: Vec<u64> = owners.iter().map(|owner| owner.map_or(0, key)).collect();
+        let real = owners.iter().filter_map(|owner| owner.map(key)).collect();
+        let first =
+            |row: ArrayView1<Option<(usize, usize)>>| row.iter().flatten().next().map_or(0, |owner| key(*owner));
+        Self { tokens, real, rows: owners.outer_iter().map(first).collect() }
     }
 
     /// Keys of a linear's `n` rows: of the tokens, of the real ones, or of the rows of tokens (what pools them sees such), whichever are as

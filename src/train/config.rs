@@ -40,6 +40,9 @@ pub struct TrainerConfig {
     pub limits: BatchLimits,
     /// Micro-batches a step.
     pub accumulation: usize,
+    /// Puts several texts of a batch into each row, of at most so many tokens: fewer pads, and the same outputs and gradients to rounding
+    /// ([`crate::data::TextDataset::plan_packed`]). `None`, the default, gives every text a row of its own; data of other kinds are refused.
+    pub packing: Option<usize>,
     /// Largest global norm of the gradient of a step's loss ([`Objective`]); `None` does not clip. Items of a clipped step weigh less
     /// than others.
     pub max_grad_norm: Option<f64>,
@@ -75,6 +78,7 @@ impl Default for TrainerConfig {
             decay: Decay::Linear,
             limits: BatchLimits { max_items: 8, max_tokens: 4096 },
             accumulation: 1,
+            packing: None,
             max_grad_norm: Some(1.0),
             patience: None,
             mode: TrainingMode::Lora,
@@ -108,6 +112,8 @@ impl TrainerConfig {
         with_limits(limits: BatchLimits);
         /// Sets the micro-batches a step.
         with_accumulation(accumulation: usize);
+        /// Sets the tokens of a row that several texts share; `None` gives each a row of its own.
+        with_packing(packing: impl Into<Option<usize>>);
         /// Sets the largest norm of a gradient; `None` does not clip.
         with_max_grad_norm(max_grad_norm: impl Into<Option<f64>>);
         /// Sets after how many epochs without a better validation NLL to stop; `None` never does.
@@ -152,8 +158,10 @@ impl TrainerConfig {
                 return Err(Error::config(field, "at least 1", value));
             }
         }
-        if self.max_steps == Some(0) {
-            return Err(Error::config("max_steps", "at least 1", 0));
+        for (field, value) in [("max_steps", self.max_steps), ("packing", self.packing)] {
+            if value == Some(0) {
+                return Err(Error::config(field, "at least 1", 0));
+            }
         }
         if let Some(norm) = self.max_grad_norm.filter(|n| !(*n > 0.0 && n.is_finite())) {
             return Err(Error::config("max_grad_norm", "positive and finite", norm));
@@ -180,6 +188,7 @@ impl TrainerConfig {
             decay,
             limits,
             accumulation,
+            packing,
             max_grad_norm,
             patience,
             mode,
@@ -193,6 +202,7 @@ impl TrainerConfig {
         let identity = Identity::new().with("epochs", epochs).with("max_steps", max_steps).with("shuffle", shuffle);
         let identity = identity.with("learning_rate", learning_rate).with("warmup_fraction", warmup_fraction);
         let identity = identity.with("decay", decay).with("limits", limits).with("accumulation", accumulation);
+        let identity = identity.with("packing", packing);
         let identity = identity.with("max_grad_norm", max_grad_norm).with("patience", patience).with("mode", mode);
         identity
             .with("likelihood", self.likelihood_or_default())

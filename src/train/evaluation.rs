@@ -1,6 +1,7 @@
 //! Asks a model for its answers to items whose targets are known.
 
 use super::config::TrainerConfig;
+use super::layout;
 use super::objective::outputs_on_host;
 use crate::batches::in_order;
 use crate::belief::top_class;
@@ -22,10 +23,13 @@ pub(super) fn evaluate<M: Classifier, D: Dataset<Input = M::Input>>(
     let likelihood = &*config.likelihood_or_default();
     let targets = known_targets(data, likelihood, model.n_classes())?;
     let (mut nll, mut right, mut labelled) = (0.0, 0usize, 0usize);
-    let batches = data.plan(config.limits, BatchOrder::ByLength)?;
-    let inputs = OutputBatches::new(&model, data)?;
+    let batches = layout::plan(config, data, BatchOrder::ByLength)?;
+    let inputs = if config.packing.is_none() { Some(OutputBatches::new(&model, data)?) } else { None };
     let work = |index: usize| {
-        let input = inputs.of(&batches[index])?;
+        let input = match &inputs {
+            Some(inputs) => inputs.of(&batches[index])?,
+            None => layout::batch(config, &model, data, &batches[index])?,
+        };
         batch_targets(data, &batches[index], &input, (&targets, likelihood), model.n_classes())?;
         outputs_on_host(model.logits(&input, &mut Tape::off()), input.class_mask())
     };

@@ -7,6 +7,7 @@ mod config;
 mod estimate;
 mod evaluation;
 mod freeze;
+mod layout;
 mod log;
 mod objective;
 mod parameters;

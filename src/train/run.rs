@@ -5,6 +5,7 @@ use super::clip::clip_global_norm;
 use super::config::TrainerConfig;
 use super::evaluation::evaluate;
 use super::freeze::set_trainable;
+use super::layout;
 use super::log::TrainLog;
 use super::report::{EpochRecord, StepRecord, TrainOutcome};
 use super::schedule::Schedule;
@@ -94,7 +95,7 @@ fn plan<D: Dataset>(config: &TrainerConfig, data: &D) -> Result<Vec<Epoch>> {
             true => BatchOrder::Shuffled { seed: config.seed_or_default(), epoch, step: config.accumulation },
             false => BatchOrder::Sequential,
         };
-        let mut batches = data.plan(config.limits, order)?;
+        let mut batches = layout::plan(config, data, order)?;
         let steps = batches.len().div_ceil(config.accumulation);
         let mean_units = units_of(data, &batches) as f64 / steps.max(1) as f64;
         if let Some(left) = &mut left {

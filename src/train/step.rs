@@ -2,13 +2,14 @@
 
 use super::config::TrainerConfig;
 use super::freeze::set_trainable;
+use super::layout;
 use super::objective::negative_log_likelihood;
 use crate::batches::in_order;
 use crate::error::Result;
 use crate::likelihood::Target;
 use crate::lora::AdapterWeights;
 use crate::memory::ActivationBudget;
-use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, gradient_within, output_batch_for, row_keys};
+use crate::models::{Classifier, ClassifierInput, Dataset, batch_targets, gradient_within, row_keys};
 use crate::progress::Control;
 use crate::tape::Tape;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -65,7 +66,7 @@ impl<D> Loss<'_, D> {
         let differentiate = |micro: usize| {
             let model = set_trainable(plain.clone(), &config.mode)?.train();
             let indices = &batches[micro];
-            let input = output_batch_for(&model, data, indices)?;
+            let input = layout::batch(config, &model, data, indices)?;
             let tokens = input.token_mask().iter().filter(|real| **real).count();
             let likelihood = &*config.likelihood_or_default();
             let targets = batch_targets(data, indices, &input, (self.targets, likelihood), model.n_classes())?;

@@ -5,7 +5,7 @@ use super::{ALL, llama, text};
 use crate::support::{has_f64, relative_error, root};
 use bayes_lora::data::{BatchLimits, TextDataset, TextExample};
 use bayes_lora::likelihood::NextToken;
-use bayes_lora::lora::Adaptable;
+use bayes_lora::lora::{Adaptable, AdapterWeights};
 use bayes_lora::models::{Classifier, Dataset, TextModel};
 use bayes_lora::posterior::log_likelihood_gradient;
 use bayes_lora::progress::Control;
@@ -14,15 +14,17 @@ use burn::tensor::DType;
 use ndarray::Array1;
 use safetensors::SafeTensors;
 
-struct Expected {
-    data: TextDataset,
-    log_likelihoods: Array1<f64>,
+pub struct Expected {
+    pub data: TextDataset,
+    pub log_likelihoods: Array1<f64>,
     /// Of the mean loss over all scored tokens.
-    gradient: Array1<f64>,
-    order: Vec<String>,
+    pub gradient: Array1<f64>,
+    /// The same from rows that several texts share.
+    pub packed: [Array1<f64>; 2],
+    pub order: Vec<String>,
 }
 
-fn expected() -> Expected {
+pub fn expected() -> Expected {
     let dir = root().join("tests/fixtures/text");
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(dir.join("texts.json")).unwrap()).unwrap();
@@ -41,6 +43,7 @@ fn expected() -> Expected {
         data: TextDataset::new("f", json["texts"].as_array().unwrap().iter().enumerate().map(one).collect()).unwrap(),
         log_likelihoods: values("log_likelihoods"),
         gradient: values("gradient"),
+        packed: [values("packed_log_likelihoods"), values("packed_gradient")],
         order: serde_json::from_value(json["parameter_order"].clone()).unwrap(),
     }
 }
@@ -55,7 +58,10 @@ fn log_likelihoods(model: &TextModel, data: &TextDataset) -> Array1<f64> {
 
 /// By PEFT's order of its parameters.
 fn gradient(model: &TextModel, data: &TextDataset, limits: &BatchLimits, order: &[String]) -> Array1<f64> {
-    let all = log_likelihood_gradient(model, data, &NextToken, limits, &Control::silent()).unwrap();
+    in_order(&log_likelihood_gradient(model, data, &NextToken, limits, &Control::silent()).unwrap(), order)
+}
+
+pub fn in_order(all: &AdapterWeights, order: &[String]) -> Array1<f64> {
     let of = |name: &String| {
         let name = name.trim_start_matches("base_model.model.").trim_end_matches(".default.weight");
         let (module, matrix) = name.rsplit_once('.').unwrap();
@@ -67,7 +73,7 @@ fn gradient(model: &TextModel, data: &TextDataset, limits: &BatchLimits, order: 
 
 #[test]
 fn loss_and_gradient_of_completions_and_chats_equal_those_of_transformers_with_peft() {
-    let Expected { data, log_likelihoods: expected, gradient: mean_gradient, order } = expected();
+    let Expected { data, log_likelihoods: expected, gradient: mean_gradient, order, .. } = expected();
     let mut precisions = vec![(DType::F32, 1e-4)];
     if has_f64() {
         precisions.push((DType::F64, 1e-6));

@@ -6,7 +6,9 @@
 
 mod chats;
 mod fisher;
+mod held_out;
 mod loss;
+mod packing;
 mod scores;
 mod training;
 

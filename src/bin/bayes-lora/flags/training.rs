@@ -16,6 +16,9 @@ pub struct TrainingArguments {
     /// Most micro-batches of a step; as many as divide `--batch`, the items of a step
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub accumulation: usize,
+    /// Put several texts into each row, of at most so many tokens, so that fewer are pads; of texts that are learned
+    #[arg(long, value_name = "TOKENS")]
+    pub pack: Option<usize>,
 }
 
 impl TrainingArguments {
@@ -29,6 +32,7 @@ impl TrainingArguments {
             .with_learning_rate(self.learning_rate)
             .with_limits(BatchLimits { max_items: micro, ..limits })
             .with_accumulation(accumulation)
+            .with_packing(self.pack)
             .with_seed(seed)
     }
 }
