@@ -274,6 +274,37 @@ def exposure():
     return p
 
 
+def rejection():
+    runs = [json.loads(path.read_text()) for path in sorted((DOCS / "results/addition").glob("*.json"))]
+    levels = len(runs[0]["oracle_risk"])
+    p = Picture(620, 400)
+    x, y = (lambda share: 60 + share * 520), (lambda risk: 260 - risk * 300)
+    p.rect(60, 30, 520, 230)
+    of = lambda score: [next(r for r in run["rows"] if r["score"] == score)["risk"] for run in runs]
+    lines = (
+        ("standard deviation, core space", BLUE, "", None),
+        ("standard deviation, Kronecker", GREEN, "9 4", None),
+        ("−log-likelihood a token", ORANGE, "3 4", None),
+        ("mean token entropy", GREY, "9 4 2 4", None),
+        ("Mahalanobis distance, mean over the answer", PINK, "2 3", None),
+        ("whoever rejects every error first", INK, "1 3", [run["oracle_risk"] for run in runs]),
+    )
+    for k, (score, colour, dash, given) in enumerate(lines):
+        means = [sum(values) / len(values) for values in zip(*(given or of(score)))]
+        p.path([(x((i + 1) / levels), y(v)) for i, v in enumerate(means)], colour, 2.5, dash)
+        left, top = 70 + k % 2 * 240, 325 + k // 2 * 22
+        p.line(left, top - 4, left + 34, top - 4, colour, 2.5, dash)
+        p.text(left + 42, top, score, 13)
+    for tick in (0.0, 0.25, 0.5, 0.75):
+        p.text(52, y(tick) + 4, f"{tick:.2f}", 12, "end")
+        p.line(60, y(tick), 580, y(tick), "#dddddd")
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        p.text(x(tick), 277, f"{tick:.2f}", 12, "middle")
+    p.text(320, 297, "share of the sums that are answered, surest first", 13, "middle")
+    p.text(60, 20, "share of wrong answers among them", 13)
+    return p
+
+
 def lockstep():
     p = Picture(640, 250)
     p.text(20, 125, "y_<t", 16)
@@ -298,7 +329,7 @@ def lockstep():
     return p
 
 
-PICTURES = (lora, laplace, structures, harm, sampled, core, left_out_beta, exposure, lockstep)
+PICTURES = (lora, laplace, structures, harm, sampled, core, left_out_beta, exposure, rejection, lockstep)
 
 
 def main():

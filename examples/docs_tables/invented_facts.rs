@@ -4,8 +4,8 @@ use crate::data::{Data, Failure, Node, Spec};
 use crate::table::{Table, estimate, range};
 
 /// Every score of `answers own` or `fact`: AUROC in each seed with its interval, for people never read about above all others, and how
-/// much more that is than by the log-likelihood; over the seeds for those above people read about once and for wrong answers above right
-/// ones.
+/// much more that is than by the log-likelihood; over the seeds for those above people read about once, and for wrong answers above right
+/// ones with the prediction rejection ratio.
 pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     let (cells, answers) = (cells(spec, data)?, spec.value("answers")?.to_string());
     let mut columns = vec!["score".to_string()];
@@ -16,6 +16,14 @@ pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     columns.push("unseen above seen once".into());
     if answers == "own" {
         columns.push("wrong above right".into());
+    }
+    // older cells have no prediction rejection ratio
+    let mut has_ratio = answers == "own";
+    for seed in 0..cells.len() {
+        has_ratio &= rows(&cells, &answers, seed)?.iter().all(|row| row.find("rejection").is_some());
+    }
+    if has_ratio {
+        columns.push("PRR".into());
     }
     let mut table = Table::new(columns);
     for (index, row) in rows(&cells, &answers, 0)?.iter().enumerate() {
@@ -35,6 +43,9 @@ pub fn scores(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         line.push(range(&values("unseen_above_once.value")?));
         if answers == "own" {
             line.push(range(&values("wrong_above_right.value")?));
+        }
+        if has_ratio {
+            line.push(range(&values("rejection.value")?));
         }
         table.row(line);
     }
@@ -63,7 +74,7 @@ pub fn exposure(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     Ok(table.markdown())
 }
 
-fn cells(spec: &Spec, data: &mut Data) -> Result<Vec<Node>, Failure> {
+pub(crate) fn cells(spec: &Spec, data: &mut Data) -> Result<Vec<Node>, Failure> {
     let dir = spec.file()?;
     let cells =
         data.names(dir)?.iter().map(|name| data.json(&format!("{dir}/{name}"))).collect::<Result<Vec<_>, _>>()?;

@@ -18,6 +18,8 @@
 //! | `left-out-chosen` | the same | `cells`; `tasks`: a name for each; `rows`: those that stand beside each other |
 //! | `left-out-adapters`, `left-out-costs` | the same | `cells` |
 //! | `next-task` | a directory of cells of the study of two tasks | |
+//! | `addition` | a directory of cells of that study | `answers`: to `all` lengths, or to those `trained` on |
+//! | `addition-lengths` | the same | |
 //! | `invented-facts` | a directory of cells of that study | `answers`: `own` or `fact` |
 //! | `invented-facts-exposure` | the same | |
 //! | `rewards`, `best-of-n` | the report of the reward model's study | |
@@ -27,6 +29,7 @@
 //! | `text-parity`, `pads` | a directory of runs of that study | |
 //! | `typed` | columns and rows that no run left as JSON | |
 
+mod addition;
 mod comparison;
 mod data;
 mod growth;
@@ -150,6 +153,8 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
         "left-out-costs" => left_out::costs(spec, data),
         "left-out-counts" => left_out::counts(spec, data),
         "left-out-chosen" => left_out::chosen(spec, data),
+        "addition" => addition::scores(spec, data),
+        "addition-lengths" => addition::lengths(spec, data),
         "invented-facts" => invented_facts::scores(spec, data),
         "invented-facts-exposure" => invented_facts::exposure(spec, data),
         "next-task" => next_task::next_task(spec, data),

@@ -7,6 +7,8 @@
 //!
 //! A study writes JSON, from which `docs_tables` fills the tables. Who wants to learn how the library is used reads the other examples.
 
+mod addition;
+mod answers;
 mod compare_quick;
 mod comparison;
 mod curvature;
@@ -58,6 +60,8 @@ enum Study {
     NextTask(next_task::Arguments),
     /// Uncertainty about people that were read about 0 to 8 times, offline
     InventedFacts(invented_facts::Arguments),
+    /// Uncertainty about sums of more digits than were trained on, offline
+    Addition(addition::Arguments),
     /// Methods of uncertainty on the model and task that ship with the crate
     CompareQuick(compare_quick::Arguments),
     /// Methods of uncertainty over any tasks and seeds
@@ -103,6 +107,7 @@ fn run(study: &Study, control: Control) -> Outcome<()> {
         Study::TrainingItems(arguments) => training_items::run(arguments, control),
         Study::NextTask(arguments) => next_task::run(arguments, control),
         Study::InventedFacts(arguments) => invented_facts::run(arguments, control),
+        Study::Addition(arguments) => addition::run(arguments, control),
         Study::CompareQuick(arguments) => compare_quick::run(arguments, control),
         Study::PaperTable(arguments) => paper_table::run(arguments, control),
         Study::TextClassification(arguments) => text_classification::run(arguments, control),

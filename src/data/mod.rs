@@ -27,6 +27,7 @@
 //! | `chat_spans` | the assistant's words in a chat |
 //! | `chat_marks` | a chat template's own marks of them |
 //! | `text_encoding` | texts → ids with the tokens that are scored |
+//! | `structured`, `json_leaves` | the tokens of every field of an answer in JSON |
 //! | `text_dataset` | the result: texts as the trainer sees them |
 //! | `asked` | the way of asking, as a posterior remembers it |
 //! | `batch` | batches of similar length |
@@ -68,6 +69,7 @@ mod classes;
 mod encode;
 mod encoded;
 mod encoding;
+mod json_leaves;
 mod jsonl;
 mod labelled;
 mod packing;
@@ -81,6 +83,7 @@ mod real_files;
 mod routing;
 mod shared_prompt;
 mod special;
+mod structured;
 mod task;
 mod text_dataset;
 mod text_encoding;
@@ -104,6 +107,7 @@ pub use prompt::{CompiledPrompt, MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, PROMPT_FU
 pub use routing::{MAX_AREAS_BYTES, read_areas};
 pub use shared_prompt::SharedPrompt;
 pub use special::SpecialTokens;
+pub use structured::{Field, StructuredText};
 pub use task::{Item, Task};
 pub use text_dataset::{TextDataset, TextExample};
 pub use text_encoding::{ScoredPart, TextEncoding};

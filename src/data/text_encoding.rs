@@ -5,7 +5,7 @@
 use super::chat_spans::ChatText;
 use super::classes::common_prefix;
 use super::text_dataset::{TextDataset, TextExample};
-use super::texts::{ChatTurn, TextContent, TextItem};
+use super::texts::{ChatTurn, Role, TextContent, TextItem};
 use super::tokens::{SpannedTokens, Tokenizer};
 use super::truncate::Truncation;
 use crate::error::{Error, Result};
@@ -57,11 +57,26 @@ impl Default for TextEncoding {
     }
 }
 
-/// Tokens, the scored ones among them, and how many stand before the first answer.
+/// Tokens, the scored ones among them, how many stand before the first answer, and where they come from.
 struct Tokens {
     ids: Vec<u32>,
     scored: Vec<Range<usize>>,
     prompt: usize,
+    text: String,
+    spans: Vec<Option<(usize, usize)>>,
+    answer: Range<usize>,
+}
+
+/// A text as the trainer sees it, and where its tokens come from.
+pub(super) struct ReadText {
+    pub(super) example: TextExample,
+    pub(super) is_cut: bool,
+    /// All that was tokenised.
+    pub(super) text: String,
+    /// The bytes of it that each token holds; `None` for tokens that were added.
+    pub(super) spans: Vec<Option<(usize, usize)>>,
+    /// The bytes of what answers: of a chat the last message's.
+    pub(super) answer: Range<usize>,
 }
 
 impl TextEncoding {
@@ -102,20 +117,24 @@ impl TextEncoding {
         let examples = items
             .iter()
             .map(|item| {
-                let (example, is_cut) = self.example(item, tokenizer)?;
-                n_truncated += usize::from(is_cut);
-                Ok(example)
+                let read = self.read(item, tokenizer)?;
+                n_truncated += usize::from(read.is_cut);
+                Ok(read.example)
             })
             .collect::<Result<_>>()?;
         Ok(TextDataset { n_truncated, ..TextDataset::new(name, examples)? })
     }
 
-    fn example(&self, item: &TextItem, tokenizer: &Tokenizer) -> Result<(TextExample, bool)> {
+    /// Encodes one item.
+    ///
+    /// # Errors
+    /// As [`TextEncoding::encode`].
+    pub(super) fn read(&self, item: &TextItem, tokenizer: &Tokenizer) -> Result<ReadText> {
         let wrong = |reason: String| Error::format(format!("text `{}`", item.id), reason);
         if let Some(reason) = item.fault() {
             return Err(wrong(reason));
         }
-        let Tokens { mut ids, mut scored, prompt } = match &item.content {
+        let Tokens { mut ids, mut scored, prompt, text, spans, answer } = match &item.content {
             TextContent::Text(text) => self.plain("", text, tokenizer)?,
             TextContent::Completion { prompt, completion } => self.plain(prompt, completion, tokenizer)?,
             TextContent::Chat(turns) => chat(turns, tokenizer).map_err(|e| wrong(e.to_string()))?,
@@ -138,12 +157,13 @@ impl TextEncoding {
         scored.retain(|range| !range.is_empty());
         let example = TextExample { id: item.id.clone(), ids, scored };
         example.check()?;
-        Ok((example, is_cut))
+        Ok(ReadText { example, is_cut, text, spans, answer })
     }
 
     fn plain(&self, prompt: &str, rest: &str, tokenizer: &Tokenizer) -> Result<Tokens> {
         let before = tokenizer.encode(prompt, true)?;
-        let mut ids = tokenizer.encode(&format!("{prompt}{rest}"), true)?;
+        let (text, answer) = (format!("{prompt}{rest}"), prompt.len()..prompt.len() + rest.len());
+        let SpannedTokens { mut ids, spans, .. } = tokenizer.encode_with_spans(&text, true)?;
         let prompt = common_prefix(&before, &ids);
         if self.end_token {
             ids.push(tokenizer.eos_id().ok_or_else(|| {
@@ -154,7 +174,7 @@ impl TextEncoding {
             })?);
         }
         let n = ids.len();
-        Ok(Tokens { ids, scored: vec![prompt..n], prompt })
+        Ok(Tokens { ids, scored: vec![prompt..n], prompt, text, spans, answer })
     }
 }
 
@@ -164,7 +184,18 @@ fn chat(turns: &[ChatTurn], tokenizer: &Tokenizer) -> Result<Tokens> {
     let tokens = tokenizer.encode_with_spans(&text, false)?;
     let scored: Vec<Range<usize>> = said.iter().filter_map(|bytes| within(&tokens, bytes)).collect();
     let prompt = scored.first().map_or(tokens.ids.len(), |range| range.start);
-    Ok(Tokens { ids: tokens.ids, scored, prompt })
+    let answer = last_words(&text, &said, turns);
+    Ok(Tokens { ids: tokens.ids, scored, prompt, text, spans: tokens.spans, answer })
+}
+
+/// The words of the last answer, without what the template ends them with.
+fn last_words(text: &str, said: &[Range<usize>], turns: &[ChatTurn]) -> Range<usize> {
+    let words = turns.iter().rfind(|turn| turn.role == Role::Assistant).map_or("", |turn| turn.content.trim());
+    let bytes = said.last().cloned().unwrap_or(text.len()..text.len());
+    match text[bytes.clone()].find(words) {
+        Some(at) => bytes.start + at..bytes.start + at + words.len(),
+        None => bytes,
+    }
 }
 
 /// The tokens from the first to the last that hold some of these bytes.

@@ -12,6 +12,7 @@
 //! | [`ece`], [`adaptive_ece`], [`debiased_ece`], [`mce`] | lower | difference of two shares |
 //! | [`aurc`], [`RiskCoverage`] | lower | share of wrong answers |
 //! | [`SelectiveScores`] | higher | share of right answers among the surest; share of the items answered |
+//! | [`prediction_rejection_ratio`] | higher | share of what an oracle would save by rejecting answers |
 //! | [`auroc`] | higher | probability of a right ranking |
 //! | [`average_precision`] | higher | share of alarms that are right, mean over recall |
 //! | [`false_positive_rate_at`] | lower | share of the others that set off an alarm |
@@ -52,6 +53,7 @@ mod paired_matrix;
 mod paired_table;
 mod predictions;
 mod ranked;
+mod rejection;
 mod reliability;
 mod risk_coverage;
 mod scores;
@@ -72,6 +74,7 @@ pub use nll::{nll, nll_estimate};
 pub use paired::{PairedDifference, PairedScores};
 pub use paired_matrix::{PairedMatrix, PairedMetric};
 pub use paired_table::{PairedTable, p_better_accuracy};
+pub use rejection::{prediction_rejection_estimate, prediction_rejection_ratio};
 pub use reliability::{Reliability, ReliabilityBin};
 pub use risk_coverage::{RiskCoverage, aurc};
 pub use scores::{ScoreOptions, Scores};

@@ -1,5 +1,6 @@
 //! Predicts with the adapter's posterior, batch by batch.
 
+mod fields;
 mod head;
 mod linearized;
 mod map;
@@ -12,6 +13,7 @@ mod targets;
 mod texts;
 mod training_fit;
 
+pub use fields::{FieldScore, FieldScores, score_fields};
 pub use head::{HeadRows, predict_head};
 pub use linearized::{predict_linearized, predict_linearized_for_all};
 pub use map::predict_map;

@@ -43,12 +43,7 @@ pub fn score_texts(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<Vec<TextScore>> {
-    if !laplace.likelihood().draws_in_model() {
-        return Err(Error::Incompatible(format!(
-            "the posterior is that of the likelihood `{}`, not of texts (`NextToken`)",
-            laplace.likelihood()
-        )));
-    }
+    check_texts(laplace)?;
     let belief = predict_linearized(model, laplace, data, LogitGauge::Raw, limits, control)?;
     let LogitBelief::Gaussian { mean, covariance, .. } = belief else {
         return Err(Error::Incompatible("a linearised belief is Gaussian".into()));
@@ -73,4 +68,18 @@ pub fn score_texts(
         tokens,
     };
     Ok(tokens.into_iter().enumerate().map(score).collect())
+}
+
+/// Checks that a posterior is one of texts.
+///
+/// # Errors
+/// Names its likelihood.
+pub(super) fn check_texts(laplace: &Laplace) -> Result<()> {
+    if laplace.likelihood().draws_in_model() {
+        return Ok(());
+    }
+    Err(Error::Incompatible(format!(
+        "the posterior is that of the likelihood `{}`, not of texts (`NextToken`)",
+        laplace.likelihood()
+    )))
 }

@@ -2,6 +2,7 @@
 //! interrupted and started again.
 
 mod comparing;
+mod fields;
 #[cfg(feature = "gguf")]
 mod gguf;
 mod inspecting;

@@ -5,6 +5,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a text may have one range of scored tokens")]
 
 mod chats;
+mod fields;
 mod fisher;
 mod held_out;
 mod loss;

@@ -12,6 +12,7 @@ use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict, predict_targets, score_texts};
 use bayes_lora::prior::PriorPrecision;
 use bayes_lora::progress::Control;
+use bayes_lora::tape::Site;
 use burn::tensor::DType;
 use ndarray::{Array1, Array2, Axis};
 
@@ -31,6 +32,12 @@ fn jacobian(model: &TextModel, data: &TextDataset) -> Array2<f64> {
         .collect();
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     ndarray::concatenate(Axis(1), &views).unwrap()
+}
+
+/// The adapted matrices in forward order.
+pub(super) fn forward_order(model: &TextModel, data: &TextDataset) -> Vec<Site> {
+    let batch = data.batch(&[0], &model.device(), model.dtype()).unwrap();
+    probe(model, &batch, Cotangents::Classes).unwrap().sites.into_iter().map(|of| of.site).collect()
 }
 
 fn laplace(model: &TextModel, data: &TextDataset, structure: CurvatureStructure) -> Laplace {
@@ -100,8 +107,7 @@ fn the_standard_deviation_is_that_of_twenty_thousand_draws_of_the_linearised_mod
     let laplace = laplace(&model, &data, CurvatureStructure::Kronecker);
     let scores = score_texts(&model, &laplace, &data, &ALL, &Control::silent()).unwrap();
     let j = jacobian(&model, &data);
-    let batch = data.batch(&[0], &model.device(), model.dtype()).unwrap();
-    let order: Vec<_> = probe(&model, &batch, Cotangents::Classes).unwrap().sites.into_iter().map(|s| s.site).collect();
+    let order = forward_order(&model, &data);
     let map = read_adapter(&model).unwrap();
     let n = 20_000;
     let mut squares = Array1::<f64>::zeros(data.len());

@@ -6,12 +6,14 @@ use crate::predict::Rate;
 use crate::session::{Outcome, Session};
 use crate::sink::{Sink, beside};
 use crate::texts::TextArguments;
-use bayes_lora::data::{BatchLimits, BatchOrder, TextDataset, TextItem};
+use bayes_lora::Error;
+use bayes_lora::data::{BatchLimits, BatchOrder, StructuredText, TextDataset, TextItem};
 use bayes_lora::models::{Classifier, Dataset, TextModel, TokenScore};
 use bayes_lora::number::significant;
-use bayes_lora::predict::{TextScore, score_texts};
+use bayes_lora::predict::{FieldScore, TextScore, score_fields, score_texts};
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -33,6 +35,9 @@ pub struct Score {
     out: Option<PathBuf>,
     #[command(flatten)]
     texts: TextArguments,
+    /// Score every field of answers that are JSON objects, too
+    #[arg(long)]
+    fields: bool,
     /// Texts of a batch
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
@@ -51,6 +56,25 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "is_false")]
     shortened: bool,
     tokens: Vec<Token>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<Field>>,
+    /// Log-likelihood of all that is in no field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rest: Option<f64>,
+}
+
+/// A field of an answer in JSON.
+#[derive(Serialize)]
+struct Field {
+    path: String,
+    value: Value,
+    log_likelihood: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_deviation: Option<f64>,
+    tokens: Vec<Token>,
+    /// The field that has its only tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -125,9 +149,13 @@ impl Score {
         session: &Session,
     ) -> Outcome {
         let encoding = self.texts.encoding(context);
-        let (mut examples, mut shortened) = (Vec::new(), Vec::new());
+        let (mut examples, mut shortened, mut structured) = (Vec::new(), Vec::new(), Vec::new());
         for line in lines {
             let item = TextItem::from_json(&line.text, &line.place, line.number)?;
+            if self.fields {
+                let text = StructuredText::new(&item, &encoding, &adapted.tokenizer);
+                structured.push(text.map_err(|e| Error::format(&line.place, e))?);
+            }
             let mut one = encoding.encode(&line.place, &[item], &adapted.tokenizer)?;
             shortened.push(one.n_truncated > 0);
             examples.append(&mut one.examples);
@@ -138,12 +166,26 @@ impl Score {
             Some(laplace) => score_texts(&adapted.model, laplace, &data, &limits, &session.control().without_bars())?,
             None => plain_scores(&adapted.model, &data, limits, session)?,
         };
+        let mut fields = if self.fields {
+            let (laplace, control) = (adapted.laplace.as_ref(), session.control().without_bars());
+            score_fields(&adapted.model, laplace, &structured, &scores, &limits, &control)?.into_iter()
+        } else {
+            Vec::new().into_iter()
+        };
+        let token = |score: &TokenScore| Token {
+            token: adapted.tokenizer.token(score.id),
+            log_probability: score.log_probability,
+            entropy: score.entropy,
+        };
+        let field = |field: FieldScore| -> Outcome<Field> {
+            let tokens = field.tokens.iter().map(token).collect();
+            let FieldScore { path, value, log_likelihood, standard_deviation, within, .. } = field;
+            Ok(Field { path, value: serde_json::from_str(&value)?, log_likelihood, standard_deviation, tokens, within })
+        };
         for ((text, score), shortened) in data.examples.iter().zip(&scores).zip(shortened) {
-            let token = |score: &TokenScore| Token {
-                token: adapted.tokenizer.token(score.id),
-                log_probability: score.log_probability,
-                entropy: score.entropy,
-            };
+            let of_text = fields.next();
+            let rest = of_text.as_ref().map(|of| of.rest);
+            let of_text = of_text.map(|of| of.fields.into_iter().map(field).collect::<Outcome<Vec<Field>>>());
             sink.put(&Answer {
                 id: &text.id,
                 log_likelihood: score.log_likelihood,
@@ -152,6 +194,8 @@ impl Score {
                 mean_entropy: score.mean_entropy(),
                 shortened,
                 tokens: score.tokens.iter().map(token).collect(),
+                fields: of_text.transpose()?,
+                rest,
             })?;
             total.texts += 1;
             total.shortened += usize::from(shortened);
