@@ -63,7 +63,7 @@ pub fn run(a: &Arguments, control: Control) -> Outcome<()> {
     let lora = LoraConfig::new(8).with_alpha(16.0).with_target_modules(["q_proj", "v_proj"]);
     let model = attach(TextModel::new(load_base(&a.model)?), &lora, a.seed)?;
     save_peft(&model, &lora, &a.model.display().to_string(), a.out.join("start"))?;
-    let plan = |epoch| train.plan(LIMITS, BatchOrder::Shuffled { seed: a.seed, epoch });
+    let plan = |epoch| train.plan(LIMITS, BatchOrder::Shuffled { seed: a.seed, epoch, step: 1 });
     let epochs = (0..EPOCHS as u64).map(plan).collect::<Result<Vec<_>, _>>()?;
     let shared = json!({
         "train": train.examples, "held_out": held_out.examples, "epochs": epochs, "accumulation": ACCUMULATION,
@@ -95,7 +95,7 @@ pub fn run(a: &Arguments, control: Control) -> Outcome<()> {
         "training_seconds": report.seconds, "seconds": start.elapsed().as_secs_f64(), "tokens": report.tokens,
         "packed_rows_of": a.pack.then_some(ROW_TOKENS), "steps": report.steps, "seed": a.seed,
         "texts": train.len(), "scored_tokens": train.n_scored(), "held_out_scored_tokens": held_out.n_scored(),
-        "pads": {"shuffled": pads(BatchOrder::Shuffled { seed: a.seed, epoch: 0 })?, "as they come": pads(BatchOrder::Sequential)?},
+        "pads": {"shuffled": pads(BatchOrder::Shuffled { seed: a.seed, epoch: 0, step: 1 })?, "as they come": pads(BatchOrder::Sequential)?},
     });
     println!("{ours:#}");
     save(&a.out.join(if a.pack { "ours_packed.json" } else { "ours.json" }), &ours)
