@@ -1,6 +1,8 @@
 //! Encoders: networks whose tokens see each other in both directions.
 
 mod config;
+#[cfg(feature = "gguf")]
+mod gguf;
 mod layer;
 mod load;
 mod merged;
