@@ -1,6 +1,7 @@
 //! The program `bayes-lora`, as a user runs it: on the model and the questions that ship with the crate, in processes that are killed,
 //! interrupted and started again.
 
+mod heads;
 mod inspecting;
 mod kinds;
 mod predicting;
