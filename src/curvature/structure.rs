@@ -54,7 +54,8 @@ structures! {
     SiteBlock, "site block", Plan::of_jacobians(Weights, WithinSite(Smaller));
     /// Weights' entries, uncoupled.
     Diagonal, "diagonal", Plan::of_jacobians(Weights, Uncoupled);
-    /// Kronecker eigenbasis, uncoupled, with the products `β_i γ_j` as eigenvalues: K-FAC.
+    /// Kronecker eigenbasis, uncoupled, with the products `β_i γ_j` as eigenvalues: K-FAC. Rows of tokens count as independent, those of one
+    /// item too: of the two texts of a preference it adds up the squares, where all others have the square of their difference.
     Kronecker, "Kronecker", Plan::FACTORS;
     /// Kronecker eigenbasis, uncoupled, with the true second moments as eigenvalues: EKFAC. Two passes over the data.
     Ekfac, "EKFAC", Plan::of_jacobians(CoordinateKind::Kronecker, Uncoupled);

@@ -95,7 +95,7 @@ pub(super) fn shared<C: AsRef<[ChatTurn]>>(chats: &[C]) -> usize {
 /// A prompt that is a text: a message of the user, unless the chats begin with it already.
 fn of_text(text: &str, answers: &[Vec<ChatTurn>; 2], place: &str) -> Result<Vec<ChatTurn>> {
     let common = &answers[0][..shared(answers)];
-    if common.is_empty() {
+    if common.iter().all(|turn| turn.role != Role::User) {
         return Ok(vec![ChatTurn { role: Role::User, content: text.into() }]);
     }
     let is_prompt = |turn: &ChatTurn| turn.role == Role::User && turn.content.trim() == text.trim();

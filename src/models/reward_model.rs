@@ -21,6 +21,9 @@ use burn::tensor::Tensor;
 /// `softmax(r_A, r_B)_A`: an item is a pair, each of its texts is a row of its own that gives one logit, and the likelihood is
 /// [`crate::likelihood::Categorical`], of any number of answers of which one is preferred (Luce 1959). A common shift of the rewards of an
 /// item changes nothing, so that the data say nothing about it, nor about the bias of the head.
+///
+/// The curvature of a pair is that of a difference, `σ(r_A − r_B) σ(r_B − r_A) (J_A − J_B)ᵀ(J_A − J_B)`. Structures of Jacobians have it
+/// exactly; Kronecker factors take the two rows for independent ones ([`crate::curvature::CurvatureStructure`]).
 #[derive(Module, Debug)]
 pub struct RewardModel<L> {
     /// The network.

@@ -5,6 +5,7 @@ mod comparing;
 mod fields;
 #[cfg(feature = "gguf")]
 mod gguf;
+mod heads;
 mod inspecting;
 mod kinds;
 mod predicting;

@@ -29,6 +29,18 @@ fn any_configuration_of_an_encoder_is_read_or_refused() {
     let paths = paths.filter(|path| path.is_file()); // BERT has one spelling
     let corpus: Vec<_> = paths.map(|path| vec![File::read(path, "config.json", Kind::Json)]).collect();
     assert_eq!(corpus.len(), 5);
+    // and what heads say of themselves
+    let mut corpus = corpus;
+    for (kind, n) in [("single_label_classification", 3), ("regression", 1)] {
+        let mut config: serde_json::Value = serde_json::from_slice(&corpus[0][0].bytes).unwrap();
+        let names =
+            (0..n).map(|i| (i.to_string(), serde_json::json!(format!("LABEL_{i}")))).collect::<serde_json::Map<_, _>>();
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend([("problem_type".into(), kind.into()), ("id2label".into(), names.into())]);
+        corpus.push(vec![File::new("config.json", Kind::Json, config.to_string())]);
+    }
     fuzz("config.json of an encoder", FIXED_BYTES, &corpus, |input| {
         let text = String::from_utf8_lossy(&input.files[0].bytes);
         EncoderConfig::from_json(&text, "config.json").map(drop)

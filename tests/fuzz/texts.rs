@@ -1,10 +1,10 @@
-//! Files of texts, completions and chats, read and encoded with a chat template.
+//! Files of texts, completions and chats, and of preferences, read and encoded with a chat template.
 
 use super::harness::{FIXED_BYTES, File, fuzz, scratch};
 use super::mutate::Kind;
 use bayes_lora::data::{
-    BatchLimits, BatchOrder, ChatTurn, TextContent, TextEncoding, TextItem, Tokenizer, TokenizerFiles, Truncation,
-    read_texts,
+    AnswerForm, BatchLimits, BatchOrder, ChatTurn, Encoding, PromptTemplate, Task, TextContent, TextEncoding, TextItem, Tokenizer,
+    TokenizerFiles, Truncation, read_texts,
 };
 use serde_json::Value;
 
@@ -13,6 +13,13 @@ const TEXTS: &str = r#"{"text": "is it"}
 
 {"id": 7, "messages": [{"role": "system", "content": "no"}, {"role": "user", "content": "is it"}, {"role": "assistant", "content": "yes"}]}
 {"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "\ud83d\ude00 it "}, {"role": "user", "content": "it"}, {"role": "assistant", "content": "no"}]}
+"#;
+
+const PREFERENCES: &str = r#"{"prompt": "is it?", "chosen": "yes é", "rejected": "no", "id": 7}
+{"chosen": "is it? yes", "rejected": "is it? no"}
+
+{"prompt": [{"role": "system", "content": "it"}, {"role": "user", "content": "is it is it is it is it"}], "chosen": [{"role": "assistant", "content": "yes"}], "rejected": [{"role": "assistant", "content": "\ud83d\ude00 no "}]}
+{"prompt": "is it", "chosen": [{"role": "user", "content": "is it"}, {"role": "assistant", "content": "yes"}], "rejected": [{"role": "user", "content": "is it"}, {"role": "assistant", "content": "no"}]}
 "#;
 
 const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
@@ -40,10 +47,8 @@ fn is_as_written(item: &TextItem, line: &Value) -> bool {
     }
 }
 
-#[test]
-fn any_file_of_texts_is_read_and_encoded_or_refused() {
-    let dir = scratch();
-    let tokenizers = TEMPLATES.map(|template| {
+fn tokenizers() -> [Tokenizer; 2] {
+    TEMPLATES.map(|template| {
         Tokenizer::from_files(&TokenizerFiles {
             tokenizer: TOKENIZER.as_bytes(),
             tokenizer_config: Some(br#"{"eos_token": "</s>"}"#),
@@ -51,7 +56,12 @@ fn any_file_of_texts_is_read_and_encoded_or_refused() {
             ..TokenizerFiles::default()
         })
         .unwrap()
-    });
+    })
+}
+
+#[test]
+fn any_file_of_texts_is_read_and_encoded_or_refused() {
+    let (dir, tokenizers) = (scratch(), tokenizers());
     let encoding = TextEncoding::default().with_max_tokens(24).with_truncation(Truncation::End);
     let corpus = [vec![File::new("t.jsonl", Kind::Lines, TEXTS)]];
     fuzz("texts", FIXED_BYTES, &corpus, |input| {
@@ -70,6 +80,25 @@ fn any_file_of_texts_is_read_and_encoded_or_refused() {
             let limits = BatchLimits { max_items: 3, max_tokens: 40 };
             let packed = data.plan_packed(limits, BatchOrder::ByLength, 30)?;
             assert_eq!(packed.concat().len(), data.len());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn any_file_of_preferences_is_read_and_encoded_or_refused() {
+    let (dir, tokenizers) = (scratch(), tokenizers());
+    let encoding = Encoding::new(PromptTemplate::text(), AnswerForm::Rewards).with_chat(true).with_max_tokens(24);
+    let encoding = encoding.with_truncation(Truncation::Start);
+    let corpus = [vec![File::new("t.jsonl", Kind::Lines, PREFERENCES)]];
+    fuzz("preferences", FIXED_BYTES, &corpus, |input| {
+        input.write(dir.path());
+        let task = Task::from_preferences_jsonl(dir.path().join("t.jsonl"))?;
+        for tokenizer in &tokenizers {
+            let data = encoding.encode(&task, tokenizer)?;
+            // what is accepted is two answers of which one is right, within the limit
+            assert!(data.items.iter().all(|item| item.rows.len() == 2 && item.label.is_some_and(|label| label < 2)));
+            assert!(data.items.iter().flat_map(|item| &item.rows).all(|row| row.ids.len() <= 24));
         }
         Ok(())
     });

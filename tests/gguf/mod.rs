@@ -2,6 +2,7 @@
 //! everything else.
 
 mod blocks;
+mod encoders;
 mod families;
 mod malformed;
 mod models;

@@ -32,7 +32,7 @@ fn moved<M: Adaptable>(model: M, targets: &[&str]) -> M {
     let config = LoraConfig::new(2).with_target_modules(targets.to_vec());
     let model = attach(model, &config, 0).unwrap();
     let mut weights = read_adapter(&model).unwrap();
-    weights.values_mut().enumerate().for_each(|(i, w)| w.mapv_inplace(|v| v + 0.02 * (i % 5) as f64));
+    weights.values_mut().enumerate().for_each(|(i, w)| w.mapv_inplace(|v| v + 0.1 * (1 + i % 3) as f64));
     write_adapter(model, &weights).unwrap()
 }
 
@@ -68,7 +68,7 @@ fn biases_and_fused_projections_are_merged_where_they_are() {
     let start = loaded(&base, DType::F32);
     let plain = SequenceClassifier::with_head(start.encoder, start.head.unwrap(), &data).unwrap();
     let model = moved(plain.clone(), &["Wqkv", "Wi", "dense"]);
-    assert!(relative_error(&logits(&plain, &data), &logits(&model, &data)) > 1e-2);
+    assert!(relative_error(&logits(&plain, &data), &logits(&model, &data)) > 1e-3);
     let to = place.path().join("merged");
     let labels = ["a", "b", "c"].map(String::from);
     let headed = HeadedNetwork::from(&model).with_labels(&labels);
@@ -170,7 +170,9 @@ fn what_cannot_be_merged_with_its_head_is_named_and_leaves_nothing() {
     let other = PretrainedEncoder::from_dir(dir("tiny_modernbert").join("base")).unwrap();
     let headed = || HeadedNetwork::from(&model);
     let granite = Pretrained::from_dir(root().join("tests/fixtures/families/granite")).unwrap();
-    let decoder = moved(SequenceClassifier::new(granite.load(&device()).unwrap(), &data, 0).unwrap(), &["q_proj"]);
+    let few_tokens = self::data("tiny_modernbert");
+    let decoder = SequenceClassifier::new(granite.load(&device()).unwrap(), &few_tokens, 0).unwrap();
+    let decoder = moved(decoder, &["q_proj"]);
     let cases: [(String, &[&str]); 7] = [
         (merge(&source, HeadedNetwork::from(&plain), &rows(&data), 1e-3), &["adapter", "empty"]),
         (merge(&source, headed().with_labels(&labels), &rows(&data), 1e-3), &["labels", "expected 3, found 2"]),

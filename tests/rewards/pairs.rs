@@ -179,6 +179,26 @@ fn curvature_and_joint_beliefs_of_rewards_are_those_of_a_dense_fisher_by_finite_
 }
 
 #[test]
+fn a_pair_of_one_text_twice_says_nothing_to_any_structure_but_kronecker_factors() {
+    let model = model(encoder(DType::F32), "bert");
+    let mut twins = pairs();
+    twins.items.iter_mut().for_each(|item| item.rows[1] = item.rows[0].clone());
+    let one = PriorPrecision::new(1.0).unwrap();
+    for structure in CurvatureStructure::ALL {
+        let config = CurvatureConfig::default().with_structure(structure).with_limits(LIMITS);
+        let curvature = fit_curvature(&model, &twins, &config, &Control::silent()).unwrap();
+        let prior = LaplaceConfig::default().with_prior_mean(PriorMean::Zero).with_prior_precision(one);
+        let learned = Laplace::new(&model, &curvature, &prior).unwrap().log_det_ratio(one).unwrap();
+        match structure {
+            // each row counts for itself
+            CurvatureStructure::Kronecker => assert!(learned > 0.1, "{learned}"),
+            // the difference of the two rows' Jacobians is nothing; of f32
+            _ => assert!(learned.abs() < 1e-8, "{structure}: {learned:e}"),
+        }
+    }
+}
+
+#[test]
 fn every_structure_is_fitted_and_an_item_with_fewer_texts_has_the_same_rewards() {
     let model = model(encoder(DType::F32), "bert");
     let others = of_several_sizes();

@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct PretrainedEncoder {
     dir: PathBuf,
+    /// The file that holds all of it; else it is a directory.
+    #[cfg(feature = "gguf")]
+    file: Option<PathBuf>,
     config: EncoderConfig,
     dtype: DType,
 }
@@ -43,7 +46,30 @@ impl PretrainedEncoder {
     /// As [`EncoderConfig::from_dir`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let config = EncoderConfig::from_dir(&dir)?;
-        Ok(Self { dir: dir.as_ref().to_path_buf(), config, dtype: DType::F32 })
+        Ok(Self {
+            dir: dir.as_ref().to_path_buf(),
+            #[cfg(feature = "gguf")]
+            file: None,
+            config,
+            dtype: DType::F32,
+        })
+    }
+
+    /// Reads and checks the metadata of a GGUF file, version 3, of the architecture `bert`.
+    ///
+    /// llama.cpp keeps no pooler, so that rows are pooled by the mean or the first token, as the file says; the first where it says nothing
+    /// ([`PretrainedEncoder::with_pooling`]). Heads in the file are not read. The vocabulary is not read either:
+    /// [`Tokenizer::from_dir`](crate::data::Tokenizer::from_dir) needs the model's `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Those of [`GgufFile::open`](crate::gguf::GgufFile::open); [`Error::Unsupported`] for another architecture or a setting that is not
+    /// computed; [`Error::Config`] for dimensions that are missing or contradict each other.
+    #[cfg(feature = "gguf")]
+    pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let config = super::gguf::config(&crate::gguf::GgufFile::open(path)?)?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Self { dir, file: Some(path.to_path_buf()), config, dtype: DType::F32 })
     }
 
     /// Loads the weights as `dtype` instead of f32.
@@ -76,36 +102,80 @@ impl PretrainedEncoder {
     /// [`Pooling::Pooler`] needs the layer before a classifier, which a bare encoder may lack: [`PretrainedEncoder::with_pooling`].
     pub fn load(&self, device: &Device) -> Result<LoadedEncoder> {
         check_float_on("element type of the model", self.dtype, device)?;
-        let shards = Shards::open(&self.dir)?;
-        let names: BTreeSet<String> = shards.names().into_iter().collect();
+        let source = self.open()?;
+        let names: BTreeSet<String> = source.names().into_iter().collect();
         let of = Names::of(&self.config.family);
         let is_bare = !names.iter().any(|name| name.starts_with(of.root));
         let device = device.clone().without_autodiff();
-        let mut weights = Weights { shards, names, of, is_bare, device, dtype: self.dtype, asked: BTreeSet::new() };
+        let mut weights = Weights { source, names, of, is_bare, device, dtype: self.dtype, asked: BTreeSet::new() };
         let encoder = weights.encoder(&self.config)?;
         let head = weights.head(&self.config)?;
         let unread: Vec<String> = weights.names.difference(&weights.asked).cloned().collect();
         let has_pooler = encoder.pooler.is_some();
-        let is_surplus = |name: &&String| of.is_part(name, has_pooler);
+        let is_surplus = |name: &&String| weights.source.is_part(of, name, has_pooler);
         if let Some(name) = unread.iter().find(is_surplus) {
             let reason =
                 "would change the logits and is none of what the configuration declares (num_hidden_layers, biases)";
             return Err(Error::format(self.dir.display(), format!("tensor `{name}` {reason}")));
         }
-        let report = LoadReport {
-            location: self.dir.clone(),
-            unread_tensors: unread,
-            repeated_tensors: weights.shards.repeated(),
-            unread_files: weights.shards.unread_files(),
-            ..LoadReport::default()
-        };
+        let mut report = LoadReport { location: self.dir.clone(), unread_tensors: unread, ..LoadReport::default() };
+        match &weights.source {
+            Source::Shards(shards) => {
+                report.repeated_tensors = shards.repeated();
+                report.unread_files = shards.unread_files();
+            }
+            #[cfg(feature = "gguf")]
+            Source::Gguf(file) => report.location = file.path().to_path_buf(),
+        }
         Ok(LoadedEncoder { encoder: encoder.no_grad(), head, report })
+    }
+
+    fn open(&self) -> Result<Source> {
+        #[cfg(feature = "gguf")]
+        if let Some(path) = &self.file {
+            return Ok(Source::Gguf(Box::new(crate::gguf::GgufFile::open(path)?)));
+        }
+        Ok(Source::Shards(Shards::open(&self.dir)?))
+    }
+}
+
+/// The opened files.
+enum Source {
+    Shards(Shards),
+    #[cfg(feature = "gguf")]
+    Gguf(Box<crate::gguf::GgufFile>),
+}
+
+impl Source {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Shards(shards) => shards.names(),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(file) => file.names(),
+        }
+    }
+
+    fn rows_of(&mut self, stored: &str) -> Result<Option<usize>> {
+        match self {
+            Self::Shards(shards) => Ok(shards.file_of(stored)?.shape(stored).and_then(|shape| shape.first().copied())),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(file) => Ok(file.shape(stored).and_then(|shape| shape.first()).copied()),
+        }
+    }
+
+    /// Whether the logits depend on a tensor, by its name in a file.
+    fn is_part(&self, of: &Names, stored: &str, with_pooler: bool) -> bool {
+        match self {
+            Self::Shards(_) => of.is_part(stored, with_pooler),
+            #[cfg(feature = "gguf")]
+            Self::Gguf(_) => super::gguf::is_part(stored),
+        }
     }
 }
 
 /// Typed reading of named weights.
 struct Weights {
-    shards: Shards,
+    source: Source,
     names: BTreeSet<String>,
     of: &'static Names,
     /// The names in the files lack the root.
@@ -117,13 +187,21 @@ struct Weights {
 
 impl Weights {
     fn stored_name(&self, name: String) -> String {
+        #[cfg(feature = "gguf")]
+        if let Source::Gguf(_) = self.source {
+            return super::gguf::stored_name(self.of, &name);
+        }
         let bare = name.strip_prefix(self.of.root).filter(|_| self.is_bare).map(str::to_string);
         bare.unwrap_or(name)
     }
 
     fn tensor<const D: usize>(&mut self, name: String, shape: [usize; D]) -> Result<Tensor<D>> {
         let stored = self.stored_name(name);
-        let tensor = self.shards.file_of(&stored)?.read(&stored, shape, self.dtype, &self.device)?;
+        let tensor = match &mut self.source {
+            Source::Shards(shards) => shards.file_of(&stored)?.read(&stored, shape, self.dtype, &self.device)?,
+            #[cfg(feature = "gguf")]
+            Source::Gguf(file) => super::gguf::read(file, &stored, shape, (self.dtype, &self.device))?,
+        };
         self.asked.insert(stored);
         Ok(tensor)
     }
@@ -221,7 +299,7 @@ impl Weights {
         if !self.names.contains(&weight) {
             return Ok(None);
         }
-        let n_classes = self.shards.file_of(&weight)?.shape(&weight).and_then(|shape| shape.first().copied());
+        let n_classes = self.source.rows_of(&weight)?;
         let (n_classes, n_labels) = (n_classes.unwrap_or(0), config.labels.len());
         if n_labels > 0 && n_labels != n_classes {
             let what = format!("rows of `{weight}`, one for each name of `id2label`");

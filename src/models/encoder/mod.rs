@@ -2,6 +2,8 @@
 
 mod by_layers;
 mod config;
+#[cfg(feature = "gguf")]
+mod gguf;
 mod layer;
 mod load;
 mod merged;

@@ -56,7 +56,13 @@ impl Adapter {
         if self.model.is_file() {
             return Err(format!("{}: a base is merged into that is a directory", self.model.display()).into());
         }
-        let rows = texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
+        let encode = |text: &&str| tokenizer.encode(text, true);
+        let rows = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        // our own texts are as long as the model allows
+        let rows = |limit: usize| -> Vec<Vec<u32>> {
+            let longest = if self.check.is_empty() { limit } else { usize::MAX };
+            rows.iter().map(|row| row.iter().take(longest).copied().collect()).collect()
+        };
         let (saved, labels) = (saved_head(&self.adapter)?, self.labels());
         let n_outputs = saved.map(|(_, n_outputs)| n_outputs);
         let report = if let Some(base) = encoder(&self.model)? {
@@ -64,11 +70,13 @@ impl Adapter {
             tell(&report, session);
             let neither = "neither the adapter nor its base has a head, and an encoder without one answers nothing";
             let model = self.headed(encoder, head, n_outputs)?.ok_or(neither)?;
+            let rows = rows(base.config().max_positions);
             base.merge_and_save(HeadedNetwork::from(&model).with_labels(&labels), &rows, self.tolerance, &self.out)?
         } else {
             let base = pretrained(&self.model)?;
             let LoadedDecoder { lm, head, report } = base.load_with_head(session.device())?;
             tell(&report, session);
+            let rows = rows(base.config().max_positions);
             match self.headed(lm.clone(), head, n_outputs)? {
                 Some(model) => {
                     let model = HeadedNetwork::from(&model).with_labels(&labels);
