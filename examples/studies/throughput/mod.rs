@@ -86,12 +86,15 @@ fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
 
 /// The template behind some questions with their answers.
 fn behind_examples(template: PromptTemplate, task: &Task, a: &Arguments) -> Outcome<PromptTemplate> {
+    if a.shots == 0 {
+        return Ok(template);
+    }
     let mut before = String::new();
     for item in &task.sample(a.shots, 3)?.items {
-        let answer = item.label.ok_or("a worked example has no label")?;
+        let answer = item.answer.ok_or("a worked example has no answer")?;
         let answer = match a.form {
             Form::Letters => ["A", "B", "C", "D"][answer],
-            Form::Continuation => &item.choices[answer],
+            Form::Continuation => item.choices[answer].as_str(),
         };
         before += &format!("{} {answer}\n\n", template.render(item)?.text());
     }
