@@ -7,8 +7,8 @@
 //! cargo run --release --example your_own_module
 //! ```
 //!
-//! Far from all points the weights alone may be sure and wrong; the posterior says that it does not know. Data of other kinds than points join by two more
-//! traits: `your_own_data`.
+//! Far from all points the weights alone may be sure and wrong; the posterior says that it does not know. Data of other kinds than points
+//! join by two more traits: `your_own_data`.
 
 use bayes_lora::BayesLoraConfig;
 use bayes_lora::data::BatchLimits;
