@@ -22,7 +22,6 @@ use bayes_lora::data::BatchLimits;
 use bayes_lora::lora::LoraConfig;
 use bayes_lora::metrics::{accuracy, nll};
 use bayes_lora::models::{MlpConfig, Points};
-use bayes_lora::number::significant;
 use bayes_lora::outputs::claim_dir;
 use bayes_lora::plot::{Grid, LabelledPoint, Regions};
 use bayes_lora::predict::{Prediction, Predictive};
@@ -39,8 +38,6 @@ const OUT: &str = "target/mlp_regions";
 const SEED: u64 = 0;
 /// Standard deviation of the noise on the moons: enough that they overlap.
 const NOISE: f64 = 0.25;
-/// Closer to a training point than the first, an input counts as near the data; farther from all than the second, as far away.
-const NEAR_AND_FAR: (f64, f64) = (0.3, 1.5);
 const GRID: Grid = Grid { x: (-4.0, 4.0), y: (-4.0, 4.0), n_x: 80, n_y: 80 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -60,20 +57,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_limits(BatchLimits { max_items: 512, max_tokens: 512 })
         .with_seed(SEED);
     let fitted = bayes.init()?.fit(base, &train)?;
-    let (lambda, dimension) = (fitted.laplace.prior_precisions(), fitted.laplace.effective_dimension());
-    println!("posterior: prior precision {lambda}, effective dimension {}", significant(dimension));
     fitted.remarks().iter().for_each(|remark| println!("note: {remark}"));
 
     // both ask about every cell of the plane
-    let control = Control::silent();
-    let cells = GRID.centres();
+    let (control, cells) = (Control::silent(), GRID.centres());
     let plane = Points::new(Array2::from(cells.clone()), vec![])?;
-    let how = [("maximum likelihood", Predictive::Map), ("Laplace, linearised", Predictive::default())];
-    let distances: Vec<f64> = cells.iter().map(|&cell| distance(cell, &train)).collect();
-    let mean = |values: &Array1<f64>, keep: &dyn Fn(f64) -> bool| {
-        let kept = values.iter().zip(&distances).filter(|(_, d)| keep(**d)).map(|(v, _)| *v);
-        kept.collect::<Array1<f64>>().mean().unwrap_or(f64::NAN)
+    let which = |keep: fn(f64) -> bool| -> Vec<usize> {
+        (0..cells.len()).filter(|&cell| keep(distance(cells[cell], &train))).collect()
     };
+    // near a training point, and far from all
+    let sides = [which(|distance| distance < 0.3), which(|distance| distance > 1.5)];
     let points = train.features.outer_iter().zip(&train.labels);
     let points: Vec<LabelledPoint> = points.map(|(p, &class)| LabelledPoint { x: p[0], y: p[1], class }).collect();
     let maps = |quantity: &str, low, high| {
@@ -82,12 +75,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut confidences, mut entropies) = (maps("confidence", 0.5, 1.0), maps("nats", 0.0, LN_2));
     let titles = ["confidence near", "far away", "epistemic near", "far away", "test acc.", "test NLL"];
     println!("\n{:<20} {}", "", titles.map(|title| format!("{title:>16}")).concat());
-    for (title, how) in how {
+    for (title, how) in [("maximum likelihood", Predictive::Map), ("Laplace, linearised", Predictive::default())] {
         let (on_plane, on_test) = (fitted.predict(&plane, how, &control)?, fitted.predict(&test, how, &control)?);
         let p = on_test.probabilities.view();
-        let (near, far) = NEAR_AND_FAR;
-        let sides = |values: &Array1<f64>| [mean(values, &|d| d < near), mean(values, &|d| d > far)];
-        let [sure, doubt] = [sides(&confidence(&on_plane)), sides(&on_plane.entropy.epistemic)];
+        let means = |values: &Array1<f64>| {
+            sides.each_ref().map(|cells| values.select(Axis(0), cells).mean().unwrap_or(f64::NAN))
+        };
+        let [sure, doubt] = [means(&confidence(&on_plane)), means(&on_plane.entropy.epistemic)];
         let numbers = [sure[0], sure[1], doubt[0], doubt[1], accuracy(p, &test.labels)?, nll(p, &test.labels)?];
         println!("{title:<20} {}", numbers.map(|number| format!("{number:>16.3}")).concat());
         confidences = confidences.with_panel(title, confidence(&on_plane).to_vec());
@@ -96,9 +90,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             entropies = entropies.with_panel("of which epistemic", on_plane.entropy.epistemic.to_vec());
         }
     }
-    for (name, maps) in [("confidence", confidences), ("entropy", entropies)] {
-        println!("wrote {} (and .svg, .json)", maps.figure()?.save(OUT, name)?.png.display());
-    }
+    confidences.figure()?.save(OUT, "confidence")?;
+    entropies.figure()?.save(OUT, "entropy")?;
     Ok(())
 }
 

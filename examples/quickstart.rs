@@ -28,7 +28,6 @@ use clap::Parser;
 use serde_json::json;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 #[derive(Parser)]
 #[command(about = "Fine-tune, fit the posterior, predict, compare: on the model and task that ship with the crate")]
@@ -45,7 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { seed, out } = Arguments::parse();
     claim_dir(&out, 0)?;
     let control = Control::with_bars().with_workers(2)?;
-    let start = Instant::now();
 
     // the data: "Question …\nArea:" and one letter an area; the tails of long questions are cut to 64 tokens
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
@@ -73,14 +71,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     fitted.save(out.join("adapter"), "stories260K")?;
 
     // five ways to answer; the temperature reads the labels of the validation items, the posterior none
-    let (mle, predict_mle) = timed(|| predict_map(&fitted.model, &test, &limits, &control))?;
+    let mle = predict_map(&fitted.model, &test, &limits, &control)?;
     let best = fitted.best_validation.as_ref().ok_or("there were validation items")?;
     let best = predict_map(best, &test, &limits, &control)?;
     let held_out = predict_map(&fitted.model, &validation, &limits, &control)?.moments().0;
     let beta = Temperature::fit(held_out.view(), &validation.labels()?)?.usable()?.beta;
-    let (linearized, predict_linearized) = timed(|| fitted.predict(&test, Predictive::default(), &control))?;
-    let draws = Predictive::Sampled { n_samples: 10, seed };
-    let (sampled, predict_sampled) = timed(|| fitted.predict(&test, draws, &control))?;
+    let linearized = fitted.predict(&test, Predictive::default(), &control)?;
+    let sampled = fitted.predict(&test, Predictive::Sampled { n_samples: 10, seed }, &control)?;
     let of_point = |belief: &LogitBelief| belief.probabilities(LinkApprox::default());
     let (mle, tempered, best) = (of_point(&mle)?, of_point(&mle.tempered(beta))?, of_point(&best)?);
     let rows = [
@@ -106,26 +103,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let of = |p: &ndarray::Array2<f64>| Reliability::new(p.view(), &labels, options.n_bins);
     let diagrams = [("maximum likelihood", of(&mle)?), ("Laplace, linearised", of(&linearized.probabilities)?)];
     reliability_diagram(&diagrams.each_ref().map(|(title, diagram)| (*title, diagram)))?.save(&out, "reliability")?;
-    let training = fitted.report.as_ref().map_or((0.0, 0), |report| (report.seconds, report.tokens));
     let share = |class: usize| labels.iter().filter(|label| **label == class).count() as f64 / labels.len() as f64;
     let report = json!({
         "task": "MMLU areas, stories260K", "seed": seed,
         "n_train": train.len(), "n_validation": validation.len(), "n_test": test.len(),
         "n_truncated": train.n_truncated + validation.n_truncated + test.n_truncated,
         "majority_share": (0..test.n_classes).map(share).fold(0.0, f64::max),
-        "stages": {"train": training.0, "curvature": fitted.curvature_seconds, "predict_mle": predict_mle,
-            "predict_linearized": predict_linearized, "predict_sampled": predict_sampled},
-        "seconds": start.elapsed().as_secs_f64(), "train_tokens_per_second": training.1 as f64 / training.0,
         "prior_precision": lambda.of(0).value(), "effective_dimension": dimension, "temperature": 1.0 / beta,
         "paired_linearized_vs_mle": paired, "methods": methods,
     });
     write_atomic(out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
-    println!("{} s in all; wrote {}", significant(start.elapsed().as_secs_f64()), out.display());
+    println!("wrote {}", out.display());
     Ok(())
-}
-
-/// What a call gives, and its seconds.
-fn timed<T>(call: impl FnOnce() -> bayes_lora::Result<T>) -> bayes_lora::Result<(T, f64)> {
-    let clock = Instant::now();
-    Ok((call()?, clock.elapsed().as_secs_f64()))
 }

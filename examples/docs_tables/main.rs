@@ -10,7 +10,7 @@
 //! | kind | files | words |
 //! |---|---|---|
 //! | `methods` | the report of quickstart | |
-//! | `paired`, `times` | such reports, one a seed | |
+//! | `paired` | such reports, one a seed | |
 //! | `study` | a curvature study | `fisher`: `sampled` or `empirical` in place of the exact one |
 //! | `comparison` | a directory of cells | `task`; `calibrated`: the methods whose row with a temperature is shown; `rows`: some rows |
 //! | `left-out` | a directory of cells of the leave-one-out study | `cells`: how the names of those wanted begin; `without`: how rows end |
@@ -145,7 +145,6 @@ fn table(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     match spec.kind.as_str() {
         "methods" => runs::methods(spec, data),
         "paired" => runs::paired(spec, data),
-        "times" => runs::times(spec, data),
         "study" => study::study(spec, data),
         "comparison" => comparison::comparison(spec, data),
         "left-out" => left_out::scores(spec, data),

@@ -42,24 +42,3 @@ pub fn paired(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
     }
     Ok(table.markdown())
 }
-
-/// Seconds of every stage, a row a seed.
-pub fn times(spec: &Spec, data: &mut Data) -> Result<String, Failure> {
-    let stages = [
-        ("training", "train"),
-        ("curvature and posterior", "curvature"),
-        ("MLE prediction", "predict_mle"),
-        ("linearised", "predict_linearized"),
-        ("sampled, 10 draws", "predict_sampled"),
-    ];
-    let mut table = Table::new(["seed"].into_iter().chain(stages.map(|(label, _)| label)).chain(["in all"]));
-    for run in by_seed(spec, data)? {
-        let mut row = vec![run.number("seed")?.to_string()];
-        for (_, stage) in stages {
-            row.push(format!("{:.1}", run.number(&format!("stages.{stage}"))?));
-        }
-        row.push(format!("{:.0}", run.number("seconds")?));
-        table.row(row);
-    }
-    Ok(table.markdown())
-}

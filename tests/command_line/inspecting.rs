@@ -23,6 +23,9 @@ fn every_kind_of_path_is_told() {
     let mut wrong = program(["inspect"]);
     wrong.arg(dir.path());
     said(wrong).refused(&["neither an adapter", "nor a base"]);
+    let mut unread = program(["inspect", "--load"]);
+    unread.arg(trained());
+    said(unread).refused(&["--load", "base"]);
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Fitting<'_> {
         }
         let (train, (curvature, config)) = (&data.splits.train, self.of_noise(data));
         let curvature = fit_curvature(model, train, &curvature, control)?;
-        let unit = config.clone().with_prior(PriorChoice::Fixed(PriorPrecision::new(1.0)?));
+        let unit = config.with_prior(PriorChoice::Fixed(PriorPrecision::new(1.0)?));
         let laplace = Laplace::new(model, &curvature, &unit)?;
         let linearized = config.linearized.resolved_in(self.limits);
         let found = LinearizedModel::of(model, &laplace, train, &linearized, control)?.optimal_noise();

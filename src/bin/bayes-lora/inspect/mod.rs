@@ -28,6 +28,9 @@ impl Inspect {
     pub fn run(&self, session: &Session) -> Outcome {
         let of = |path: &PathBuf| told(path, self.load.then_some(session));
         let all = self.paths.iter().map(of).collect::<Outcome<Vec<Told>>>()?;
+        if self.load && !all.iter().any(|told| told.what == model::BASE) {
+            return Err("--load reads the weights of a base, and none is among the paths".into());
+        }
         session.show(&All(all))
     }
 }

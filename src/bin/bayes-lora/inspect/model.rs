@@ -11,8 +11,11 @@ use bayes_lora::tensor_file::TensorFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// What a base is called.
+pub const BASE: &str = "base";
+
 pub fn base(path: &Path, load: Option<&Session>) -> Outcome<Told> {
-    let told = Told::new(path, "base");
+    let told = Told::new(path, BASE);
     let told = match encoder(path)? {
         Some(encoder) => {
             let config = encoder.config();

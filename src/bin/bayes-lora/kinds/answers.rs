@@ -57,14 +57,25 @@ struct Answer<'a> {
     uncertainty: Uncertainty<'a>,
 }
 
+/// How unsure an answer among several is, in nats.
 #[derive(Serialize)]
-struct Uncertainty<'a> {
+pub struct Uncertainty<'a> {
     method: &'a str,
     entropy: f64,
     aleatoric: f64,
     epistemic: f64,
-    confidence: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<f64>,
     source: &'static str,
+}
+
+impl<'a> Uncertainty<'a> {
+    /// That of an item.
+    pub fn of(method: &'a str, prediction: &Prediction, item: usize, confidence: Option<f64>) -> Self {
+        let entropy = &prediction.entropy;
+        let (aleatoric, epistemic) = (entropy.expected[item], entropy.epistemic[item]);
+        Self { method, entropy: entropy.total[item], aleatoric, epistemic, confidence, source: "measured" }
+    }
 }
 
 /// What is said of items with choices.
@@ -80,20 +91,13 @@ pub fn of_classes(method: &str, items: &[Item], prediction: &Prediction, n_short
         // the first of equals
         let better = |best: usize, c: usize| if probabilities[c] > probabilities[best] { c } else { best };
         let best = (0..probabilities.len()).fold(0, better);
-        let entropy = &prediction.entropy;
+        let confidence = probabilities.get(best).copied().unwrap_or(f64::NAN);
         answered.lines.push(json(&Answer {
             id: &item.id,
             classes: &item.choices,
             probabilities: &probabilities,
             prediction: best,
-            uncertainty: Uncertainty {
-                method,
-                entropy: entropy.total[index],
-                aleatoric: entropy.expected[index],
-                epistemic: entropy.epistemic[index],
-                confidence: probabilities.get(best).copied().unwrap_or(f64::NAN),
-                source: "measured",
-            },
+            uncertainty: Uncertainty::of(method, prediction, index, Some(confidence)),
         })?);
         answered.known.extend(item.answer.map(|label| Known::Class { probabilities, label }));
     }

@@ -1,6 +1,6 @@
 //! Preferred and rejected answers: rewards by a head of one output.
 
-use super::answers::{Answered, Answerer, Block, Known, json};
+use super::answers::{Answered, Answerer, Block, Known, Uncertainty, json};
 use super::choices::encoded;
 use super::heads::{encoding, network};
 use super::opening::{Believer, Opening};
@@ -108,15 +108,6 @@ struct Answer<'a> {
     uncertainty: Uncertainty<'a>,
 }
 
-#[derive(Serialize)]
-struct Uncertainty<'a> {
-    method: &'a str,
-    entropy: f64,
-    aleatoric: f64,
-    epistemic: f64,
-    source: &'static str,
-}
-
 impl<L: LanguageModel> Answerer for Answers<L> {
     fn identity(&self) -> &Identity {
         &self.believer.identity
@@ -166,7 +157,6 @@ impl<L: LanguageModel> Answers<L> {
             let probabilities = own(prediction.probabilities.row(index));
             // the first of equals
             let better = |best: usize, c: usize| if probabilities[c] > probabilities[best] { c } else { best };
-            let entropy = &prediction.entropy;
             answered.lines.push(json(&Answer {
                 id: &item.id,
                 answers: &item.choices,
@@ -174,13 +164,7 @@ impl<L: LanguageModel> Answers<L> {
                 standard_deviations: deviations.map(|all| own(all.row(index))),
                 prediction: (0..probabilities.len()).fold(0, better),
                 probabilities: &probabilities,
-                uncertainty: Uncertainty {
-                    method: &method,
-                    entropy: entropy.total[index],
-                    aleatoric: entropy.expected[index],
-                    epistemic: entropy.epistemic[index],
-                    source: "measured",
-                },
+                uncertainty: Uncertainty::of(&method, prediction, index, None),
             })?);
             answered.known.extend(item.answer.map(|label| Known::Class { probabilities, label }));
         }
