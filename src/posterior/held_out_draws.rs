@@ -123,7 +123,7 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> DrawnHeldOut<'a, M, D> {
         let searches = groups.iter().enumerate().map(|(index, group)| {
             let at = |shift: f64| own.of(index).value() * shift.exp();
             let bounds = (at(found.bounds.0), at(found.bounds.1));
-            let search = Search::new(&group.sought(groups.len()), at(found.at), bounds, found.end);
+            let search = Search::new(group.sought(groups.len()), at(found.at), bounds, found.end);
             search.with_meaning(match found.end {
                 SearchEnd::Inside => "",
                 SearchEnd::AtLower => "the held-out texts ask for a flat prior",
