@@ -247,7 +247,8 @@ mod tests {
         let all = (0..10).map(|i| text(&i.to_string(), &vec![i as u32; lengths[i]], &[1..2])).collect();
         let data = TextDataset::new("t", all).unwrap();
         let limits = BatchLimits { max_items: 5, max_tokens: 1000 };
-        for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed: 1, epoch: 3, step: 2 }] {
+        for order in [BatchOrder::Sequential, BatchOrder::ByLength, BatchOrder::Shuffled { seed: 1, epoch: 3, step: 2 }]
+        {
             let (apart, packed) = (data.plan(limits, order).unwrap(), data.plan_packed(limits, order, 12).unwrap());
             assert_eq!(apart, packed);
             assert!(data.share_of_pads(&packed, Some(12)) < data.share_of_pads(&apart, None));

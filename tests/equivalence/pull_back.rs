@@ -4,7 +4,7 @@ use crate::support::families::{FAMILIES, FamilyFixture, SPELLINGS};
 use crate::support::{FIXTURES, Fixture, continuation_dataset, f64_or_skip, on_host, relative_error};
 use bayes_lora::data::{EncodedDataset, PaddingSide};
 use bayes_lora::lora::{Adaptable, LoraConfig, attach};
-use bayes_lora::models::{Activations, Classifier, ClassifierInput, PromptClassifier, TokenBatch};
+use bayes_lora::models::{Classifier, ClassifierInput, PromptClassifier, TokenBatch};
 use bayes_lora::tape::{LoraMatrix, RowKeys, Tape};
 use bayes_lora::train::{TrainingMode, set_trainable};
 use burn::module::Module;
@@ -83,7 +83,7 @@ fn check_step(name: &str, model: &PromptClassifier, data: &EncodedDataset, share
         let mut tape = Tape::dropout(1, 2, rows.clone());
         let graph = GradientsParams::from_grads(loss(model.logits(&batch, &mut tape)).backward(), &model);
         let mut tape = Tape::dropout(1, 2, rows);
-        let own = model.gradient(&batch, &mut tape, Activations::AllLayers, &mut |logits| Ok(loss(logits)));
+        let own = model.gradient(&batch, &mut tape, false, &mut |logits| Ok(loss(logits)));
         let own = own.unwrap().expect("only the adapters train");
         let mut n = 0;
         for linear in model.linears() {

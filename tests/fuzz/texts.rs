@@ -3,8 +3,8 @@
 use super::harness::{FIXED_BYTES, File, fuzz, scratch};
 use super::mutate::Kind;
 use bayes_lora::data::{
-    AnswerForm, BatchLimits, BatchOrder, ChatTurn, Encoding, PromptTemplate, Task, TextContent, TextEncoding, TextItem, Tokenizer,
-    TokenizerFiles, Truncation, read_texts,
+    AnswerForm, BatchLimits, BatchOrder, ChatTurn, Encoding, PromptTemplate, Task, TextContent, TextEncoding, TextItem,
+    Tokenizer, TokenizerFiles, Truncation, read_texts,
 };
 use serde_json::Value;
 

@@ -40,7 +40,7 @@ fn differentiated(model: &TextModel, batch: &TextBatch, by_layers: bool) -> (Arr
         Ok(logits.sum())
     };
     let gradients = match by_layers {
-        true => model.gradient_by_layers(batch, &mut Tape::off(), &mut loss).unwrap().unwrap(),
+        true => model.gradient(batch, &mut Tape::off(), true, &mut loss).unwrap().unwrap(),
         false => {
             let sum = loss(model.logits(batch, &mut Tape::off())).unwrap();
             GradientsParams::from_grads(sum.backward(), &model)
