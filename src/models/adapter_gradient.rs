@@ -1,7 +1,7 @@
 //! Differentiates a decoder of which the adapters alone train, by its own backward pass ([`PullBack`]) in place of a graph.
 //!
-//! The loss and the output head are differentiated automatically, from a leaf at the final hidden states down; the layers pull the gradient there
-//! back.
+//! The loss and the output head are differentiated automatically, down to a leaf at the final hidden states; the layers pull the gradient
+//! there back.
 
 use super::{
     block::Block,
@@ -19,8 +19,8 @@ use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 
 impl CausalLm {
-    /// As [`Classifier::gradient`](super::Classifier::gradient), with respect to everything in `model`, of which this is a part; the loss gets the final hidden states
-    /// `[rows · tokens, hidden]`.
+    /// As [`Classifier::gradient`](super::Classifier::gradient), with respect to everything in `model`, of which this is a part; the loss
+    /// gets the final hidden states `[rows · tokens, hidden]`.
     ///
     /// # Errors
     /// Those of `loss`.

@@ -1,6 +1,7 @@
 //! A small multilayer perceptron `f(x; W, b) = σ(Wx + b)`, composed L times, and points to classify with it.
 
-use super::classifier::{Classifier, ClassifierInput, Dataset, HeadFeatures};
+use super::classifier::{Classifier, ClassifierInput, HeadFeatures};
+use super::dataset::Dataset;
 use crate::data::{BatchLimits, BatchOrder, ItemSize, plan_batches};
 use crate::draws::{Purpose, generator, normals};
 use crate::error::{Error, Result, check_finite};

@@ -10,7 +10,9 @@ mod by_layers;
 mod causal_lm;
 mod classifier;
 mod config;
+mod dataset;
 mod decoder_layers;
+mod encoded_dataset;
 mod encoder;
 mod extend;
 mod family;
@@ -62,10 +64,11 @@ pub use activation::GateActivation;
 pub(crate) use activations::{activation_budget, gradient_within, not_by_layers};
 pub use causal_lm::CausalLm;
 pub use classifier::{
-    Classifier, ClassifierInput, Dataset, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws, mask_absent,
+    Classifier, ClassifierInput, HeadFeatures, OwnTargets, PulledBack, RowMeaning, TargetDraws, mask_absent,
 };
-pub(crate) use classifier::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use config::DecoderConfig;
+pub use dataset::Dataset;
+pub(crate) use dataset::{batch_for, data_fingerprint, known_labels, row_keys};
 pub use encoder::{Encoder, EncoderConfig, EncoderFamily, LoadedEncoder, ModernBert, Pooling, PretrainedEncoder};
 pub use family::Family;
 pub(crate) use indices::indices_on;

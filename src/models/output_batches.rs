@@ -1,6 +1,7 @@
 //! Builds batches for a caller that wants outputs and nothing token by token, in as few tokens as the model can read them from.
 
-use super::classifier::{Classifier, ClassifierInput, Dataset, batch_for};
+use super::classifier::{Classifier, ClassifierInput};
+use super::dataset::{Dataset, batch_for};
 use super::seen_prefix::SeenPrefix;
 use crate::error::Result;
 use std::sync::Arc;

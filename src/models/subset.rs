@@ -1,6 +1,6 @@
 //! Some of the items of a data set, as a data set.
 
-use super::classifier::Dataset;
+use super::dataset::Dataset;
 use crate::data::{Asked, BatchLimits, BatchOrder};
 use crate::error::{Error, Result};
 use crate::likelihood::Target;

@@ -1,6 +1,7 @@
 //! Reads the targets of a data set, and checks each against its item before anything is computed from it.
 
-use super::classifier::{ClassifierInput, Dataset};
+use super::classifier::ClassifierInput;
+use super::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::likelihood::{Likelihood, Target, TargetSpace};
 use ndarray::Array2;

@@ -1,6 +1,7 @@
 //! Lays texts with their scored tokens out as tensors.
 
-use super::classifier::{ClassifierInput, Dataset};
+use super::classifier::ClassifierInput;
+use super::dataset::Dataset;
 use super::indices::indices_on;
 use super::token_batch::TokenBatch;
 use crate::data::{BatchLimits, BatchOrder, PackedRows, TextDataset, TextExample};

@@ -1,6 +1,6 @@
 //! Makes texts with a number each a data set, whose targets are the numbers.
 
-use super::classifier::Dataset;
+use super::dataset::Dataset;
 use super::token_batch::TokenBatch;
 use crate::data::{Asked, BatchLimits, BatchOrder, ValuedDataset};
 use crate::error::Result;
