@@ -5,12 +5,14 @@
 //! A model calls its adapted linears with a [`Tape`]; the tape decides whether anything is recorded.
 
 mod dropout;
+mod noise;
 mod row_keys;
 
 use crate::draws::Purpose;
 use crate::error::{Error, Result};
 use burn::tensor::{Gradients, Int, Tensor};
 pub(crate) use dropout::{RowDropout, dropout_mask};
+pub use noise::SiteNoise;
 pub use row_keys::RowKeys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,21 +81,6 @@ impl std::str::FromStr for Site {
         let site = [LoraMatrix::A, LoraMatrix::B, LoraMatrix::Whole].into_iter().find_map(of);
         let ends = "it does not end in `.lora_A`, `.lora_B` or `.weight`";
         site.ok_or_else(|| Error::format(format!("site `{text}`"), ends))
-    }
-}
-
-/// Noise inside a forward pass, at the input of A or at its output. It is drawn by the implementor, who says how tokens share it.
-pub trait SiteNoise: std::fmt::Debug {
-    /// A's input `[rows, d_in]` with noise; `dropout` is the probability that the adapter was made with.
-    fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
-        let _ = (module, dropout);
-        x
-    }
-
-    /// A's output `[rows, r]` with noise, given A's input.
-    fn hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
-        let _ = (module, x);
-        hidden
     }
 }
 

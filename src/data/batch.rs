@@ -282,14 +282,17 @@ mod tests {
     fn the_batches_of_a_step_are_of_similar_lengths_and_steps_are_shuffled() {
         let sizes = sizes(&(0..99).map(|i| (i * 31) % 97 + 1).collect::<Vec<_>>());
         let limits = BatchLimits { max_items: 4, max_tokens: 10_000 };
-        let plan = |seed| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch: 0, step: 2 }).unwrap();
-        let (batches, tokens) = (plan(0), |batch: &Vec<usize>| batch.iter().map(|i| sizes[*i].longest).sum::<usize>());
+        let plan = |seed, step| plan_batches(&sizes, limits, BatchOrder::Shuffled { seed, epoch: 0, step }).unwrap();
+        let tokens = |batch: &Vec<usize>| batch.iter().map(|i| sizes[*i].longest).sum::<usize>();
+        let apart = |batches: &[Vec<usize>]| -> usize {
+            let whole = batches.chunks(2).filter(|step| step.len() == 2);
+            whole.map(|step| tokens(&step[0]).abs_diff(tokens(&step[1]))).sum()
+        };
+        let batches = plan(0, 2);
         assert_eq!(batches.len(), 25);
-        for step in batches.chunks(2).filter(|step| step.len() == 2) {
-            // neighbours of 64 sorted lengths of 1 to 97
-            assert!(tokens(&step[0]).abs_diff(tokens(&step[1])) <= 4 * 12, "{step:?}");
-        }
-        assert_ne!(batches, plan(1));
+        // neighbours of some dozen sorted batches against any two of them
+        assert!(3 * apart(&batches) < apart(&plan(0, 1)), "{batches:?}");
+        assert_ne!(batches, plan(1, 2));
     }
 
     #[test]

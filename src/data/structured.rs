@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_whose_only_token_is_anothers_says_whose() {
+    fn a_field_without_a_token_of_its_own_says_whose_it_shares() {
         let text = found(&TextItem::completion("7", "who", r#" {"a":1,"b":2, "c":3}"#), true);
         assert_eq!(places(&text), [("a", 1..2), ("b", 2..2), ("c", 2..3)]);
         let within: Vec<Option<&str>> = text.fields().iter().map(|field| field.within.as_deref()).collect();

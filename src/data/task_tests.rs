@@ -52,7 +52,7 @@ fn each_malformed_line_names_file_and_line() {
         ),
         (
             r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "label": 0}"#,
-            "unknown field `label`, expected one of `id`, `question`, `choices`, `answer`, `passage`, `second`, `subject` at column 59; here it is called `answer`",
+            "unknown field `label`, expected one of `id`, `question`, `choices`, `answer`, `passage`, `second`, `subject`, `chats` at column 59; here it is called `answer`",
         ),
         (
             r#"{"id": "x", "question": "Q", "choices": ["a", "b"], "source": "web"}"#,

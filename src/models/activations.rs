@@ -57,7 +57,7 @@ pub(super) struct LayerShape {
 const HELD: LayerNumbers = LayerNumbers { hidden: 3.0, queries: 1.0, keys_values: 1.0, scores: 2.0, intermediate: 3.0 };
 
 /// Numbers that the decoder's own backward pass holds of every layer, for any number of combinations (`BlockValues`).
-const KEPT: LayerNumbers = LayerNumbers { hidden: 5.0, queries: 2.0, keys_values: 1.5, scores: 1.0, intermediate: 2.0 };
+const KEPT: LayerNumbers = LayerNumbers { hidden: 3.0, queries: 1.0, keys_values: 1.0, scores: 1.0, intermediate: 2.0 };
 
 struct LayerNumbers {
     hidden: f64,

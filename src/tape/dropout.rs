@@ -1,6 +1,7 @@
 //! Drops elements of what linears see while they train.
 
-use super::{RowKeys, SiteNoise};
+use super::noise::SiteNoise;
+use super::row_keys::RowKeys;
 use crate::draws::{Purpose, generator, place, within};
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, rngs::ChaCha8Rng};

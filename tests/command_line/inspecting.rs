@@ -50,14 +50,14 @@ fn what_does_not_fit_is_computed_layer_by_layer_with_a_note() {
         train.arg("--out").arg(dir.path().join(out));
         said(train).well().words
     };
-    let [free, short] = [run("free", &[]), run("short", &["--memory", "0.0001"])];
+    let [free, short] = [run("free", &[]), run("short", &["--activation-memory", "0.0001"])];
     assert!(!free.contains("gradient checkpointing"), "{free}");
     assert!(short.contains("note: training: gradient checkpointing is on"), "{short}");
     let adapter = |out: &str| std::fs::read(dir.path().join(out).join("adapter_model.safetensors")).unwrap();
     assert_eq!(adapter("free"), adapter("short"));
-    let mut wrong = program(["train", "--memory", "none"]);
-    wrong.arg("--out").arg(dir.path());
-    said(wrong).refused(&["--memory", "GiB"]);
+    let wrong = said(program(["train", "--activation-memory", "none"]));
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.words.contains("--activation-memory") && wrong.words.contains("GiB"), "{}", wrong.words);
 }
 
 #[test]

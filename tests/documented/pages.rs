@@ -136,10 +136,13 @@ fn texts_are_labelled_by_an_encoder() {
 
 #[test]
 fn chats_are_learned_scored_and_continued() {
-    let dir = check("docs/start/text_model.md", 4, |dir| {
+    let dir = check("docs/start/text_model.md", 6, |dir| {
         model(dir, "SmolLM2-135M-Instruct");
         chats(dir, "chats.jsonl");
         chats(dir, "questions.jsonl");
+        let record =
+            |name: &str| json!({"prompt": "Once upon a time", "completion": format!(r#"{{"name": "{name}"}}"#)});
+        lines(dir, "records.jsonl", [record("Tim"), record("Lily")]);
     });
     let scores = std::fs::read_to_string(dir.path().join("scores.jsonl")).unwrap();
     assert!(scores.contains("standard_deviation"), "{scores}");

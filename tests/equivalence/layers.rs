@@ -18,7 +18,7 @@ use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::predict_linearized;
 use bayes_lora::prior::{PriorMean, PriorPrecision};
 use bayes_lora::progress::Control;
-use bayes_lora::train::{Objective, Trainer, TrainerConfig, TrainingMode};
+use bayes_lora::train::{Objective, Trainer, TrainerConfig, TrainingMode, set_trainable};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
@@ -198,7 +198,8 @@ fn layers_are_computed_twice_where_the_activations_do_not_fit_and_only_there() {
     let model = fixture.model(DType::F32);
     let all: Vec<usize> = (0..fixture.train.len()).collect();
     let largest = fixture.train.batch(&all, &device(), DType::F32).unwrap();
-    let Activations { whole, by_layers } = model.activations(&largest, None).unwrap();
+    let trained = set_trainable(model.clone(), &TrainingMode::Lora).unwrap().train();
+    let Activations { whole, by_layers } = trained.activations(&largest, None).unwrap();
     assert!(by_layers < whole, "{by_layers} of {whole}");
     let config = TrainerConfig::default().with_epochs(1).with_limits(BatchLimits { max_items: 64, max_tokens: 10_000 });
     let run = |bytes: u64| {

@@ -43,7 +43,7 @@ pub struct Running {
     gradient_checkpointing: Checkpointing,
     /// Most memory for activations under `--gradient-checkpointing auto`, in GiB; else what the system has free
     #[arg(long, global = true, value_name = "GIB", value_parser = gibibytes)]
-    memory: Option<u64>,
+    activation_memory: Option<u64>,
     /// Where tensors are computed
     #[arg(long, global = true, value_enum, value_name = "NAME", default_value = "flex")]
     device: DeviceName,
@@ -90,10 +90,11 @@ pub struct Session {
 impl Session {
     /// `settings` are those that the run resolved to, as TOML.
     pub fn new(running: &Running, settings: String) -> Outcome<Self> {
-        let Running { config: _, json, quiet, workers, gradient_checkpointing, memory, device } = *running;
+        let Running { config: _, json, quiet, workers, gradient_checkpointing, activation_memory, device } = *running;
         let control = if quiet { Control::silent() } else { Control::with_bars() };
         let control = control.with_workers(workers)?.with_signals()?;
-        let control = control.with_gradient_checkpointing(gradient_checkpointing.into()).with_memory_limit(memory);
+        let control =
+            control.with_gradient_checkpointing(gradient_checkpointing.into()).with_memory_limit(activation_memory);
         Ok(Self { control, device: device.open()?, json, quiet, settings, keeps: Cell::new(false) })
     }
 
