@@ -16,7 +16,7 @@ pub trait Dataset: Send + Sync {
     /// Number of items.
     fn n_items(&self) -> usize;
 
-    /// True if every choice of an item is a row of its own (see [`RowMeaning::Choice`]).
+    /// True if every choice of an item is a row of its own (see [`RowMeaning::Choice`](super::RowMeaning::Choice)).
     fn rows_are_choices(&self) -> bool {
         false
     }

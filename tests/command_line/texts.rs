@@ -76,6 +76,9 @@ fn flags_of_generation_that_would_change_nothing_are_refused() {
     let data = dir.path().join("chat.jsonl");
     std::fs::write(&data, "{\"messages\": [{\"role\": \"user\", \"content\": \"Once\"}]}\n").unwrap();
     run(&["generate", "--raw", "--data", data.to_str().unwrap()], &out).refused(&["chat.jsonl:1", "--raw"]);
+    // its fields in order, which a reader of structures would take
+    std::fs::write(&data, "[\"a\", \"Once\", null]\n").unwrap();
+    run(&["generate", "--data", data.to_str().unwrap()], &out).refused(&["chat.jsonl:1", "not a JSON object"]);
     assert!(!out.exists());
     let mut chat = program(["chat", "--json"]);
     chat.arg("--model").arg(model());

@@ -207,7 +207,11 @@ impl Generate {
 
     fn of_line(&self, line: &Line, tokenizer: &Tokenizer) -> Outcome<Prompt> {
         let wrong = |reason: String| format!("{}: {reason}", line.place);
-        let Asked { id, prompt, messages } = serde_json::from_str(&line.text).map_err(|e| wrong(e.to_string()))?;
+        let value: Value = serde_json::from_str(&line.text).map_err(|e| wrong(e.to_string()))?;
+        if !value.is_object() {
+            return Err(wrong(format!("is {value}, not a JSON object")).into());
+        }
+        let Asked { id, prompt, messages } = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         let id = match id {
             None => Value::from(line.number),
             Some(id @ (Value::String(_) | Value::Number(_))) => id,

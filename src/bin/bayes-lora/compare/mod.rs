@@ -4,11 +4,11 @@ mod data;
 mod methods;
 mod verdict;
 
-use crate::base::{Network, load_base, load_network, tokenizer};
+use crate::base::{Network, load_base, tokenizer};
 use crate::flags::{AdapterArguments, QuestionArguments, Shard, TrainingArguments};
 use crate::kind::Kind;
 use crate::kinds::check_foreign;
-use crate::kinds::heads::classifier;
+use crate::kinds::heads::{classifier, network};
 use crate::kinds::preferences::rewards;
 use crate::session::{Outcome, Session};
 use bayes_lora::calibrate::ConformalScore;
@@ -103,12 +103,12 @@ impl Compare {
             Ok(task)
         })?;
         let encoding = self.questions.of_texts(AnswerForm::labels(labels.unwrap_or_default()));
-        match load_network(&self.model, session)? {
-            Network::Decoder(lm) => {
-                let base = |train: &EncodedDataset, seed| classifier((*lm).clone(), None, train, seed);
+        match network(&self.model, session)? {
+            (Network::Decoder(lm), head) => {
+                let base = |train: &EncodedDataset, seed| classifier((*lm).clone(), head.clone(), train, seed);
                 self.compare(&all, &encoding, &tokenizer, base, session)
             }
-            Network::Encoder(loaded) => {
+            (Network::Encoder(loaded), _) => {
                 let (encoder, head) = &*loaded;
                 let base = |train: &EncodedDataset, seed| classifier(encoder.clone(), head.clone(), train, seed);
                 self.compare(&all, &encoding, &tokenizer, base, session)
@@ -121,12 +121,12 @@ impl Compare {
         let tokenizer = tokenizer(&self.model)?;
         let all = self.data.read(|file| Ok(Task::from_preferences_jsonl(file)?))?;
         let encoding = self.questions.of_texts(AnswerForm::Rewards);
-        match load_network(&self.model, session)? {
-            Network::Decoder(lm) => {
-                let base = |train: &EncodedDataset, seed| rewards((*lm).clone(), None, train, seed);
+        match network(&self.model, session)? {
+            (Network::Decoder(lm), head) => {
+                let base = |train: &EncodedDataset, seed| rewards((*lm).clone(), head.clone(), train, seed);
                 self.compare(&all, &encoding, &tokenizer, base, session)
             }
-            Network::Encoder(loaded) => {
+            (Network::Encoder(loaded), _) => {
                 let (encoder, head) = &*loaded;
                 let base = |train: &EncodedDataset, seed| rewards(encoder.clone(), head.clone(), train, seed);
                 self.compare(&all, &encoding, &tokenizer, base, session)
