@@ -126,9 +126,9 @@ pub(super) fn plan_in(
                     part.reverse();
                 }
             }
-            let batches = cut(empty, &indices, sizes, limits);
-            let (whole, rest) = batches.split_at(batches.len() - batches.len() % step.max(1));
-            let mut steps: Vec<&[Vec<usize>]> = whole.chunks(step.max(1)).collect();
+            let (batches, step) = (cut(empty, &indices, sizes, limits), step.max(1));
+            let (whole, rest) = batches.split_at(batches.len() - batches.len() % step);
+            let mut steps: Vec<&[Vec<usize>]> = whole.chunks(step).collect();
             steps.shuffle(&mut generator(seed, Purpose::ShuffledBatches, 0, epoch));
             steps.push(rest);
             steps.concat()

@@ -50,17 +50,16 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.in_places(batch, false, tape, |places, tape| {
+        self.in_places(batch, tape, |places, tape| {
             let memory = batch.seen().map_or(PassMemory::Nothing, PassMemory::Seen);
             self.run(batch.ids.clone(), places, &self.contexts(batch, places), memory, tape)
         })
     }
 
-    /// Says where the tokens of a batch are: in its own layout where values are kept or read token by token, else without pads.
+    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads.
     pub(super) fn in_places<T>(
         &self,
         batch: &TokenBatch,
-        keeps: bool,
         tape: &mut Tape,
         pass: impl FnOnce(&Places, &mut Tape) -> T,
     ) -> T {
@@ -68,7 +67,7 @@ impl CausalLm {
         let table = self.embedding.weight.val();
         let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
         let positions = batch.positions.as_ref();
-        let real = if keeps || tape.reads_tokens() { None } else { batch.real_tokens() };
+        let real = if tape.reads_tokens() { None } else { batch.real_tokens() };
         let real = real.as_ref();
         pass(
             &Places {

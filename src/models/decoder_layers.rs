@@ -64,7 +64,7 @@ impl CausalLm {
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<GradientsParams> {
         let plain = self.valid();
-        self.in_places(batch, false, tape, |places, tape| {
+        self.in_places(batch, tape, |places, tape| {
             let contexts = &self.contexts(batch, places);
             let of = |lm| DecoderLayers { lm, batch, places, contexts };
             gradient_by_layers(model, (&of(self), &of(&plain)), tape, loss)

@@ -6,7 +6,6 @@ use super::{
     layer_contexts::LayerContexts,
     layer_values::PassMemory,
     rope::{Places, goes_long},
-    rope_scaling::RopeScaling,
     seen_prefix::SeenPrefix,
 };
 use crate::error::{Error, Result};
@@ -61,8 +60,8 @@ impl CausalLm {
     pub(super) fn see_prefix(&self, ids: &[u32]) -> Result<Option<SeenPrefix>> {
         let config = &self.config;
         let is_foreign = |id: &u32| *id as usize >= config.vocab_size;
-        let depends_on_length = matches!(config.rope_scaling, RopeScaling::LongRope { .. });
-        if depends_on_length || ids.is_empty() || ids.len() > config.max_positions || ids.iter().any(is_foreign) {
+        if self.rotates_by_length() || ids.is_empty() || ids.len() > config.max_positions || ids.iter().any(is_foreign)
+        {
             return Ok(None);
         }
         let mut cache = KeyValueCache::new(1);

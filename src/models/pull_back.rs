@@ -50,7 +50,7 @@ impl CausalLm {
         top: impl FnOnce(Tensor<2>, &mut Tape) -> Result<(PullBack, Tensor<2>)>,
         mut take: impl FnMut(&mut PullBack, &mut Tape) -> Result<()>,
     ) -> Result<BTreeMap<Site, Tensor<2>>> {
-        self.in_places(batch, false, tape, |places, tape| {
+        self.in_places(batch, tape, |places, tape| {
             let contexts = self.contexts(batch, places);
             let lowest = self.blocks.iter().position(|block| has_adapter(block.linears())).unwrap_or(self.blocks.len());
             let mut all = Vec::with_capacity(self.blocks.len() - lowest);

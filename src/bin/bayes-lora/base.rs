@@ -5,15 +5,31 @@ use bayes_lora::Error;
 use bayes_lora::data::Tokenizer;
 use bayes_lora::lora::TrainedHead;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, read_adapter, write_adapter};
-use bayes_lora::models::{CausalLm, Encoder, LoadReport, Pretrained, PretrainedEncoder};
+use bayes_lora::models::{CausalLm, Encoder, LoadReport, LoadedDecoder, Pretrained, PretrainedEncoder};
 use std::path::Path;
 
-/// A network without adapter.
+/// A network without adapter, with the head of a checkpoint that classifies or rewards.
 pub enum Network {
-    Decoder(Box<CausalLm>),
-    /// With the head of a checkpoint that classifies.
+    Decoder(Box<(CausalLm, Option<TrainedHead>)>),
     Encoder(Box<(Encoder, Option<TrainedHead>)>),
 }
+
+/// Goes on with the network and the head of a [`Network`], whichever kind it is of.
+macro_rules! with_network {
+    ($loaded:expr, |$network:ident, $head:ident| $body:expr) => {
+        match $loaded {
+            $crate::base::Network::Decoder(loaded) => {
+                let ($network, $head) = *loaded;
+                $body
+            }
+            $crate::base::Network::Encoder(loaded) => {
+                let ($network, $head) = *loaded;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_network;
 
 /// A language model on disk: a Hugging Face directory, or a GGUF file.
 pub fn pretrained(model: &Path) -> Outcome<Pretrained> {
@@ -44,10 +60,12 @@ pub fn encoder(model: &Path) -> Outcome<Option<PretrainedEncoder>> {
     }
 }
 
-/// The network without adapter, whichever kind it is of.
+/// The network of a directory, whichever kind it is of.
 pub fn load_network(model: &Path, session: &Session) -> Outcome<Network> {
     let Some(encoder) = encoder(model)? else {
-        return Ok(Network::Decoder(Box::new(load_base(model, session)?)));
+        let LoadedDecoder { lm, head, report } = pretrained(model)?.load_with_head(session.device())?;
+        tell(&report, session);
+        return Ok(Network::Decoder(Box::new((lm, head))));
     };
     let loaded = encoder.load(session.device())?;
     tell(&loaded.report, session);

@@ -4,11 +4,11 @@ mod data;
 mod methods;
 mod verdict;
 
-use crate::base::{Network, load_base, tokenizer};
+use crate::base::{load_base, load_network, tokenizer, with_network};
 use crate::flags::{AdapterArguments, QuestionArguments, Shard, TrainingArguments};
 use crate::kind::Kind;
 use crate::kinds::check_foreign;
-use crate::kinds::heads::{classifier, network};
+use crate::kinds::heads::classifier;
 use crate::kinds::preferences::rewards;
 use crate::session::{Outcome, Session};
 use bayes_lora::calibrate::ConformalScore;
@@ -103,17 +103,10 @@ impl Compare {
             Ok(task)
         })?;
         let encoding = self.questions.of_texts(AnswerForm::labels(labels.unwrap_or_default()));
-        match network(&self.model, session)? {
-            (Network::Decoder(lm), head) => {
-                let base = |train: &EncodedDataset, seed| classifier((*lm).clone(), head.clone(), train, seed);
-                self.compare(&all, &encoding, &tokenizer, base, session)
-            }
-            (Network::Encoder(loaded), _) => {
-                let (encoder, head) = &*loaded;
-                let base = |train: &EncodedDataset, seed| classifier(encoder.clone(), head.clone(), train, seed);
-                self.compare(&all, &encoding, &tokenizer, base, session)
-            }
-        }
+        with_network!(load_network(&self.model, session)?, |network, head| {
+            let base = |train: &EncodedDataset, seed| classifier(network.clone(), head.clone(), train, seed);
+            self.compare(&all, &encoding, &tokenizer, base, session)
+        })
     }
 
     /// Each pair as a question with two answers, whose logits are their rewards.
@@ -121,17 +114,10 @@ impl Compare {
         let tokenizer = tokenizer(&self.model)?;
         let all = self.data.read(|file| Ok(Task::from_preferences_jsonl(file)?))?;
         let encoding = self.questions.of_texts(AnswerForm::Rewards);
-        match network(&self.model, session)? {
-            (Network::Decoder(lm), head) => {
-                let base = |train: &EncodedDataset, seed| rewards((*lm).clone(), head.clone(), train, seed);
-                self.compare(&all, &encoding, &tokenizer, base, session)
-            }
-            (Network::Encoder(loaded), _) => {
-                let (encoder, head) = &*loaded;
-                let base = |train: &EncodedDataset, seed| rewards(encoder.clone(), head.clone(), train, seed);
-                self.compare(&all, &encoding, &tokenizer, base, session)
-            }
-        }
+        with_network!(load_network(&self.model, session)?, |network, head| {
+            let base = |train: &EncodedDataset, seed| rewards(network.clone(), head.clone(), train, seed);
+            self.compare(&all, &encoding, &tokenizer, base, session)
+        })
     }
 
     /// All seeds of this process, and the report where it does all of them.

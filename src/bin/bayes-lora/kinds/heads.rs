@@ -3,14 +3,13 @@
 use super::answers::{Answered, Answerer, Block};
 use super::opening::{Believer, Opening};
 use super::{AdaptedJob, Data, Job, Source, Subject};
-use crate::base::{Network, encoder, load_network, pretrained, start_of, tokenizer};
-use crate::session::{Outcome, Session};
+use crate::base::{load_network, start_of, tokenizer, with_network};
+use crate::session::Outcome;
 use bayes_lora::data::{AnswerForm, EncodedDataset, Encoding, ResolvedAnswers, Tokenizer};
 use bayes_lora::error::Result;
 use bayes_lora::identity::Identity;
 use bayes_lora::lora::TrainedHead;
-use bayes_lora::models::{Dataset, LanguageModel, LoadedDecoder, SequenceClassifier, TokenBatch};
-use std::path::Path;
+use bayes_lora::models::{Dataset, LanguageModel, SequenceClassifier, TokenBatch};
 
 /// Does the job with a head on the network that the directory has; `encoded` are the token ids of a part.
 pub fn with_head<J: Job, D: Dataset<Input = TokenBatch>>(
@@ -20,29 +19,10 @@ pub fn with_head<J: Job, D: Dataset<Input = TokenBatch>>(
     job: J,
 ) -> Outcome<J::Result> {
     let train = encoded(&data.splits.train);
-    match network(source.model, source.session)? {
-        (Network::Decoder(lm), head) => {
-            let model = classifier(*lm, head, train, source.start_seed())?;
-            job.run(Subject { model, data })
-        }
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            let model = classifier(encoder, head, train, source.start_seed())?;
-            job.run(Subject { model, data })
-        }
-    }
-}
-
-/// The network of a directory, with the head of a decoder's checkpoint; an encoder has its own beside it.
-pub fn network(model: &Path, session: &Session) -> Outcome<(Network, Option<TrainedHead>)> {
-    if encoder(model)?.is_some() {
-        return Ok((load_network(model, session)?, None));
-    }
-    let LoadedDecoder { lm, head, report } = pretrained(model)?.load_with_head(session.device())?;
-    if !report.is_empty() {
-        session.say(report);
-    }
-    Ok((Network::Decoder(Box::new(lm)), head))
+    with_network!(load_network(source.model, source.session)?, |network, head| {
+        let model = classifier(network, head, train, source.start_seed())?;
+        job.run(Subject { model, data })
+    })
 }
 
 /// A network with the head of its checkpoint, where that is about as many classes, or with a fresh one.
@@ -79,13 +59,9 @@ pub fn encoding(opening: &Opening, tokenizer: &Tokenizer) -> Outcome<Encoding> {
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
     let encoding = encoding(opening, &tokenizer(opening.model)?)?;
     let (nothing, seed) = (nothing(&encoding.answers), start_of(opening.adapter).unwrap_or(0));
-    match network(opening.model, opening.session)? {
-        (Network::Decoder(lm), head) => job.run(opening.adapted(classifier(*lm, head, &nothing, seed)?)?),
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            job.run(opening.adapted(classifier(encoder, head, &nothing, seed)?)?)
-        }
-    }
+    with_network!(load_network(opening.model, opening.session)?, |network, head| {
+        job.run(opening.adapted(classifier(network, head, &nothing, seed)?)?)
+    })
 }
 
 /// How a model with a head is asked.
@@ -117,13 +93,9 @@ pub fn answerer(opening: &Opening, reading: impl Reading) -> Outcome<Box<dyn Ans
     let encoding = encoding(opening, &tokenizer)?;
     let nothing = nothing(&encoding.answers);
     let asked = (tokenizer, encoding);
-    match network(opening.model, opening.session)? {
-        (Network::Decoder(lm), head) => answers(opening, classifier(*lm, head, &nothing, 0)?, asked, reading),
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            answers(opening, classifier(encoder, head, &nothing, 0)?, asked, reading)
-        }
-    }
+    with_network!(load_network(opening.model, opening.session)?, |network, head| {
+        answers(opening, classifier(network, head, &nothing, 0)?, asked, reading)
+    })
 }
 
 fn answers<L: LanguageModel + 'static>(

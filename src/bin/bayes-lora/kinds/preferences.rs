@@ -2,10 +2,10 @@
 
 use super::answers::{Answered, Answerer, Block, Known, Uncertainty, json};
 use super::choices::encoded;
-use super::heads::{encoding, network};
+use super::heads::encoding;
 use super::opening::{Believer, Opening};
 use super::{AdaptedJob, Job, Source, Splits, Subject};
-use crate::base::{Network, start_of, tokenizer};
+use crate::base::{load_network, start_of, tokenizer, with_network};
 use crate::kind::Kind;
 use crate::session::Outcome;
 use bayes_lora::belief::LinkApprox;
@@ -24,17 +24,10 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
     let encoding = source.questions.of_texts(AnswerForm::Rewards);
     let data = encoded(source, items, &encoding, &tokenizer, Kind::Preferences)?;
     let (train, seed) = (&data.splits.train, source.start_seed());
-    match network(source.model, source.session)? {
-        (Network::Decoder(lm), head) => {
-            let model = rewards(*lm, head, train, seed)?;
-            job.run(Subject { model, data })
-        }
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            let model = rewards(encoder, head, train, seed)?;
-            job.run(Subject { model, data })
-        }
-    }
+    with_network!(load_network(source.model, source.session)?, |network, head| {
+        let model = rewards(network, head, train, seed)?;
+        job.run(Subject { model, data })
+    })
 }
 
 /// A network with the head of its checkpoint, where that has one output, or with a fresh one.
@@ -59,13 +52,9 @@ fn no_pair() -> EncodedDataset {
 /// Does the job with the network, its head and its adapter.
 pub fn with_adapted<J: AdaptedJob>(opening: &Opening, job: J) -> Outcome<J::Result> {
     let seed = start_of(opening.adapter).unwrap_or(0);
-    match network(opening.model, opening.session)? {
-        (Network::Decoder(lm), head) => job.run(opening.adapted(rewards(*lm, head, &no_pair(), seed)?)?),
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            job.run(opening.adapted(rewards(encoder, head, &no_pair(), seed)?)?)
-        }
-    }
+    with_network!(load_network(opening.model, opening.session)?, |network, head| {
+        job.run(opening.adapted(rewards(network, head, &no_pair(), seed)?)?)
+    })
 }
 
 struct Answers<L: LanguageModel> {
@@ -76,13 +65,9 @@ struct Answers<L: LanguageModel> {
 }
 
 pub fn answerer(opening: &Opening) -> Outcome<Box<dyn Answerer>> {
-    match network(opening.model, opening.session)? {
-        (Network::Decoder(lm), head) => answers(opening, rewards(*lm, head, &no_pair(), 0)?),
-        (Network::Encoder(loaded), _) => {
-            let (encoder, head) = *loaded;
-            answers(opening, rewards(encoder, head, &no_pair(), 0)?)
-        }
-    }
+    with_network!(load_network(opening.model, opening.session)?, |network, head| {
+        answers(opening, rewards(network, head, &no_pair(), 0)?)
+    })
 }
 
 fn answers<L: LanguageModel + 'static>(opening: &Opening, base: RewardModel<L>) -> Outcome<Box<dyn Answerer>> {
