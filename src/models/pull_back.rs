@@ -20,7 +20,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::lora::{LoraLinear, at_least_f32, times_transposed};
 use crate::tape::{LoraMatrix, Site, Tape};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
 
 /// A backward pass.
@@ -36,21 +36,21 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
 }
 
 impl CausalLm {
-    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states `[rows · tokens, hidden]`: a backward pass that
-    /// has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
+    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states of the tokens at `read`, `[n, hidden]`: a
+    /// backward pass that has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
     /// a time; the inputs of the adapted matrices are on the tape, to be taken beside the gradients by `take`, which is called below each layer.
     ///
     /// # Errors
     /// Those of `top` and `take`.
     pub(super) fn pull_back(
         &self,
-        batch: &TokenBatch,
+        (batch, read): (&TokenBatch, &Tensor<1, Int>),
         by_layers: bool,
         tape: &mut Tape,
         top: impl FnOnce(Tensor<2>, &mut Tape) -> Result<(PullBack, Tensor<2>)>,
         mut take: impl FnMut(&mut PullBack, &mut Tape) -> Result<()>,
     ) -> Result<BTreeMap<Site, Tensor<2>>> {
-        self.in_places(batch, tape, |places, tape| {
+        self.in_places(batch, Some(read), tape, |places, tape| {
             let contexts = self.contexts(batch, places);
             let lowest = self.blocks.iter().position(|block| has_adapter(block.linears())).unwrap_or(self.blocks.len());
             let mut all = Vec::with_capacity(self.blocks.len() - lowest);
@@ -67,13 +67,12 @@ impl CausalLm {
                     all.push(values);
                 }
             }
-            let (mut pull, g) = top(self.ended(end.clone(), places), tape)?;
-            // nothing is read off a pad
-            let g = match places.real {
-                Some(real) => real.pick(g),
-                None => g,
-            };
+            let end = self.read(end, places);
+            let (mut pull, g) = top(self.norm.forward(end.clone()), tape)?;
             let mut g = pull.norm(&self.norm, end, g);
+            if let Some(read) = places.read_behind_layers() {
+                g = read.spread_in_layers(g, pull.copies);
+            }
             for (index, mut values) in (lowest..self.blocks.len()).zip(all).rev() {
                 let block = &self.blocks[index];
                 if by_layers {
@@ -120,18 +119,6 @@ impl PullBack {
         self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g, tape)
     }
 
-    /// Through the choice of each row's last token.
-    ///
-    /// # Shapes
-    /// - g: `[K·rows, hidden]`, output `[K·rows·tokens, hidden]`
-    pub(super) fn last(&self, batch: &TokenBatch, g: Tensor<2>) -> Tensor<2> {
-        let [rows, tokens] = batch.ids.dims();
-        let n = rows * tokens;
-        let places = (0..self.copies).map(|k| batch.last.clone().add_scalar((k * n) as i64)).collect();
-        let zeros = Tensor::zeros([self.copies * n, g.dims()[1]], (&g.device(), g.dtype()));
-        zeros.select_assign(0, Tensor::cat(places, 0), g, IndexingUpdateOp::Add)
-    }
-
     fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &block.norms;
         let scaled = |g: Tensor<2>| match block.residual_scale {
@@ -140,14 +127,16 @@ impl PullBack {
         };
         let h = self.normed(behind_mlp, values.down, scaled(g.clone()))?;
         let h = self.linear(&block.down_proj, h, tape);
-        let (gate, up) = (kept(values.gate, "gate")?, kept(values.up, "input of the gate")?);
-        let (open, slope) = block.activation.value(gate, true);
-        let slope = kept(slope, "slope of the gate")?;
-        let [gate, up] = [self.times(h.clone(), up * slope), self.times(h, open)];
-        let h = self.projections(&block.gate_up, [gate, up], tape)?;
+        let slopes = kept(values.gated_slopes, "slopes of the gate's product")?;
+        let of_both = slopes.map(|slope| self.times(h.clone(), slope));
+        let h = self.projections(&block.gate_up, of_both, tape)?;
         let g = g + self.normed(before_mlp, values.middle, h)?;
 
         let h = self.normed(behind_attention, values.attended, scaled(g.clone()))?;
+        let g = match &values.attention.read {
+            Some(read) => read.spread_in_layers(g, self.copies),
+            None => g,
+        };
         let h = self.attention(&block.attention, values.attention, h, tape)?;
         Ok(g + self.normed(before_attention, values.start, h)?)
     }
@@ -160,9 +149,10 @@ impl PullBack {
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
         let g = self.linear(&attention.o_proj, g, tape);
-        let g = match &values.real {
-            Some(real) => real.spread_on_zeros(g),
-            None => g,
+        let g = match (&values.read, &values.real) {
+            (Some(read), _) => read.spread_in_batch(g, self.copies),
+            (None, Some(real)) => real.spread_on_zeros(g),
+            (None, None) => g,
         };
         let (queries, keys) = (kept(values.queries, "queries")?, kept(values.keys, "keys")?);
         let (seen, weights) = (kept(values.values, "values")?, kept(values.weights, "weights of attention")?);
