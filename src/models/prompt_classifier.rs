@@ -146,7 +146,7 @@ impl Classifier for PromptClassifier {
             all = Some(logits.clone());
             let weights = combinations(&logits)?;
             let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
-            let of_hidden = pull.head(&lm, logits, &columns, weights, tape).cast(dtype);
+            let of_hidden = pull.head(&lm, logits, &columns, weights, tape)?.cast(dtype);
             Ok((pull, of_hidden))
         };
         let gradients = lm.pull_back((batch, &batch.last), by_layers, &mut tape, top, |_, _| Ok(()))?;

@@ -101,7 +101,7 @@ impl PullBack {
     /// Through the logits of some columns of the vocabulary; `logits` are what they were.
     ///
     /// # Shapes
-    /// - g: `[K·n, columns]`, output `[K·n, hidden]`
+    /// - g: `[K·n, columns]`, output `[K·n, hidden]`, of f32 at least
     pub(super) fn head(
         &mut self,
         lm: &CausalLm,
@@ -109,14 +109,16 @@ impl PullBack {
         columns: &Tensor<1, Int>,
         g: Tensor<2>,
         tape: &mut Tape,
-    ) -> Tensor<2> {
+    ) -> Result<Tensor<2>> {
         let scales = &lm.config.scales;
         let g = match scales.logit_cap {
             Some(cap) => self.times(g, slope_of_cap(logits, cap)),
             None => g,
         };
         let g = if scales.logit_divisor == 1.0 { g } else { g.div_scalar(scales.logit_divisor) };
-        self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g, tape)
+        let weight = lm.head_weight(Some(columns));
+        let weight = weight.clone().cast(at_least_f32(weight.dtype()));
+        self.linears(&[(&lm.head, weight, g)], Some(columns), tape)
     }
 
     fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
@@ -126,7 +128,7 @@ impl PullBack {
             scale => g.mul_scalar(scale),
         };
         let h = self.normed(behind_mlp, values.down, scaled(g.clone()))?;
-        let h = self.linear(&block.down_proj, h, tape);
+        let h = self.linear(&block.down_proj, h, tape)?;
         let slopes = kept(values.gated_slopes, "slopes of the gate's product")?;
         let of_both = slopes.map(|slope| self.times(h.clone(), slope));
         let h = self.projections(&block.gate_up, of_both, tape)?;
@@ -148,7 +150,7 @@ impl PullBack {
         g: Tensor<2>,
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
-        let g = self.linear(&attention.o_proj, g, tape);
+        let g = self.linear(&attention.o_proj, g, tape)?;
         let g = match (&values.read, &values.real) {
             (Some(read), _) => read.spread_in_batch(g, self.copies),
             (None, Some(real)) => real.spread_on_zeros(g),
@@ -213,37 +215,42 @@ impl PullBack {
         g: [Tensor<2>; N],
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
-        match &*projections.linears {
-            [all] => Ok(self.linear(all, Tensor::cat(g.to_vec(), 1), tape)),
-            [first, others @ ..] => {
-                let mut g = g.into_iter();
-                let start = self.linear(first, kept(g.next(), "cotangent")?, tape);
-                Ok(others.iter().zip(g).fold(start, |sum, (linear, g)| sum + self.linear(linear, g, tape)))
-            }
-            [] => Err(Error::empty("projections")),
-        }
+        let g = match projections.linears.len() {
+            1 => vec![Tensor::cat(g.to_vec(), 1)],
+            _ => g.to_vec(),
+        };
+        let linears = projections.linears.iter().zip(g);
+        let linears: Vec<_> = linears.map(|(linear, g)| (linear, linear.weight.val(), g)).collect();
+        self.linears(&linears, None, tape)
     }
 
-    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
-        self.linear_with(linear, linear.weight.val(), None, g, tape)
+    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
+        self.linears(&[(linear, linear.weight.val(), g)], None, tape)
     }
 
-    /// As [`LoraLinear::forward_with`].
-    fn linear_with(
+    /// Through linears of one input with their weights, as [`LoraLinear::forward_with`] has them.
+    fn linears(
+        &mut self,
+        linears: &[(&LoraLinear, Tensor<2>, Tensor<2>)],
+        columns: Option<&Tensor<1, Int>>,
+        tape: &mut Tape,
+    ) -> Result<Tensor<2>> {
+        let products = linears.iter().map(|(_, weight, g)| (g.clone(), weight.clone()));
+        let through = times_transposed(products).ok_or_else(|| Error::empty("projections"))?;
+        let dtype = through.dtype();
+        let updates = linears.iter().filter_map(|(linear, _, g)| self.update(linear, columns, g.clone(), tape));
+        Ok(updates.fold(through, |sum, update| sum + update.cast(dtype)))
+    }
+
+    /// Through a linear's adapter, where it has one.
+    fn update(
         &mut self,
         linear: &LoraLinear,
-        weight: Tensor<2>,
         columns: Option<&Tensor<1, Int>>,
         g: Tensor<2>,
         tape: &mut Tape,
-    ) -> Tensor<2> {
-        let outer = weight.dtype();
-        let weight = match columns {
-            Some(_) => weight.cast(at_least_f32(outer)),
-            None => weight,
-        };
-        let through = times_transposed(g.clone(), weight).cast(outer);
-        let Some(adapter) = &linear.adapter else { return through };
+    ) -> Option<Tensor<2>> {
+        let adapter = linear.adapter.as_ref()?;
         let (a, b) = (adapter.a.val(), adapter.b.val());
         let b = match columns {
             Some(index) => b.select(0, index.clone()),
@@ -255,7 +262,7 @@ impl PullBack {
         self.gradients.insert(site(LoraMatrix::B), of_update);
         self.gradients.insert(site(LoraMatrix::A), of_hidden.clone());
         // what dropout left out of the input has no gradient
-        through + tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout).cast(outer)
+        Some(tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout))
     }
 
     fn normed(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {
