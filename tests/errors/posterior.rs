@@ -174,7 +174,7 @@ fn sums_that_the_memory_cannot_hold_are_refused_with_both_numbers() {
     // the matrix of 600,006 weights has 2.9 TB
     let model = MlpConfig::new([2, 300_000, 3]).init(&device()).unwrap();
     let model = attach(model, &LoraConfig::new(1).with_target_modules(["layers.0", "layers.1"]), 1).unwrap();
-    let data = Points { labels: vec![0], features: Array2::zeros((1, 2)), ..points() };
+    let data = Points { labels: vec![0], features: Array2::zeros((1, 2)) };
     let full = CurvatureConfig::new(CurvatureStructure::Full);
     let error = |config: &CurvatureConfig| fit_curvature(&model, &data, config, &silent()).unwrap_err().to_string();
     let needed = bayes_lora::curvature::estimate_cost(&model, &data, &full).unwrap().bytes;
