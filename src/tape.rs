@@ -7,6 +7,7 @@
 mod dropout;
 mod noise;
 mod row_keys;
+mod site;
 
 use crate::draws::Purpose;
 use crate::error::{Error, Result};
@@ -14,75 +15,9 @@ use burn::tensor::{Gradients, Int, Tensor};
 pub(crate) use dropout::{RowDropout, dropout_mask};
 pub use noise::SiteNoise;
 pub use row_keys::RowKeys;
+pub use site::{LoraMatrix, Site};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Which of the two matrices of `W = W₀ + s·B·A`, or a matrix of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub enum LoraMatrix {
-    /// `A: [r, d_in]`
-    A,
-    /// `B: [d_out, r]`
-    B,
-    /// A head that trains whole, `[d_out, d_in + 1]` with its bias in the last column ([`crate::lora::TrainedHead`]).
-    Whole,
-}
-
-/// One adapted matrix as a linear map: rows `x_t` in, `y_t` out, one row per token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Site {
-    /// Path of the adapted module, such as `model.layers.0.self_attn.q_proj`.
-    pub module: String,
-    /// A, B or the whole.
-    pub matrix: LoraMatrix,
-}
-
-impl Site {
-    /// The path of the numbered layer that the module lies in, `model.layers.3` of `model.layers.3.self_attn.q_proj`; the
-    /// module's own path where it has no number.
-    pub fn layer(&self) -> &str {
-        let mut end = 0;
-        for part in self.module.split('.') {
-            end += part.len();
-            if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
-                return &self.module[..end];
-            }
-            end += 1;
-        }
-        &self.module
-    }
-}
-
-impl std::fmt::Display for LoraMatrix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::A => "lora_A",
-            Self::B => "lora_B",
-            Self::Whole => "weight",
-        })
-    }
-}
-
-impl std::fmt::Display for Site {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.module, self.matrix)
-    }
-}
-
-impl std::str::FromStr for Site {
-    type Err = Error;
-
-    /// Reads what `Display` writes: `MODULE.lora_A`.
-    fn from_str(text: &str) -> Result<Self> {
-        let of = |matrix: LoraMatrix| {
-            let module = text.strip_suffix(&matrix.to_string())?.strip_suffix('.')?;
-            Some(Self { module: module.into(), matrix })
-        };
-        let site = [LoraMatrix::A, LoraMatrix::B, LoraMatrix::Whole].into_iter().find_map(of);
-        let ends = "it does not end in `.lora_A`, `.lora_B` or `.weight`";
-        site.ok_or_else(|| Error::format(format!("site `{text}`"), ends))
-    }
-}
 
 /// Adapters that a pass takes in the place of the model's own.
 pub(crate) trait OtherAdapters: std::fmt::Debug + Send + Sync {
@@ -107,7 +42,8 @@ enum Mode {
     Off,
     Noise(Box<dyn SiteNoise>),
     Adapters(Arc<dyn OtherAdapters>),
-    Recording,
+    /// Of these sites, or of all.
+    Recording(Option<Arc<BTreeSet<Site>>>),
     Inputs,
 }
 
@@ -118,7 +54,9 @@ struct Record {
     input: Tensor<2>,
     /// What is added to the output so that its gradient can be read; `None` where the gradient comes from elsewhere.
     tap: Option<Tensor<2>>,
-    /// The tap's gradient, once it is read.
+    /// Where the tap is on values that were differentiated by themselves: their gradients at the output, which the tap's multiplies.
+    slopes: Option<Tensor<2>>,
+    /// The gradient at the output, once it is read.
     gradient: Option<Tensor<2>>,
 }
 
@@ -159,7 +97,20 @@ impl Tape {
 
     /// Records inputs and taps every output; no dropout.
     pub fn recording() -> Self {
-        Self::with_mode(Mode::Recording)
+        Self::with_mode(Mode::Recording(None))
+    }
+
+    /// The same at these sites alone.
+    pub(crate) fn recording_at(sites: &BTreeSet<Site>) -> Self {
+        Self::with_mode(Mode::Recording(Some(Arc::new(sites.clone()))))
+    }
+
+    /// A tape for a part of the pass that is differentiated by itself ([`Tape::observe_parts`]), where this one has taps.
+    pub(crate) fn of_a_part(&self) -> Option<Self> {
+        match &self.mode {
+            Mode::Recording(sites) => Some(Self::with_mode(Mode::Recording(sites.clone()))),
+            _ => None,
+        }
     }
 
     /// Records inputs alone, for a backward pass of the model's own ([`Tape::with_gradients`]); no dropout, no graph.
@@ -169,7 +120,13 @@ impl Tape {
 
     /// True if what a linear sees is asked for token by token, in the layout of the batch.
     pub(crate) fn reads_tokens(&self) -> bool {
-        matches!(self.mode, Mode::Recording | Mode::Inputs | Mode::Adapters(_))
+        matches!(self.mode, Mode::Recording(_) | Mode::Inputs | Mode::Adapters(_))
+    }
+
+    /// True if the rows of a linear may come in several calls. Noise and other adapters tell rows by their number, and whatever keeps
+    /// inputs has one call of each linear.
+    pub(crate) fn takes_parts(&self) -> bool {
+        matches!(self.mode, Mode::Off | Mode::Recording(_)) && !self.keeps_inputs
     }
 
     /// True if an adapter that was made with this dropout does the same to every token, and nobody asks what it sees of which.
@@ -177,7 +134,7 @@ impl Tape {
         match &self.mode {
             Mode::Off => true,
             Mode::Noise(noise) => noise.is_absent(dropout),
-            Mode::Adapters(_) | Mode::Recording | Mode::Inputs => false,
+            Mode::Adapters(_) | Mode::Recording(_) | Mode::Inputs => false,
         }
     }
 
@@ -194,7 +151,7 @@ impl Tape {
     pub fn disturb_input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.input(module, x, dropout),
-            Mode::Off | Mode::Adapters(_) | Mode::Recording | Mode::Inputs => x,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording(_) | Mode::Inputs => x,
         }
     }
 
@@ -202,7 +159,7 @@ impl Tape {
     pub fn disturb_hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         match &mut self.mode {
             Mode::Noise(noise) => noise.hidden(module, x, hidden),
-            Mode::Off | Mode::Adapters(_) | Mode::Recording | Mode::Inputs => hidden,
+            Mode::Off | Mode::Adapters(_) | Mode::Recording(_) | Mode::Inputs => hidden,
         }
     }
 
@@ -215,7 +172,7 @@ impl Tape {
     ) -> Option<Tensor<2>> {
         match &self.mode {
             Mode::Adapters(others) => others.update(module, x.clone(), columns),
-            Mode::Off | Mode::Noise(_) | Mode::Recording | Mode::Inputs => None,
+            Mode::Off | Mode::Noise(_) | Mode::Recording(_) | Mode::Inputs => None,
         }
     }
 
@@ -229,8 +186,10 @@ impl Tape {
         output: Tensor<2>,
         output_rows: Option<&Tensor<1, Int>>,
     ) -> Tensor<2> {
-        let tap = match self.mode {
-            Mode::Recording => {
+        let site = Site { module: module.to_string(), matrix };
+        let tap = match &self.mode {
+            Mode::Recording(Some(sites)) if !sites.contains(&site) => return output,
+            Mode::Recording(_) => {
                 let device = output.device().autodiff();
                 Some(Tensor::zeros(output.dims(), (&device, output.dtype())).require_grad())
             }
@@ -239,15 +198,35 @@ impl Tape {
             Mode::Off | Mode::Noise(_) | Mode::Adapters(_) => return output,
         };
         self.records.push(Record {
-            site: Site { module: module.to_string(), matrix },
+            site,
             output_rows: output_rows.cloned(),
             input: input.clone().without_autodiff(),
             tap: tap.clone(),
+            slopes: None,
             gradient: None,
         });
         match tap {
             Some(tap) => output + tap,
             None => output,
+        }
+    }
+
+    /// Passes on values `[n, 1]` that were computed and differentiated part by part, each part on a tape of its own; keeps what these tapes
+    /// say, as one call of every site.
+    ///
+    /// # Shapes
+    /// - parts: for each part its sites, with the gradients of the sum of its values; a value must depend on its own row alone
+    pub(crate) fn observe_parts(&mut self, mut values: Tensor<2>, parts: Vec<Vec<SiteGradient>>) -> Tensor<2> {
+        let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+        loop {
+            let of_site: Vec<SiteGradient> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let Some(SiteGradient { site, output_rows, .. }) = of_site.first().cloned() else { return values };
+            let (inputs, slopes) = of_site.into_iter().map(|part| (part.input, part.gradient)).unzip();
+            let on = (&values.device().autodiff(), values.dtype());
+            let tap = Tensor::zeros(values.dims(), on).require_grad();
+            values = values + tap.clone();
+            let (input, slopes) = (Tensor::cat(inputs, 0), Some(Tensor::cat(slopes, 0)));
+            self.records.push(Record { site, output_rows, input, tap: Some(tap), slopes, gradient: None });
         }
     }
 
@@ -264,13 +243,13 @@ impl Tape {
 
     /// True while inputs and gradients are recorded.
     pub(crate) fn is_recording(&self) -> bool {
-        matches!(self.mode, Mode::Recording)
+        matches!(self.mode, Mode::Recording(_))
     }
 
     /// Runs a pass of which nothing is recorded: one that is computed again, layer by layer.
     pub(crate) fn unrecorded<T>(&mut self, pass: impl FnOnce(&mut Self) -> T) -> T {
         match self.mode {
-            Mode::Recording | Mode::Inputs => pass(&mut Self::off()),
+            Mode::Recording(_) | Mode::Inputs => pass(&mut Self::off()),
             Mode::Off | Mode::Noise(_) | Mode::Adapters(_) => {
                 let keeps = std::mem::replace(&mut self.keeps_inputs, false);
                 let passed = pass(self);
@@ -284,10 +263,14 @@ impl Tape {
     pub(crate) fn read(&mut self, gradients: &mut Gradients) {
         for record in &mut self.records {
             let Some(tap) = record.tap.take() else { continue };
-            record.gradient = Some(tap.grad_remove(gradients).unwrap_or_else(|| {
+            let gradient = tap.grad_remove(gradients).unwrap_or_else(|| {
                 // the objective does not depend on this site
                 Tensor::zeros(tap.dims(), (&record.input.device(), tap.dtype()))
-            }));
+            });
+            record.gradient = Some(match record.slopes.take() {
+                Some(slopes) => slopes.clone() * gradient.cast(slopes.dtype()),
+                None => gradient,
+            });
         }
         self.next_below();
     }
@@ -308,6 +291,16 @@ impl Tape {
         self.check_records()?;
         let gradient = |record: &mut Record| record.gradient.take();
         self.joined(gradient)
+    }
+
+    /// Those of a part of a pass, which may have none.
+    pub(crate) fn into_part(mut self) -> Vec<SiteGradient> {
+        self.next_below();
+        let site = |record: Record| {
+            let Record { site, output_rows, input, gradient, .. } = record;
+            Some(SiteGradient { site, output_rows, input, gradient: gradient? })
+        };
+        self.above.into_iter().filter_map(site).collect()
     }
 
     /// The inputs of all sites of which gradients were computed elsewhere, beside these, in forward order; of these sites nothing is kept.

@@ -37,10 +37,10 @@ pub(super) struct SiteIncrement {
 }
 
 /// An increment of a factor sum: the sum of outer products where that is kept, the rows themselves where a low-rank
-/// sum takes them.
+/// sum takes them. These stay on the device, for they may be as wide as a vocabulary.
 pub(super) enum Increment {
     Outer(Array2<f64>),
-    Rows(Array2<f64>),
+    Rows(Tensor<2>),
 }
 
 impl Increment {
@@ -52,7 +52,7 @@ impl Increment {
             Ok(array)
         };
         Ok(match (is_dense, treatment) {
-            (false, _) => Self::Rows(checked(to_array(rows)?)?),
+            (false, _) => Self::Rows(rows),
             (true, TokenTreatment::Expand) => Self::Outer(checked(to_array(rows.clone().transpose().matmul(rows))?)?),
             (true, _) => {
                 let rows = checked(to_array(rows)?)?;
@@ -91,7 +91,10 @@ pub(super) fn batch_sums<M: Classifier>(
         }
         _ => Cotangents::Chosen { count, choose: &mut choose },
     };
-    let mut pass = probe_within(model, input, cotangents, budget)?;
+    // a core is read off its module's A alone
+    let speaks_of = |site: &&Site| configs.iter().any(|config| config.plan().coordinates.speaks_of(site));
+    let sites: BTreeSet<Site> = sites.iter().filter(speaks_of).cloned().collect();
+    let mut pass = probe_within(model, input, cotangents, (Some(&sites), budget))?;
     pass.sites.retain(|probed| sites.contains(&probed.site));
     // where a row is an item, its combinations were weighed by the choice above
     let curvatures = match pass.rows {

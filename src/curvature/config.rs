@@ -34,7 +34,7 @@ pub struct CurvatureConfig {
     pub low_rank: usize,
     /// Random projection of Jacobians that are held as rows, as those of function space; `None` keeps them whole.
     pub projection: Option<RandomProjection>,
-    /// Most bytes that the sums may take; a larger plan is refused before anything runs.
+    /// Most bytes that the sums may take; a larger plan is refused before anything runs. `None` is what the system has free, where it tells.
     pub memory_limit: Option<u64>,
     /// Most items and tokens that the network sees at once, the repetitions for several backward passes counted in. `None` is
     /// those of the whole ([`crate::BayesLoraConfig`], [`crate::methods::MethodFit`], [`crate::compare::Comparison`]), else 8 items
@@ -82,7 +82,7 @@ impl CurvatureConfig {
         with_low_rank(low_rank: usize);
         /// Sets the random projection of Jacobians; `None` keeps them whole.
         with_projection(projection: impl Into<Option<RandomProjection>>);
-        /// Sets the most bytes that the sums may take; `None` is no limit.
+        /// Sets the most bytes that the sums may take; `None` is what the system has free.
         with_memory_limit(memory_limit: impl Into<Option<u64>>);
         /// Sets the size of a batch of the pass, whatever that of the whole.
         with_limits(limits: BatchLimits);

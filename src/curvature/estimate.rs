@@ -85,10 +85,9 @@ pub fn estimate_cost<M: Classifier, D: Dataset<Input = M::Input>>(
     };
     let n_unknowns: u64 = widths.iter().sum();
     let joint = |held: Held, n: u64| match held {
-        Held::Matrix => 8 * n * n,
         Held::Rows => element * n_rows * n,
         Held::Smaller if n_rows < n => element * n_rows * n,
-        Held::Smaller => 8 * n * n,
+        Held::Matrix | Held::Smaller => n.saturating_mul(n).saturating_mul(8),
     };
     let mut bytes = if plan.coordinates == CoordinateKind::Kronecker { factors() } else { 0 };
     if plan.source == Source::Jacobians {
@@ -110,6 +109,9 @@ const DECOMPOSITION_OPERATIONS: f64 = 25.0;
 /// Share of the pass that the decompositions may take.
 const DECOMPOSITION_SHARE: f64 = 0.1;
 
+/// Widest factor that an estimate keeps dense, 2 GB: that of a vocabulary would be tens of GB, and several times that while it is decomposed.
+const WIDEST_DENSE: usize = 16_384;
+
 /// Operations that they may take in any case, a tenth of a second.
 const DECOMPOSITION_ALLOWANCE: f64 = 1e10;
 
@@ -127,7 +129,7 @@ fn low_rank_updates(width: f64, rank: f64, n_vectors: f64, n_batches: f64) -> f6
 }
 
 /// The settings with a limit on dense factors: theirs, or the widest factor whose decomposition, with all narrower ones, takes
-/// less than keeping them at low rank would, or than a tenth of the pass (or of a second).
+/// less than keeping them at low rank would, or than a tenth of the pass (or of a second), and none above a bound on memory.
 ///
 /// # Errors
 /// If the model has no adapter, the subset selects nothing or the data are empty.
@@ -153,15 +155,39 @@ pub(super) fn with_dense_limit<M: Classifier, D: Dataset<Input = M::Input>>(
     let columns = config.fisher.n_columns(&*config.likelihood_or_default(), model.n_classes());
     // two operations a weight and token, forward and backward
     let pass = 4.0 * model.num_params() as f64 * tokens * repetitions(data, columns) as f64;
-    let (mut dense, mut low_rank, mut limit) = (0.0, 0.0, 0);
-    for (width, count) in widths {
+    let kept = |width: f64| low_rank_updates(width, config.low_rank as f64, tokens, batches.len() as f64);
+    Ok(CurvatureConfig { dense_limit: Some(widest_dense(widths, kept, pass)), ..config.clone() })
+}
+
+/// The widest of some factors that is kept dense. `widths` are how many there are of each, `low_rank` the operations that keep one of a width
+/// at low rank, `pass` those of the pass.
+fn widest_dense(widths: BTreeMap<usize, usize>, low_rank: impl Fn(f64) -> f64, pass: f64) -> usize {
+    let (mut dense, mut kept, mut limit) = (0.0, 0.0, 0);
+    for (width, count) in widths.into_iter().filter(|(width, _)| *width <= WIDEST_DENSE) {
         let (d, count) = (width as f64, count as f64);
         dense += count * decomposition(d);
-        low_rank += count * low_rank_updates(d, config.low_rank as f64, tokens, batches.len() as f64);
-        if dense > low_rank.max(DECOMPOSITION_ALLOWANCE).max(DECOMPOSITION_SHARE * pass) {
+        kept += count * low_rank(d);
+        if dense > kept.max(DECOMPOSITION_ALLOWANCE).max(DECOMPOSITION_SHARE * pass) {
             break;
         }
         limit = width;
     }
-    Ok(CurvatureConfig { dense_limit: Some(limit), ..config.clone() })
+    limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_is_dense_where_it_costs_little_of_the_pass_but_never_as_wide_as_a_vocabulary() {
+        let widths = || BTreeMap::from([(576, 60), (1536, 30), (49_152, 1)]);
+        let free = |_: f64| 0.0;
+        // 60 · 25 · 576³ = 2.9e11, and 30 · 25 · 1536³ = 2.7e12 more
+        for (pass, expected) in [(1e12, 0), (1e13, 576), (1e14, 1536), (1e30, 1536)] {
+            assert_eq!(widest_dense(widths(), free, pass), expected, "{pass:e}");
+        }
+        assert_eq!(widest_dense(widths(), |_| 1e30, 0.0), 1536);
+        assert_eq!(widest_dense(BTreeMap::from([(64, 2)]), free, 0.0), 64);
+    }
 }

@@ -22,6 +22,7 @@ use crate::data::BatchOrder;
 use crate::error::{Error, Result};
 use crate::likelihood::TargetSpace;
 use crate::lora::{AdapterWeights, adapter_fingerprint, read_adapter};
+use crate::memory::available_bytes;
 use crate::models::{Classifier, ClassifierInput, Dataset, activation_budget, batch_for};
 use crate::progress::Control;
 use crate::tape::Site;
@@ -122,12 +123,17 @@ pub(crate) fn curvature_bytes<M: Classifier, D: Dataset<Input = M::Input>>(
     Ok(cost.bytes)
 }
 
+/// Where no limit is set it is what the system has free.
 fn check_memory(costs: &[CurvatureCost], limit: Option<u64>) -> Result<()> {
-    let needed: u64 = costs.iter().map(|cost| cost.bytes).sum();
-    match limit {
+    let needed = costs.iter().fold(0u64, |sum, cost| sum.saturating_add(cost.bytes));
+    let (name, most) = match limit {
+        Some(_) => ("memory_limit", limit),
+        None => ("free memory", available_bytes()),
+    };
+    match most {
         Some(limit) if needed > limit => {
             let parts: Vec<String> = costs.iter().map(ToString::to_string).collect();
-            Err(Error::config("memory_limit", format!("at least {needed} bytes for {}", parts.join("; ")), limit))
+            Err(Error::config(name, format!("at least {needed} bytes for {}", parts.join("; ")), limit))
         }
         _ => Ok(()),
     }

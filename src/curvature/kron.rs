@@ -1,9 +1,11 @@
 //! Sums the Kronecker factors `A` (of inputs) and `G` (of output gradients) of the Fisher information at every site.
 
 use super::batch_sums::{Increment, SiteIncrement};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::linalg::LowRankSum;
+use crate::lora::to_array;
 use crate::tape::Site;
+use burn::tensor::Tensor;
 use ndarray::Array2;
 
 /// A sum of outer products `Σ x xᵀ` over rows x.
@@ -16,21 +18,23 @@ pub enum FactorSum {
 }
 
 impl FactorSum {
-    fn start(increment: Increment, low_rank: usize) -> Result<Self> {
+    /// `what` names the rows.
+    fn start(increment: Increment, low_rank: usize, what: impl std::fmt::Display) -> Result<Self> {
         match increment {
             Increment::Outer(sum) => Ok(Self::Dense(sum)),
             Increment::Rows(rows) => {
-                let mut sum = LowRankSum::new(rows.ncols(), low_rank.min(rows.ncols()));
-                sum.add(rows.view())?;
+                let width = rows.dims()[1];
+                let mut sum = LowRankSum::new(width, low_rank.min(width));
+                add_rows(&mut sum, &rows, what)?;
                 Ok(Self::LowRank(sum))
             }
         }
     }
 
-    fn add(&mut self, increment: Increment) -> Result<()> {
+    fn add(&mut self, increment: Increment, what: impl std::fmt::Display) -> Result<()> {
         match (self, increment) {
             (Self::Dense(sum), Increment::Outer(new)) => *sum += &new,
-            (Self::LowRank(sum), Increment::Rows(rows)) => sum.add(rows.view())?,
+            (Self::LowRank(sum), Increment::Rows(rows)) => add_rows(sum, &rows, what)?,
             _ => return Err(different_forms()),
         }
         Ok(())
@@ -62,6 +66,22 @@ impl FactorSum {
             Self::LowRank(l) => 8 * l.factor.len(),
         }
     }
+}
+
+/// Adds rows `[n, d]`, of which some at a time are copied to the host.
+fn add_rows(sum: &mut LowRankSum, rows: &Tensor<2>, what: impl std::fmt::Display) -> Result<()> {
+    let [n, _] = rows.dims();
+    for start in (0..n).step_by(LowRankSum::CHUNK) {
+        let some = rows.clone().narrow(0, start, LowRankSum::CHUNK.min(n - start));
+        sum.add(on_host(some, &what)?.view())?;
+    }
+    Ok(())
+}
+
+fn on_host(rows: Tensor<2>, what: impl std::fmt::Display) -> Result<Array2<f64>> {
+    let rows = to_array(rows)?;
+    check_finite(what, rows.iter().map(|v| v.is_finite()))?;
+    Ok(rows)
 }
 
 fn different_forms() -> Error {
@@ -103,12 +123,13 @@ pub struct KroneckerFactors {
 
 impl KroneckerFactors {
     pub(super) fn start(increment: SiteIncrement, low_rank: usize) -> Result<Self> {
+        let site = increment.site;
         Ok(Self {
-            site: increment.site,
             output_rows: increment.output_rows,
             n_vectors: increment.n_vectors,
-            activation: FactorSum::start(increment.activation, low_rank)?,
-            gradient: FactorSum::start(increment.gradient, low_rank)?,
+            activation: FactorSum::start(increment.activation, low_rank, format_args!("inputs at `{site}`"))?,
+            gradient: FactorSum::start(increment.gradient, low_rank, format_args!("gradients at `{site}`"))?,
+            site,
         })
     }
 
@@ -119,17 +140,22 @@ impl KroneckerFactors {
         for (sum, new) in sums.iter_mut().zip(increments) {
             sum.check_is(&new.site, &new.output_rows)?;
             sum.n_vectors += new.n_vectors;
-            sum.gradient.add(new.gradient)?;
-            match (new.activation, &last) {
-                (Increment::Rows(rows), Some(last)) if last.rows == rows && last.before == sum.activation => {
+            let inputs = format!("inputs at `{}`", sum.site);
+            sum.gradient.add(new.gradient, format_args!("gradients at `{}`", sum.site))?;
+            let Increment::Rows(rows) = new.activation else {
+                sum.activation.add(new.activation, inputs)?;
+                continue;
+            };
+            let on_host = on_host(rows.clone(), &inputs)?;
+            match &last {
+                Some(last) if last.rows == on_host && last.before == sum.activation => {
                     sum.activation = last.after.clone();
                 }
-                (Increment::Rows(rows), _) => {
+                _ => {
                     let before = sum.activation.clone();
-                    sum.activation.add(Increment::Rows(rows.clone()))?;
-                    last = Some(AddedRows { rows, before, after: sum.activation.clone() });
+                    sum.activation.add(Increment::Rows(rows), inputs)?;
+                    last = Some(AddedRows { rows: on_host, before, after: sum.activation.clone() });
                 }
-                (outer, _) => sum.activation.add(outer)?,
             }
         }
         Ok(())

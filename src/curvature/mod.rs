@@ -21,6 +21,7 @@ mod kron_basis;
 mod plan;
 mod probe;
 mod shard;
+mod site_layout;
 mod site_rows;
 mod sketch;
 mod storage;

@@ -1,6 +1,7 @@
 //! Runs one forward and one backward pass that give, for every item of a batch, the gradients of several combinations
 //! of its logits at every site.
 
+use super::site_layout::BatchLayout;
 use crate::error::{Error, Result, check_finite};
 use crate::lora::{to_array, to_vec, trained_matrices};
 use crate::memory::ActivationBudget;
@@ -9,7 +10,8 @@ use crate::models::{
 };
 use crate::tape::{Site, SiteGradient, Tape};
 use burn::tensor::{Int, Tensor, TensorData};
-use ndarray::{Array2, Array3, Array4, s};
+use ndarray::{Array2, Array3, Array4};
+use std::collections::BTreeSet;
 
 /// Which combinations `Σ_c v_c f_c` of an item's logits are differentiated, where a row is an item.
 ///
@@ -78,7 +80,7 @@ pub struct SiteProbe {
     pub site: Site,
     /// Which rows of the matrix produced the outputs, where not all did (the class rows of an output head).
     pub output_rows: Option<Vec<usize>>,
-    /// Real tokens, `[n_items, m, tokens]` with m rows an item.
+    /// Real tokens, `[n_items, m, tokens]` with m rows an item; of an output layer those that it reads, row by row.
     pub mask: Array3<bool>,
     /// `[n_items, m, tokens, d_in]`, zero at pads; m = 1 where a row is an item, else the number of choices.
     pub inputs: Tensor<4>,
@@ -91,10 +93,10 @@ pub struct SiteProbe {
 /// # Errors
 /// If the model has no adapter, a logit is not finite, or targets are to be drawn by a model that has none of its own.
 pub fn probe<M: Classifier>(model: &M, input: &M::Input, cotangents: Cotangents) -> Result<Probe> {
-    probe_within(model, input, cotangents, &ActivationBudget::unlimited())
+    probe_within(model, input, cotangents, (None, &ActivationBudget::unlimited()))
 }
 
-/// The same, layer by layer where the budget asks for it, to the same bits.
+/// The same, layer by layer where the budget asks for it, to the same bits; at least at `sites`, where only these are wanted.
 ///
 /// # Errors
 /// As [`probe`]; if the model has no gradient layer by layer, and the caller insists.
@@ -102,9 +104,8 @@ pub(crate) fn probe_within<M: Classifier>(
     model: &M,
     input: &M::Input,
     mut cotangents: Cotangents,
-    budget: &ActivationBudget,
+    (sites, budget): (Option<&BTreeSet<Site>>, &ActivationBudget),
 ) -> Result<Probe> {
-    let n_items = input.n_items();
     let n_classes = model.n_classes();
     if input.token_owners().is_some() {
         return Err(Error::Incompatible(
@@ -118,40 +119,30 @@ pub(crate) fn probe_within<M: Classifier>(
     };
     let (logits, records) = match pulled_back(model, input, (rows, copies), &mut cotangents, budget)? {
         Some(both) => both,
-        None => differentiated(model, input, (rows, copies), &mut cotangents, budget)?,
+        None => differentiated(model, input, (rows, copies), &mut cotangents, (sites, budget))?,
     };
 
-    let token_mask = input.token_mask();
-    let m = token_mask.nrows() / n_items;
-    let tokens = token_mask.ncols();
-    let all_tokens = Array3::from_shape_fn((n_items, m, tokens), |(b, r, t)| token_mask[[b * m + r, t]]);
+    let layout = BatchLayout::new(input);
+    let is_head = |site: &Site| model.linears().iter().any(|linear| linear.is_head && linear.path == site.module);
     let sites = records
         .into_iter()
         .map(|record| {
             let ([n_in, d_in], [n_out, d_out]) = (record.input.dims(), record.gradient.dims());
-            // the output head sees the last token of every row instead of all tokens
-            let seen = n_in / (n_items * m);
-            // where continuations are scored, a head sees scored tokens of several rows, whose number says nothing
-            let fits = seen == tokens || (seen == 1 && input.has_one_vector_a_row());
-            if n_in != n_items * m * seen || n_out != copies * n_in || !fits {
-                return Err(Error::Incompatible(format!(
-                    "site `{}` saw {n_in} vectors for {} rows of {tokens} tokens: an adapted output head has a \
-                     posterior only where answers are class tokens",
-                    record.site,
-                    n_items * m
-                )));
+            let of_site = layout.of_site(&record.site, n_in, is_head(&record.site))?;
+            if n_out != copies * n_in {
+                let what = format!("gradients at `{}`", record.site);
+                return Err(Error::Count { what, expected: copies * n_in, found: n_out });
             }
-            // a row without a token is that of a choice that its item lacks
-            let any = |(b, r, _)| all_tokens.slice(s![b, r, ..]).iter().any(|real| *real);
-            let mask = if seen == tokens { all_tokens.clone() } else { Array3::from_shape_fn((n_items, m, 1), any) };
-            let inputs = record.input.reshape([n_items, m, seen, d_in]);
-            let inputs = inputs.clone() * device_mask(&mask, &inputs);
+            let (n_items, m, seen) = of_site.mask.dim();
+            let inputs = of_site.lay_out(record.input, 1).reshape([n_items, m, seen, d_in]);
+            let inputs = inputs.clone() * device_mask(&of_site.mask, &inputs);
+            let gradients = of_site.lay_out(record.gradient, copies);
             let gradients = match rows {
-                RowMeaning::Choice { choices } => record.gradient.reshape([n_items, choices, seen, d_out]),
-                RowMeaning::Item => record.gradient.reshape([copies, n_items, seen, d_out]).swap_dims(0, 1),
+                RowMeaning::Choice { choices } => gradients.reshape([n_items, choices, seen, d_out]),
+                RowMeaning::Item => gradients.reshape([copies, n_items, seen, d_out]).swap_dims(0, 1),
             };
             let output_rows = record.output_rows.map(host_indices).transpose()?;
-            Ok(SiteProbe { site: record.site, output_rows, mask, inputs, gradients })
+            Ok(SiteProbe { site: record.site, output_rows, mask: of_site.mask, inputs, gradients })
         })
         .collect::<Result<_>>()?;
     Ok(Probe { logits, rows, sites })
@@ -186,10 +177,10 @@ fn differentiated<M: Classifier>(
     input: &M::Input,
     (rows, copies): (RowMeaning, usize),
     cotangents: &mut Cotangents,
-    budget: &ActivationBudget,
+    (sites, budget): (Option<&BTreeSet<Site>>, &ActivationBudget),
 ) -> Result<(Array2<f64>, Vec<SiteGradient>)> {
     let (n_items, n_classes) = (input.n_items(), model.n_classes());
-    let mut tape = Tape::recording();
+    let mut tape = sites.map_or_else(Tape::recording, Tape::recording_at);
     let repeated = if copies == 1 { input.clone() } else { input.repeat(copies)? };
     let by_layers = budget.goes_by_layers(|| model.activations(&repeated, None));
     let first =

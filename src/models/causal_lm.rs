@@ -224,7 +224,9 @@ impl CausalLm {
 
     /// True if a graph goes through the head's own weights.
     pub(super) fn head_is_differentiated(&self) -> bool {
-        self.head.adapter.is_some() || self.head_weight(None).is_tracked()
+        let is_tracked = |matrix: &Param<Tensor<2>>| matrix.val().is_tracked();
+        self.head.adapter.as_ref().is_some_and(|adapter| is_tracked(&adapter.a) || is_tracked(&adapter.b))
+            || self.head_weight(None).is_tracked()
     }
 
     /// `[hidden, columns or vocab]`. Columns are taken from the tensor as it lies: to take them from a transposed one copies all of it.

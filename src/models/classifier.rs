@@ -202,10 +202,11 @@ pub trait ClassifierInput: Clone + Send {
         RowMeaning::Item
     }
 
-    /// True if a linear that sees one vector a row sees it in the order of the rows: a pooled state, say, and no scored tokens of which a row
-    /// has any number.
-    fn has_one_vector_a_row(&self) -> bool {
-        self.row_meaning() == RowMeaning::Item
+    /// Where an output layer reads any number of tokens of a row, as scored ones: the place of each in `[rows · tokens]`, in the order in
+    /// which it reads them, some maybe more than once. `None`, the default, says that what does not see every token sees one vector a row,
+    /// such as a pooled state, in the order of the rows.
+    fn read_tokens(&self) -> Option<&[usize]> {
+        None
     }
 
     /// 1 for real tokens, 0 for pads, `[rows][tokens]`; a model without tokens has one a row.

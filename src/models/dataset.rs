@@ -159,8 +159,9 @@ pub(crate) fn batch_for<M: Classifier, D: Dataset<Input = M::Input>>(
 /// What names the rows of the batch of the items at `indices`.
 pub(crate) fn row_keys<D: Dataset>(data: &D, indices: &[usize], input: &D::Input) -> RowKeys {
     let items = indices.iter().map(|&item| data.item_key(item)).collect();
-    match input.token_owners() {
+    let keys = match input.token_owners() {
         None => RowKeys::new(items, &input.token_mask()),
         Some(owners) => RowKeys::packed(items, &owners),
-    }
+    };
+    keys.with_read(input.read_tokens())
 }

@@ -31,7 +31,7 @@ pub(super) fn log_probabilities(
 ///
 /// Where the head itself is not differentiated, each chunk is differentiated on its own, by its hidden states, and re-enters the
 /// graph as `ℓ₀ + ⟨∂ℓ/∂h, h − h₀⟩`: value and gradient are the same, and the probabilities of one chunk are gone before the next is
-/// computed.
+/// computed. What a recording tape sees of an adapted head is joined again.
 ///
 /// # Errors
 /// As `choose`.
@@ -42,15 +42,17 @@ pub(super) fn log_probabilities_of<E>(
     mut choose: impl FnMut(Range<usize>, &Tensor<2>) -> Result<Tensor<2, Int>, E>,
 ) -> Result<Tensor<2>, E> {
     let n = hidden.dims()[0];
-    // a recording tape needs every site called once, so the head is cut into chunks only without an adapter there
-    let chunk = if lm.head.adapter.is_some() { n } else { HEAD_CHUNK };
+    let is_differentiated = lm.head_is_differentiated();
+    let is_whole = lm.head.adapter.is_some() && (is_differentiated || !tape.takes_parts());
+    let chunk = if is_whole { n } else { HEAD_CHUNK };
     let wide = at_least_f32(hidden.dtype());
-    let on_its_own = hidden.is_tracked() && !lm.head_is_differentiated();
-    let mut all = Vec::with_capacity(n.div_ceil(chunk.max(1)));
+    let is_recorded = lm.head.adapter.is_some() && tape.is_recording();
+    let on_its_own = (hidden.is_tracked() || is_recorded) && !is_differentiated;
+    let (mut all, mut parts) = (Vec::with_capacity(n.div_ceil(chunk.max(1))), Vec::new());
     for start in (0..n).step_by(chunk.max(1)) {
         let length = chunk.min(n - start);
         let part = hidden.clone().narrow(0, start, length);
-        let mut of = |part: Tensor<2>| {
+        let mut of = |part: Tensor<2>, tape: &mut Tape| {
             let logits = lm.head(part, None, tape).cast(wide);
             let targets = choose(start..start + length, &logits.clone().without_autodiff())?;
             Ok(logits.clone().gather(1, targets) - log_sum_exp(logits))
@@ -58,13 +60,19 @@ pub(super) fn log_probabilities_of<E>(
         all.push(if on_its_own {
             let at = part.clone().without_autodiff();
             let zero = Tensor::zeros(at.dims(), (&at.device().autodiff(), at.dtype())).require_grad();
-            let value = of(at.clone() + zero.clone())?;
-            let slope = zero.grad_remove(&mut value.clone().sum().backward());
+            let mut own = tape.of_a_part();
+            let value = of(at.clone() + zero.clone(), own.as_mut().unwrap_or(tape))?;
+            let mut gradients = value.clone().sum().backward();
+            let slope = zero.grad_remove(&mut gradients);
             let slope = slope.unwrap_or_else(|| Tensor::zeros(at.dims(), (&at.device(), at.dtype())));
+            if let Some(mut own) = own {
+                own.read(&mut gradients);
+                parts.push(own.into_part());
+            }
             ((part - at) * slope).sum_dim(1).cast(wide) + value.without_autodiff()
         } else {
-            of(part)?
+            of(part, tape)?
         });
     }
-    Ok(Tensor::cat(all, 0))
+    Ok(tape.observe_parts(Tensor::cat(all, 0), parts))
 }

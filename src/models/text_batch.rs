@@ -18,6 +18,8 @@ pub struct TextBatch {
     pub(super) tokens: TokenBatch,
     /// Index in `[rows · tokens]` of the token before each scored one, `[n]`; text after text.
     pub(super) predictors: Tensor<1, Int>,
+    /// The same on the host.
+    read: Vec<usize>,
     /// The scored token ids, `[n, 1]`.
     pub(super) targets: Tensor<2, Int>,
     /// Text, and place in it, of each scored token, `[n]`.
@@ -75,11 +77,12 @@ impl TextBatch {
         let width = tokens.ids.dims()[1];
         let places: Vec<(usize, usize)> =
             texts.iter().enumerate().flat_map(|(i, text)| text.scored_places().map(move |t| (i, t))).collect();
-        let before = |(text, t): &(usize, usize)| (starts[*text].0 * width + starts[*text].1 + t - 1) as i64;
-        let predictors = indices_on(device, places.iter().map(before).collect());
+        let before = |(text, t): &(usize, usize)| starts[*text].0 * width + starts[*text].1 + t - 1;
+        let read: Vec<usize> = places.iter().map(before).collect();
+        let predictors = indices_on(device, read.iter().map(|&place| place as i64).collect());
         let targets = indices_on(device, places.iter().map(|(text, t)| i64::from(texts[*text].ids[*t])).collect());
         let targets = targets.reshape([places.len(), 1]);
-        Ok(Self { tokens, predictors, targets, places, texts, packed, device: device.clone(), dtype })
+        Ok(Self { tokens, predictors, read, targets, places, texts, packed, device: device.clone(), dtype })
     }
 
     /// True if several texts may share a row.
@@ -117,6 +120,10 @@ impl ClassifierInput for TextBatch {
 
     fn token_mask(&self) -> Array2<bool> {
         self.tokens.token_mask()
+    }
+
+    fn read_tokens(&self) -> Option<&[usize]> {
+        Some(&self.read)
     }
 
     fn token_owners(&self) -> Option<Array2<Option<(usize, usize)>>> {

@@ -42,6 +42,8 @@ pub struct TokenBatch {
 pub(super) struct Scored {
     /// Index in `[rows · tokens]` of the token before each scored one, `[n]`.
     pub(super) predictors: Tensor<1, Int>,
+    /// The same on the host.
+    places: Vec<usize>,
     /// The scored token ids, `[n, 1]`.
     pub(super) targets: Tensor<2, Int>,
     /// Which choice each counts for, and with which weight, `[items · choices, n]`.
@@ -248,7 +250,7 @@ fn unasked(rows: &[(&str, &[u32])]) -> EncodedItem {
 impl HostBatch {
     fn scored(&self, items: &[&EncodedItem], padded: &PaddedRows, trees: Option<&[SharedPrompt]>) -> Scored {
         let choices = items.iter().map(|item| item.rows.len()).max().unwrap_or(0);
-        let (mut predictors, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut places, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for (i, item) in items.iter().enumerate() {
             for (c, row) in item.rows.iter().enumerate() {
                 for token in row.scored.clone() {
@@ -256,7 +258,7 @@ impl HostBatch {
                         None => (i * choices + c, token - 1),
                         Some(trees) => (i, trees[i].column(c, token - 1)),
                     };
-                    predictors.push((r * padded.n_tokens + padded.starts[r] + before) as i64);
+                    places.push(r * padded.n_tokens + padded.starts[r] + before);
                     targets.push(i64::from(row.ids[token]));
                     owners.push((i * choices + c, row.weight));
                 }
@@ -269,7 +271,8 @@ impl HostBatch {
             weights[owner * n + j] = weight;
         }
         Scored {
-            predictors: indices_on(&self.device, predictors),
+            predictors: indices_on(&self.device, places.iter().map(|&place| place as i64).collect()),
+            places,
             targets: indices_on(&self.device, targets).reshape([n, 1]),
             weights: Tensor::from_data(
                 TensorData::new(weights, [n_choices, n]),
@@ -351,8 +354,8 @@ impl ClassifierInput for TokenBatch {
         }
     }
 
-    fn has_one_vector_a_row(&self) -> bool {
-        !self.host.is_continuation
+    fn read_tokens(&self) -> Option<&[usize]> {
+        self.scored.as_ref().map(|scored| &scored.places[..])
     }
 
     fn token_mask(&self) -> Array2<bool> {

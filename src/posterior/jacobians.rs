@@ -51,7 +51,7 @@ impl LogitJacobians {
         (sites, budget): (&BTreeSet<Site>, &ActivationBudget),
     ) -> Result<Self> {
         let input = batch_for(model, data, indices)?;
-        let pass = probe_within(model, &input, cotangents(gauge), budget)?;
+        let pass = probe_within(model, &input, cotangents(gauge), (Some(sites), budget))?;
         let wanted = pass.sites.iter().filter(|probed| sites.contains(&probed.site));
         let sites = wanted.map(|probed| Ok((probed.site.clone(), probed.jacobians()?)));
         Ok(Self {

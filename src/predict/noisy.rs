@@ -5,7 +5,7 @@ use super::sampled::stacked;
 use crate::belief::LogitBelief;
 use crate::curvature::host_logits;
 use crate::data::{BatchLimits, BatchOrder};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hash::{fnv1a, fnv1a_words};
 use crate::models::{Classifier, ClassifierInput, Dataset, output_batch_for, row_keys};
 use crate::progress::Control;
@@ -16,8 +16,7 @@ use crate::tape::{RowKeys, SiteNoise, Tape};
 /// `noise` makes the noise of a pass (0, 1, …) over the rows of a batch; `name` says all that it depends on.
 ///
 /// # Errors
-/// If `n_samples` is 0, the output head is adapted and scores continuations (it sees tokens picked from several rows, which have
-/// no keys), or as [`super::predict_map`].
+/// If `n_samples` is 0, or as [`super::predict_map`].
 pub fn predict_noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     model: &M,
     data: &D,
@@ -26,14 +25,6 @@ pub fn predict_noisy<M: Classifier, D: Dataset<Input = M::Input>>(
     limits: &BatchLimits,
     control: &Control,
 ) -> Result<LogitBelief> {
-    let has_noisy_head = model.linears().iter().any(|linear| linear.is_head && linear.adapter.is_some());
-    if has_noisy_head && data.rows_are_choices() {
-        return Err(Error::Incompatible(
-            "noise per token would depend on the batch where an adapted output head scores continuations: take coherent \
-             noise, class tokens, or another adapter"
-                .into(),
-        ));
-    }
     let model = model.valid();
     let n_classes = model.n_classes();
     let batches = data.plan(*limits, BatchOrder::ByLength)?;

@@ -11,6 +11,8 @@ pub struct RowKeys {
     tokens: Vec<u64>,
     /// Those of the real tokens.
     real: Vec<u64>,
+    /// Those of the tokens that an output layer reads, where a row may have several ([`RowKeys::with_read`]).
+    read: Option<Vec<u64>>,
     /// A key for each row of tokens, that of its first real token: a row of one token is that token.
     rows: Vec<u64>,
 }
@@ -35,7 +37,7 @@ impl RowKeys {
                 reals.extend(real.then_some(key));
             }
         }
-        Self { tokens, real: reals, rows }
+        Self { tokens, real: reals, read: None, rows }
     }
 
     /// The keys of a batch whose rows hold several items: those that the tokens have in rows of their own.
@@ -49,17 +51,26 @@ impl RowKeys {
         let real = owners.iter().filter_map(|owner| owner.map(key)).collect();
         let first =
             |row: ArrayView1<Option<(usize, usize)>>| row.iter().flatten().next().map_or(0, |owner| key(*owner));
-        Self { tokens, real, rows: owners.outer_iter().map(first).collect() }
+        Self { tokens, real, read: None, rows: owners.outer_iter().map(first).collect() }
     }
 
-    /// Keys of a linear's `n` rows: of the tokens, of the real ones, or of the rows of tokens (what pools them sees such), whichever are as
-    /// many. Of others (an adapted output head that scores continuations sees such) only the number is known: their keys are those of the
-    /// batch, and with them their noise.
+    /// The same for a model whose output layer reads the tokens at these places of `[rows · tokens]`, in their order
+    /// ([`read_tokens`](crate::models::ClassifierInput::read_tokens)): each has the key of its token.
+    pub fn with_read(self, places: Option<&[usize]>) -> Self {
+        let key = |place: &usize| self.tokens.get(*place).copied().unwrap_or(0);
+        Self { read: places.map(|places| places.iter().map(key).collect()), ..self }
+    }
+
+    /// Keys of a linear's `n` rows: of the tokens, of the real ones, of those that an output layer reads, or of the rows of tokens (what pools
+    /// them sees such), whichever are as many. Of others only the number is known: their keys are those of the batch, and with them their
+    /// noise.
     pub fn of_rows(&self, n: usize) -> Vec<u64> {
         if n == self.tokens.len() {
             self.tokens.clone()
         } else if n == self.real.len() {
             self.real.clone()
+        } else if let Some(read) = self.read.as_ref().filter(|read| read.len() == n) {
+            read.clone()
         } else if n == self.rows.len() {
             self.rows.clone()
         } else {

@@ -20,7 +20,9 @@ fn every_field_of_an_answer_is_scored_and_an_answer_without_fields_is_refused_wi
     let lines = [record("a", r#" {"name": "Bo", "tags": ["guest", true]}"#), record("b", r#" {"name": "Lu"}"#)];
     let data = file(dir.path(), "records.jsonl", &lines);
     let adapter = dir.path().join("adapter");
+    // an adapter on the output head among them
     let mut train = program(["train", "--epochs", "1", "--rank", "2", "--structure", "diagonal"]);
+    train.args(["--targets", "q_proj,v_proj,lm_head"]);
     train.arg("--model").arg(model()).arg("--train").arg(&data).arg("--out").arg(&adapter);
     said(train).well();
     let score = |data: &Path, more: &[&str]| {

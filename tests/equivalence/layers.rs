@@ -180,7 +180,9 @@ fn curvature_and_jacobians_are_the_same_bits_layer_by_layer() {
 fn texts_draw_their_own_targets_layer_by_layer_too() {
     let dir = root().join("tests/fixtures/tiny_llama");
     let lm = Pretrained::from_dir(dir.join("base")).unwrap().with_dtype(DType::F32).load(&device()).unwrap();
-    let model = load_peft(TextModel::new(lm), dir.join("adapter")).unwrap().0;
+    let model = load_peft(TextModel::new(lm.clone()), dir.join("adapter")).unwrap().0;
+    let lora = LoraConfig::new(3).with_target_modules(["q_proj", "lm_head"]);
+    let headed = attach(TextModel::new(lm), &lora, 0).unwrap();
     let text = |i: usize| TextExample {
         id: i.to_string(),
         ids: (0..6 + i % 4).map(|t| (3 + (31 * i + 17 * t) % 90) as u32).collect(),
@@ -190,6 +192,8 @@ fn texts_draw_their_own_targets_layer_by_layer_too() {
     let config = CurvatureConfig::default().with_likelihood(NextToken);
     let configs = [FisherKind::Empirical, FisherKind::Sampled { n: 3, seed: 1 }].map(|f| config.clone().with_fisher(f));
     check_curvature((&model, &data), &configs, "texts");
+    // with B = 0 the head's A has no gradient; its B has
+    check_curvature((&headed, &data), &configs, "texts, an adapted head");
 }
 
 #[test]

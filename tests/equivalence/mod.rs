@@ -18,6 +18,7 @@ use bayes_lora::curvature::{
     Cotangents, Curvature, CurvatureConfig, FactorSum, Probe, TokenTreatment, fit_curvature, probe,
 };
 use bayes_lora::data::{BatchLimits, EncodedDataset, PaddingSide};
+use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Classifier, Dataset, PromptClassifier, TokenBatch};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Prediction, Predictive, predict};
@@ -111,12 +112,23 @@ fn question_cases(test: &str) -> impl Iterator<Item = Case> {
     cases(test, |_| ())
 }
 
-/// The fixtures with questions that are answered by continuations.
+/// The fixtures with questions that are answered by continuations, also with an adapter on the output head.
 fn continuation_cases(test: &str) -> impl Iterator<Item = Case> {
-    cases(test, |fixture| {
+    let with_continuations = |fixture: &mut Fixture| {
         fixture.train = continuation_dataset();
         fixture.test = continuation_dataset();
-    })
+    };
+    cases(test, with_continuations).chain(cases(test, with_continuations).map(headed))
+}
+
+/// The same with an adapter on values and the output head that is not at its start.
+fn headed(case: Case) -> Case {
+    let config = LoraConfig::new(2).with_target_modules(["v_proj", "lm_head"]);
+    let model = attach(case.fixture.bare(DType::F64), &config, 3).unwrap();
+    let mut weights = read_adapter(&model).unwrap();
+    let value = |i: usize| 0.1 * (((i * 37 + 11) % 19) as f64 / 9.5 - 1.0);
+    weights.values_mut().for_each(|w| w.iter_mut().enumerate().for_each(|(i, v)| *v += value(i)));
+    Case { model: write_adapter(model, &weights).unwrap(), ..case }
 }
 
 fn reversed(data: &EncodedDataset) -> EncodedDataset {

@@ -1,8 +1,9 @@
 //! One row an item, which holds once what the item's rows begin with, says what the rows say one by one.
 
-use super::continuation_dataset;
+use super::{Case, check_jacobians, continuation_dataset, headed};
 use crate::support::families::{FAMILIES, FamilyFixture, SPELLINGS};
 use crate::support::{FIXTURES, Fixture, device, has_f64, logits, on_host, relative_error};
+use bayes_lora::curvature::{Cotangents, probe};
 use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, PaddingSide};
 use bayes_lora::likelihood::{Categorical, Target};
 use bayes_lora::lora::Adaptable;
@@ -119,4 +120,27 @@ fn training_and_answers_go_through_the_shared_rows() {
     let found = logits(&model, &data).mapv(|v| if v.is_finite() { v } else { 0.0 });
     let error = relative_error(&found, &answers(&model, &apart, &data)[0]);
     assert!(error < 1e-5, "{error:e}");
+}
+
+#[test]
+fn jacobians_of_shared_rows_are_those_of_rows_apart_where_the_head_is_adapted_too() {
+    if !has_f64() {
+        return;
+    }
+    let data = data();
+    let all: Vec<usize> = (0..data.items.len()).collect();
+    for name in FIXTURES {
+        let mut fixture = Fixture::load(name);
+        (fixture.train, fixture.test) = (data.clone(), data.clone());
+        let Case { model, .. } = headed(Case { model: fixture.model(DType::F64), fixture });
+        for side in [PaddingSide::Left, PaddingSide::Right] {
+            let apart = TokenBatch::new(&data, &all, side, &device(), DType::F64).unwrap();
+            // two choices are read at one token
+            let shared = apart.clone().with_shared_prompts().unwrap();
+            let read = shared.read_tokens().unwrap();
+            assert!(read.len() > read.iter().collect::<std::collections::BTreeSet<_>>().len());
+            let [found, expected] = [shared, apart].map(|batch| probe(&model, &batch, Cotangents::Classes).unwrap());
+            check_jacobians(&found, &expected, |whole| whole, name);
+        }
+    }
 }

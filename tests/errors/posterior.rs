@@ -10,6 +10,7 @@ use bayes_lora::data::BatchLimits;
 use bayes_lora::error::Result;
 use bayes_lora::likelihood::Gaussian;
 use bayes_lora::lora::{LoraConfig, attach};
+use bayes_lora::memory::available_bytes;
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::predict::{Predictive, predict};
@@ -166,4 +167,25 @@ fn a_bad_posterior_is_refused_by_name_and_numbers() {
             &["layers.0.lora_A", "[2, 2]", "[1, 2]"],
         ),
     ]);
+}
+
+#[test]
+fn sums_that_the_memory_cannot_hold_are_refused_with_both_numbers() {
+    // the matrix of 600,006 weights has 2.9 TB
+    let model = MlpConfig::new([2, 300_000, 3]).init(&device()).unwrap();
+    let model = attach(model, &LoraConfig::new(1).with_target_modules(["layers.0", "layers.1"]), 1).unwrap();
+    let data = Points { labels: vec![0], features: Array2::zeros((1, 2)) };
+    let full = CurvatureConfig::new(CurvatureStructure::Full);
+    let error = |config: &CurvatureConfig| fit_curvature(&model, &data, config, &silent()).unwrap_err().to_string();
+    let needed = bayes_lora::curvature::estimate_cost(&model, &data, &full).unwrap().bytes;
+    assert!(needed > 2 << 40, "{needed}");
+    let limited = error(&full.clone().with_memory_limit(1000));
+    assert!(limited.contains(&needed.to_string()) && limited.ends_with("got 1000"), "{limited}");
+    if let Some(free) = available_bytes().filter(|free| *free < needed) {
+        let found = error(&full);
+        assert!(found.contains("free memory") && found.contains(&needed.to_string()), "{found}");
+        // what was free a moment later
+        let said: f64 = found.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(said > 0.0 && said / free as f64 > 0.1, "{found}");
+    }
 }

@@ -1,15 +1,18 @@
 //! Draws of a posterior are adapters: saved, loaded, and in lockstep they are the same networks.
 
 use crate::support::{Fixture, root};
-use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
-use bayes_lora::data::Tokenizer;
+use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind, fit_curvature};
+use bayes_lora::data::{TextDataset, TextExample, Tokenizer};
 use bayes_lora::generate::{GenerationConfig, Generator, Request, Token};
-use bayes_lora::lora::{AdapterWeights, SavedDraws, load_peft, read_adapter, save_draws};
-use bayes_lora::models::CausalLm;
+use bayes_lora::likelihood::NextToken;
+use bayes_lora::lora::{
+    AdapterWeights, LoraConfig, SavedDraws, attach, load_peft, read_adapter, save_draws, write_adapter,
+};
+use bayes_lora::models::{CausalLm, TextModel};
 use bayes_lora::posterior::{Laplace, LaplaceConfig};
 use bayes_lora::prior::{PriorChoice, PriorPrecision};
 use bayes_lora::progress::Control;
-use bayes_lora::tape::LoraMatrix;
+use bayes_lora::tape::{LoraMatrix, Site};
 use burn::tensor::DType;
 
 fn posterior(fixture: &Fixture, structure: CurvatureStructure) -> Laplace {
@@ -28,6 +31,41 @@ fn tokens(lm: &CausalLm, fixture: &Fixture, draws: &[AdapterWeights]) -> Vec<Tok
     let generator = Generator::new(lm, &tokenizer, config).unwrap().with_draws(draws).unwrap();
     let prompts = fixture.test.items.iter().map(|item| Request::new(&item.id, item.rows[0].ids.clone()));
     prompts.flat_map(|request| generator.follow(&request, &[5, 17, 40]).unwrap()).collect()
+}
+
+#[test]
+fn draws_of_an_adapted_head_of_a_text_model_generate_and_come_back_from_files() {
+    let fixture = Fixture::load("tiny_llama");
+    let config = LoraConfig::new(2).with_target_modules(["q_proj", "lm_head"]);
+    let model = attach(TextModel::new(fixture.bare(DType::F32).lm), &config, 1).unwrap();
+    let weights = read_adapter(&model).unwrap().into_iter().map(|(site, w)| (site, w + 0.02)).collect();
+    let model = write_adapter(model, &weights).unwrap();
+    let text = |i: usize| TextExample {
+        id: i.to_string(),
+        ids: (0..8).map(|t| (3 + (31 * i + 17 * t) % 90) as u32).collect(),
+        scored: [2..4, 5..7 - i % 2].to_vec(),
+    };
+    let data = TextDataset::new("texts", (0..5).map(text).collect()).unwrap();
+    for structure in [CurvatureStructure::Core, CurvatureStructure::Kronecker, CurvatureStructure::Ekfac] {
+        let sampled = FisherKind::Sampled { n: 2, seed: 0 };
+        let curvature = CurvatureConfig::new(structure).with_likelihood(NextToken).with_fisher(sampled);
+        // the vocabulary's factor at low rank
+        let curvature = curvature.with_dense_limit(40).with_low_rank(4);
+        let curvature = fit_curvature(&model, &data, &curvature, &Control::silent()).unwrap();
+        let prior = PriorChoice::Fixed(PriorPrecision::new(10.0).unwrap());
+        let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default().with_prior(prior)).unwrap();
+        let (out, draws) = (tempfile::tempdir().unwrap(), SavedDraws { n: 3, seed: 7 });
+        let places = save_draws((&model.lm, &config), "base", &laplace, draws, out.path().join("draws")).unwrap();
+        let drawn: Vec<AdapterWeights> = (0..3).map(|index| laplace.sample(7, index)).collect();
+        let load = |place| read_adapter(&load_peft(fixture.bare(DType::F32).lm, place).unwrap().0).unwrap();
+        let loaded: Vec<AdapterWeights> = places.iter().map(load).collect();
+        let found = tokens(&model.lm, &fixture, &loaded);
+        assert_eq!(tokens(&model.lm, &fixture, &drawn), found, "{structure}");
+        assert!(found.iter().any(|token| token.epistemic > 1e-4), "{structure}");
+        // the draws move the head
+        let b = Site { module: "lm_head".into(), matrix: LoraMatrix::B };
+        assert_ne!(loaded[0][&b], loaded[1][&b]);
+    }
 }
 
 #[test]

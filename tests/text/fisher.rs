@@ -1,6 +1,6 @@
 //! The sampled Fisher information of texts: its mean is the exact one, whatever the batches and the shards.
 
-use super::{mistral, sampled, text, texts};
+use super::{mistral, sampled, small_models, text, texts};
 use crate::support::{f64_or_skip, relative_error};
 use bayes_lora::curvature::{
     AdapterSubset, Cotangents, Curvature, CurvatureConfig, CurvatureStructure, CurvatureSums, FisherKind,
@@ -91,10 +91,14 @@ fn the_sampled_fisher_tends_to_the_exact_one_with_the_error_of_independent_draws
     if !f64_or_skip("sampled Fisher of texts") {
         return;
     }
-    let (model, data) = (mistral(), pairs());
+    small_models().into_iter().for_each(|model| check_sampled(&model));
+}
+
+fn check_sampled(model: &TextModel) {
+    let data = pairs();
     let (mut fisher, mut variance) = (Array2::<f64>::zeros((0, 0)), 0.0);
     for example in &data.examples {
-        let (one, fourth) = exact(&model, example);
+        let (one, fourth) = exact(model, example);
         variance += fourth - one.mapv(|v| v * v).sum();
         fisher = if fisher.is_empty() { one } else { fisher + one };
     }
@@ -105,7 +109,7 @@ fn the_sampled_fisher_tends_to_the_exact_one_with_the_error_of_independent_draws
         let mut total = 0.0;
         for seed in 0..rounds {
             let config = sampled(CurvatureStructure::Full, n, seed).with_subset(AdapterSubset::LastLayer);
-            total += (full_matrix(&fit(&model, &data, &config)) - &fisher).mapv(|v| v * v).sum();
+            total += (full_matrix(&fit(model, &data, &config)) - &fisher).mapv(|v| v * v).sum();
         }
         let (found, expected) = (total / rounds as f64, variance / n as f64);
         println!(
@@ -123,7 +127,11 @@ fn draws_depend_on_the_seed_the_text_and_the_place_only() {
     if !f64_or_skip("draws of texts") {
         return;
     }
-    let (model, data) = (mistral(), texts(VOCABULARY));
+    small_models().into_iter().for_each(|model| check_draws(&model));
+}
+
+fn check_draws(model: &TextModel) {
+    let data = texts(VOCABULARY);
     let mut turned = data.clone();
     turned.examples.reverse();
     for structure in [CurvatureStructure::Full, CurvatureStructure::Diagonal, CurvatureStructure::Core] {
@@ -131,7 +139,7 @@ fn draws_depend_on_the_seed_the_text_and_the_place_only() {
             let limits = BatchLimits { max_items, max_tokens: 100_000 };
             let config = sampled(structure, 3, seed).with_limits(limits);
             let control = Control::silent().with_workers(workers).unwrap();
-            match fit_curvature(&model, data, &config, &control).unwrap().sums {
+            match fit_curvature(model, data, &config, &control).unwrap().sums {
                 CurvatureSums::Joint(blocks) => {
                     let width = blocks[0].spaces.iter().map(|space| space.width()).sum();
                     blocks[0].sum.to_matrix(width).into_iter().collect()
@@ -209,27 +217,31 @@ fn shards_merge_to_the_sums_of_the_whole_in_every_structure() {
     if !f64_or_skip("shards of texts") {
         return;
     }
-    let (model, data) = (mistral(), texts(VOCABULARY));
+    small_models().into_iter().for_each(|model| check_shards(&model));
+}
+
+fn check_shards(model: &TextModel) {
+    let data = texts(VOCABULARY);
     let part = |remainder: usize| TextDataset {
         examples: data.examples.iter().skip(remainder).step_by(2).cloned().collect(),
         ..data.clone()
     };
     let covariance = |curvature: &Curvature| {
-        let laplace = Laplace::new(&model, curvature, &LaplaceConfig::default()).unwrap();
+        let laplace = Laplace::new(model, curvature, &LaplaceConfig::default()).unwrap();
         let batch = data.batch(&[0, 1, 2, 3], &model.device(), model.dtype()).unwrap();
-        let projections = laplace.project(&probe(&model, &batch, Cotangents::Classes).unwrap()).unwrap();
+        let projections = laplace.project(&probe(model, &batch, Cotangents::Classes).unwrap()).unwrap();
         laplace.covariance(&projections, laplace.prior_precisions()).unwrap()
     };
     for structure in CurvatureStructure::ALL {
         let config = sampled(structure, 2, 3).with_dense_limit(1000);
-        let whole = fit(&model, &data, &config);
+        let whole = fit(model, &data, &config);
         let merged = if structure == CurvatureStructure::Ekfac {
             let first = sampled(CurvatureStructure::Kronecker, 2, 3).with_dense_limit(1000);
-            let factors = fit(&model, &part(0), &first).merge(fit(&model, &part(1), &first)).unwrap();
-            let correct = |data| correct_eigenvalues(&model, data, &factors, &Control::silent()).unwrap();
+            let factors = fit(model, &part(0), &first).merge(fit(model, &part(1), &first)).unwrap();
+            let correct = |data| correct_eigenvalues(model, data, &factors, &Control::silent()).unwrap();
             correct(&part(0)).merge(correct(&part(1))).unwrap()
         } else {
-            fit(&model, &part(0), &config).merge(fit(&model, &part(1), &config)).unwrap()
+            fit(model, &part(0), &config).merge(fit(model, &part(1), &config)).unwrap()
         };
         let log_likelihoods = [&whole, &merged].map(|curvature| curvature.log_likelihood.unwrap());
         assert!((log_likelihoods[0] - log_likelihoods[1]).abs() < 1e-10);
@@ -237,7 +249,7 @@ fn shards_merge_to_the_sums_of_the_whole_in_every_structure() {
         let error = relative_error(&covariance(&merged), &covariance(&whole));
         assert!(error < 1e-7, "{structure}: {error:e}");
         // the same text twice is refused
-        assert!(fit(&model, &part(0), &config).merge(fit(&model, &part(0), &config)).is_err());
+        assert!(fit(model, &part(0), &config).merge(fit(model, &part(0), &config)).is_err());
     }
 }
 

@@ -7,6 +7,7 @@
 mod chats;
 mod fields;
 mod fisher;
+mod head;
 mod held_out;
 mod loss;
 mod packing;
@@ -17,8 +18,8 @@ use crate::support::{device, root};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, FisherKind};
 use bayes_lora::data::{BatchLimits, TextDataset, TextExample};
 use bayes_lora::likelihood::NextToken;
-use bayes_lora::lora::load_peft;
-use bayes_lora::models::{Pretrained, TextModel};
+use bayes_lora::lora::{LoraConfig, attach, load_peft, read_adapter, write_adapter};
+use bayes_lora::models::{CausalLm, Pretrained, TextModel};
 use burn::tensor::DType;
 use std::ops::Range;
 use std::path::Path;
@@ -44,6 +45,21 @@ fn llama(dtype: DType) -> TextModel {
 fn mistral() -> TextModel {
     let dir = crate::support::families::dir("mistral");
     model(&dir, &dir.join("adapter"), DType::F64)
+}
+
+/// A model with an adapter of rank 2 and alpha 4 on some of its linears that is not at its start.
+fn headed(lm: CausalLm, targets: &[&str]) -> TextModel {
+    let config = LoraConfig::new(2).with_alpha(4.0).with_target_modules(targets.iter().copied());
+    let model = attach(TextModel::new(lm), &config, 3).unwrap();
+    let mut weights = read_adapter(&model).unwrap();
+    let value = |i: usize| 0.1 * (((i * 37 + 11) % 19) as f64 / 9.5 - 1.0);
+    weights.values_mut().for_each(|w| w.iter_mut().enumerate().for_each(|(i, v)| *v += value(i)));
+    write_adapter(model, &weights).unwrap()
+}
+
+/// Of 64 tokens, with an adapter on queries, or on the output head beside them.
+fn small_models() -> [TextModel; 2] {
+    [mistral(), headed(bare_mistral().lm, &["q_proj", "lm_head"])]
 }
 
 /// The same without an adapter.

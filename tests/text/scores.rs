@@ -1,6 +1,6 @@
 //! Scores of texts: the standard deviation of a log-likelihood against dense algebra, draws and finite differences.
 
-use super::{ALL, llama, mistral, sampled, text, texts};
+use super::{ALL, llama, mistral, sampled, small_models, text, texts};
 use crate::support::{central_difference, f64_or_skip, logits, relative_error};
 use bayes_lora::curvature::{Cotangents, CurvatureStructure, CurvatureSums, fit_curvature, probe};
 use bayes_lora::data::TextDataset;
@@ -70,23 +70,26 @@ fn the_standard_deviation_of_a_score_is_that_of_dense_algebra() {
     if !f64_or_skip("scores of texts") {
         return;
     }
-    let (model, data) = (mistral(), texts(64));
-    let curvature = fit_curvature(&model, &data, &sampled(CurvatureStructure::Full, 2, 3), &Control::silent()).unwrap();
+    small_models().into_iter().for_each(|model| check_against_dense_algebra(&model));
+}
+
+fn check_against_dense_algebra(model: &TextModel) {
+    let data = texts(64);
+    let curvature = fit_curvature(model, &data, &sampled(CurvatureStructure::Full, 2, 3), &Control::silent()).unwrap();
     let CurvatureSums::Joint(blocks) = &curvature.sums else { panic!("a joint structure was asked for") };
-    let j = jacobian(&model, &data);
+    let j = jacobian(model, &data);
     let eigen = eigh(blocks[0].sum.to_matrix(j.ncols()).view()).unwrap();
     let rotated = j.dot(&eigen.vectors);
     let variance: Array1<f64> =
         rotated.outer_iter().map(|row| row.iter().zip(&eigen.values).map(|(r, e)| r * r / (e + 2.0)).sum()).collect();
     let scores =
-        score_texts(&model, &laplace(&model, &data, CurvatureStructure::Full), &data, &ALL, &Control::silent())
-            .unwrap();
+        score_texts(model, &laplace(model, &data, CurvatureStructure::Full), &data, &ALL, &Control::silent()).unwrap();
     let found: Array1<f64> = scores.iter().map(|score| score.standard_deviation).collect();
     let error = relative_error(&found, &variance.mapv(f64::sqrt));
     println!("standard deviations: {error:.1e}");
     assert!(error < 1e-9); // two exact algorithms
     // the log-likelihood is the sum of its tokens, and the model's output
-    let outputs = logits(&model, &data);
+    let outputs = logits(model, &data);
     for (i, score) in scores.iter().enumerate() {
         let sum: f64 = score.tokens.iter().map(|token| token.log_probability).sum();
         assert!((sum - score.log_likelihood).abs() < 1e-10 && (outputs[[i, 0]] - sum).abs() < 1e-10); // rounding
@@ -103,12 +106,16 @@ fn the_standard_deviation_is_that_of_twenty_thousand_draws_of_the_linearised_mod
     if !f64_or_skip("draws of scores") {
         return;
     }
-    let (model, data) = (mistral(), texts(64));
-    let laplace = laplace(&model, &data, CurvatureStructure::Kronecker);
-    let scores = score_texts(&model, &laplace, &data, &ALL, &Control::silent()).unwrap();
-    let j = jacobian(&model, &data);
-    let order = forward_order(&model, &data);
-    let map = read_adapter(&model).unwrap();
+    small_models().into_iter().for_each(|model| check_against_draws(&model));
+}
+
+fn check_against_draws(model: &TextModel) {
+    let data = texts(64);
+    let laplace = laplace(model, &data, CurvatureStructure::Kronecker);
+    let scores = score_texts(model, &laplace, &data, &ALL, &Control::silent()).unwrap();
+    let j = jacobian(model, &data);
+    let order = forward_order(model, &data);
+    let map = read_adapter(model).unwrap();
     let n = 20_000;
     let mut squares = Array1::<f64>::zeros(data.len());
     for index in 0..n {

@@ -1,7 +1,7 @@
 //! Random streams end to end: what is drawn for one thing tells nothing about another, and depends on nothing beside its name.
 
 use crate::support::points::blobs;
-use crate::support::{Fixture, device, f64_or_skip, heads, relative_error};
+use crate::support::{Fixture, continuation_dataset, device, f64_or_skip, heads, relative_error};
 use bayes_lora::curvature::{CurvatureConfig, CurvatureStructure, fit_curvature};
 use bayes_lora::data::{EncodedDataset, EncodedItem, EncodedRow, ResolvedAnswers};
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach, read_adapter, write_adapter};
@@ -51,9 +51,11 @@ fn the_start_of_a_and_a_draw_from_the_posterior_are_uncorrelated() {
     }
 }
 
-/// Away from B = 0, where dropout would change nothing.
+/// Away from B = 0, where dropout would change nothing, and from rows of B that are alike, which move all logits of a head alike.
 fn shifted<M: Classifier>(model: M) -> M {
-    let weights: AdapterWeights = read_adapter(&model).unwrap().into_iter().map(|(site, w)| (site, w + 0.3)).collect();
+    let mut weights: AdapterWeights = read_adapter(&model).unwrap();
+    let values = weights.values_mut().flat_map(|w| w.indexed_iter_mut());
+    values.for_each(|((row, _), value)| *value += 0.1 * (1 + row % 5) as f64);
     write_adapter(model, &weights).unwrap()
 }
 
@@ -66,6 +68,7 @@ fn dropped<M: Classifier, D: Dataset<Input = M::Input>>(
 ) -> Array2<f64> {
     let input = data.batch(indices, &model.device(), model.dtype()).unwrap();
     let keys = RowKeys::new(indices.iter().map(|i| data.item_key(*i)).collect(), &input.token_mask());
+    let keys = keys.with_read(input.read_tokens());
     let logits = model.valid().logits(&input, &mut Tape::dropout(seed, epoch, keys));
     let dims = logits.dims();
     let values = logits.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
@@ -100,6 +103,12 @@ fn an_item_has_the_same_dropout_mask_in_every_batch_and_another_in_every_epoch()
     let lora = lora.with_target_modules(["q_proj", "v_proj", "down_proj"]);
     let data: &EncodedDataset = &fixture.train;
     check_masks(&shifted(attach(fixture.bare(DType::F64), &lora, 1).unwrap()), data);
+    // a head that reads any number of tokens of a row
+    let data = continuation_dataset();
+    for targets in [&["lm_head"][..], &["q_proj", "lm_head"]] {
+        let lora = lora.clone().with_target_modules(targets.iter().copied());
+        check_masks(&shifted(attach(fixture.model_for(&data, DType::F64), &lora, 1).unwrap()), &data);
+    }
 }
 
 /// The texts of a fixture in twos, as answers of which the first was preferred.
