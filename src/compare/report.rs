@@ -49,6 +49,7 @@ mod numbers;
 mod overview;
 mod page;
 mod picture;
+mod predictions;
 mod row;
 mod standing;
 mod table;

@@ -1,6 +1,6 @@
 //! Says what a run is about: names, sizes, labels, and hashes of everything that its cells depend on.
 
-use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, SplitValues, TrainingCost};
+use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, SplitValues, TrainingCost, rounded};
 use crate::data::BatchLimits;
 use crate::draws;
 use crate::error::{Error, Result};
@@ -117,7 +117,7 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     })
 }
 
-/// The numbers of a regression.
+/// The numbers of a regression, as JSON keeps them.
 fn values<M: Classifier, D: Dataset<Input = M::Input>>(
     base: &M,
     splits: &Splits<D>,
@@ -133,7 +133,7 @@ fn values<M: Classifier, D: Dataset<Input = M::Input>>(
         return Err(Error::Incompatible(reason));
     }
     let of = |data: &D| -> Result<Vec<f64>> {
-        Ok(known_targets(data, likelihood, n_outputs)?.iter().map(|target| target.component(0)).collect())
+        Ok(known_targets(data, likelihood, n_outputs)?.iter().map(|target| rounded(target.component(0))).collect())
     };
     Ok(SplitValues { held_out: splits.held_out.map_or(Ok(Vec::new()), of)?, test: of(splits.test)? })
 }

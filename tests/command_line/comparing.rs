@@ -50,7 +50,7 @@ fn numbers(path: &Path, n: usize, shift: usize) {
 #[test]
 fn numbers_are_compared_by_density_error_and_intervals_in_shards_that_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (train, test, out) = (dir.path().join("train.jsonl"), dir.path().join("test.jsonl"), dir.path().join("out"));
+    let (train, test, out) = (dir.path().join("numbers.jsonl"), dir.path().join("test.jsonl"), dir.path().join("out"));
     numbers(&train, 40, 0);
     numbers(&test, 20, 40);
     let compare = |words: &[&str]| {
@@ -61,7 +61,7 @@ fn numbers_are_compared_by_density_error_and_intervals_in_shards_that_go_on() {
     };
     let told = compare(&["--shard", "1/2"]).well().json();
     assert_eq!(told["seeds"], serde_json::json!([1]));
-    let cell = out.join("train/seed-1/laplace-kronecker.json");
+    let cell = out.join("numbers/seed-1/laplace-kronecker.json");
     let before = std::fs::read(&cell).unwrap();
     let told = compare(&[]).well().json();
     assert!(std::fs::read(&cell).unwrap() == before);

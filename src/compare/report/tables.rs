@@ -3,6 +3,7 @@
 use super::format::{
     bounds, bytes, count, extra_data, found, number, percent, probability, seconds, set_score, signed,
 };
+use super::predictions::predictions;
 use super::row::{ReportRow, RowOutcome, RunReport};
 use super::table::{Order, Table, TableCell, TableRow, merged};
 use crate::compare::cell::ExtraData;
@@ -30,7 +31,7 @@ fn estimate(e: &Estimate) -> TableCell {
 fn table_row(row: &ReportRow, cells: impl FnOnce(&Summary) -> Vec<TableCell>) -> TableRow {
     let (cells, reason) = match &row.outcome {
         RowOutcome::Answered(summary) => (cells(summary), None),
-        RowOutcome::Predicted(scores) => (scores.named().iter().map(|(_, score)| estimate(score)).collect(), None),
+        RowOutcome::Predicted(_) => (Vec::new(), None),
         RowOutcome::Failed(reason) => (Vec::new(), Some(reason.clone())),
     };
     TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() }
@@ -75,35 +76,6 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
         first: "method".into(),
         columns,
         rows: run.rows.iter().map(|row| table_row(row, cells)).collect(),
-        order: Order::Rows,
-    }
-}
-
-fn predictions(run: &RunReport, options: &ReportOptions) -> Table {
-    let scores = run.rows.iter().find_map(|row| match &row.outcome {
-        RowOutcome::Predicted(scores) => Some(scores.named()),
-        _ => None,
-    });
-    let heading = |(name, _): (String, Estimate)| match name.as_str() {
-        "NLL" | "RMSE" | "CRPS" => format!("{name} ↓"),
-        _ => name,
-    };
-    let noise = match run.info.n_calibration {
-        0 => "The noise is that of the training items, of which the adapter has seen the numbers.".to_string(),
-        n => format!("The variance of each row's noise makes {} held-out numbers most probable.", count(n)),
-    };
-    Table {
-        title: format!("Scores on {} test items", count(run.info.n_test)),
-        note: format!(
-            "NLL of the predicted density in nats per item, which may be below zero; RMSE of the means, CRPS and the mean standard \
-             deviation in the units of the numbers; then the share of the numbers inside central intervals, which should be as large as \
-             the interval says. Intervals hold {}: shares by their Beta posterior, the others by the Bayesian bootstrap. {noise}",
-            percent(options.scores.level)
-        ),
-        first: "method".into(),
-        columns: scores.into_iter().flatten().map(heading).collect(),
-        // that of a row without classes needs no cells
-        rows: run.rows.iter().map(|row| table_row(row, |_| Vec::new())).collect(),
         order: Order::Rows,
     }
 }

@@ -173,7 +173,8 @@ impl Compare {
                 classes: parts.train.classes(&encoded.train),
             };
             let model = base(&encoded.train, seed)?;
-            let comparison = self.comparison(parts.train.likelihood(), session)?;
+            // that of all training items: seeds have one recipe
+            let comparison = self.comparison(all.train.likelihood(), session)?;
             runs.push(comparison.run(&model, &about, &splits(&encoded), seed)?);
         }
         self.leave(runs, session)
