@@ -172,6 +172,15 @@ impl Tape {
         matches!(self.mode, Mode::Recording | Mode::Inputs | Mode::Adapters(_))
     }
 
+    /// True if an adapter that was made with this dropout does the same to every token, and nobody asks what it sees of which.
+    pub(crate) fn is_still(&self, dropout: f64) -> bool {
+        match &self.mode {
+            Mode::Off => true,
+            Mode::Noise(noise) => noise.is_absent(dropout),
+            Mode::Adapters(_) | Mode::Recording | Mode::Inputs => false,
+        }
+    }
+
     fn with_mode(mode: Mode) -> Self {
         Self { mode, records: Vec::new(), above: Vec::new(), keeps_inputs: false }
     }

@@ -18,16 +18,17 @@ pub(crate) fn laid_out(view: Tensor<2>) -> Tensor<2> {
     Tensor::from_data(view.into_data(), (&device, dtype))
 }
 
-/// `g·Wᵀ` as `(W·gᵀ)ᵀ`: a CPU's product packs its right operand anew, and one that is transposed takes as long to pack as a few hundred rows
-/// to multiply.
+/// `Σ g·Wᵀ` as `(Σ W·gᵀ)ᵀ`: a CPU's product packs its right operand anew, and one that is transposed takes as long to pack as a few hundred
+/// rows to multiply.
 ///
 /// # Shapes
-/// - g: `[n, d_out]`, weight: `[d_in, d_out]`; output `[n, d_in]`
-pub(crate) fn times_transposed(g: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let ([n, _], [d_in, _]) = (g.dims(), weight.dims());
-    let product = weight.matmul(g.transpose()).transpose();
+/// - g: `[n, d_out]`, weight: `[d_in, d_out]`, d_out of each its own; output `[n, d_in]`
+pub(crate) fn times_transposed(products: impl IntoIterator<Item = (Tensor<2>, Tensor<2>)>) -> Option<Tensor<2>> {
+    let products = products.into_iter().map(|(g, weight)| weight.matmul(g.transpose()));
+    let sum = products.reduce(|sum, product| sum + product)?;
+    let [d_in, n] = sum.dims();
     // through one dimension, so that it is laid out anew
-    product.reshape([n * d_in]).reshape([n, d_in])
+    Some(sum.transpose().reshape([n * d_in]).reshape([n, d_in]))
 }
 
 /// A linear layer that may carry a low-rank adapter.

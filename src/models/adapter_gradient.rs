@@ -15,27 +15,27 @@ use crate::lora::trained_matrices;
 use crate::tape::{Site, SiteGradient, Tape};
 use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
 
 impl CausalLm {
     /// As [`Classifier::gradient`](super::Classifier::gradient), with respect to everything in `model`, of which this is a part; the loss
-    /// gets the final hidden states `[rows · tokens, hidden]`.
+    /// gets the final hidden states of the tokens at `read`, `[n, hidden]`.
     ///
     /// # Errors
     /// Those of `loss`.
     pub(super) fn gradient<M: Module>(
         &self,
         model: &M,
-        batch: &TokenBatch,
+        (batch, read): (&TokenBatch, &Tensor<1, Int>),
         tape: &mut Tape,
         by_layers: bool,
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         if !tape.is_recording() && self.trains_by_own_pass() {
-            self.adapter_gradient(model, batch, tape, by_layers, loss).map(Some)
+            self.adapter_gradient(model, (batch, read), tape, by_layers, loss).map(Some)
         } else if by_layers {
-            self.gradient_by_layers(model, batch, tape, loss).map(Some)
+            self.gradient_by_layers(model, (batch, read), tape, loss).map(Some)
         } else {
             Ok(None)
         }
@@ -54,7 +54,7 @@ impl CausalLm {
     fn adapter_gradient<M: Module>(
         &self,
         model: &M,
-        batch: &TokenBatch,
+        (batch, read): (&TokenBatch, &Tensor<1, Int>),
         tape: &mut Tape,
         by_layers: bool,
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
@@ -80,7 +80,7 @@ impl CausalLm {
             Ok(())
         };
         tape.keep_inputs(true);
-        self.valid().pull_back(batch, by_layers, tape, top, take)?;
+        self.valid().pull_back((batch, read), by_layers, tape, top, take)?;
         tape.keep_inputs(false);
         sum.accumulate(model, of_layers);
         Ok(sum.grads())

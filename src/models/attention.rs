@@ -6,6 +6,7 @@ use super::{
     layer_values::Memory,
     norm::Norm,
     projections::Projections,
+    read_tokens::ReadTokens,
     real_tokens::RealTokens,
     rope::Rotation,
 };
@@ -44,6 +45,8 @@ pub(super) struct Context<'a> {
     pub(super) tokens: usize,
     /// Where pads are left out of the rows.
     pub(super) real: Option<&'a RealTokens>,
+    /// Where all but these are left out behind attention.
+    pub(super) read: Option<&'a ReadTokens>,
 }
 
 impl Attention {
@@ -61,7 +64,7 @@ impl Attention {
     /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same.
+    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same, or tokens that are read.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, memory: &mut Memory, tape: &mut Tape) -> Tensor<2> {
         let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let heads = |y: Tensor<2>| {
@@ -86,6 +89,7 @@ impl Attention {
         let [query_norm, key_norm] = &self.query_key_norms;
         memory.keep(|kept| {
             kept.attention.real = context.real.cloned();
+            kept.attention.read = context.read.cloned();
             kept.attention.projected =
                 [(query_norm, &q), (key_norm, &k)].map(|(norm, x)| norm.as_ref().map(|_| x.clone()));
             kept.attention.rotation = context.rotation.cloned();
@@ -119,9 +123,10 @@ impl Attention {
         memory.keep(|kept| kept.attention.weights = Some(weights.clone()));
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);
         let mixed = mixed.swap_dims(1, 2).reshape([rows * tokens, n_heads * dim]);
-        let mixed = match context.real {
-            Some(real) => real.pick(mixed),
-            None => mixed,
+        let mixed = match (context.read, context.real) {
+            (Some(read), _) => read.pick_from_batch(mixed),
+            (None, Some(real)) => real.pick(mixed),
+            (None, None) => mixed,
         };
         self.o_proj.forward(mixed, tape)
     }

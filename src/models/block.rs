@@ -30,19 +30,30 @@ impl Block {
     /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same.
+    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same, or tokens that are read.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, mut memory: Memory, tape: &mut Tape) -> Tensor<2> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &self.norms;
         memory.keep(|kept| kept.start = Some(x.clone()));
         let h = self.attention.forward(normed(before_attention, x.clone()), context, &mut memory, tape);
+        let x = match context.read {
+            Some(read) => read.pick_from_layers(x),
+            None => x,
+        };
         memory.keep(|kept| kept.attended = behind_attention.as_ref().map(|_| h.clone()));
         let x = self.added(x, normed(behind_attention, h));
         memory.keep(|kept| kept.middle = Some(x.clone()));
         let [gate, up] = self.gate_up.forward(normed(before_mlp, x.clone()), tape);
-        memory.keep(|kept| (kept.gate, kept.up) = (Some(gate.clone()), Some(up.clone())));
-        let h = self.down_proj.forward(self.activation.of(gate) * up, tape);
+        let h = self.down_proj.forward(self.gated(gate, up, &mut memory), tape);
         memory.keep(|kept| kept.down = behind_mlp.as_ref().map(|_| h.clone()));
         self.added(x, normed(behind_mlp, h))
+    }
+
+    /// The activated gate times `up`.
+    fn gated(&self, gate: Tensor<2>, up: Tensor<2>, memory: &mut Memory) -> Tensor<2> {
+        let Memory::Values(kept) = memory else { return self.activation.of(gate) * up };
+        let (open, slope) = self.activation.value(gate, true);
+        kept.gated_slopes = slope.map(|slope| [slope * up.clone(), open.clone()]);
+        open * up
     }
 
     fn added(&self, x: Tensor<2>, h: Tensor<2>) -> Tensor<2> {
@@ -58,8 +69,12 @@ impl Block {
     }
 
     pub(super) fn linears(&self) -> impl Iterator<Item = &LoraLinear> {
-        let attention = self.attention.inputs.linears.iter().chain([&self.attention.o_proj]);
-        attention.chain(&self.gate_up.linears).chain([&self.down_proj])
+        self.attention.inputs.linears.iter().chain(self.linears_behind_attention())
+    }
+
+    /// The linears behind attention, of which each token's output is its own.
+    pub(super) fn linears_behind_attention(&self) -> impl Iterator<Item = &LoraLinear> {
+        [&self.attention.o_proj].into_iter().chain(&self.gate_up.linears).chain([&self.down_proj])
     }
 
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut LoraLinear> {

@@ -9,6 +9,8 @@ use super::{
     layer_values::PassMemory,
     names::{EMBEDDING, SCORE, root},
     norm::Norm,
+    read_tokens::ReadTokens,
+    real_tokens::RealTokens,
     rope::Places,
     rope_scaling::RopeScaling,
     seen_prefix::SeenPrefix,
@@ -50,16 +52,30 @@ impl CausalLm {
     /// # Shapes
     /// - batch: `[rows, tokens]` token ids; output `[rows · tokens, hidden]`
     pub fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.in_places(batch, tape, |places, tape| {
+        self.hidden_of(batch, None, tape)
+    }
+
+    /// Final hidden states of the tokens at some places of `[rows · tokens]`. The last layer computes no others where it need not.
+    ///
+    /// # Shapes
+    /// - read: `[n]`, output `[n, hidden]`
+    pub(super) fn hidden_at(&self, batch: &TokenBatch, read: &Tensor<1, Int>, tape: &mut Tape) -> Tensor<2> {
+        self.hidden_of(batch, Some(read), tape)
+    }
+
+    fn hidden_of(&self, batch: &TokenBatch, read: Option<&Tensor<1, Int>>, tape: &mut Tape) -> Tensor<2> {
+        self.in_places(batch, read, tape, |places, tape| {
             let memory = batch.seen().map_or(PassMemory::Nothing, PassMemory::Seen);
             self.run(batch.ids.clone(), places, &self.contexts(batch, places), memory, tape)
         })
     }
 
-    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads.
+    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads; and which of them
+    /// are read.
     pub(super) fn in_places<T>(
         &self,
         batch: &TokenBatch,
+        read: Option<&Tensor<1, Int>>,
         tape: &mut Tape,
         pass: impl FnOnce(&Places, &mut Tape) -> T,
     ) -> T {
@@ -69,6 +85,8 @@ impl CausalLm {
         let positions = batch.positions.as_ref();
         let real = if tape.reads_tokens() { None } else { batch.real_tokens() };
         let real = real.as_ref();
+        let read = read.map(|read| self.read_tokens((read, batch.mask.len()), real, tape));
+        let read = read.as_ref();
         pass(
             &Places {
                 tokens,
@@ -77,11 +95,23 @@ impl CausalLm {
                 positions,
                 lengths: &lengths,
                 real,
+                read,
                 device: &device,
                 dtype,
             },
             tape,
         )
+    }
+
+    /// Tokens to be read, at some of so many places.
+    pub(super) fn read_tokens(
+        &self,
+        places: (&Tensor<1, Int>, usize),
+        real: Option<&RealTokens>,
+        tape: &Tape,
+    ) -> ReadTokens {
+        let last = self.blocks.last().into_iter().flat_map(Block::linears_behind_attention);
+        ReadTokens::new((places.0.clone(), places.1), real, last, tape)
     }
 
     /// What the layers need to know of a batch.
@@ -90,10 +120,10 @@ impl CausalLm {
         LayerContexts::new(&self.config, places, batch.ids.dims()[0], mask)
     }
 
-    /// Final hidden states of tokens that may stand behind those of caches.
+    /// Final hidden states of tokens that may stand behind those of caches: of those that are read, or of all.
     ///
     /// # Shapes
-    /// - ids: `[rows, tokens]`; output `[rows · tokens, hidden]`
+    /// - ids: `[rows, tokens]`; output `[n or rows · tokens, hidden]`
     pub(super) fn run(
         &self,
         ids: Tensor<2, Int>,
@@ -123,10 +153,18 @@ impl CausalLm {
         }
     }
 
-    /// What the last layer gives, after the last norm, at every token.
+    /// What is read of what the last layer gives.
+    pub(super) fn read(&self, x: Tensor<2>, places: &Places) -> Tensor<2> {
+        match places.read_behind_layers() {
+            Some(read) => read.pick_from_layers(x),
+            None => x,
+        }
+    }
+
+    /// What the last layer gives, after the last norm, at every token that is read.
     pub(super) fn ended(&self, x: Tensor<2>, places: &Places) -> Tensor<2> {
-        let x = self.norm.forward(x);
-        match places.real {
+        let x = self.norm.forward(self.read(x, places));
+        match places.real.filter(|_| places.read.is_none()) {
             Some(real) => real.spread(x),
             None => x,
         }
@@ -219,7 +257,7 @@ impl LanguageModel for CausalLm {
 
     /// The last token's state, which has seen all others.
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        CausalLm::hidden(self, batch, tape).select(0, batch.last.clone())
+        self.hidden_at(batch, &batch.last, tape)
     }
 
     fn pooled_gradient<M: Module>(
@@ -230,8 +268,7 @@ impl LanguageModel for CausalLm {
         by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
-        let loss = |hidden: Tensor<2>, tape: &mut Tape| loss(hidden.select(0, batch.last.clone()), tape);
-        self.gradient(model, batch, tape, by_layers, loss)
+        self.gradient(model, (batch, &batch.last), tape, by_layers, loss)
     }
 
     fn activations(&self, rows: usize, tokens: usize) -> Option<Activations> {

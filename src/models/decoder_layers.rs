@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::tape::Tape;
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 struct DecoderLayers<'a> {
     lm: &'a CausalLm,
@@ -52,19 +52,19 @@ impl Layers for DecoderLayers<'_> {
 }
 
 impl CausalLm {
-    /// As [`gradient_by_layers`]; the loss gets the final hidden states `[rows · tokens, hidden]`.
+    /// As [`gradient_by_layers`]; the loss gets the final hidden states of the tokens at `read`, `[n, hidden]`.
     ///
     /// # Errors
     /// Those of `loss`.
     pub(super) fn gradient_by_layers<M: Module>(
         &self,
         model: &M,
-        batch: &TokenBatch,
+        (batch, read): (&TokenBatch, &Tensor<1, Int>),
         tape: &mut Tape,
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<GradientsParams> {
         let plain = self.valid();
-        self.in_places(batch, tape, |places, tape| {
+        self.in_places(batch, Some(read), tape, |places, tape| {
             let contexts = &self.contexts(batch, places);
             let of = |lm| DecoderLayers { lm, batch, places, contexts };
             gradient_by_layers(model, (&of(self), &of(&plain)), tape, loss)

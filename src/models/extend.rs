@@ -42,14 +42,16 @@ impl CausalLm {
             cache.push(anew.as_deref().unwrap_or(new), &device);
         let lengths = cache.lengths();
         let positions = Some(&positions);
-        let places = Places { tokens, first, span, positions, lengths: &lengths, real: None, device: &device, dtype };
+        let read = self.read_tokens((&last, cache.n_rows() * tokens), None, tape);
+        let (real, read, device) = (None, Some(&read), &device);
+        let places = Places { tokens, first, span, positions, lengths: &lengths, real, read, device, dtype };
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
-        let mask = |window| cache.attention_mask(tokens, window, (&device, dtype));
+        let mask = |window| cache.attention_mask(tokens, window, (device, dtype));
         let contexts = LayerContexts::new(&self.config, &places, cache.n_rows(), mask);
         let hidden = self.run(ids, &places, &contexts, PassMemory::Caches(&mut layers), tape);
         cache.layers = layers;
-        Ok(hidden.select(0, last))
+        Ok(hidden)
     }
 
     /// Reads tokens that rows begin with, once for all of them. `None` where a row's rotation depends on its length (`longrope`), and where the

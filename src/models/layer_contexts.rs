@@ -56,6 +56,7 @@ impl<'a> LayerContexts<'a> {
             rows: self.rows,
             tokens: self.places.tokens,
             real: self.places.real,
+            read: self.places.read.filter(|read| read.in_last_layer && index + 1 == self.config.n_layers),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a pass remembers of a decoder's layers beside their output.
 
-use super::{kv_cache::LayerCache, real_tokens::RealTokens, rope::Rotation, seen_prefix::SeenPrefix};
+use super::{
+    kv_cache::LayerCache, read_tokens::ReadTokens, real_tokens::RealTokens, rope::Rotation, seen_prefix::SeenPrefix,
+};
 use burn::tensor::Tensor;
 
 /// What a pass remembers, or has seen before, of all layers.
@@ -43,7 +45,8 @@ impl Memory<'_> {
     }
 }
 
-/// The inputs of what is not linear in a block, `[rows · tokens, width]` each.
+/// What a block's backward pass needs, `[rows · tokens, width]` each: the inputs of norms, and slopes. Behind attention it is of read
+/// tokens alone, where there are such.
 #[derive(Debug, Default)]
 pub(super) struct BlockValues {
     /// The block's input.
@@ -53,8 +56,8 @@ pub(super) struct BlockValues {
     pub(super) attended: Option<Tensor<2>>,
     /// The residual stream between attention and MLP.
     pub(super) middle: Option<Tensor<2>>,
-    pub(super) gate: Option<Tensor<2>>,
-    pub(super) up: Option<Tensor<2>>,
+    /// Derivatives of the activated gate times what it is multiplied by, by either.
+    pub(super) gated_slopes: Option<[Tensor<2>; 2]>,
     /// What the MLP gives, where a norm is behind it.
     pub(super) down: Option<Tensor<2>>,
 }
@@ -64,6 +67,8 @@ pub(super) struct BlockValues {
 pub(super) struct AttentionValues {
     /// Where pads are left out of the rows.
     pub(super) real: Option<RealTokens>,
+    /// Where all but these are left out behind attention.
+    pub(super) read: Option<ReadTokens>,
     pub(super) rotation: Option<Rotation>,
     pub(super) query_factors: Option<Tensor<4>>,
     /// Query and key before their norms, where they have some, `[rows · tokens, width]`.

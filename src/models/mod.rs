@@ -40,6 +40,7 @@ mod projections;
 mod prompt_classifier;
 mod pull_back;
 mod random;
+mod read_tokens;
 mod real_tokens;
 mod reward_model;
 mod rope;

@@ -61,12 +61,10 @@ impl PromptClassifier {
         self.lm.head(last, Some(&columns), tape)
     }
 
-    /// The logits of final hidden states `[rows · tokens, hidden]`.
+    /// The logits of the final hidden states that are read, `[n, hidden]`.
     fn outputs(&self, hidden: Tensor<2>, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         match (&batch.scored, &self.class_ids) {
-            (None, ids) => {
-                self.class_logits(hidden.select(0, batch.last.clone()), ids.as_deref().unwrap_or_default(), tape)
-            }
+            (None, ids) => self.class_logits(hidden, ids.as_deref().unwrap_or_default(), tape),
             (Some(scored), _) => {
                 let rows = self.continuations(hidden, scored, tape);
                 by_choice(rows, batch.n_items(), self.n_classes)
@@ -76,8 +74,7 @@ impl PromptClassifier {
 
     /// Log-likelihood of every choice's scored tokens, weighted, `[items · choices, 1]`.
     fn continuations(&self, hidden: Tensor<2>, scored: &Scored, tape: &mut Tape) -> Tensor<2> {
-        let picked = hidden.select(0, scored.predictors.clone());
-        let log_probabilities = log_probabilities(&self.lm, picked, &scored.targets, tape);
+        let log_probabilities = log_probabilities(&self.lm, hidden, &scored.targets, tape);
         scored.weights.clone().cast(log_probabilities.dtype()).matmul(log_probabilities)
     }
 }
@@ -128,7 +125,7 @@ impl Classifier for PromptClassifier {
         if self.lm.config().scales.logit_cap.is_some() {
             return None;
         }
-        let features = self.lm.hidden(batch, tape).select(0, batch.last.clone());
+        let features = self.lm.hidden_at(batch, &batch.last, tape);
         Some(HeadFeatures { logits: self.class_logits(features.clone(), ids, tape), features })
     }
 
@@ -145,15 +142,14 @@ impl Classifier for PromptClassifier {
         let top = |hidden: Tensor<2>, tape: &mut Tape| {
             let columns = class_columns(ids, &hidden.device());
             let dtype = hidden.dtype();
-            let logits = lm.head(hidden.select(0, batch.last.clone()), Some(&columns), tape);
+            let logits = lm.head(hidden, Some(&columns), tape);
             all = Some(logits.clone());
             let weights = combinations(&logits)?;
             let mut pull = PullBack::new(weights.dims()[0] / logits.dims()[0].max(1));
-            let of_last = pull.head(&lm, logits, &columns, weights, tape).cast(dtype);
-            let of_hidden = pull.last(batch, of_last);
+            let of_hidden = pull.head(&lm, logits, &columns, weights, tape)?.cast(dtype);
             Ok((pull, of_hidden))
         };
-        let gradients = lm.pull_back(batch, by_layers, &mut tape, top, |_, _| Ok(()))?;
+        let gradients = lm.pull_back((batch, &batch.last), by_layers, &mut tape, top, |_, _| Ok(()))?;
         let sites = tape.with_gradients(gradients)?;
         Ok(all.map(|logits| PulledBack { logits, sites }))
     }
@@ -182,11 +178,11 @@ impl Classifier for PromptClassifier {
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         let loss = |hidden, tape: &mut Tape| loss(self.outputs(hidden, batch, tape));
-        self.lm.gradient(self, batch, tape, by_layers, loss)
+        self.lm.gradient(self, (batch, batch.read()), tape, by_layers, loss)
     }
 
     fn logits(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.outputs(self.lm.hidden(batch, tape), batch, tape)
+        self.outputs(self.lm.hidden_at(batch, batch.read(), tape), batch, tape)
     }
 }
 

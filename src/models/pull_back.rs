@@ -20,7 +20,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::lora::{LoraLinear, at_least_f32, times_transposed};
 use crate::tape::{LoraMatrix, Site, Tape};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
 
 /// A backward pass.
@@ -36,21 +36,21 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
 }
 
 impl CausalLm {
-    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states `[rows · tokens, hidden]`: a backward pass that
-    /// has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
+    /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states of the tokens at `read`, `[n, hidden]`: a
+    /// backward pass that has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
     /// a time; the inputs of the adapted matrices are on the tape, to be taken beside the gradients by `take`, which is called below each layer.
     ///
     /// # Errors
     /// Those of `top` and `take`.
     pub(super) fn pull_back(
         &self,
-        batch: &TokenBatch,
+        (batch, read): (&TokenBatch, &Tensor<1, Int>),
         by_layers: bool,
         tape: &mut Tape,
         top: impl FnOnce(Tensor<2>, &mut Tape) -> Result<(PullBack, Tensor<2>)>,
         mut take: impl FnMut(&mut PullBack, &mut Tape) -> Result<()>,
     ) -> Result<BTreeMap<Site, Tensor<2>>> {
-        self.in_places(batch, tape, |places, tape| {
+        self.in_places(batch, Some(read), tape, |places, tape| {
             let contexts = self.contexts(batch, places);
             let lowest = self.blocks.iter().position(|block| has_adapter(block.linears())).unwrap_or(self.blocks.len());
             let mut all = Vec::with_capacity(self.blocks.len() - lowest);
@@ -67,13 +67,12 @@ impl CausalLm {
                     all.push(values);
                 }
             }
-            let (mut pull, g) = top(self.ended(end.clone(), places), tape)?;
-            // nothing is read off a pad
-            let g = match places.real {
-                Some(real) => real.pick(g),
-                None => g,
-            };
+            let end = self.read(end, places);
+            let (mut pull, g) = top(self.norm.forward(end.clone()), tape)?;
             let mut g = pull.norm(&self.norm, end, g);
+            if let Some(read) = places.read_behind_layers() {
+                g = read.spread_in_layers(g, pull.copies);
+            }
             for (index, mut values) in (lowest..self.blocks.len()).zip(all).rev() {
                 let block = &self.blocks[index];
                 if by_layers {
@@ -102,7 +101,7 @@ impl PullBack {
     /// Through the logits of some columns of the vocabulary; `logits` are what they were.
     ///
     /// # Shapes
-    /// - g: `[K·n, columns]`, output `[K·n, hidden]`
+    /// - g: `[K·n, columns]`, output `[K·n, hidden]`, of f32 at least
     pub(super) fn head(
         &mut self,
         lm: &CausalLm,
@@ -110,26 +109,16 @@ impl PullBack {
         columns: &Tensor<1, Int>,
         g: Tensor<2>,
         tape: &mut Tape,
-    ) -> Tensor<2> {
+    ) -> Result<Tensor<2>> {
         let scales = &lm.config.scales;
         let g = match scales.logit_cap {
             Some(cap) => self.times(g, slope_of_cap(logits, cap)),
             None => g,
         };
         let g = if scales.logit_divisor == 1.0 { g } else { g.div_scalar(scales.logit_divisor) };
-        self.linear_with(&lm.head, lm.head_weight(Some(columns)), Some(columns), g, tape)
-    }
-
-    /// Through the choice of each row's last token.
-    ///
-    /// # Shapes
-    /// - g: `[K·rows, hidden]`, output `[K·rows·tokens, hidden]`
-    pub(super) fn last(&self, batch: &TokenBatch, g: Tensor<2>) -> Tensor<2> {
-        let [rows, tokens] = batch.ids.dims();
-        let n = rows * tokens;
-        let places = (0..self.copies).map(|k| batch.last.clone().add_scalar((k * n) as i64)).collect();
-        let zeros = Tensor::zeros([self.copies * n, g.dims()[1]], (&g.device(), g.dtype()));
-        zeros.select_assign(0, Tensor::cat(places, 0), g, IndexingUpdateOp::Add)
+        let weight = lm.head_weight(Some(columns));
+        let weight = weight.clone().cast(at_least_f32(weight.dtype()));
+        self.linears(&[(&lm.head, weight, g)], Some(columns), tape)
     }
 
     fn block(&mut self, block: &Block, values: BlockValues, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
@@ -139,15 +128,17 @@ impl PullBack {
             scale => g.mul_scalar(scale),
         };
         let h = self.normed(behind_mlp, values.down, scaled(g.clone()))?;
-        let h = self.linear(&block.down_proj, h, tape);
-        let (gate, up) = (kept(values.gate, "gate")?, kept(values.up, "input of the gate")?);
-        let (open, slope) = block.activation.value(gate, true);
-        let slope = kept(slope, "slope of the gate")?;
-        let [gate, up] = [self.times(h.clone(), up * slope), self.times(h, open)];
-        let h = self.projections(&block.gate_up, [gate, up], tape)?;
+        let h = self.linear(&block.down_proj, h, tape)?;
+        let slopes = kept(values.gated_slopes, "slopes of the gate's product")?;
+        let of_both = slopes.map(|slope| self.times(h.clone(), slope));
+        let h = self.projections(&block.gate_up, of_both, tape)?;
         let g = g + self.normed(before_mlp, values.middle, h)?;
 
         let h = self.normed(behind_attention, values.attended, scaled(g.clone()))?;
+        let g = match &values.attention.read {
+            Some(read) => read.spread_in_layers(g, self.copies),
+            None => g,
+        };
         let h = self.attention(&block.attention, values.attention, h, tape)?;
         Ok(g + self.normed(before_attention, values.start, h)?)
     }
@@ -159,10 +150,11 @@ impl PullBack {
         g: Tensor<2>,
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
-        let g = self.linear(&attention.o_proj, g, tape);
-        let g = match &values.real {
-            Some(real) => real.spread_on_zeros(g),
-            None => g,
+        let g = self.linear(&attention.o_proj, g, tape)?;
+        let g = match (&values.read, &values.real) {
+            (Some(read), _) => read.spread_in_batch(g, self.copies),
+            (None, Some(real)) => real.spread_on_zeros(g),
+            (None, None) => g,
         };
         let (queries, keys) = (kept(values.queries, "queries")?, kept(values.keys, "keys")?);
         let (seen, weights) = (kept(values.values, "values")?, kept(values.weights, "weights of attention")?);
@@ -223,37 +215,42 @@ impl PullBack {
         g: [Tensor<2>; N],
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
-        match &*projections.linears {
-            [all] => Ok(self.linear(all, Tensor::cat(g.to_vec(), 1), tape)),
-            [first, others @ ..] => {
-                let mut g = g.into_iter();
-                let start = self.linear(first, kept(g.next(), "cotangent")?, tape);
-                Ok(others.iter().zip(g).fold(start, |sum, (linear, g)| sum + self.linear(linear, g, tape)))
-            }
-            [] => Err(Error::empty("projections")),
-        }
+        let g = match projections.linears.len() {
+            1 => vec![Tensor::cat(g.to_vec(), 1)],
+            _ => g.to_vec(),
+        };
+        let linears = projections.linears.iter().zip(g);
+        let linears: Vec<_> = linears.map(|(linear, g)| (linear, linear.weight.val(), g)).collect();
+        self.linears(&linears, None, tape)
     }
 
-    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
-        self.linear_with(linear, linear.weight.val(), None, g, tape)
+    fn linear(&mut self, linear: &LoraLinear, g: Tensor<2>, tape: &mut Tape) -> Result<Tensor<2>> {
+        self.linears(&[(linear, linear.weight.val(), g)], None, tape)
     }
 
-    /// As [`LoraLinear::forward_with`].
-    fn linear_with(
+    /// Through linears of one input with their weights, as [`LoraLinear::forward_with`] has them.
+    fn linears(
+        &mut self,
+        linears: &[(&LoraLinear, Tensor<2>, Tensor<2>)],
+        columns: Option<&Tensor<1, Int>>,
+        tape: &mut Tape,
+    ) -> Result<Tensor<2>> {
+        let products = linears.iter().map(|(_, weight, g)| (g.clone(), weight.clone()));
+        let through = times_transposed(products).ok_or_else(|| Error::empty("projections"))?;
+        let dtype = through.dtype();
+        let updates = linears.iter().filter_map(|(linear, _, g)| self.update(linear, columns, g.clone(), tape));
+        Ok(updates.fold(through, |sum, update| sum + update.cast(dtype)))
+    }
+
+    /// Through a linear's adapter, where it has one.
+    fn update(
         &mut self,
         linear: &LoraLinear,
-        weight: Tensor<2>,
         columns: Option<&Tensor<1, Int>>,
         g: Tensor<2>,
         tape: &mut Tape,
-    ) -> Tensor<2> {
-        let outer = weight.dtype();
-        let weight = match columns {
-            Some(_) => weight.cast(at_least_f32(outer)),
-            None => weight,
-        };
-        let through = times_transposed(g.clone(), weight).cast(outer);
-        let Some(adapter) = &linear.adapter else { return through };
+    ) -> Option<Tensor<2>> {
+        let adapter = linear.adapter.as_ref()?;
         let (a, b) = (adapter.a.val(), adapter.b.val());
         let b = match columns {
             Some(index) => b.select(0, index.clone()),
@@ -265,7 +262,7 @@ impl PullBack {
         self.gradients.insert(site(LoraMatrix::B), of_update);
         self.gradients.insert(site(LoraMatrix::A), of_hidden.clone());
         // what dropout left out of the input has no gradient
-        through + tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout).cast(outer)
+        Some(tape.disturb_input(&linear.path, of_hidden.matmul(a), adapter.dropout))
     }
 
     fn normed(&self, norm: &Option<Norm>, x: Option<Tensor<2>>, g: Tensor<2>) -> Result<Tensor<2>> {

@@ -29,6 +29,16 @@ impl RealTokens {
         Some(Self { places: indices_on(device, places), indices: indices_on(device, indices) })
     }
 
+    /// Number of them.
+    pub(super) fn count(&self) -> usize {
+        self.places.dims()[0]
+    }
+
+    /// Which of them stand at `places` of `[rows · tokens]`.
+    pub(super) fn indices_of(&self, places: Tensor<1, Int>) -> Tensor<1, Int> {
+        self.indices.clone().select(0, places)
+    }
+
     /// `[rows · tokens, width]` without pads.
     pub(super) fn pick(&self, x: Tensor<2>) -> Tensor<2> {
         x.select(0, self.places.clone())

@@ -1,6 +1,9 @@
 //! Rotates queries and keys by their positions.
 
-use super::{indices::indices_on, real_tokens::RealTokens, rope_scaling::RopeScaling, scales::PositionScale};
+use super::{
+    indices::indices_on, read_tokens::ReadTokens, real_tokens::RealTokens, rope_scaling::RopeScaling,
+    scales::PositionScale,
+};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -28,11 +31,18 @@ pub(super) struct Places<'a> {
     pub(super) lengths: &'a [usize],
     /// Which tokens are real, where pads are left out of what is done token by token.
     pub(super) real: Option<&'a RealTokens>,
+    /// Which tokens are read behind the last layer; all where there are none.
+    pub(super) read: Option<&'a ReadTokens>,
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
 }
 
 impl Places<'_> {
+    /// Tokens that are read, where the others are left out behind the layers.
+    pub(super) fn read_behind_layers(&self) -> Option<&ReadTokens> {
+        self.read.filter(|read| !read.in_last_layer)
+    }
+
     /// All positions.
     fn range(&self) -> Range<usize> {
         self.first..self.first + self.span

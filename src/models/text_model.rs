@@ -60,7 +60,7 @@ impl TextModel {
 
     /// Hidden states before the scored tokens, `[n, hidden]`.
     fn predicting(&self, batch: &TextBatch, tape: &mut Tape) -> Tensor<2> {
-        self.lm.hidden(&batch.tokens, tape).select(0, batch.predictors.clone())
+        self.lm.hidden_at(&batch.tokens, &batch.predictors, tape)
     }
 
     /// ℓ of each text, from the hidden states before its scored tokens.
@@ -154,10 +154,8 @@ impl Classifier for TextModel {
         by_layers: bool,
         loss: &mut dyn FnMut(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
-        let loss = |hidden: Tensor<2>, tape: &mut Tape| {
-            loss(self.log_likelihoods(hidden.select(0, batch.predictors.clone()), batch, tape))
-        };
-        self.lm.gradient(self, &batch.tokens, tape, by_layers, loss)
+        let loss = |hidden, tape: &mut Tape| loss(self.log_likelihoods(hidden, batch, tape));
+        self.lm.gradient(self, (&batch.tokens, &batch.predictors), tape, by_layers, loss)
     }
 
     /// One token drawn from `p(· | x, y_<t)` in the place of each scored one; what stands before it stays that of the text.
@@ -178,10 +176,8 @@ impl Classifier for TextModel {
         loss: &mut dyn FnMut(OwnTargets) -> Result<Tensor<1>>,
     ) -> Result<Option<GradientsParams>> {
         draws.check(batch)?;
-        let loss = |hidden: Tensor<2>, tape: &mut Tape| {
-            loss(self.drawn(hidden.select(0, batch.predictors.clone()), batch, draws, tape)?)
-        };
-        self.lm.gradient_by_layers(self, &batch.tokens, tape, loss).map(Some)
+        let loss = |hidden, tape: &mut Tape| loss(self.drawn(hidden, batch, draws, tape)?);
+        self.lm.gradient_by_layers(self, (&batch.tokens, &batch.predictors), tape, loss).map(Some)
     }
 
     fn activations(&self, batch: &TextBatch, _combinations: Option<usize>) -> Option<Activations> {

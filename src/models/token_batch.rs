@@ -311,6 +311,11 @@ impl TokenBatch {
         self.seen().map_or(0, SeenPrefix::n_tokens)
     }
 
+    /// Indices in `[rows · tokens]` of the tokens whose final states answer: those before scored ones, or each row's last.
+    pub(super) fn read(&self) -> &Tensor<1, Int> {
+        self.scored.as_ref().map_or(&self.last, |scored| &scored.predictors)
+    }
+
     /// True if the rows of an item are one.
     pub(super) fn is_shared(&self) -> bool {
         self.trees.is_some()

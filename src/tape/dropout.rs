@@ -16,8 +16,12 @@ pub(crate) struct RowDropout {
 }
 
 impl SiteNoise for RowDropout {
+    fn is_absent(&self, dropout: f64) -> bool {
+        dropout == 0.0
+    }
+
     fn input(&mut self, module: &str, x: Tensor<2>, dropout: f64) -> Tensor<2> {
-        if dropout == 0.0 {
+        if self.is_absent(dropout) {
             return x;
         }
         let [rows, width] = x.dims();

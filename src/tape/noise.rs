@@ -10,6 +10,12 @@ pub trait SiteNoise: std::fmt::Debug {
         x
     }
 
+    /// True if there is no noise at an adapter that was made with this probability.
+    fn is_absent(&self, dropout: f64) -> bool {
+        let _ = dropout;
+        false
+    }
+
     /// A's output `[rows, r]` with noise, given A's input.
     fn hidden(&mut self, module: &str, x: &Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         let _ = (module, x);

@@ -10,6 +10,7 @@ mod gradients;
 mod layers;
 mod low_rank;
 mod pull_back;
+mod read_tokens;
 mod shared_prompts;
 
 use crate::support::{FIXTURES, Fixture, Padded, continuation_dataset, f64_or_skip, relative_error};

@@ -28,7 +28,9 @@ fn check(name: &str, model: &PromptClassifier, data: &EncodedDataset) {
         let batch = TokenBatch::new(data, &all, side, &model.device(), DType::F64).unwrap();
         let pulled = model.pull_back(&batch, false, &mut |logits| Ok(weights(logits))).unwrap().unwrap();
         let plain = on_host(model.logits(&batch, &mut Tape::off()));
-        assert_eq!(on_host(pulled.logits), plain, "{name} {side:?}: the forward pass is the same one");
+        // the forward pass is the same one, but its last layer need not compute tokens that nobody reads
+        let error = relative_error(&on_host(pulled.logits), &plain);
+        assert!(error < 1e-13, "{name} {side:?}: {error:e}");
 
         let model = set_trainable(model.clone(), &TrainingMode::Lora).unwrap().train();
         for k in 0..K {

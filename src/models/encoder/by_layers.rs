@@ -39,16 +39,16 @@ impl Layers for EncoderLayers<'_> {
     }
 
     fn layer(&self, index: usize, x: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
-        self.encoder.layers[index].forward(x, self.contexts.of(index), tape)
+        self.encoder.layers[index].forward(x, &self.contexts.of(index), tape)
     }
 
     fn ended(&self, x: Tensor<2>) -> Tensor<2> {
-        self.encoder.ended(x)
+        self.encoder.ended(x, self.contexts)
     }
 }
 
 impl Encoder {
-    /// As [`gradient_by_layers`]; the loss gets the final hidden states `[rows · tokens, hidden]`.
+    /// As [`gradient_by_layers`]; the loss gets the final hidden states that are pooled.
     ///
     /// # Errors
     /// Those of `loss`.
@@ -60,7 +60,8 @@ impl Encoder {
         loss: impl FnOnce(Tensor<2>, &mut Tape) -> Result<Tensor<1>>,
     ) -> Result<GradientsParams> {
         let plain = self.valid();
-        self.in_contexts(batch, |contexts| {
+        let read = self.pooled_tokens(batch, tape);
+        self.in_contexts(batch, read.as_ref(), |contexts| {
             let of = |encoder| EncoderLayers { encoder, batch, contexts };
             gradient_by_layers(model, (&of(self), &of(&plain)), tape, loss)
         })

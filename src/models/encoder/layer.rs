@@ -3,6 +3,7 @@
 use crate::lora::{LoraLinear, at_least_f32};
 use crate::models::activation::{GateActivation, softmax};
 use crate::models::projections::Projections;
+use crate::models::read_tokens::ReadTokens;
 use crate::models::rope::Rotation;
 use crate::tape::Tape;
 use burn::module::{Module, Param};
@@ -69,22 +70,36 @@ pub(super) struct Context<'a> {
     pub(super) rotation: Option<&'a Rotation>,
     /// `[rows, 1, 1 or tokens, tokens]`: 0 where a token may look, a large negative number elsewhere.
     pub(super) mask: &'a Tensor<4>,
+    /// Where all but these are left out behind attention.
+    pub(super) read: Option<&'a ReadTokens>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
 }
 
+impl Context<'_> {
+    /// What goes on behind attention, of `[rows · tokens, width]`.
+    fn read_from(&self, x: Tensor<2>) -> Tensor<2> {
+        match self.read {
+            Some(read) => read.pick_from_layers(x),
+            None => x,
+        }
+    }
+}
+
 impl Layer {
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, output the same.
+    /// - x: `[rows · tokens, hidden]`, output the same, or tokens that are read.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, tape: &mut Tape) -> Tensor<2> {
         let [of_attention, of_mlp] = &self.norms;
         match self.norm_place {
             NormPlace::OnSums => {
-                let x = normed(of_attention, x.clone() + self.attend(x, context, tape));
+                let attended = self.attend(x.clone(), context, tape);
+                let x = normed(of_attention, context.read_from(x) + attended);
                 normed(of_mlp, x.clone() + self.feed_forward(x, tape))
             }
             NormPlace::Before => {
-                let x = x.clone() + self.attend(normed(of_attention, x), context, tape);
+                let attended = self.attend(normed(of_attention, x.clone()), context, tape);
+                let x = context.read_from(x) + attended;
                 x.clone() + self.feed_forward(normed(of_mlp, x), tape)
             }
         }
@@ -102,7 +117,7 @@ impl Layer {
         let query = turned(query).mul_scalar(1.0 / (dim as f64).sqrt());
         let weights = softmax(query.matmul(turned(key).swap_dims(2, 3)) + context.mask.clone());
         let mixed = weights.matmul(heads(value)).swap_dims(1, 2).reshape([rows * tokens, width]);
-        self.attention_output.forward(mixed, tape)
+        self.attention_output.forward(context.read_from(mixed), tape)
     }
 
     fn feed_forward(&self, x: Tensor<2>, tape: &mut Tape) -> Tensor<2> {
@@ -120,8 +135,12 @@ impl Layer {
     }
 
     pub(super) fn linears(&self) -> impl Iterator<Item = &LoraLinear> {
-        let attention = self.inputs.linears.iter().chain([&self.attention_output]);
-        attention.chain(&self.inner.linears).chain([&self.output])
+        self.inputs.linears.iter().chain(self.linears_behind_attention())
+    }
+
+    /// The linears behind attention, of which each token's output is its own.
+    pub(super) fn linears_behind_attention(&self) -> impl Iterator<Item = &LoraLinear> {
+        [&self.attention_output].into_iter().chain(&self.inner.linears).chain([&self.output])
     }
 
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut LoraLinear> {

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::lora::{Adaptable, LoraLinear};
 use crate::memory::Activations;
 use crate::models::language_model::{HeadForm, LanguageModel};
+use crate::models::read_tokens::ReadTokens;
 use crate::models::rope::{Places, Rotation};
 use crate::models::token_batch::TokenBatch;
 use crate::tape::Tape;
@@ -38,12 +39,22 @@ pub(super) struct Contexts<'a> {
     near: Context<'a>,
     /// Which these are; none where the family has no such layers.
     slides: &'a [bool],
+    n_layers: usize,
+    /// Which tokens are read behind the last layer; all where there are none.
+    read: Option<&'a ReadTokens>,
 }
 
 impl<'a> Contexts<'a> {
     /// What the layer at `index` needs to know.
-    pub(super) fn of(&self, index: usize) -> &Context<'a> {
-        if self.slides.get(index) == Some(&true) { &self.near } else { &self.far }
+    pub(super) fn of(&self, index: usize) -> Context<'a> {
+        let of_kind = if self.slides.get(index) == Some(&true) { self.near } else { self.far };
+        let read = self.read.filter(|read| read.in_last_layer && index + 1 == self.n_layers);
+        Context { read, ..of_kind }
+    }
+
+    /// Tokens that are read, where the others are left out behind the layers.
+    fn read_behind_layers(&self) -> Option<&'a ReadTokens> {
+        self.read.filter(|read| !read.in_last_layer)
     }
 }
 
@@ -69,37 +80,65 @@ impl Encoder {
         self.norm.forward(x.reshape([rows * tokens, self.config.hidden_size]))
     }
 
-    /// What the last layer gives, after the last norm.
-    pub(super) fn ended(&self, x: Tensor<2>) -> Tensor<2> {
+    /// What the last layer gives, after the last norm, at every token that is read.
+    pub(super) fn ended(&self, x: Tensor<2>, contexts: &Contexts) -> Tensor<2> {
+        let x = match contexts.read_behind_layers() {
+            Some(read) => read.pick_from_layers(x),
+            None => x,
+        };
         match &self.final_norm {
             Some(norm) => norm.forward(x),
             None => x,
         }
     }
 
-    /// Says what the layers need to know of a batch.
-    pub(super) fn in_contexts<T>(&self, batch: &TokenBatch, pass: impl FnOnce(&Contexts) -> T) -> T {
+    /// The tokens that [`Encoder::pool`] reads; all where there are none.
+    pub(super) fn pooled_tokens(&self, batch: &TokenBatch, tape: &Tape) -> Option<ReadTokens> {
+        let last = self.layers.last().into_iter().flat_map(Layer::linears_behind_attention);
+        let places = || (batch.first.clone(), batch.mask.len());
+        (!self.averages()).then(|| ReadTokens::new(places(), None, last, tape))
+    }
+
+    /// Says what the layers need to know of a batch of which all tokens are read, or some.
+    pub(super) fn in_contexts<T>(
+        &self,
+        batch: &TokenBatch,
+        read: Option<&ReadTokens>,
+        pass: impl FnOnce(&Contexts) -> T,
+    ) -> T {
         let [rows, tokens] = batch.ids.dims();
         let weight = self.words.weight.val();
         let (device, dtype, lengths) = (weight.device().without_autodiff(), weight.dtype(), batch.lengths());
         let mask = batch.padding_mask(dtype, None);
-        let plain = Context { rotation: None, mask: &mask, rows, tokens };
+        let plain = Context { rotation: None, mask: &mask, read: None, rows, tokens };
+        let n_layers = self.layers.len();
         let EncoderFamily::ModernBert(modern) = &self.config.family else {
-            return pass(&Contexts { far: plain, near: plain, slides: &[] });
+            return pass(&Contexts { far: plain, near: plain, slides: &[], n_layers, read });
         };
         let positions = batch.positions.as_ref();
-        let (real, device) = (None, &device);
-        let places = Places { tokens, first: 0, span: tokens, positions, lengths: &lengths, real, device, dtype };
+        let device = &device;
+        let (first, span, lengths, real) = (0, tokens, &lengths, None);
+        let places = Places { tokens, first, span, positions, lengths, real, read: None, device, dtype };
         let rotations = [&modern.rope, &modern.sliding_rope]
             .map(|(theta, scaling)| Rotation::new(*theta, scaling, self.config.head_dim(), &places));
         // a window as wide as the batch hides nothing
         let near_mask = (modern.reach + 1 < tokens).then(|| batch.padding_mask(dtype, Some(modern.reach)));
         let far = Context { rotation: Some(&rotations[0]), ..plain };
-        let near = Context { rotation: Some(&rotations[1]), mask: near_mask.as_ref().unwrap_or(&mask), rows, tokens };
-        pass(&Contexts { far, near, slides: &modern.slides })
+        let near = Context { rotation: Some(&rotations[1]), mask: near_mask.as_ref().unwrap_or(&mask), ..plain };
+        pass(&Contexts { far, near, slides: &modern.slides, n_layers, read })
     }
 
-    /// One vector a row, from the final hidden states.
+    /// Final hidden states, `[rows · tokens, hidden]` or of tokens that are read.
+    fn run(&self, batch: &TokenBatch, read: Option<&ReadTokens>, tape: &mut Tape) -> Tensor<2> {
+        self.in_contexts(batch, read, |contexts| {
+            let layers = self.layers.iter().enumerate();
+            let end =
+                layers.fold(self.embedded(batch), |x, (index, layer)| layer.forward(x, &contexts.of(index), tape));
+            self.ended(end, contexts)
+        })
+    }
+
+    /// One vector a row, from the final hidden states that are read for it.
     fn pool(&self, hidden: Tensor<2>, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
         let one = match self.averages() {
             true => {
@@ -108,7 +147,7 @@ impl Encoder {
                 let shares = batch.token_shares(hidden.dtype()).reshape([rows, 1, tokens]);
                 shares.matmul(hidden.reshape([rows, tokens, width])).reshape([rows, width])
             }
-            false => hidden.select(0, batch.first.clone()),
+            false => hidden,
         };
         match &self.pooler {
             Some(pooler) => pooler.forward(one, tape),
@@ -144,16 +183,11 @@ impl LanguageModel for Encoder {
     }
 
     fn hidden(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        self.in_contexts(batch, |contexts| {
-            let layers = self.layers.iter().enumerate();
-            self.ended(
-                layers.fold(self.embedded(batch), |x, (index, layer)| layer.forward(x, contexts.of(index), tape)),
-            )
-        })
+        self.run(batch, None, tape)
     }
 
     fn pooled(&self, batch: &TokenBatch, tape: &mut Tape) -> Tensor<2> {
-        let hidden = self.hidden(batch, tape);
+        let hidden = self.run(batch, self.pooled_tokens(batch, tape).as_ref(), tape);
         self.pool(hidden, batch, tape)
     }
 
