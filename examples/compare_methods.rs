@@ -74,6 +74,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{:<76} {:>24} {:>24} {:>24}", row.name, scores.accuracy, scores.nll, scores.ece);
             }
             RowOutcome::Failed(reason) => println!("{:<76} {reason}", row.name),
+            // these are classes
+            RowOutcome::Predicted(_) => {}
         }
     }
     println!("wrote {}", report.save(OUT)?.html.display());

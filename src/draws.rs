@@ -86,6 +86,8 @@ pub(crate) enum Purpose {
     LinearizedItems = 33,
     /// A token of generated text: answer of a prompt, token.
     GeneratedToken = 34,
+    /// Numbers from a predictive distribution: 0, item.
+    PredictedValue = 35,
 }
 
 /// The generator of what is drawn for `purpose` at `place` (see [`place`]) and `index`: a function of these and the seed alone.

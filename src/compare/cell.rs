@@ -3,6 +3,7 @@
 use crate::belief::{LinkApprox, LogitBelief, entropy, log_sum_exp};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::metrics::ValuePredictions;
 use crate::search::Search;
 use ndarray::{Array1, Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Setting {
     pub test: Vec<usize>,
     /// Data from elsewhere, on which answers should be unsure.
     pub shifted: Vec<ShiftedSplit>,
+    /// The numbers of a regression, which has neither classes nor labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<SplitValues>,
     /// Everything that answers depend on: hashes of the data and weights, every setting of the recipe. A run is taken up only
     /// where all of it is the same.
     pub identity: Identity,
@@ -72,6 +76,23 @@ pub struct ShiftedSplit {
     /// otherwise.
     #[serde(default)]
     pub labels: Vec<usize>,
+}
+
+/// The numbers of a regression's items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitValues {
+    /// Those of the held-out items that the variance of the noise may spend; none where there are no such items.
+    pub held_out: Vec<f64>,
+    /// Those of the test items.
+    pub test: Vec<f64>,
+}
+
+impl Setting {
+    /// Number of test items.
+    pub fn n_test(&self) -> usize {
+        self.values.as_ref().map_or(self.test.len(), |values| values.test.len())
+    }
 }
 
 /// What training an adapter took.
@@ -133,22 +154,43 @@ pub enum ExtraData {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// With answers.
+    /// With answers about classes.
     Answered(Box<Answered>),
+    /// With predictions of numbers.
+    Predicted(Box<Answered<ValuePredictions>>),
     /// Without, for this reason.
     Failed(String),
+}
+
+/// What all ways of ending with answers have in common.
+pub(super) struct Found<'a> {
+    pub cost: &'a Cost,
+    pub machine: &'a Option<String>,
+    pub found: &'a BTreeMap<String, f64>,
+    pub searches: &'a [Search],
+}
+
+impl Outcome {
+    /// The price of the answers and what was found, whatever they are about; `None` of a method that failed.
+    pub(super) fn found(&self) -> Option<Found<'_>> {
+        match self {
+            Self::Answered(answered) => Some(answered.found()),
+            Self::Predicted(answered) => Some(answered.found()),
+            Self::Failed(_) => None,
+        }
+    }
 }
 
 /// A method's answers and their price.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answered {
-    /// About the held-out items; `None` where there are none.
-    pub held_out: Option<Answers>,
+pub struct Answered<A = Answers> {
+    /// About the held-out items; `None` where there are none, or where they were spent on the variance of the noise.
+    pub held_out: Option<A>,
     /// About the test items.
-    pub test: Answers,
+    pub test: A,
     /// About each of [`Setting::shifted`], in its order.
-    pub shifted: Vec<Answers>,
+    pub shifted: Vec<A>,
     /// The price.
     pub cost: Cost,
     /// What computed it: backend, threads, processor; `None` where that was not kept.
@@ -161,7 +203,14 @@ pub struct Answered {
     pub searches: Vec<Search>,
 }
 
-/// What a method says about one set of items.
+impl<A> Answered<A> {
+    fn found(&self) -> Found<'_> {
+        let Self { cost, machine, found, searches, .. } = self;
+        Found { cost, machine, found, searches }
+    }
+}
+
+/// What a method says about the classes of one set of items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {

@@ -5,11 +5,13 @@ use super::machine::machine;
 use super::setting::{About, Splits, setting};
 use super::store::{RunStore, count_failure};
 use super::work::{Work, failed};
+use crate::belief::LinkApprox;
 use crate::checkpoints::Checkpoints;
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
 use crate::methods::{Method, Recipe, Start};
-use crate::models::{Classifier, Dataset};
+use crate::models::{Classifier, Dataset, known_targets};
+use crate::predict::predict_map;
 use crate::progress::Control;
 use crate::train::TrainReport;
 use std::path::PathBuf;
@@ -80,6 +82,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
     /// Post-hoc methods share one trained adapter, which is not trained where all methods that are left train their own; those
     /// that ask for curvature share its passes, and those that are linearised the Jacobians of their predictions.
     ///
+    /// Where the training's likelihood is about numbers, predictions of numbers are compared. The noise is then that of the held-out items, or
+    /// of the training items where there are none: the trained adapter's for curvatures and further training, and for predictions each
+    /// method's own ([`Likelihood::tuned`](crate::likelihood::Likelihood::tuned)).
+    ///
     /// # Errors
     /// If a setting is out of bounds, two methods have one name, a label is missing, the training of the shared adapter fails, the directory holds a run
     /// with other data, weights or settings or cannot be written, or the caller cancels.
@@ -107,7 +113,9 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             store.keep_setting(&setting)?;
         }
         let pending: Vec<usize> = (0..cells.len()).filter(|&k| cells[k].is_none()).collect();
-        let needed = pending.iter().any(|&k| self.methods[k].requirements().map);
+        // what the noise is says the trained adapter, also to methods that train their own
+        let is_of_values = setting.values.is_some() && !pending.is_empty();
+        let needed = is_of_values || pending.iter().any(|&k| self.methods[k].requirements().map);
         let start = if needed { Some(self.train(base, splits.train, seed, store.as_ref())?) } else { None };
         if let Some(start) = &start {
             setting.training = training_cost(start);
@@ -122,10 +130,11 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
         }
         if !pending.is_empty() {
             let start = start.map_or_else(|| Start::untrained(base, &self.recipe, seed), Ok)?;
+            let recipe = if is_of_values { self.tuned(&start, splits)? } else { self.recipe.clone() };
             let machine = machine(&base.device());
             let work = Work {
                 methods: &self.methods,
-                recipe: &self.recipe,
+                recipe: &recipe,
                 limits: self.limits,
                 control: &self.control,
                 base,
@@ -138,6 +147,20 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Comparison<M, D> {
             work.all(&pending, &mut cells)?;
         }
         Ok(Run { setting, cells: cells.into_iter().flatten().collect() })
+    }
+
+    /// The recipe with the likelihood, and so the noise, that suits the trained adapter's outputs best: of the held-out items, or of the
+    /// training items where there are none.
+    fn tuned(&self, start: &Start<M>, splits: &Splits<D>) -> Result<Recipe> {
+        let mut recipe = self.recipe.clone();
+        let likelihood = recipe.trainer.likelihood_or_default();
+        let data = splits.held_out.unwrap_or(splits.train);
+        let belief = predict_map(&start.model, data, &self.limits, &self.control)?;
+        let targets = known_targets(data, &*likelihood, belief.n_classes())?;
+        if let Some(tuned) = likelihood.tuned(&belief, &targets, LinkApprox::default())? {
+            recipe.trainer = recipe.trainer.with_likelihood(tuned);
+        }
+        Ok(recipe)
     }
 
     /// Trains the adapter that post-hoc methods start from; a run in a directory is taken up there.

@@ -20,7 +20,8 @@ mod synthetic;
 mod work;
 
 pub use cell::{
-    Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Run, Setting, ShiftedSplit, TrainingCost,
+    Answered, Answers, CELL_FORMAT, Cell, ClassName, Cost, ExtraData, Outcome, Run, Setting, ShiftedSplit, SplitValues,
+    TrainingCost,
 };
 pub use comparison::Comparison;
 pub use machine::machine;

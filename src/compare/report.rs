@@ -10,7 +10,7 @@
 //! #     format_version: CELL_FORMAT, crate_version: "0.1.0".into(), protocol: "clean".into(), task: "toy".into(),
 //! #     model: "tiny".into(), seed: 0, recipe: String::new(), prompt_hash: String::new(), prompt_example: String::new(),
 //! #     classes: ["A", "B"].map(|name| ClassName { name: name.into(), token: None }).to_vec(), n_train: 10,
-//! #     training: TrainingCost::default(), held_out: Vec::new(), test: (0..20).map(|i| i % 2).collect(), shifted: Vec::new(),
+//! #     training: TrainingCost::default(), held_out: Vec::new(), test: (0..20).map(|i| i % 2).collect(), shifted: Vec::new(), values: None,
 //! #     identity: Default::default(),
 //! # };
 //! let cell = |method: &str, margin: f64| -> bayes_lora::error::Result<Cell> {
@@ -49,6 +49,7 @@ mod numbers;
 mod overview;
 mod page;
 mod picture;
+mod predictions;
 mod row;
 mod standing;
 mod table;

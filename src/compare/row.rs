@@ -65,6 +65,11 @@ pub(super) fn rows<'a>(setting: &Setting, cells: &'a [Cell], options: &ReportOpt
     for cell in cells {
         let answered = match &cell.outcome {
             Outcome::Answered(answered) => answered,
+            Outcome::Predicted(_) => {
+                let reason = "its answers are about numbers, not classes";
+                rows.push(Row { cell, calibration: None, answers: Err(reason.into()) });
+                continue;
+            }
             Outcome::Failed(reason) => {
                 rows.push(Row { cell, calibration: None, answers: Err(reason.clone()) });
                 continue;

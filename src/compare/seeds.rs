@@ -153,13 +153,19 @@ fn group(runs: &[RunReport], model: &str, task: &str) -> SeedGroup {
                 RowOutcome::Answered(summary) => {
                     numbers(summary).into_iter().for_each(|(name, value)| push_under(&mut values, name, value));
                 }
+                RowOutcome::Predicted(scores) => {
+                    let named = scores.named().into_iter();
+                    named.for_each(|(name, score)| push_under(&mut values, name, score.value));
+                }
             }
         }
         let numbers = values.into_iter().filter_map(|(name, values)| Some((name, Spread::of(&values)?))).collect();
         let others = references.iter().filter(|reference| **reference != name);
         let against = others.map(|reference| SeedPairs {
             reference: reference.to_string(),
-            p_better: of_group().filter_map(|run| Some((run.info.seed, p_better(run, name, reference)?))).collect(),
+            p_better: of_group()
+                .filter_map(|run| Some((run.info.seed, run.p_better(name, reference, "NLL")?)))
+                .collect(),
         });
         let against = against.filter(|pairs| !pairs.p_better.is_empty()).collect();
         SeedRow { name: name.to_string(), calibration, numbers, against, failures, caveats }
@@ -190,13 +196,6 @@ fn push_under<T>(named: &mut Vec<(String, Vec<T>)>, name: String, value: T) {
         Some((_, values)) => values.push(value),
         None => named.push((name, vec![value])),
     }
-}
-
-/// P(row has less NLL than reference) in a run where both answered.
-fn p_better(run: &RunReport, row: &str, reference: &str) -> Option<f64> {
-    let paired = run.paired.as_ref()?;
-    let place = |name: &str| paired.names.iter().position(|known| known == name);
-    Some(paired.matrix.nll.p_better[place(row)?][place(reference)?])
 }
 
 #[cfg(test)]
@@ -231,7 +230,7 @@ mod tests {
             let run = report.runs.iter().find(|run| (run.info.task.as_str(), run.info.seed) == ("a", seed)).unwrap();
             match &run.rows.iter().find(|row| row.name == name).unwrap().outcome {
                 RowOutcome::Answered(summary) => summary.scores.ece.value,
-                RowOutcome::Failed(reason) => panic!("{reason}"),
+                other => panic!("{other:?}"),
             }
         };
         let spread = |row: &SeedRow| row.numbers.iter().find(|(name, _)| name == "ECE").unwrap().1;

@@ -1,13 +1,14 @@
 //! Says what a run is about: names, sizes, labels, and hashes of everything that its cells depend on.
 
-use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, TrainingCost};
+use super::cell::{CELL_FORMAT, ClassName, Setting, ShiftedSplit, SplitValues, TrainingCost, rounded};
 use crate::data::BatchLimits;
 use crate::draws;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::likelihood::{Likelihood, TargetSpace};
 use crate::lora::{LoraConfig, model_fingerprint};
 use crate::methods::Recipe;
-use crate::models::{Classifier, Dataset, data_fingerprint, known_labels};
+use crate::models::{Classifier, Dataset, data_fingerprint, known_labels, known_targets};
 use crate::train::TrainerConfig;
 use std::fmt::Debug;
 
@@ -29,7 +30,7 @@ pub struct About {
     pub prompt_hash: String,
     /// One prompt as the model sees it.
     pub prompt_example: String,
-    /// The classes.
+    /// The classes; none of a regression.
     pub classes: Vec<ClassName>,
 }
 
@@ -68,6 +69,16 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
     (recipe, limits, seed): (&Recipe, BatchLimits, u64),
 ) -> Result<Setting> {
     let n_classes = base.n_classes();
+    let likelihood = recipe.trainer.likelihood_or_default();
+    let values = match likelihood.target_space() {
+        TargetSpace::Classes => None,
+        TargetSpace::Continuous => Some(values(base, splits, &*likelihood)?),
+        TargetSpace::Discrete => {
+            let reason = format!("classes and numbers can be compared, and the targets of `{likelihood}` are neither");
+            return Err(Error::Incompatible(reason));
+        }
+    };
+    let labels = |data| if values.is_some() { Ok(Vec::new()) } else { known_labels(data, n_classes) };
     let mut identity = Identity::new()
         .with("weights of the base", format!("{:016x}", model_fingerprint(base)?))
         .with("batches", limits)
@@ -98,11 +109,33 @@ pub(super) fn setting<M: Classifier, D: Dataset<Input = M::Input>>(
         classes,
         n_train: splits.train.n_items(),
         training: TrainingCost::default(),
-        held_out: splits.held_out.map_or(Ok(Vec::new()), |data| known_labels(data, n_classes))?,
-        test: known_labels(splits.test, n_classes)?,
+        held_out: splits.held_out.map_or(Ok(Vec::new()), labels)?,
+        test: labels(splits.test)?,
         shifted: splits.shifted.iter().map(|split| split.kept(n_classes)).collect::<Result<_>>()?,
+        values,
         identity,
     })
+}
+
+/// The numbers of a regression, as JSON keeps them.
+fn values<M: Classifier, D: Dataset<Input = M::Input>>(
+    base: &M,
+    splits: &Splits<D>,
+    likelihood: &dyn Likelihood,
+) -> Result<SplitValues> {
+    let n_outputs = base.n_classes();
+    if n_outputs != 1 {
+        let what = "outputs of a model whose numbers are compared";
+        return Err(Error::Count { what: what.into(), expected: 1, found: n_outputs });
+    }
+    if let Some(split) = splits.shifted.first() {
+        let reason = format!("`{}`: data from elsewhere are told by classes, and these are numbers", split.name);
+        return Err(Error::Incompatible(reason));
+    }
+    let of = |data: &D| -> Result<Vec<f64>> {
+        Ok(known_targets(data, likelihood, n_outputs)?.iter().map(|target| rounded(target.component(0))).collect())
+    };
+    Ok(SplitValues { held_out: splits.held_out.map_or(Ok(Vec::new()), of)?, test: of(splits.test)? })
 }
 
 impl<D: Dataset> Shifted<'_, D> {

@@ -36,6 +36,7 @@ pub(super) fn run(task: &str, seed: u64, methods: &[&str]) -> Run {
         held_out: labels(N_HELD_OUT),
         test: labels(N_TEST),
         shifted: vec![ShiftedSplit { name: "foreign".into(), n_items: N_FOREIGN, labels: Vec::new() }],
+        values: None,
         identity: Identity::new().with("train", "00ff").with("recipe.lora.r", 8),
     };
     let cells = methods.iter().enumerate().map(|(index, method)| cell(&setting, method, index)).collect();

@@ -8,12 +8,15 @@ use crate::belief::LogitGauge;
 use crate::curvature::{Curvature, CurvatureConfig, curvature_bytes, fit_curvatures};
 use crate::data::BatchLimits;
 use crate::error::{Error, Result};
-use crate::methods::{FitContext, Fitted, Method, Recipe, Spent, Start};
-use crate::models::{Classifier, Dataset};
+use crate::likelihood::{SharedLikelihood, TargetSpace};
+use crate::methods::{Belief, FitContext, Fitted, Method, Recipe, Spent, Start};
+use crate::metrics::ValuePredictions;
+use crate::models::{Classifier, Dataset, known_targets};
 use crate::posterior::Laplace;
 use crate::predict::predict_linearized_for_all;
 use crate::progress::Control;
 use crate::search::Search;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The methods of one run that are still to do.
@@ -120,17 +123,34 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
 
     fn answer(&self, k: usize, method: TimedFit<M, D>, cells: &mut [Option<Cell>]) -> Result<()> {
         let clock = Instant::now();
-        let Self { limits, control, .. } = self;
-        let belief = &method.fitted.belief;
-        let ask = |data: &&D| Answers::new(&belief.believe(&self.start.model, data, limits, control)?, belief.link());
-        match self.asked().iter().map(ask).collect::<Result<Vec<_>>>() {
-            Ok(answers) => {
-                let cell = self.cell(k, &method, answers, clock.elapsed().as_secs_f64());
+        match self.said(&*method.fitted.belief) {
+            Ok(said) => {
+                let cell = self.cell(k, &method, said, clock.elapsed().as_secs_f64());
                 cells[k] = Some(self.keep(cell));
                 Ok(())
             }
             Err(reason) => self.fail(&[k], reason, cells),
         }
+    }
+
+    /// What a belief says about all data.
+    fn said(&self, belief: &dyn Belief<M, D>) -> Result<Said> {
+        let Self { limits, control, .. } = self;
+        let (link, ask) = (belief.link(), |data: &D| belief.believe(&self.start.model, data, limits, control));
+        let likelihood = self.recipe.trainer.likelihood_or_default();
+        if likelihood.target_space() == TargetSpace::Classes {
+            let answers = |data: &&D| Answers::new(&ask(data)?, link);
+            return Ok(Said::Classes(self.asked().iter().map(answers).collect::<Result<_>>()?));
+        }
+        let targets = |data: &D| known_targets(data, &*likelihood, self.start.model.n_classes());
+        let tuned = match self.splits.held_out {
+            Some(data) => likelihood.tuned(&ask(data)?, &targets(data)?, link)?,
+            None => None,
+        };
+        let (test, of_test) = (self.splits.test, targets(self.splits.test)?);
+        let likelihood = tuned.map_or(likelihood, Into::into);
+        let predictions = ValuePredictions::new(&*likelihood, &ask(test)?, &of_test, (link, self.seed))?;
+        Ok(Said::Values(predictions, likelihood))
     }
 
     /// Asks all linearised methods with one pass of Jacobians.
@@ -145,7 +165,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         };
         let share = clock.elapsed().as_secs_f64() / methods.len() as f64;
         for ((k, method), answers) in methods.iter().zip(answers) {
-            cells[*k] = Some(self.keep(self.cell(*k, method, answers, share)));
+            cells[*k] = Some(self.keep(self.cell(*k, method, Said::Classes(answers), share)));
         }
         Ok(())
     }
@@ -165,9 +185,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         Ok(answers)
     }
 
-    fn cell(&self, k: usize, method: &TimedFit<M, D>, mut answers: Vec<Answers>, predict_seconds: f64) -> Cell {
-        let held_out = self.splits.held_out.map(|_| answers.remove(0));
-        let test = answers.remove(0);
+    fn cell(&self, k: usize, method: &TimedFit<M, D>, said: Said, predict_seconds: f64) -> Cell {
         let Fitted { belief, spent, found, searches } = &method.fitted;
         let needs = belief.needs(self.splits.test, self.start.model.n_classes());
         let cost = Cost {
@@ -179,16 +197,31 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
             backwards_per_item: needs.backwards,
             stored_bytes: needs.bytes as u64,
         };
-        let found = found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
+        let mut found: BTreeMap<String, f64> =
+            found.iter().map(|(name, value)| (name.clone(), rounded(*value))).collect();
         let machine = Some(self.machine.clone());
         let exact = |search: &Search| {
             let [value, low, high] = [search.value, search.low, search.high].map(rounded);
             Search { value, low, high, ..search.clone() }
         };
         let searches = searches.iter().map(exact).collect();
-        let answered = Answered { held_out, test, shifted: answers, cost, machine, found, searches };
-        let method = self.methods[k].as_ref();
-        cell_of(method, extra_data(spent), Outcome::Answered(Box::new(answered)))
+        let (mut spent, method) = (*spent, self.methods[k].as_ref());
+        let outcome = match said {
+            Said::Classes(mut answers) => {
+                let held_out = self.splits.held_out.map(|_| answers.remove(0));
+                let test = answers.remove(0);
+                let answered = Answered { held_out, test, shifted: answers, cost, machine, found, searches };
+                Outcome::Answered(Box::new(answered))
+            }
+            Said::Values(test, likelihood) => {
+                let settings = likelihood.settings().into_iter();
+                found.extend(settings.map(|(name, value)| (name.replace('_', " "), rounded(value))));
+                spent.labelled = spent.labelled.max(self.splits.held_out.map_or(0, Dataset::n_items));
+                let (held_out, shifted, test) = (None, Vec::new(), test.map(rounded));
+                Outcome::Predicted(Box::new(Answered { held_out, test, shifted, cost, machine, found, searches }))
+            }
+        };
+        cell_of(method, extra_data(&spent), outcome)
     }
 
     /// Keeps the cell on disk, where there is one that takes it.
@@ -198,6 +231,14 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Work<'_, M, D> {
         }
         cell
     }
+}
+
+/// What a method says about all data of a run.
+enum Said {
+    /// In the order of [`Work::asked`].
+    Classes(Vec<Answers>),
+    /// About the test items, under a likelihood whose noise is that of the held-out items, where there are such.
+    Values(ValuePredictions, SharedLikelihood),
 }
 
 struct TimedFit<M: Classifier, D: Dataset<Input = M::Input>> {

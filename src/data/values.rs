@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rand::seq::SliceRandom;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use super::encoding::Encoding;
 use super::jsonl;
 use super::task::{Item, Task, name_of};
 use super::tokens::Tokenizer;
+use crate::draws::{Purpose, generator};
 use crate::error::{Error, Result};
 
 /// One line.
@@ -76,6 +78,19 @@ impl ValuedTask {
         };
         let value = line.label.map(|label| label.as_f64().ok_or_else(|| no_number(&label))).transpose()?;
         Ok((Item::new(id, line.text, Vec::<String>::new()), value))
+    }
+
+    /// Shuffles with a seed and cuts after `n_first` texts, in the order of [`Task::split`].
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there are fewer than `n_first` texts.
+    pub fn split(&self, n_first: usize, seed: u64) -> Result<(Self, Self)> {
+        let (first, rest) = self.texts.split(n_first, seed)?;
+        let mut values = self.values.clone();
+        // the order depends on the seed and the number of items alone
+        values.shuffle(&mut generator(seed, Purpose::TaskSplit, 0, 0));
+        let of_rest = values.split_off(n_first);
+        Ok((Self { texts: first, values }, Self { texts: rest, values: of_rest }))
     }
 
     /// Turns the texts into token ids; the encoding asks for [`AnswerForm::Value`](super::AnswerForm::Value).
@@ -150,6 +165,20 @@ mod tests {
         let data = task.encode(&Encoding::new(PromptTemplate::text(), AnswerForm::Value), &tiny::words()).unwrap();
         assert_eq!((data.encoded().n_classes, data.encoded().items[0].label), (1, None));
         assert_eq!(data.encoded().items[0].rows[0].ids, tiny::words().encode("is it", true).unwrap());
+    }
+
+    #[test]
+    fn numbers_stay_with_their_texts_where_a_seed_draws_them() {
+        let item = |k: usize| Item::new(k.to_string(), "a", Vec::<String>::new());
+        let texts = Task { name: "t".into(), items: (0..20).map(item).collect() };
+        let task = ValuedTask { texts: texts.clone(), values: (0..20).map(|k| Some(k as f64)).collect() };
+        let (first, rest) = task.split(7, 3).unwrap();
+        assert_eq!((&first.texts, &rest.texts), (&texts.split(7, 3).unwrap().0, &texts.split(7, 3).unwrap().1));
+        for part in [&first, &rest] {
+            let ids: Vec<Option<f64>> = part.texts.items.iter().map(|item| item.id.parse().ok()).collect();
+            assert_eq!(part.values, ids);
+        }
+        assert!(task.split(21, 0).is_err());
     }
 
     #[test]

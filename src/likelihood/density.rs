@@ -108,4 +108,18 @@ pub trait Likelihood: Debug + Send + Sync {
     fn log_predictive(&self, belief: &LogitBelief, targets: &[Target], link: LinkApprox) -> Result<Vec<f64>> {
         log_mean_densities(belief, targets, link, |outputs, target| self.log_density(outputs, target))
     }
+
+    /// The same with its own settings, such as the variance of its noise, where they make the targets most probable under the belief:
+    /// those that maximise `Σ ln E_f[p(y | f)]`. `None` where nothing is to be chosen.
+    ///
+    /// # Errors
+    /// As [`Likelihood::log_predictive`], and if no setting is best.
+    fn tuned(
+        &self,
+        _belief: &LogitBelief,
+        _targets: &[Target],
+        _link: LinkApprox,
+    ) -> Result<Option<Box<dyn Likelihood>>> {
+        Ok(None)
+    }
 }

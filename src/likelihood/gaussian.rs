@@ -7,6 +7,7 @@ use super::target::{Target, TargetSpace};
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::error::{Error, Result};
 use crate::linalg::eigh;
+use crate::search::Line;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -20,6 +21,12 @@ pub struct Gaussian {
     /// Noise variance σ² > 0.
     pub noise_variance: f64,
 }
+
+/// How the logarithm of the noise variance is sought, from that of the mean squared error on: a belief that doubts its outputs leaves less to
+/// the noise, and never more by much.
+const SOUGHT: Line = Line { step: 0.5, width: 1e-7, level: 1e-9, limit: 40.0 };
+/// What is searched in any case.
+const SPAN: (f64, f64) = (-6.0, 2.0);
 
 /// True if the unit has the output; NaN is an output that went wrong, not one that is missing.
 fn has(output: f64) -> bool {
@@ -43,6 +50,22 @@ impl Gaussian {
         let variances = eigen.values.mapv(|e| e.max(0.0) + self.noise_variance);
         let rotated = eigen.vectors.t().dot(&rest);
         Ok(-0.5 * rotated.iter().zip(&variances).map(|(r, v)| r * r / v + (TAU * v).ln()).sum::<f64>())
+    }
+
+    /// The mean squared error of the belief's mean outputs: the most probable noise where it does not doubt them.
+    fn squared_error(belief: &LogitBelief, targets: &[Target]) -> Result<f64> {
+        check_one_each(belief, targets)?;
+        let (mean, _) = belief.moments();
+        let outputs = mean.indexed_iter().filter(|(_, f)| has(**f));
+        let errors: Vec<f64> = outputs.map(|((item, c), f)| (targets[item].component(c) - f).powi(2)).collect();
+        let error = errors.iter().sum::<f64>() / errors.len() as f64;
+        if error > 0.0 && error.is_finite() {
+            return Ok(error);
+        }
+        Err(Error::numerical(
+            "noise variance",
+            format!("the mean squared error is {error}, and no noise suits it best"),
+        ))
     }
 }
 
@@ -124,6 +147,20 @@ impl Likelihood for Gaussian {
             _ => log_mean_densities(belief, targets, link, |outputs, target| self.log_density(outputs, target)),
         }
     }
+
+    /// With the noise variance that suits the targets best: of a point the mean squared error.
+    fn tuned(&self, belief: &LogitBelief, targets: &[Target], link: LinkApprox) -> Result<Option<Box<dyn Likelihood>>> {
+        let error = Self::squared_error(belief, targets)?;
+        if let LogitBelief::Point { .. } = belief {
+            return Ok(Some(Box::new(Self { noise_variance: error })));
+        }
+        let nll = |log: f64| -> Result<f64> {
+            let all = Self { noise_variance: error * log.exp() }.log_predictive(belief, targets, link)?;
+            Ok(-all.iter().sum::<f64>() / all.len() as f64)
+        };
+        let found = SOUGHT.minimize(SPAN, nll)?;
+        Ok(Some(Box::new(Self { noise_variance: error * found.at.exp() })))
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +182,32 @@ mod tests {
         assert_eq!(fisher.diag().sum(), NOISE.fisher(own.view()).diag().sum());
         let root = NOISE.fisher_root(whole.view()).unwrap();
         assert!((&root.dot(&root.t()) - &fisher).iter().all(|d| d.abs() < 1e-14)); // a square root squared
+    }
+
+    #[test]
+    fn tuned_noise_is_the_error_of_a_point_and_what_a_doubt_leaves_of_it() {
+        let errors = [0.3, -1.1, 0.8, 0.2, -0.5];
+        let n = errors.len();
+        let targets: Vec<Target> = errors.iter().map(|e| Target::Values(vec![1.0 + e])).collect();
+        let mean = ndarray::Array2::ones((n, 1));
+        let noise = |belief: &LogitBelief| {
+            NOISE.tuned(belief, &targets, LinkApprox::default()).unwrap().unwrap().settings()[0].1
+        };
+        let error = errors.iter().map(|e| e * e).sum::<f64>() / n as f64;
+        assert!((noise(&LogitBelief::Point { logits: mean.clone() }) / error - 1.0).abs() < 1e-14);
+        // equal doubts: y − m ~ N(0, v + σ²), whose variance is the error
+        let gaussian = |v: f64| LogitBelief::Gaussian {
+            mean: mean.clone(),
+            covariance: ndarray::Array3::from_elem((n, 1, 1), v),
+            gauge: crate::belief::LogitGauge::Raw,
+        };
+        // a golden section finds the least of a parabola to the root of the rounding errors
+        assert!((noise(&gaussian(0.2)) / (error - 0.2) - 1.0).abs() < 1e-6);
+        // a doubt of more than the error leaves nothing
+        assert!(noise(&gaussian(2.0 * error)) < 1e-6 * error);
+        let exact: Vec<Target> = (0..n).map(|_| Target::Values(vec![1.0])).collect();
+        let refused = NOISE.tuned(&gaussian(0.1), &exact, LinkApprox::default()).unwrap_err().to_string();
+        assert!(refused.contains("noise variance") && refused.contains("is 0"), "{refused}");
     }
 
     #[test]

@@ -21,6 +21,12 @@ impl<L: Likelihood + 'static> From<L> for SharedLikelihood {
     }
 }
 
+impl From<Box<dyn Likelihood>> for SharedLikelihood {
+    fn from(likelihood: Box<dyn Likelihood>) -> Self {
+        Self(likelihood.into())
+    }
+}
+
 impl Deref for SharedLikelihood {
     type Target = dyn Likelihood;
 

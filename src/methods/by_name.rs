@@ -16,6 +16,7 @@ use super::swag::Swag;
 use super::tfb::Tfb;
 use crate::curvature::CurvatureStructure;
 use crate::error::{Error, Result};
+use crate::likelihood::TargetSpace;
 use crate::models::{Classifier, Dataset};
 use crate::predict::Predictive;
 use crate::prior::{PriorChoice, PriorPrecision};
@@ -43,10 +44,17 @@ pub struct ListedMethod {
     pub group: MethodGroup,
     /// What it is, in a few words.
     pub about: &'static str,
+    /// Whether it has a meaning for classes alone, and none for numbers.
+    pub needs_classes: bool,
 }
 
 const fn listed(name: &'static str, group: MethodGroup, about: &'static str) -> ListedMethod {
-    ListedMethod { name, group, about }
+    ListedMethod { name, group, about, needs_classes: false }
+}
+
+/// The same of a method that has no meaning for numbers.
+const fn of_classes(name: &'static str, group: MethodGroup, about: &'static str) -> ListedMethod {
+    ListedMethod { name, group, about, needs_classes: true }
 }
 
 /// All methods that have a short name, in the order of tables.
@@ -54,20 +62,20 @@ pub const METHODS: [ListedMethod; 31] = {
     use MethodGroup::{OnRequest, PostHoc, Trained, Usual};
     [
         listed("mle", Usual, "the trained adapter alone"),
-        listed("mle-loo", Usual, "the same with a temperature by leave-one-out, without held-out labels"),
+        of_classes("mle-loo", Usual, "the same with a temperature by leave-one-out, without held-out labels"),
         listed("kronecker", Usual, "Laplace, Kronecker factors, prior by evidence"),
         listed("kronecker-matched", Usual, "the same, prior that matches the training items' answers"),
-        listed("kronecker-loo", Usual, "the same with a temperature by leave-one-out"),
+        of_classes("kronecker-loo", Usual, "the same with a temperature by leave-one-out"),
         listed("last-layer", Usual, "Laplace over the last adapted layer"),
-        listed("head", Usual, "Laplace over the output head"),
+        of_classes("head", Usual, "Laplace over the output head"),
         listed("checkpoints", Usual, "adapters along one training run, averaged"),
-        listed("tfb", Usual, "training-free Bayesianization"),
+        of_classes("tfb", Usual, "training-free Bayesianization"),
         listed("dropout", PostHoc, "Monte-Carlo dropout, of an adapter that was trained with dropout"),
-        listed("tfb-published", PostHoc, "TFB with the settings of its published code"),
+        of_classes("tfb-published", PostHoc, "TFB with the settings of its published code"),
         listed("function", PostHoc, "Laplace in function space, prior by evidence"),
         listed("function-mode", PostHoc, "the same, prior by evidence at the mode"),
         listed("function-matched", PostHoc, "the same, matched prior"),
-        listed("function-loo", PostHoc, "the same with a temperature by leave-one-out"),
+        of_classes("function-loo", PostHoc, "the same with a temperature by leave-one-out"),
         listed("core", PostHoc, "Laplace over the cores of the adapter"),
         listed("ekfac", PostHoc, "Laplace, EKFAC"),
         listed("swag", Trained, "SWAG"),
@@ -145,6 +153,23 @@ pub fn check_method_name(name: &str) -> Result<()> {
     }
     let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
     Err(Error::Incompatible(format!("unknown method `{name}`; there are {}", names.join(", "))))
+}
+
+/// Checks that the method of this name has a meaning for the targets of a likelihood.
+///
+/// # Errors
+/// If there is none of that name, or lists those that have a meaning.
+pub fn check_method_about(name: &str, space: TargetSpace) -> Result<()> {
+    check_method_name(name)?;
+    let has_meaning = |method: &&ListedMethod| space == TargetSpace::Classes || !method.needs_classes;
+    let names: Vec<&str> = METHODS.iter().filter(has_meaning).map(|method| method.name).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let names = names.join(", ");
+    Err(Error::Incompatible(format!(
+        "method `{name}` is about classes alone; those that are about numbers are {names}"
+    )))
 }
 
 /// Makes the method of [`METHODS`] that has this name.
@@ -230,6 +255,17 @@ mod tests {
             METHODS
                 .iter()
                 .all(|listed| method_by_name::<Mlp, Points>(listed.name, &settings).unwrap().validate().is_ok())
+        );
+        for listed in METHODS {
+            let needed = method_by_name::<Mlp, Points>(listed.name, &settings).unwrap().requirements().classes;
+            assert_eq!(needed, listed.needs_classes, "{}", listed.name);
+            assert!(check_method_about(listed.name, TargetSpace::Classes).is_ok());
+            assert_eq!(check_method_about(listed.name, TargetSpace::Continuous).is_err(), needed, "{}", listed.name);
+        }
+        let refusal = check_method_about("tfb", TargetSpace::Continuous).unwrap_err().to_string();
+        assert!(
+            refusal.contains("`tfb`") && refusal.contains("kronecker-matched") && !refusal.contains("loo"),
+            "{refusal}"
         );
     }
 

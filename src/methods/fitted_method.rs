@@ -6,7 +6,8 @@ use super::method::{FitContext, Fitted, Method, Recipe};
 use super::start::Start;
 use crate::curvature::fit_curvatures;
 use crate::data::BatchLimits;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::likelihood::TargetSpace;
 use crate::lora::{LoraConfig, load_peft, save_peft, summarize};
 use crate::models::{Classifier, Dataset};
 use crate::outputs::claim_dir;
@@ -96,6 +97,13 @@ impl<'a, M: Classifier, D: Dataset<Input = M::Input>> MethodFit<'a, M, D> {
         let requirements = method.requirements();
         limits.validate()?;
         recipe.validate()?;
+        let likelihood = recipe.trainer.likelihood_or_default();
+        if likelihood.target_space() != TargetSpace::Classes {
+            let method = method.name();
+            return Err(Error::Incompatible(format!(
+                "{method} predicts class probabilities here, which the likelihood `{likelihood}` has not: use `BayesLora` or `Comparison`"
+            )));
+        }
         requirements.check(&method.name(), base, recipe, held_out)?;
         let start = match requirements.map {
             true => Start::trained(base, recipe, train, seed, control)?,

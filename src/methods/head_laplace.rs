@@ -79,7 +79,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for HeadLaplace {
     }
 
     fn requirements(&self) -> Requirements {
-        Requirements { linear_head: true, ..Requirements::default() }
+        Requirements { linear_head: true, classes: true, ..Requirements::default() }
     }
 
     fn fit(&self, context: &FitContext<M, D>) -> Result<Fitted<M, D>> {

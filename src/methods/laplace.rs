@@ -179,6 +179,7 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for LaplaceMethod
     fn requirements(&self) -> Requirements {
         Requirements {
             held_out_labels: self.held_out_prior,
+            classes: self.laplace.leave_one_out_temperature,
             curvature: Some(self.curvature.clone()),
             ..Requirements::default()
         }

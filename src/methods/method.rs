@@ -89,6 +89,8 @@ pub struct Requirements {
     pub dropout: bool,
     /// Logits that are linear in an output layer's rows, one a class ([`Classifier::head_weights`]).
     pub linear_head: bool,
+    /// Classes as targets: what it does has no meaning for numbers.
+    pub classes: bool,
     /// A recipe that trains A and B alone: what the method keeps of its runs has no place for other weights.
     pub adapter_alone: bool,
     /// Curvature at the trained adapter; methods that ask for it share its passes.
@@ -104,6 +106,7 @@ impl Default for Requirements {
             held_out_labels: false,
             dropout: false,
             linear_head: false,
+            classes: false,
             adapter_alone: false,
             curvature: None,
         }
@@ -278,14 +281,12 @@ impl Requirements {
                 recipe.trainer.mode
             ));
         }
-        if self.held_out_labels && held_out.is_none_or(|data| data.label(0).is_none()) {
+        if self.held_out_labels && held_out.is_none_or(|data| data.target(0).is_none()) {
             missing.push("held-out items with labels".into());
         }
         let trained = recipe.trainer.likelihood_or_default();
-        if trained.target_space() != TargetSpace::Classes {
-            return Err(Error::Incompatible(format!(
-                "{method} answers with class probabilities, which the likelihood `{trained}` has not: use `BayesLora`"
-            )));
+        if self.classes && trained.target_space() != TargetSpace::Classes {
+            missing.push(format!("classes, which the likelihood `{trained}` has not"));
         }
         if let Some(curvature) = &self.curvature {
             // as at the recipe's own training: the size of batches that a whole sets is checked there

@@ -64,7 +64,9 @@ pub use anchored_ensemble::AnchoredEnsemble;
 pub use belief::{Belief, LinearizedBelief, Needs, OwnPointBelief, PointBelief, SampledBelief, TemperedBelief};
 pub use blob_rule::BlobRule;
 pub use blob_settings::{Blob, BlobObjective};
-pub use by_name::{ListedMethod, METHODS, MethodGroup, MethodSettings, check_method_name, method_by_name};
+pub use by_name::{
+    ListedMethod, METHODS, MethodGroup, MethodSettings, check_method_about, check_method_name, method_by_name,
+};
 pub use calibrated::CalibratedBelief;
 pub use checkpoint_ensemble::CheckpointEnsemble;
 pub use deep_ensemble::DeepEnsemble;

@@ -3,7 +3,7 @@
 use super::belief::SampledBelief;
 use super::bounds::check_some;
 use super::keep::{Keep, Kept};
-use super::method::{FitContext, Fitted, Method, NoiseSharing, Spent};
+use super::method::{FitContext, Fitted, Method, NoiseSharing, Requirements, Spent};
 use super::token_noise::{Flipout, NoiseOfA, NoisyBelief};
 use crate::belief::{LogitBelief, item_losses, log_softmax, top_class};
 use crate::draws::{self, Purpose};
@@ -145,6 +145,10 @@ impl<M: Classifier, D: Dataset<Input = M::Input>> Method<M, D> for Tfb {
             "{} draws, {} noise, {} training inputs, relative rise of the NLL {}, sigma from {} to {} within {}",
             self.n_samples, self.sharing, self.n_anchors, self.tolerance, self.range.0, self.range.1, self.width
         )
+    }
+
+    fn requirements(&self) -> Requirements {
+        Requirements { classes: true, ..Requirements::default() }
     }
 
     fn sharing(&self) -> Option<NoiseSharing> {

@@ -17,6 +17,9 @@
 //! | [`average_precision`] | higher | share of alarms that are right, mean over recall |
 //! | [`false_positive_rate_at`] | lower | share of the others that set off an alarm |
 //!
+//! Predicted distributions of numbers have scores of their own: [`ValuePredictions`] holds them against the numbers, [`ValueScores`] says
+//! density, error, CRPS and the coverage of intervals, [`PairedValues`] compares methods.
+//!
 //! [`Dispersion`] says whether a posterior is too wide or too narrow. [`Scores`] has them all with intervals for one set of predictions; [`PairedScores`] compares two methods on the
 //! **same** items ([`PairedMatrix`] all pairs of several), which is far sharper than laying two intervals side by side.
 //!
@@ -58,6 +61,7 @@ mod reliability;
 mod risk_coverage;
 mod scores;
 mod selective;
+mod values;
 
 pub use accuracy::accuracy;
 pub use auroc::{auroc, auroc_estimate};
@@ -79,3 +83,4 @@ pub use reliability::{Reliability, ReliabilityBin};
 pub use risk_coverage::{RiskCoverage, aurc};
 pub use scores::{ScoreOptions, Scores};
 pub use selective::SelectiveScores;
+pub use values::{INTERVALS, PairedValues, ValuePredictions, ValueScores};

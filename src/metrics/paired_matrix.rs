@@ -1,5 +1,6 @@
 //! Compares many methods on the same items, every one with every other.
 
+use super::bootstrap::BayesianBootstrap;
 use super::interval::Estimate;
 use super::paired_table::PairedTable;
 use super::predictions::Predictions;
@@ -17,6 +18,33 @@ pub struct PairedMetric {
     pub p_better: Vec<Vec<f64>>,
     /// `[n_methods]`: the metric of each method minus that of the first, in the metric's own units.
     pub minus_first: Vec<Estimate>,
+}
+
+impl PairedMetric {
+    /// The k-th statistic of every method, less of which is better: its value at equal weights and its draws.
+    pub(super) fn of_draws<const K: usize>(
+        methods: &[([f64; K], Vec<[f64; K]>)],
+        k: usize,
+        bootstrap: &BayesianBootstrap,
+    ) -> Result<Self> {
+        let lower = |(_, a): &(_, Vec<[f64; K]>), (_, b): &(_, Vec<[f64; K]>)| {
+            let compared = a.iter().zip(b).map(|(a, b)| match a[k] - b[k] {
+                d if d < 0.0 => 1.0,
+                0.0 => 0.5,
+                _ => 0.0,
+            });
+            compared.sum::<f64>() / a.len() as f64
+        };
+        let (first_value, first) = methods.first().ok_or_else(|| Error::empty("list of methods to compare"))?;
+        let differences = methods.iter().map(|(value, draws)| {
+            let of_draws = draws.iter().zip(first).map(|(draw, first)| draw[k] - first[k]);
+            bootstrap.summarise(value[k] - first_value[k], of_draws)
+        });
+        Ok(Self {
+            p_better: methods.iter().map(|a| methods.iter().map(|b| lower(a, b)).collect()).collect(),
+            minus_first: differences.collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// What [`PairedScores`](crate::metrics::PairedScores) says of two methods, for all pairs among several, at the price of
@@ -79,25 +107,7 @@ impl PairedMatrix {
             let equal = at(&vec![1.0 / labels.len() as f64; labels.len()]);
             draws.push((equal, bootstrap.draws(labels.len(), at)?));
         }
-        let metric = |k: usize| -> Result<PairedMetric> {
-            let lower = |(_, a): &(_, Vec<[f64; 4]>), (_, b): &(_, Vec<[f64; 4]>)| {
-                let compared = a.iter().zip(b).map(|(a, b)| match a[k] - b[k] {
-                    d if d < 0.0 => 1.0,
-                    0.0 => 0.5,
-                    _ => 0.0,
-                });
-                compared.sum::<f64>() / a.len() as f64
-            };
-            let (first_value, first) = &draws[0];
-            let differences = draws.iter().map(|(value, draws)| {
-                let of_draws = draws.iter().zip(first).map(|(draw, first)| draw[k] - first[k]);
-                bootstrap.summarise(value[k] - first_value[k], of_draws)
-            });
-            Ok(PairedMetric {
-                p_better: draws.iter().map(|a| draws.iter().map(|b| lower(a, b)).collect()).collect(),
-                minus_first: differences.collect::<Result<_>>()?,
-            })
-        };
+        let metric = |k: usize| PairedMetric::of_draws(&draws, k, &bootstrap);
         let tables =
             |a: &Predictions| -> Vec<PairedTable> { predictions.iter().map(|b| PairedTable::count(a, b)).collect() };
         let of_first =

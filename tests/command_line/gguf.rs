@@ -137,3 +137,102 @@ fn a_gguf_file_is_told_estimated_and_not_merged_into() {
     std::fs::remove_file(file.with_file_name("tokenizer.json")).unwrap();
     with(program(["generate", "--prompt", "the cat"]), &[("--model", &file)]).refused(&["tokenizer.json"]);
 }
+
+/// The same tiny encoder as a directory, which is pooled as its file says, and as a file, each with a tokenizer.
+fn encoders(dir: &Path) -> [PathBuf; 2] {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let [base, file] = ["base", "file"].map(|name| dir.join(name));
+    let copy = |from: &str, to: &Path| {
+        for entry in std::fs::read_dir(fixtures.join(from)).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    for place in [&base, &file] {
+        std::fs::create_dir(place).unwrap();
+        copy("tiny_bert/tokenizer", place);
+    }
+    copy("tiny_bert/base", &base);
+    std::fs::create_dir(base.join("1_Pooling")).unwrap();
+    let pooling = json!({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true});
+    std::fs::write(base.join("1_Pooling/config.json"), pooling.to_string()).unwrap();
+    let file = file.join("tiny.gguf");
+    std::fs::copy(fixtures.join("gguf/tiny_bert.gguf"), &file).unwrap();
+    [base, file]
+}
+
+/// Short texts, with what `label` makes of them.
+fn texts(dir: &Path, name: &str, label: impl Fn(usize) -> Value) -> PathBuf {
+    let line = |k: usize| {
+        let (animal, verb) = (["cat", "dog"][k % 2], ["ran", "sat", "is"][k % 3]);
+        format!("{}\n", json!({"text": format!("the {animal} {verb}"), "label": label(k)}))
+    };
+    let path = dir.join(name);
+    std::fs::write(&path, (0..12).map(line).collect::<String>()).unwrap();
+    path
+}
+
+#[test]
+fn a_gguf_file_of_an_encoder_does_what_its_directory_does_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = encoders(dir.path());
+    // two classes and one number: the checkpoint's head is about three classes, and stays where it is
+    let labels = texts(dir.path(), "labels.jsonl", |k| json!(["cats", "dogs"][k % 2]));
+    let numbers = texts(dir.path(), "numbers.jsonl", |k| json!((k % 2) as f64 + 0.1 * (k % 3) as f64 - 0.5));
+    // so few are fitted exactly, which leaves no noise to find
+    let noise = ["--noise-variance", "0.1"];
+    let adapted = ["--rank", "2", "--max-tokens", "12", "--targets", "query,value"];
+    let asked = |words: &[&str], more: &[&str]| program([words, more].concat());
+    for (data, name, more) in [(&labels, "labels", &noise[..0]), (&numbers, "numbers", &noise)] {
+        let adapters = ["base", "file"].map(|model| dir.path().join(format!("{name}_of_{model}")));
+        for (model, adapter) in models.iter().zip(&adapters) {
+            let train = asked(&["train", "--epochs", "2"], &[&adapted, more].concat());
+            with(train, &[("--model", model), ("--train", data), ("--out", adapter)]).well();
+        }
+        for part in ["adapter_model.safetensors", "posterior.safetensors"] {
+            assert!(bytes(adapters[0].join(part)) == bytes(adapters[1].join(part)), "{name}: {part}");
+        }
+        let posterior = dir.path().join(format!("{name}.safetensors"));
+        let fit = asked(&["fit", "--max-tokens", "12"], more);
+        let again =
+            [("--model", &*models[1]), ("--adapter", &adapters[0]), ("--train", data), ("--posterior", &posterior)];
+        with(fit, &again).well();
+        assert!(bytes(&posterior) == bytes(adapters[0].join("posterior.safetensors")), "{name}");
+        // an adapter of the file on the directory, and the other way round
+        let answers = |model: &Path, adapter: &Path| {
+            with(program(["predict"]), &[("--model", model), ("--adapter", adapter), ("--data", data)]).well().out
+        };
+        assert_eq!(answers(&models[0], &adapters[1]).lines().count(), 12);
+        assert_eq!(answers(&models[0], &adapters[1]), answers(&models[1], &adapters[0]));
+        let estimate = |model: &PathBuf| {
+            let estimate = asked(&["estimate", "--json"], &[&adapted, more].concat());
+            with(estimate, &[("--model", model), ("--train", data)]).well().json()
+        };
+        assert_eq!(estimate(&models[0]), estimate(&models[1]));
+    }
+    let compared = |model: &PathBuf| {
+        let out = dir.path().join(format!("compared_{}", model.file_name().unwrap().display()));
+        let compare = asked(&["compare", "--json", "--methods", "mle,kronecker", "--epochs", "2"], &adapted);
+        let places = [("--model", &**model), ("--train", &labels), ("--test", &labels), ("--out", &out)];
+        with(compare, &places).well().json()["rows"].clone()
+    };
+    assert_eq!(compared(&models[0]), compared(&models[1]));
+}
+
+#[test]
+fn a_gguf_file_of_an_encoder_is_told_and_refused_where_a_decoder_is_needed_or_its_tokenizer_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base, file] = encoders(dir.path());
+    let mut inspect = program(["inspect", "--json", "--load"]);
+    inspect.args([&base, &file]);
+    let told = said(inspect).well().json();
+    for field in ["what", "family", "layers", "hidden_size", "vocabulary", "longest_row", "pooling", "element_types"] {
+        assert!(!told[0][field].is_null() && told[0][field] == told[1][field], "{field}: {told}");
+    }
+    let ask = |data: &Path| {
+        let train = program(["train", "--max-tokens", "12", "--targets", "query,value"]);
+        with(train, &[("--model", &file), ("--train", data), ("--out", &dir.path().join("none"))])
+    };
+    ask(&questions(dir.path())).refused(&["tiny.gguf", "general.architecture", "bert"]);
+    std::fs::remove_file(file.with_file_name("tokenizer.json")).unwrap();
+    ask(&texts(dir.path(), "labels.jsonl", |k| json!(k % 2))).refused(&["tokenizer.json"]);
+}

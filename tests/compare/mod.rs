@@ -4,3 +4,4 @@ mod answers;
 mod cells;
 mod failures;
 mod runs;
+mod values;

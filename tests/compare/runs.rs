@@ -84,7 +84,7 @@ pub fn run(comparison: &Comparison<Mlp, Points>, data: &Data, seed: u64) -> Resu
 pub fn answered(cell: &Cell) -> &bayes_lora::compare::Answered {
     match &cell.outcome {
         Outcome::Answered(answered) => answered,
-        Outcome::Failed(reason) => panic!("{}: {reason}", cell.method),
+        other => panic!("{}: {other:?}", cell.method),
     }
 }
 

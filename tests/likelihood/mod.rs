@@ -5,71 +5,20 @@ mod masks;
 mod poisson;
 mod regression;
 
+use crate::support::points::Regression;
 use crate::support::{device, f64_or_skip, logits};
-use bayes_lora::data::{BatchLimits, BatchOrder};
-use bayes_lora::error::Result;
+use bayes_lora::data::BatchLimits;
 use bayes_lora::likelihood::{Categorical, Gaussian, Likelihood, Target};
 use bayes_lora::lora::{LoraConfig, attach, read_adapter, write_adapter};
 use bayes_lora::models::{Dataset, Mlp, MlpConfig, Points, PointsBatch};
 use bayes_lora::posterior::log_likelihood_gradient;
 use bayes_lora::progress::Control;
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use ndarray::{Array1, Array2, arr1};
 use poisson::Poisson;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 const LIMITS: BatchLimits = BatchLimits { max_items: 64, max_tokens: 10_000 };
-
-/// Points with real values as targets: a data set of one's own gives them by `target`, and needs nothing else.
-#[derive(Clone)]
-struct Regression {
-    points: Points,
-    values: Array2<f64>,
-}
-
-impl Regression {
-    fn new(features: Array2<f64>, values: Array2<f64>) -> Self {
-        Self { points: Points::new(features, vec![]).unwrap(), values }
-    }
-}
-
-impl Dataset for Regression {
-    type Input = PointsBatch;
-
-    fn n_items(&self) -> usize {
-        self.points.n_items()
-    }
-
-    fn label(&self, _item: usize) -> Option<usize> {
-        None
-    }
-
-    fn target(&self, item: usize) -> Option<Target> {
-        Some(Target::Values(self.values.row(item).to_vec()))
-    }
-
-    fn item_id(&self, item: usize) -> String {
-        self.points.item_id(item)
-    }
-
-    fn item_key(&self, item: usize) -> u64 {
-        self.points.item_key(item)
-    }
-
-    fn content_hash(&self, item: usize) -> Option<u64> {
-        let targets =
-            self.values.row(item).iter().fold(self.points.item_key(item), |h, v| h.rotate_left(9) ^ v.to_bits());
-        Some(targets)
-    }
-
-    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
-        self.points.plan(limits, order)
-    }
-
-    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
-        self.points.batch(indices, device, dtype)
-    }
-}
 
 /// Numbers in [−1, 1] that are the same on every run.
 fn noise(seed: u64, rows: usize, columns: usize) -> Array2<f64> {

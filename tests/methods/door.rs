@@ -137,7 +137,7 @@ fn a_size_of_batches_that_is_set_once_reaches_the_curvature_unless_it_has_its_ow
     };
     match &compare(small).unwrap().cells[0].outcome {
         Outcome::Answered(answered) => assert_eq!(answered.found["max_items"], 3.0),
-        Outcome::Failed(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
     let error = compare(BatchLimits { max_tokens: 0, ..LIMITS }).unwrap_err().to_string();
     assert!(error.contains("max_tokens") && error.contains("got 0"), "{error}");

@@ -4,6 +4,7 @@ use super::{device, logits};
 use bayes_lora::belief::log_softmax;
 use bayes_lora::data::{BatchLimits, BatchOrder};
 use bayes_lora::error::Result;
+use bayes_lora::likelihood::Target;
 use bayes_lora::lora::{AdapterWeights, LoraConfig, attach};
 use bayes_lora::models::{Classifier, Dataset, Mlp, MlpConfig, Points, PointsBatch};
 use bayes_lora::progress::Control;
@@ -81,6 +82,57 @@ impl<F: Fn() + Send + Sync> Dataset for Watched<F> {
 
     fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
         (self.before_batch)();
+        self.points.batch(indices, device, dtype)
+    }
+}
+
+/// Points with real values as targets: a data set of one's own gives them by `target`, and needs nothing else.
+#[derive(Clone)]
+pub struct Regression {
+    pub points: Points,
+    pub values: Array2<f64>,
+}
+
+impl Regression {
+    pub fn new(features: Array2<f64>, values: Array2<f64>) -> Self {
+        Self { points: Points::new(features, vec![]).unwrap(), values }
+    }
+}
+
+impl Dataset for Regression {
+    type Input = PointsBatch;
+
+    fn n_items(&self) -> usize {
+        self.points.n_items()
+    }
+
+    fn label(&self, _item: usize) -> Option<usize> {
+        None
+    }
+
+    fn target(&self, item: usize) -> Option<Target> {
+        Some(Target::Values(self.values.row(item).to_vec()))
+    }
+
+    fn item_id(&self, item: usize) -> String {
+        self.points.item_id(item)
+    }
+
+    fn item_key(&self, item: usize) -> u64 {
+        self.points.item_key(item)
+    }
+
+    fn content_hash(&self, item: usize) -> Option<u64> {
+        let targets =
+            self.values.row(item).iter().fold(self.points.item_key(item), |h, v| h.rotate_left(9) ^ v.to_bits());
+        Some(targets)
+    }
+
+    fn plan(&self, limits: BatchLimits, order: BatchOrder) -> Result<Vec<Vec<usize>>> {
+        self.points.plan(limits, order)
+    }
+
+    fn batch(&self, indices: &[usize], device: &Device, dtype: DType) -> Result<PointsBatch> {
         self.points.batch(indices, device, dtype)
     }
 }

@@ -26,6 +26,7 @@ fn print_scores(report: &Report) {
                     println!("{:<48} {:>23} {:>23} {:>23}", row.name, scores.accuracy, scores.nll, scores.ece);
                 }
                 RowOutcome::Failed(reason) => println!("{:<48} {reason}", row.name),
+                RowOutcome::Predicted(_) => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Loads the model of a directory, and says what its files hold beyond their configuration.
+//! Loads the model of a directory or a file, and says what its files hold beyond their configuration.
 
 use crate::session::{Outcome, Session};
 use bayes_lora::Error;
@@ -7,6 +7,9 @@ use bayes_lora::lora::TrainedHead;
 use bayes_lora::lora::{Adaptable, LoraConfig, attach, load_peft, read_adapter, write_adapter};
 use bayes_lora::models::{CausalLm, Encoder, LoadReport, LoadedDecoder, Pretrained, PretrainedEncoder};
 use std::path::Path;
+
+/// Where a model's family stands: in a `config.json`, and in a GGUF file.
+const FAMILY: [&str; 2] = ["model_type", "general.architecture"];
 
 /// A network without adapter, with the head of a checkpoint that classifies or rewards.
 pub enum Network {
@@ -34,10 +37,15 @@ pub(crate) use with_network;
 /// A language model on disk: a Hugging Face directory, or a GGUF file.
 pub fn pretrained(model: &Path) -> Outcome<Pretrained> {
     #[cfg(feature = "gguf")]
-    if model.extension().is_some_and(|ending| ending == "gguf") {
+    if is_gguf(model) {
         return Ok(Pretrained::from_gguf(model)?);
     }
     Ok(Pretrained::from_dir(model)?)
+}
+
+#[cfg(feature = "gguf")]
+fn is_gguf(model: &Path) -> bool {
+    model.extension().is_some_and(|ending| ending == "gguf")
 }
 
 /// The language model without adapter.
@@ -47,20 +55,22 @@ pub fn load_base(model: &Path, session: &Session) -> Outcome<CausalLm> {
     Ok(lm)
 }
 
-/// An encoder, if the directory has one.
+/// An encoder, if the directory or the GGUF file has one.
 pub fn encoder(model: &Path) -> Outcome<Option<PretrainedEncoder>> {
-    if !model.is_dir() {
-        return Ok(None);
-    }
-    match PretrainedEncoder::from_dir(model) {
+    let opened = match model {
+        #[cfg(feature = "gguf")]
+        file if is_gguf(file) => PretrainedEncoder::from_gguf(file),
+        dir => PretrainedEncoder::from_dir(dir),
+    };
+    match opened {
         Ok(encoder) => Ok(Some(encoder)),
         // another family: a decoder's
-        Err(Error::Unsupported { what, .. }) if what.ends_with("model_type") => Ok(None),
+        Err(Error::Unsupported { what, .. }) if FAMILY.iter().any(|key| what.ends_with(key)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The network of a directory, whichever kind it is of.
+/// The network of a directory or a file, whichever kind it is of.
 pub fn load_network(model: &Path, session: &Session) -> Outcome<Network> {
     let Some(encoder) = encoder(model)? else {
         let LoadedDecoder { lm, head, report } = pretrained(model)?.load_with_head(session.device())?;

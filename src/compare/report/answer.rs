@@ -3,7 +3,8 @@
 use super::format::{interval, number, percent, probability, signed};
 use super::lead::{Entry, Lead};
 use super::numbers::Report;
-use super::standing::{NLL, Ranked, SCORES, Score, Standing, least_sure, mean_difference};
+use super::row::{NLL, Score};
+use super::standing::{Ranked, Standing, least_sure, mean_difference};
 use super::table::{Order, Table, TableCell, TableRow};
 use serde::Serialize;
 
@@ -155,7 +156,7 @@ fn lead(standing: &Standing, ranking: &[Ranked]) -> Option<Lead> {
 }
 
 fn by_score(standing: &Standing) -> Table {
-    let rows = SCORES.iter().filter_map(|score| score_row(standing, score));
+    let rows = standing.scores().iter().filter_map(|score| score_row(standing, score));
     Table {
         title: "The best row by each score".into(),
         note: format!(

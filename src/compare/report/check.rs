@@ -1,8 +1,9 @@
 //! Refuses runs that cannot stand in one report, naming the thing and both numbers.
 
-use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Outcome, Run, Setting};
+use crate::compare::cell::{Answered, Answers, CELL_FORMAT, Found, Outcome, Run, Setting};
 use crate::compare::setting::RECIPE;
 use crate::error::{Error, Result, check_finite};
+use crate::metrics::ValuePredictions;
 
 /// How far from 1 the probabilities of an item may sum.
 const SUM_TOLERANCE: f64 = 1e-6;
@@ -79,7 +80,7 @@ fn run(run: &Run, place: &str) -> Result<()> {
     if run.cells.is_empty() {
         return Err(Error::empty(format!("list of methods of {place}")));
     }
-    if setting.test.is_empty() {
+    if setting.n_test() == 0 {
         return Err(Error::empty(format!("set of test items of {place}")));
     }
     let n_classes = setting.classes.len();
@@ -106,8 +107,15 @@ fn run(run: &Run, place: &str) -> Result<()> {
             let message = format!("method `{}` is in cells {earlier} and {index} of {place}", cell.method);
             return Err(Error::Incompatible(message));
         }
-        if let Outcome::Answered(answered) = &cell.outcome {
-            self::answered(answered, setting, &format!("method `{}`, {place}", cell.method))?;
+        let place = format!("method `{}`, {place}", cell.method);
+        match (&cell.outcome, &setting.values) {
+            (Outcome::Answered(answered), None) => self::answered(answered, setting, &place)?,
+            (Outcome::Predicted(answered), Some(values)) => predictions(&answered.test, values.test.len(), &place)?,
+            (Outcome::Failed(_), _) => {}
+            _ => return Err(Error::Incompatible(format!("{place}: classes and numbers are mixed"))),
+        }
+        if let Some(found) = cell.outcome.found() {
+            self::found(&found, &place)?;
         }
     }
     Ok(())
@@ -129,7 +137,22 @@ fn answered(answered: &Answered, setting: &Setting, place: &str) -> Result<()> {
     for (split, found) in setting.shifted.iter().zip(&answered.shifted) {
         answers(found, split.n_items, n_classes, &format!("answers on `{}` of {place}", split.name))?;
     }
-    let cost = &answered.cost;
+    Ok(())
+}
+
+fn predictions(predictions: &ValuePredictions, n_items: usize, place: &str) -> Result<()> {
+    for (column, values) in predictions.columns() {
+        let what = format!("{column} of the test items, {place}");
+        if values.len() != n_items {
+            return Err(Error::Count { what, expected: n_items, found: values.len() });
+        }
+        check_finite(what, values.iter().map(|v| v.is_finite()))?;
+    }
+    Ok(())
+}
+
+fn found(answered: &Found, place: &str) -> Result<()> {
+    let cost = answered.cost;
     for (what, value) in [("fit_seconds", cost.fit_seconds), ("predict_seconds", cost.predict_seconds)] {
         check_finite(format_args!("{what} of {place}"), [value.is_finite()])?;
     }
@@ -182,7 +205,7 @@ mod tests {
     fn refused_answers(change: impl FnOnce(&mut Answered)) -> String {
         refusal(|runs| match &mut runs[1].cells[1].outcome {
             Outcome::Answered(answered) => change(answered),
-            Outcome::Failed(reason) => panic!("{reason}"),
+            other => panic!("{other:?}"),
         })
     }
 

@@ -7,7 +7,7 @@ use crate::compare::seeds::SeedGroup;
 use crate::compare::store::plain;
 use crate::compare::summary::Summary;
 use crate::error::Result;
-use crate::metrics::{Estimate, Scores};
+use crate::metrics::Estimate;
 use crate::plot::{AxisScale, CurveChart, FigureFiles, ForestPlot, Histograms, reliability_diagram};
 use crate::plot::{MAX_ROWS, MAX_SERIES};
 use std::path::Path;
@@ -23,7 +23,7 @@ const GROUPS: usize = 6;
 const CHART: (f64, f64) = (760.0, 380.0);
 
 impl Report {
-    /// Lays out NLL, ECE and accuracy of every row of `group` that answered, each seed with its interval; the row of the least
+    /// Lays out NLL, ECE and accuracy, or NLL, RMSE and CRPS of numbers, of every row of `group` that answered, each seed with its interval; the row of the least
     /// mean NLL is the first.
     ///
     /// One plot for most reports; more where there are more rows (60) or seeds (12) than one shows.
@@ -36,22 +36,26 @@ impl Report {
             group.rows.iter().filter_map(|row| Some((mean_nll(&row.name)?, row.name.as_str()))).collect();
         names.sort_by(|a, b| a.0.total_cmp(&b.0));
         let names: Vec<&str> = names.into_iter().map(|(_, name)| name).collect();
-        let scores = |name: &str, seed: u64| {
-            let of_group = |run: &&RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
+        let of_group = |run: &&RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
+        let score = |name: &str, seed: u64, score: &str| {
             let run = self.runs.iter().filter(of_group).find(|run| run.info.seed == seed)?;
-            run.answered().find(|(row, _)| row.name == name).map(|(_, summary)| &summary.scores)
+            run.rows.iter().find(|row| row.name == name)?.outcome.estimate(score)
+        };
+        let others = match self.runs.iter().find(of_group) {
+            Some(run) if run.info.classes.is_empty() => ["RMSE", "CRPS"],
+            _ => ["ECE", "accuracy"],
         };
         let mut plots = Vec::new();
         for seeds in group.seeds.chunks(MAX_SERIES) {
             for names in names.chunks(MAX_ROWS) {
-                let panel = |metric: fn(&Scores) -> Estimate| -> Vec<Vec<Option<Estimate>>> {
-                    let row = |name: &&str| seeds.iter().map(|seed| scores(name, *seed).map(metric)).collect();
+                let panel = |metric: &str| -> Vec<Vec<Option<Estimate>>> {
+                    let row = |name: &&str| seeds.iter().map(|seed| score(name, *seed, metric)).collect();
                     names.iter().map(row).collect()
                 };
                 let plot = ForestPlot::new(names.iter().copied(), seeds.iter().map(|seed| format!("seed {seed}")))
-                    .with_panel("NLL in nats", panel(|scores| scores.nll))
-                    .with_panel("ECE", panel(|scores| scores.ece))
-                    .with_panel("accuracy", panel(|scores| scores.accuracy));
+                    .with_panel("NLL in nats", panel("NLL"))
+                    .with_panel(others[0], panel(others[0]))
+                    .with_panel(others[1], panel(others[1]));
                 // of these seeds none may have answered
                 if plot.panels[0].estimates.iter().flatten().any(Option::is_some) {
                     plots.push(plot);

@@ -3,9 +3,10 @@
 use super::format::probability;
 use super::numbers::Report;
 use super::page::facts;
-use super::row::{Paired, RunReport};
+use super::row::{NLL, RunReport};
 use super::table::{Order, Table, TableCell, TableRow, escaped};
 use super::{overview, tables};
+use crate::metrics::PairedMetric;
 use std::fmt::Write;
 
 pub(super) fn markdown(report: &Report) -> String {
@@ -38,8 +39,8 @@ pub(super) fn markdown(report: &Report) -> String {
             for table in tables::of_run(run, &report.options) {
                 text.push_str(&table.markdown());
             }
-            if let Some(paired) = &run.paired {
-                text.push_str(&better(paired).markdown());
+            if let Some((names, nll)) = run.compared().zip(run.metric(NLL.name)) {
+                text.push_str(&better(names, nll).markdown());
             }
         }
     }
@@ -47,8 +48,8 @@ pub(super) fn markdown(report: &Report) -> String {
 }
 
 /// The matrix of P(better) in NLL, its columns numbered as its rows.
-fn better(paired: &Paired) -> Table {
-    let rows = paired.names.iter().enumerate().zip(&paired.matrix.nll.p_better).map(|((i, name), row)| {
+fn better(names: &[String], nll: &PairedMetric) -> Table {
+    let rows = names.iter().enumerate().zip(&nll.p_better).map(|((i, name), row)| {
         let cell = |(j, p): (usize, &f64)| if i == j { TableCell::none() } else { TableCell::new(probability(*p)) };
         TableRow {
             name: format!("{}. {name}", i + 1),
@@ -61,7 +62,7 @@ fn better(paired: &Paired) -> Table {
         title: "P(row better than column) in NLL".into(),
         note: "The other metrics are in the JSON.".into(),
         first: "method".into(),
-        columns: (1..=paired.names.len()).map(|i| i.to_string()).collect(),
+        columns: (1..=names.len()).map(|i| i.to_string()).collect(),
         rows: rows.collect(),
         order: Order::Fixed,
     }

@@ -1,6 +1,6 @@
 //! Sets the matrices of P(better) as tables, whose cells a reader can select and a page can colour.
 
-use super::row::RunReport;
+use super::row::{RunReport, Score};
 use serde::Serialize;
 
 /// Most rows of a matrix; more are in the JSON alone.
@@ -26,17 +26,17 @@ pub(super) struct MatrixCell {
 
 /// One for each metric; none where fewer than two rows answered.
 pub(super) fn matrices(run: &RunReport) -> Vec<Matrix> {
-    let Some(paired) = run.paired.as_ref().filter(|paired| paired.names.len() <= MOST) else {
+    let Some(names) = run.compared().filter(|names| names.len() <= MOST) else {
         return Vec::new();
     };
-    let m = &paired.matrix;
-    [("NLL", &m.nll), ("accuracy", &m.accuracy), ("ECE", &m.ece), ("Brier", &m.brier), ("AURC", &m.aurc)]
-        .map(|(metric, values)| Matrix {
-            metric,
-            names: paired.names.clone(),
-            rows: values.p_better.iter().enumerate().map(|(i, row)| cells(i, row)).collect(),
+    let matrix = |score: &Score| {
+        Some(Matrix {
+            metric: score.name,
+            names: names.to_vec(),
+            rows: run.metric(score.name)?.p_better.iter().enumerate().map(|(i, row)| cells(i, row)).collect(),
         })
-        .into()
+    };
+    run.scores().iter().filter_map(matrix).collect()
 }
 
 fn cells(i: usize, row: &[f64]) -> Vec<MatrixCell> {

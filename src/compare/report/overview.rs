@@ -4,7 +4,9 @@ use super::table::{Order, Table, TableCell, TableRow, merged};
 use crate::compare::seeds::{SeedGroup, on_split};
 
 /// The scores that have a table, with the arrow that says which way is better.
-const SCORES: [(&str, &str); 3] = [("accuracy", "↑"), ("NLL", "↓"), ("ECE", "↓")];
+const OF_CLASSES: [(&str, &str); 3] = [("accuracy", "↑"), ("NLL", "↓"), ("ECE", "↓")];
+/// Those where all tasks are regressions.
+const OF_VALUES: [(&str, &str); 3] = [("NLL", "↓"), ("RMSE", "↓"), ("CRPS", "↓")];
 
 /// A column: the seeds of a task, and the name of the number that is shown.
 struct Column<'a> {
@@ -21,13 +23,16 @@ pub(super) fn overview(groups: &[SeedGroup]) -> Vec<Table> {
     let mut tables = Vec::new();
     for model in models {
         let of_model: Vec<&SeedGroup> = groups.iter().filter(|group| group.model == model).collect();
+        let is_of_values =
+            |group: &&SeedGroup| group.rows.iter().any(|row| row.numbers.iter().any(|(name, _)| name == "RMSE"));
+        let scores = if of_model.iter().all(is_of_values) { OF_VALUES } else { OF_CLASSES };
         if of_model.len() > 1 {
-            tables.extend(SCORES.map(|(score, arrow)| {
+            tables.extend(scores.map(|(score, arrow)| {
                 let columns: Vec<Column> = of_model.iter().map(|group| Column::of_test(group, score)).collect();
                 table(format!("{score} {arrow} by task, {model}"), &columns)
             }));
         }
-        for (score, arrow) in SCORES {
+        for (score, arrow) in scores {
             let columns: Vec<Column> = of_model.iter().flat_map(|group| Column::of_shifted(group, score)).collect();
             if !columns.is_empty() {
                 tables.push(table(format!("{score} {arrow} on data from elsewhere, {model}"), &columns));

@@ -70,6 +70,7 @@ pub(super) fn facts(run: &RunReport) -> Vec<(String, String)> {
     let mut sizes = format!("{} training", count(info.n_train));
     match info.n_calibration + info.n_sets {
         0 => sizes.push_str(", no held-out"),
+        n if info.classes.is_empty() => sizes.push_str(&format!(", {} held-out for the noise", count(n))),
         _ => sizes.push_str(&format!(
             ", {} held-out for calibrators, {} held-out for sets",
             count(info.n_calibration),

@@ -3,30 +3,10 @@
 //! Nothing is pooled: each seed has its own paired comparison, and a row is *clearly* better where every seed says so.
 
 use super::numbers::Report;
-use super::row::RunReport;
+use super::row::{RunReport, Score};
 use crate::compare::cell::ExtraData;
 use crate::compare::seeds::{SeedGroup, SeedRow};
-use crate::metrics::{Estimate, PairedMatrix, PairedMetric};
-
-/// A score by which rows are ranked.
-#[derive(Clone, Copy)]
-pub(super) struct Score {
-    /// Its name among the numbers of a [`SeedRow`].
-    pub name: &'static str,
-    pub higher_is_better: bool,
-    metric: fn(&PairedMatrix) -> &PairedMetric,
-}
-
-pub(super) const NLL: Score = Score { name: "NLL", higher_is_better: false, metric: |m| &m.nll };
-
-/// All that are ranked, the one that decides first.
-pub(super) const SCORES: [Score; 5] = [
-    NLL,
-    Score { name: "accuracy", higher_is_better: true, metric: |m| &m.accuracy },
-    Score { name: "ECE", higher_is_better: false, metric: |m| &m.ece },
-    Score { name: "Brier", higher_is_better: false, metric: |m| &m.brier },
-    Score { name: "AURC", higher_is_better: false, metric: |m| &m.aurc },
-];
+use crate::metrics::Estimate;
 
 /// A row held against the reference on the items of one seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,9 +44,15 @@ impl<'a> Standing<'a> {
     /// None where no seed has two rows that answered.
     pub fn new(report: &'a Report, group: &'a SeedGroup) -> Option<Self> {
         let of_group = |run: &&RunReport| (&run.info.model, &run.info.task) == (&group.model, &group.task);
-        let runs: Vec<&RunReport> = report.runs.iter().filter(of_group).filter(|run| run.paired.is_some()).collect();
-        let reference = runs.first()?.paired.as_ref()?.names.first()?;
+        let runs: Vec<&RunReport> =
+            report.runs.iter().filter(of_group).filter(|run| run.compared().is_some()).collect();
+        let reference = runs.first()?.compared()?.first()?;
         Some(Self { group, runs, reference, level: report.options.scores.level })
+    }
+
+    /// The scores by which rows are ranked, the one that decides first.
+    pub fn scores(&self) -> &'static [Score] {
+        self.runs.first().map_or(&[], |run| run.scores())
     }
 
     /// The rows that answered for the most seeds, the best mean first; of equal ones the reference, then in the order of the report.
@@ -90,9 +76,9 @@ impl<'a> Standing<'a> {
     /// Each seed in which both the row and the reference answered, and the reference stands first.
     pub fn against_reference(&self, row: &str, score: &Score) -> Vec<Against> {
         let of_run = |run: &&RunReport| {
-            let paired = run.paired.as_ref().filter(|paired| paired.names[0] == self.reference)?;
-            let index = paired.names.iter().position(|name| name == row)?;
-            let metric = (score.metric)(&paired.matrix);
+            let names = run.compared().filter(|names| names[0] == self.reference)?;
+            let index = names.iter().position(|name| name == row)?;
+            let metric = run.metric(score.name)?;
             Some(Against { difference: metric.minus_first[index], p_better: metric.p_better[index][0] })
         };
         self.runs.iter().filter_map(of_run).collect()
@@ -100,12 +86,7 @@ impl<'a> Standing<'a> {
 
     /// How probable it is that `a` is better than `b`, for each seed in which both answered.
     pub fn p_better(&self, a: &str, b: &str, score: &Score) -> Vec<f64> {
-        let of_run = |run: &&RunReport| {
-            let paired = run.paired.as_ref()?;
-            let index = |row: &str| paired.names.iter().position(|name| name == row);
-            Some((score.metric)(&paired.matrix).p_better[index(a)?][index(b)?])
-        };
-        self.runs.iter().filter_map(of_run).collect()
+        self.runs.iter().filter_map(|run| run.p_better(a, b, score.name)).collect()
     }
 
     /// Whether every seed says that `a` is better than `b`.
@@ -136,6 +117,7 @@ pub(super) fn least_sure(against: &[Against]) -> Option<&Against> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::report::row::NLL;
     use crate::compare::{ReportOptions, synthetic};
 
     fn report() -> Report {
@@ -165,20 +147,20 @@ mod tests {
         // one seed of two is not ranked
         let names = |score: &Score| standing.ranking(score).iter().map(|r| r.name().to_string()).collect::<Vec<_>>();
         assert_eq!(names(&NLL), ["map + temperature", "map", "laplace"]);
-        assert_eq!(names(&SCORES[1]), ["map", "laplace", "map + temperature"]);
+        assert_eq!(names(&standing.scores()[1]), ["map", "laplace", "map + temperature"]);
     }
 
     #[test]
     fn differences_and_probabilities_are_those_of_the_paired_matrix_of_each_seed() {
         let report = report();
         let standing = Standing::new(&report, &report.groups[0]).unwrap();
-        for score in &SCORES {
+        for score in standing.scores() {
             let against = standing.against_reference("swag", score);
             assert_eq!(against.len(), 2);
             for (run, found) in report.runs.iter().zip(&against) {
                 let paired = run.paired.as_ref().unwrap();
                 let index = paired.names.iter().position(|name| name == "swag").unwrap();
-                let metric = (score.metric)(&paired.matrix);
+                let metric = run.metric(score.name).unwrap();
                 assert_eq!((found.difference, found.p_better), (metric.minus_first[index], metric.p_better[index][0]));
             }
             let p = standing.p_better("swag", "map", score);

@@ -3,6 +3,7 @@
 use super::format::{
     bounds, bytes, count, extra_data, found, number, percent, probability, seconds, set_score, signed,
 };
+use super::predictions::predictions;
 use super::row::{ReportRow, RowOutcome, RunReport};
 use super::table::{Order, Table, TableCell, TableRow, merged};
 use crate::compare::cell::ExtraData;
@@ -13,7 +14,8 @@ use crate::metrics::{Estimate, PairedMetric};
 
 /// The tables of one run.
 pub(super) fn of_run(run: &RunReport, options: &ReportOptions) -> Vec<Table> {
-    let mut tables = vec![scores(run, options)];
+    let of_values = run.info.classes.is_empty();
+    let mut tables = vec![if of_values { predictions(run, options) } else { scores(run, options) }];
     tables.extend(against_first(run, options));
     tables.extend(sets(run, options));
     tables.extend((0..run.info.shifted.len()).map(|split| shifted(run, split, options)));
@@ -29,6 +31,7 @@ fn estimate(e: &Estimate) -> TableCell {
 fn table_row(row: &ReportRow, cells: impl FnOnce(&Summary) -> Vec<TableCell>) -> TableRow {
     let (cells, reason) = match &row.outcome {
         RowOutcome::Answered(summary) => (cells(summary), None),
+        RowOutcome::Predicted(_) => (Vec::new(), None),
         RowOutcome::Failed(reason) => (Vec::new(), Some(reason.clone())),
     };
     TableRow { name: row.name.clone(), cells, reason, variant: row.calibration.is_some() }
@@ -77,12 +80,19 @@ fn scores(run: &RunReport, options: &ReportOptions) -> Table {
     }
 }
 
+/// Scores of differences, in the order of the table of scores.
+const OF_CLASSES: [&str; 5] = ["accuracy", "NLL", "Brier", "ECE", "AURC"];
+const OF_VALUES: [&str; 3] = ["NLL", "RMSE", "CRPS"];
+
 fn against_first(run: &RunReport, options: &ReportOptions) -> Option<Table> {
-    let paired = run.paired.as_ref()?;
-    let (m, first) = (&paired.matrix, paired.names.first()?);
-    let metrics: [(&str, &PairedMetric); 5] =
-        [("accuracy", &m.accuracy), ("NLL", &m.nll), ("Brier", &m.brier), ("ECE", &m.ece), ("AURC", &m.aurc)];
-    let rows = paired.names.iter().enumerate().skip(1).map(|(index, name)| {
+    let names = run.compared()?;
+    let first = names.first()?;
+    let (of_values, shares) =
+        (run.info.classes.is_empty(), "Accuracy by the Dirichlet posterior of the paired table, the others by");
+    let (scores, found_by) = if of_values { (&OF_VALUES[..], "By") } else { (&OF_CLASSES[..], shares) };
+    let metrics: Vec<(&str, &PairedMetric)> =
+        scores.iter().filter_map(|score| Some((*score, run.metric(score)?))).collect();
+    let rows = names.iter().enumerate().skip(1).map(|(index, name)| {
         let cells = metrics.iter().flat_map(|(_, metric)| {
             let difference = metric.minus_first[index];
             [
@@ -97,8 +107,7 @@ fn against_first(run: &RunReport, options: &ReportOptions) -> Option<Table> {
         title: format!("Differences from “{first}” on the same items"),
         note: format!(
             "Each column pair: the row minus “{first}” with its {} interval, and the posterior probability that the row is \
-             better. Accuracy by the Dirichlet posterior of the paired table, the others by a Bayesian bootstrap with the same \
-             weights for both.",
+             better. {found_by} a Bayesian bootstrap with the same weights for both.",
             percent(options.scores.level)
         ),
         first: "method".into(),

@@ -13,13 +13,14 @@ use crate::kinds::preferences::rewards;
 use crate::session::{Outcome, Session};
 use bayes_lora::calibrate::ConformalScore;
 use bayes_lora::compare::{About, Comparison, MethodSelection, Protocol, Report, ReportOptions, Run, Shifted, Splits};
-use bayes_lora::data::{AnswerForm, EncodedDataset, Encoding, Task, Tokenizer};
+use bayes_lora::data::{AnswerForm, EncodedDataset, Encoding, Task, Tokenizer, ValuedDataset, ValuedTask};
+use bayes_lora::likelihood::{SharedLikelihood, TargetSpace};
 use bayes_lora::methods::Recipe;
-use bayes_lora::models::{Classifier, PromptClassifier, TokenBatch};
+use bayes_lora::models::{Classifier, Dataset, PromptClassifier, TokenBatch};
 use bayes_lora::outputs::claim_dir;
 use bayes_lora::train::Snapshots;
 use clap::Args;
-use data::{DataArguments, Parts};
+use data::{DataArguments, Drawn, Parts};
 use methods::{MethodArguments, list};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use verdict::Verdict;
 
 /// Compare methods of uncertainty on your model and task: one report in HTML, Markdown and JSON
 ///
-/// Lines are questions with choices, texts with labels, or preferences; of these a pair counts as a question with two answers.
+/// Lines are questions with choices, texts with labels or with numbers, or preferences; of these a pair counts as a question with two answers.
 #[derive(Args)]
 #[command(after_help = format!("\
 Every finished cell (a method under a seed) is a file in --out, so that a run that was interrupted goes on there. With --shard, several
@@ -54,8 +55,8 @@ pub struct Compare {
     /// A row with vector scaling behind every method too
     #[arg(long)]
     vector_scaling: bool,
-    /// Scores of the conformal sets: lac, aps, raps
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", default_value = "lac", value_parser = set_score)]
+    /// Scores of the conformal sets: lac, aps, raps [default: lac]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = set_score)]
     sets: Vec<ConformalScore>,
     #[command(flatten)]
     methods: MethodArguments,
@@ -74,15 +75,27 @@ impl Compare {
         claim_dir(&self.out, 0)?;
         session.keeps_work();
         let kind = Kind::of(self.data.task, &self.data.train)?;
-        check_foreign(&self.data.train, kind, &self.questions.foreign(kind))?;
+        check_foreign(&self.data.train, kind, &[self.questions.foreign(kind), self.foreign(kind)].concat())?;
         match kind {
             Kind::Choices => self.choices(session),
             Kind::Labels => self.labels(session),
+            Kind::Values => self.values(session),
             Kind::Preferences => self.preferences(session),
-            Kind::Values | Kind::Texts => {
-                Err(format!("{kind}: questions with choices, labelled texts and preferences can be compared").into())
+            Kind::Texts => {
+                Err("texts: questions with choices, texts with labels or numbers, and preferences can be compared"
+                    .into())
             }
         }
+    }
+
+    /// Flags that were given and mean nothing for this kind.
+    fn foreign(&self, kind: Kind) -> Vec<&'static str> {
+        let given = [
+            (self.vector_scaling, "--vector-scaling"),
+            (!self.sets.is_empty(), "--sets"),
+            (self.data.other.is_some(), "--other"),
+        ];
+        given.into_iter().filter_map(|(is_given, flag)| (is_given && kind == Kind::Values).then_some(flag)).collect()
     }
 
     fn choices(&self, session: &Session) -> Outcome {
@@ -109,6 +122,18 @@ impl Compare {
         })
     }
 
+    fn values(&self, session: &Session) -> Outcome {
+        // said before the network is loaded
+        self.methods.check_about(TargetSpace::Continuous)?;
+        let tokenizer = tokenizer(&self.model)?;
+        let all = self.data.read(|file| Ok(ValuedTask::from_jsonl(file)?))?;
+        let encoding = self.questions.of_texts(AnswerForm::Value);
+        with_network!(load_network(&self.model, session)?, |network, head| {
+            let base = |train: &ValuedDataset, seed| classifier(network.clone(), head.clone(), train.encoded(), seed);
+            self.compare(&all, &encoding, &tokenizer, base, session)
+        })
+    }
+
     /// Each pair as a question with two answers, whose logits are their rewards.
     fn preferences(&self, session: &Session) -> Outcome {
         let tokenizer = tokenizer(&self.model)?;
@@ -121,49 +146,52 @@ impl Compare {
     }
 
     /// All seeds of this process, and the report where it does all of them.
-    fn compare<M: Classifier<Input = TokenBatch>>(
+    fn compare<M: Classifier<Input = TokenBatch>, T: Drawn>(
         &self,
-        all: &Parts<Task>,
+        all: &Parts<T>,
         encoding: &Encoding,
         tokenizer: &Tokenizer,
-        base: impl Fn(&EncodedDataset, u64) -> Outcome<M>,
+        base: impl Fn(&T::Data, u64) -> Outcome<M>,
         session: &Session,
     ) -> Outcome {
         let is_mine = |place: usize| self.shard.is_none_or(|shard| shard.takes(place));
         let mut runs = Vec::new();
         for (_, &seed) in self.seeds.iter().enumerate().filter(|(place, _)| is_mine(*place)) {
             let parts = self.data.drawn(all, seed)?;
-            let encoded = parts.encode(encoding, tokenizer)?;
-            let example = encoded.train.example(0, tokenizer)?;
+            let encoded = T::encode(&parts, encoding, tokenizer)?;
+            let example = T::encoded(&encoded.train).example(0, tokenizer)?;
             if runs.is_empty() {
                 session.say(&example);
             }
             session.say(format_args!("seed {seed}"));
             let about = About {
                 protocol: Protocol::Clean.name().into(),
-                task: all.train.name.clone(),
+                task: all.train.name().into(),
                 model: self.model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 prompt_hash: encoding.template.fingerprint(),
                 prompt_example: example,
-                classes: parts.classes(&encoded.train),
+                classes: parts.train.classes(&encoded.train),
             };
             let model = base(&encoded.train, seed)?;
-            runs.push(self.comparison(session)?.run(&model, &about, &splits(&encoded), seed)?);
+            // that of all training items: seeds have one recipe
+            let comparison = self.comparison(all.train.likelihood(), session)?;
+            runs.push(comparison.run(&model, &about, &splits(&encoded), seed)?);
         }
         self.leave(runs, session)
     }
 
-    fn comparison<M: Classifier<Input = TokenBatch>>(
+    fn comparison<M: Classifier, D: Dataset<Input = M::Input>>(
         &self,
+        likelihood: SharedLikelihood,
         session: &Session,
-    ) -> Outcome<Comparison<M, EncodedDataset>> {
-        let limits = self.questions.limits();
-        let mut trainer = self.training.trainer(limits, 0);
+    ) -> Outcome<Comparison<M, D>> {
+        let (limits, space) = (self.questions.limits(), likelihood.target_space());
+        let mut trainer = self.training.trainer(limits, 0).with_likelihood(likelihood);
         // every seed has its own
         trainer.seed = None;
         trainer.snapshots = Snapshots { count: self.methods.members, from: 0.5 };
         Ok(Comparison::new(Recipe::new(self.adapter.lora()).with_trainer(trainer))
-            .with_methods(self.methods.methods()?)
+            .with_methods(self.methods.methods(space)?)
             .with_limits(limits)
             .with_dir(&self.out)
             .with_control(session.control()))
@@ -176,8 +204,8 @@ impl Compare {
         }
         let scaling = if self.vector_scaling { MethodSelection::All } else { MethodSelection::None };
         let title = runs.first().map_or_else(String::new, |run| format!("{}, {}", run.setting.task, run.setting.model));
-        let options =
-            ReportOptions::default().with_title(title).with_vector_scaling(scaling).with_set_scores(self.sets.clone());
+        let options = ReportOptions::default().with_title(title).with_vector_scaling(scaling);
+        let options = if self.sets.is_empty() { options } else { options.with_set_scores(self.sets.clone()) };
         let report = Report::new(runs, options)?;
         let files = report.save(&self.out)?;
         let pictures = report.save_forest_plots(&self.out)?.into_iter().map(|picture| picture.png).collect();
@@ -204,7 +232,7 @@ impl std::fmt::Display for Part {
     }
 }
 
-fn splits(parts: &Parts<EncodedDataset>) -> Splits<'_, EncodedDataset> {
+fn splits<D>(parts: &Parts<D>) -> Splits<'_, D> {
     let other = parts.other.iter().map(|data| Shifted { name: "elsewhere".into(), data, labelled: false });
     Splits { train: &parts.train, held_out: parts.held_out.as_ref(), test: &parts.test, shifted: other.collect() }
 }

@@ -1,9 +1,9 @@
 //! What a comparison says in short: every row's scores, which is best, and how sure that is.
 
 use bayes_lora::compare::{Report, RowOutcome, RunReport};
-use bayes_lora::metrics::{self, Estimate};
+use bayes_lora::metrics::Estimate;
 use bayes_lora::number::significant;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -16,6 +16,8 @@ pub struct Verdict {
     pub model: String,
     pub seeds: Vec<u64>,
     pub n_test: usize,
+    #[serde(skip)]
+    columns: &'static [Column],
     pub rows: Vec<Row>,
     pub best: Option<Best>,
     pub report: PathBuf,
@@ -26,17 +28,51 @@ pub struct Verdict {
 #[derive(Serialize)]
 pub struct Row {
     pub name: String,
-    /// Means over the seeds; none of a row that failed for one of them.
-    pub scores: Option<Scores>,
+    /// Means over the seeds, by name; none of a row that failed for one of them.
+    #[serde(serialize_with = "by_key")]
+    pub scores: Option<Vec<(Column, Score)>>,
     /// Why it did not answer, by seed.
     pub failures: Vec<(u64, String)>,
 }
 
-#[derive(Serialize)]
-pub struct Scores {
-    pub accuracy: Score,
-    pub nll: Score,
-    pub ece: Score,
+/// A score that is told.
+#[derive(Clone, Copy)]
+pub struct Column {
+    /// Its name in JSON.
+    key: &'static str,
+    /// Its name in words, and in the report.
+    name: &'static str,
+    /// Whether there is room for it in words.
+    is_shown: bool,
+}
+
+const fn column(key: &'static str, name: &'static str) -> Column {
+    Column { key, name, is_shown: true }
+}
+
+const fn unshown(key: &'static str, name: &'static str) -> Column {
+    Column { key, name, is_shown: false }
+}
+
+const OF_CLASSES: [Column; 3] = [column("accuracy", "accuracy"), column("nll", "NLL"), column("ece", "ECE")];
+const OF_VALUES: [Column; 6] = [
+    column("nll", "NLL"),
+    column("rmse", "RMSE"),
+    column("crps", "CRPS"),
+    unshown("inside_50", "inside 50 %"),
+    column("inside_90", "inside 90 %"),
+    unshown("inside_95", "inside 95 %"),
+];
+
+fn columns(run: &RunReport) -> &'static [Column] {
+    if run.info.classes.is_empty() { &OF_VALUES } else { &OF_CLASSES }
+}
+
+fn by_key<S: Serializer>(scores: &Option<Vec<(Column, Score)>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match scores {
+        Some(scores) => serializer.collect_map(scores.iter().map(|(column, score)| (column.key, score))),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// A score: of one seed with its credible interval, of several the mean with the smallest and the largest.
@@ -78,6 +114,7 @@ impl Verdict {
             model: first.info.model.clone(),
             seeds: report.runs.iter().map(|run| run.info.seed).collect(),
             n_test: first.info.n_test,
+            columns: columns(first),
             best: Best::new(&rows, &report.runs),
             rows,
             report: html,
@@ -91,38 +128,36 @@ impl Row {
         let (mut found, mut failures) = (Vec::new(), Vec::new());
         for run in runs {
             match run.rows.iter().find(|row| row.name == name).map(|row| &row.outcome) {
-                Some(RowOutcome::Answered(summary)) => found.push(&summary.scores),
                 Some(RowOutcome::Failed(reason)) => failures.push((run.info.seed, reason.clone())),
+                Some(outcome) => found.push(outcome),
                 None => {}
             }
         }
-        let scores = (found.len() == runs.len()).then(|| Scores {
-            accuracy: Score::of(&found, |scores| scores.accuracy),
-            nll: Score::of(&found, |scores| scores.nll),
-            ece: Score::of(&found, |scores| scores.ece),
-        });
+        let columns = runs.first().filter(|_| found.len() == runs.len()).map(columns);
+        let of_column = |column: &Column| Some((*column, Score::of(&found, column.name)?));
+        let scores = columns.map(|columns| columns.iter().filter_map(of_column).collect());
         Self { name: name.into(), scores, failures }
     }
 }
 
 impl Score {
-    fn of(seeds: &[&metrics::Scores], score: fn(&metrics::Scores) -> Estimate) -> Self {
-        if let [one] = seeds {
-            let Estimate { value, low, high } = score(one);
-            return Self { value, low, high };
+    fn of(seeds: &[&RowOutcome], name: &str) -> Option<Self> {
+        let found = seeds.iter().map(|seed| seed.estimate(name)).collect::<Option<Vec<Estimate>>>()?;
+        if let [Estimate { value, low, high }] = found[..] {
+            return Some(Self { value, low, high });
         }
         let start = Self { value: 0.0, low: f64::INFINITY, high: f64::NEG_INFINITY };
-        seeds.iter().map(|seed| score(seed).value).fold(start, |all, value| Self {
+        Some(found.iter().map(|score| score.value).fold(start, |all, value| Self {
             value: all.value + value / seeds.len() as f64,
             low: all.low.min(value),
             high: all.high.max(value),
-        })
+        }))
     }
 }
 
 impl Best {
     fn new(rows: &[Row], runs: &[RunReport]) -> Option<Self> {
-        let nll = |row: &Row| row.scores.as_ref().map(|scores| scores.nll.value);
+        let nll = |row: &Row| Some(row.scores.as_ref()?.iter().find(|(column, _)| column.key == "nll")?.1.value);
         let mut ranked: Vec<(&Row, f64)> = rows.iter().filter_map(|row| Some((row, nll(row)?))).collect();
         // of equal ones the first stays first
         ranked.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -137,11 +172,7 @@ impl Best {
 
 impl Than {
     fn new(best: &Row, other: &Row, runs: &[RunReport]) -> Self {
-        let of_run = |run: &RunReport| {
-            let paired = run.paired.as_ref()?;
-            let place = |row: &Row| paired.names.iter().position(|name| *name == row.name);
-            Some(paired.matrix.nll.p_better[place(best)?][place(other)?])
-        };
+        let of_run = |run: &RunReport| run.p_better(&best.name, &other.name, "NLL");
         let p_better: Vec<f64> = runs.iter().filter_map(of_run).collect();
         let clearly = !p_better.is_empty() && p_better.iter().all(|p| *p >= CLEARLY);
         Self { name: other.name.clone(), p_better, clearly }
@@ -154,11 +185,16 @@ impl fmt::Display for Verdict {
         let (s, seeds) = (if seeds.len() == 1 { "" } else { "s" }, seeds.join(", "));
         writeln!(f, "{}, {}, seed{s} {seeds}, {} test items", self.task, self.model, self.n_test)?;
         let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-        writeln!(f, "{:<width$}  {:>24} {:>24} {:>24}", "", "accuracy", "NLL", "ECE")?;
+        let shown = self.columns.iter().filter(|column| column.is_shown);
+        let headings: Vec<String> = shown.map(|column| format!("{:>24}", column.name)).collect();
+        writeln!(f, "{:<width$}  {}", "", headings.join(" "))?;
         for row in &self.rows {
             write!(f, "{:<width$}  ", row.name)?;
             match (&row.scores, row.failures.first()) {
-                (Some(scores), _) => writeln!(f, "{} {} {}", scores.accuracy, scores.nll, scores.ece)?,
+                (Some(scores), _) => {
+                    let shown = scores.iter().filter(|(column, _)| column.is_shown);
+                    writeln!(f, "{}", shown.map(|(_, score)| score.to_string()).collect::<Vec<_>>().join(" "))?;
+                }
                 (None, Some((seed, reason))) => writeln!(f, "seed {seed}: {reason}")?,
                 (None, None) => writeln!(f, "not run for all seeds")?,
             }

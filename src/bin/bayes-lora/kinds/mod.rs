@@ -9,7 +9,7 @@ mod opening;
 pub mod preferences;
 mod splits;
 mod texts;
-mod values;
+pub mod values;
 
 use crate::base::{load_base, tokenizer};
 use crate::flags::{ItemArguments, QuestionArguments};

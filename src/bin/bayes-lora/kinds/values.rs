@@ -24,7 +24,7 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
     let items = Splits::read(source, read)?;
     let noise_variance = match source.items.noise_variance {
         Some(variance) => variance,
-        None => variance(&items.train),
+        None => variance(items.train.iter().map(|(_, value)| *value)),
     };
     let encoding = source.questions.of_texts(AnswerForm::Value);
     let splits = items.map(|name, items| encode(name, items, &encoding, &tokenizer))?;
@@ -37,8 +37,8 @@ pub fn with_subject<J: Job>(source: &Source, job: J) -> Outcome<J::Result> {
 }
 
 /// The variance of the known numbers: what a model that has learned nothing takes for noise.
-fn variance(items: &[(Item, Option<f64>)]) -> f64 {
-    let known: Vec<f64> = items.iter().filter_map(|(_, value)| *value).collect();
+pub fn variance(values: impl Iterator<Item = Option<f64>>) -> f64 {
+    let known: Vec<f64> = values.flatten().collect();
     let mean = known.iter().sum::<f64>() / known.len() as f64;
     known.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / known.len() as f64
 }
