@@ -234,7 +234,7 @@ fn cells_are_taken_up_and_make_a_report_of_densities_errors_and_intervals() {
     // classes and numbers never share a report's run
     let mut mixed = kept[0].clone();
     mixed.setting.values = None;
-    mixed.setting.test = vec![0; 50];
+    (mixed.setting.test, mixed.setting.classes) = (vec![0; 50], about().classes);
     assert!(Report::new(vec![mixed], options).unwrap_err().to_string().contains("classes and numbers are mixed"));
 }
 
