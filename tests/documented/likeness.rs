@@ -19,8 +19,8 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+(?:\.\d+)?(?:e
 static SPEED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\d.]+(?:e-?\d+)? s\b|\([\d.]+(?:e-?\d+)? a second\)").unwrap());
 
-/// What the bits of weights say, which are rounded otherwise elsewhere.
-static FINGERPRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b[0-9a-f]{16}\b").unwrap());
+/// What the bits of weights say, which are rounded otherwise elsewhere; not sixteen digits behind a point.
+static FINGERPRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(^|[^.\w])[0-9a-f]{16}\b").unwrap());
 
 /// How far long work has come.
 static PROGRESS: LazyLock<Regex> =
@@ -62,7 +62,8 @@ fn is_like(expected: &str, said: &str) -> bool {
         let pattern: Vec<String> = parts.iter().map(|part| regex::escape(part)).collect();
         return Regex::new(&format!("^{}$", pattern.join(".*"))).unwrap().is_match(said);
     }
-    let known = |line: &str| FINGERPRINT.replace_all(&SPEED.replace_all(line.trim_end(), "speed"), "hash").into_owned();
+    let known =
+        |line: &str| FINGERPRINT.replace_all(&SPEED.replace_all(line.trim_end(), "speed"), "${1}hash").into_owned();
     let [expected, said] = [expected, said].map(known);
     let words = |line: &str| NUMBER.replace_all(line, "#").split_whitespace().collect::<Vec<_>>().join(" ");
     let numbers = |line: &str| NUMBER.find_iter(line).map(|found| found.as_str().to_string()).collect::<Vec<_>>();
@@ -106,6 +107,8 @@ fn words_are_the_same_and_numbers_alike() {
         ("a  b", "a b", true),
         ("epsilon 5e-4", "epsilon 0.0005", true),
         ("fingerprint: 0dae8fe74055252f", "fingerprint: 4fe7228f845db8a7", true),
+        (r#"{"p":0.1234567890123456}"#, r#"{"p":0.123456789012345}"#, true),
+        (r#"{"p":0.1234567890123456}"#, r#"{"p":0.9234567890123456}"#, false),
     ] {
         assert_eq!(difference(expected, said).is_none(), is_like, "{expected:?} {said:?}");
     }
