@@ -6,7 +6,7 @@ use crate::linalg::LowRankSum;
 use crate::lora::to_array;
 use crate::tape::Site;
 use burn::tensor::Tensor;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 /// A sum of outer products `Σ x xᵀ` over rows x.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,13 @@ impl FactorSum {
             _ => return Err(different_forms()),
         }
         Ok(())
+    }
+
+    fn add_on_host(&mut self, rows: ArrayView2<f64>) -> Result<()> {
+        match self {
+            Self::LowRank(sum) => sum.add(rows),
+            Self::Dense(_) => Err(different_forms()),
+        }
     }
 
     fn merge(&mut self, other: Self) -> Result<()> {
@@ -146,15 +153,15 @@ impl KroneckerFactors {
                 sum.activation.add(new.activation, inputs)?;
                 continue;
             };
-            let on_host = on_host(rows.clone(), &inputs)?;
+            let rows = on_host(rows, inputs)?;
             match &last {
-                Some(last) if last.rows == on_host && last.before == sum.activation => {
+                Some(last) if last.rows == rows && last.before == sum.activation => {
                     sum.activation = last.after.clone();
                 }
                 _ => {
                     let before = sum.activation.clone();
-                    sum.activation.add(Increment::Rows(rows), inputs)?;
-                    last = Some(AddedRows { rows: on_host, before, after: sum.activation.clone() });
+                    sum.activation.add_on_host(rows.view())?;
+                    last = Some(AddedRows { rows, before, after: sum.activation.clone() });
                 }
             }
         }

@@ -37,8 +37,9 @@ fn kept<T>(value: Option<T>, what: &str) -> Result<T> {
 
 impl CausalLm {
     /// Runs a batch forward, and pulls back from what `top` makes of the final hidden states of the tokens at `read`, `[n, hidden]`: a
-    /// backward pass that has come through the output head, and the cotangents at these states. The values of all layers are kept, or those of one layer at
-    /// a time; the inputs of the adapted matrices are on the tape, to be taken beside the gradients by `take`, which is called below each layer.
+    /// backward pass that has come through the output head, and the cotangents at these states. The values of all layers are kept, or those
+    /// of one layer at a time; the inputs of the adapted matrices are on the tape, to be taken beside the gradients by `take`, which is
+    /// called below each layer.
     ///
     /// # Errors
     /// Those of `top` and `take`.
