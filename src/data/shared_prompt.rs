@@ -72,6 +72,17 @@ impl SharedPrompt {
         if place < self.trunk { place } else { self.starts[row] + place - self.trunk }
     }
 
+    /// The column of the token before that at `column` in its row; `None` for the first of a row.
+    ///
+    /// # Panics
+    /// For columns beyond the last.
+    pub fn before(&self, column: usize) -> Option<usize> {
+        match self.branches[column] {
+            Some(branch) if self.starts[branch] == column => self.trunk.checked_sub(1),
+            _ => column.checked_sub(1),
+        }
+    }
+
     /// Whether the token at column `from` sees that at `to`.
     ///
     /// # Panics
@@ -120,6 +131,7 @@ mod tests {
                         let seen: Vec<u32> =
                             (0..tree.ids.len()).filter(|to| tree.sees(from, *to)).map(|to| tree.ids[to]).collect();
                         assert_eq!(seen, row[..=t], "{rows:?}");
+                        assert_eq!(tree.before(from), t.checked_sub(1).map(|before| tree.column(r, before)));
                     }
                 }
             }

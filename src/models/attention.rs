@@ -3,11 +3,11 @@
 use super::{
     activation::{soft_cap, softmax},
     config::DecoderConfig,
+    distinct_tokens::DistinctTokens,
     layer_values::Memory,
     norm::Norm,
     projections::Projections,
     read_tokens::ReadTokens,
-    real_tokens::RealTokens,
     rope::Rotation,
 };
 use crate::lora::LoraLinear;
@@ -43,8 +43,8 @@ pub(super) struct Context<'a> {
     pub(super) query_factors: Option<&'a Tensor<4>>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
-    /// Where pads are left out of the rows.
-    pub(super) real: Option<&'a RealTokens>,
+    /// Where pads and repeated tokens are left out of what is done token by token.
+    pub(super) distinct: Option<&'a DistinctTokens>,
     /// Where all but these are left out behind attention.
     pub(super) read: Option<&'a ReadTokens>,
 }
@@ -64,13 +64,13 @@ impl Attention {
     /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same, or tokens that are read.
+    /// - x: `[rows · tokens, hidden]`, or of distinct tokens; output the same, or tokens that are read.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, memory: &mut Memory, tape: &mut Tape) -> Tensor<2> {
         let (rows, tokens, dim) = (context.rows, context.tokens, self.head_dim);
         let heads = |y: Tensor<2>| {
             let n = y.dims()[1] / dim;
-            let y = match context.real {
-                Some(real) => real.spread(y),
+            let y = match context.distinct {
+                Some(distinct) => distinct.spread(y),
                 None => y,
             };
             y.reshape([rows, tokens, n, dim]).swap_dims(1, 2)
@@ -88,7 +88,7 @@ impl Attention {
         let [q, k, v] = self.inputs.forward(x, tape);
         let [query_norm, key_norm] = &self.query_key_norms;
         memory.keep(|kept| {
-            kept.attention.real = context.real.cloned();
+            kept.attention.distinct = context.distinct.cloned();
             kept.attention.read = context.read.cloned();
             kept.attention.projected =
                 [(query_norm, &q), (key_norm, &k)].map(|(norm, x)| norm.as_ref().map(|_| x.clone()));
@@ -123,9 +123,9 @@ impl Attention {
         memory.keep(|kept| kept.attention.weights = Some(weights.clone()));
         let mixed = weights.matmul(v).reshape([rows, n_heads, tokens, dim]);
         let mixed = mixed.swap_dims(1, 2).reshape([rows * tokens, n_heads * dim]);
-        let mixed = match (context.read, context.real) {
+        let mixed = match (context.read, context.distinct) {
             (Some(read), _) => read.pick_from_batch(mixed),
-            (None, Some(real)) => real.pick(mixed),
+            (None, Some(distinct)) => distinct.pick(mixed),
             (None, None) => mixed,
         };
         self.o_proj.forward(mixed, tape)

@@ -30,7 +30,7 @@ impl Block {
     /// Of new tokens where a cache has the keys and values of those before them.
     ///
     /// # Shapes
-    /// - x: `[rows · tokens, hidden]`, or real tokens alone; output the same, or tokens that are read.
+    /// - x: `[rows · tokens, hidden]`, or of distinct tokens; output the same, or tokens that are read.
     pub(super) fn forward(&self, x: Tensor<2>, context: &Context, mut memory: Memory, tape: &mut Tape) -> Tensor<2> {
         let [before_attention, behind_attention, before_mlp, behind_mlp] = &self.norms;
         memory.keep(|kept| kept.start = Some(x.clone()));

@@ -4,13 +4,13 @@ use super::{
     activation::soft_cap,
     block::Block,
     config::DecoderConfig,
+    distinct_tokens::DistinctTokens,
     language_model::{HeadForm, LanguageModel},
     layer_contexts::LayerContexts,
     layer_values::PassMemory,
     names::{EMBEDDING, SCORE, root},
     norm::Norm,
     read_tokens::ReadTokens,
-    real_tokens::RealTokens,
     rope::Places,
     rope_scaling::RopeScaling,
     seen_prefix::SeenPrefix,
@@ -70,7 +70,7 @@ impl CausalLm {
         })
     }
 
-    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads; and which of them
+    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads and what is repeated; and which of them
     /// are read.
     pub(super) fn in_places<T>(
         &self,
@@ -83,9 +83,9 @@ impl CausalLm {
         let table = self.embedding.weight.val();
         let (device, dtype, lengths) = (table.device().without_autodiff(), table.dtype(), batch.lengths());
         let positions = batch.positions.as_ref();
-        let real = if tape.reads_tokens() { None } else { batch.real_tokens() };
-        let real = real.as_ref();
-        let read = read.map(|read| self.read_tokens((read, batch.mask.len()), real, tape));
+        let distinct = if tape.reads_tokens() { None } else { batch.distinct_tokens(self.may_coincide(tape)) };
+        let distinct = distinct.as_ref();
+        let read = read.map(|read| self.read_tokens((read, batch.mask.len()), distinct, tape));
         let read = read.as_ref();
         pass(
             &Places {
@@ -94,7 +94,7 @@ impl CausalLm {
                 span: tokens,
                 positions,
                 lengths: &lengths,
-                real,
+                distinct,
                 read,
                 device: &device,
                 dtype,
@@ -103,15 +103,22 @@ impl CausalLm {
         )
     }
 
+    /// True if tokens that begin rows alike have the same states: their rotations do not depend on the rows' lengths, and no adapter
+    /// disturbs one otherwise than the other.
+    fn may_coincide(&self, tape: &Tape) -> bool {
+        let mut adapters = self.linears().into_iter().filter_map(|linear| linear.adapter.as_ref());
+        !self.rotates_by_length() && adapters.all(|adapter| tape.is_still(adapter.dropout))
+    }
+
     /// Tokens to be read, at some of so many places.
     pub(super) fn read_tokens(
         &self,
         places: (&Tensor<1, Int>, usize),
-        real: Option<&RealTokens>,
+        distinct: Option<&DistinctTokens>,
         tape: &Tape,
     ) -> ReadTokens {
         let last = self.blocks.last().into_iter().flat_map(Block::linears_behind_attention);
-        ReadTokens::new((places.0.clone(), places.1), real, last, tape)
+        ReadTokens::new((places.0.clone(), places.1), distinct, last, tape)
     }
 
     /// What the layers need to know of a batch.
@@ -139,12 +146,12 @@ impl CausalLm {
         self.ended(x, places)
     }
 
-    /// What the first layer reads, `[rows · tokens, hidden]` or of real tokens alone.
+    /// What the first layer reads, `[rows · tokens, hidden]` or of distinct tokens.
     pub(super) fn embedded(&self, ids: Tensor<2, Int>, places: &Places) -> Tensor<2> {
         let [rows, tokens] = ids.dims();
         let x = self.embedding.forward(ids).reshape([rows * tokens, self.config.hidden_size]);
-        let x = match places.real {
-            Some(real) => real.pick(x),
+        let x = match places.distinct {
+            Some(distinct) => distinct.pick(x),
             None => x,
         };
         match self.config.scales.embedding {
@@ -164,8 +171,8 @@ impl CausalLm {
     /// What the last layer gives, after the last norm, at every token that is read.
     pub(super) fn ended(&self, x: Tensor<2>, places: &Places) -> Tensor<2> {
         let x = self.norm.forward(self.read(x, places));
-        match places.real.filter(|_| places.read.is_none()) {
-            Some(real) => real.spread(x),
+        match places.distinct.filter(|_| places.read.is_none()) {
+            Some(distinct) => distinct.spread(x),
             None => x,
         }
     }

@@ -43,8 +43,8 @@ impl CausalLm {
         let lengths = cache.lengths();
         let positions = Some(&positions);
         let read = self.read_tokens((&last, cache.n_rows() * tokens), None, tape);
-        let (real, read, device) = (None, Some(&read), &device);
-        let places = Places { tokens, first, span, positions, lengths: &lengths, real, read, device, dtype };
+        let (distinct, read, device) = (None, Some(&read), &device);
+        let places = Places { tokens, first, span, positions, lengths: &lengths, distinct, read, device, dtype };
         let mut layers = std::mem::take(&mut cache.layers);
         layers.resize_with(self.config.n_layers, Default::default);
         let mask = |window| cache.attention_mask(tokens, window, (device, dtype));

@@ -55,7 +55,7 @@ impl<'a> LayerContexts<'a> {
             query_factors: self.query_factors.as_ref(),
             rows: self.rows,
             tokens: self.places.tokens,
-            real: self.places.real,
+            distinct: self.places.distinct,
             read: self.places.read.filter(|read| read.in_last_layer && index + 1 == self.config.n_layers),
         }
     }

@@ -1,7 +1,8 @@
 //! What a pass remembers of a decoder's layers beside their output.
 
 use super::{
-    kv_cache::LayerCache, read_tokens::ReadTokens, real_tokens::RealTokens, rope::Rotation, seen_prefix::SeenPrefix,
+    distinct_tokens::DistinctTokens, kv_cache::LayerCache, read_tokens::ReadTokens, rope::Rotation,
+    seen_prefix::SeenPrefix,
 };
 use burn::tensor::Tensor;
 
@@ -65,8 +66,8 @@ pub(super) struct BlockValues {
 /// The inputs of what is not linear in attention.
 #[derive(Debug, Default)]
 pub(super) struct AttentionValues {
-    /// Where pads are left out of the rows.
-    pub(super) real: Option<RealTokens>,
+    /// Where pads and repeated tokens are left out of what is done token by token.
+    pub(super) distinct: Option<DistinctTokens>,
     /// Where all but these are left out behind attention.
     pub(super) read: Option<ReadTokens>,
     pub(super) rotation: Option<Rotation>,

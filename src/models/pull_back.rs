@@ -152,9 +152,9 @@ impl PullBack {
         tape: &mut Tape,
     ) -> Result<Tensor<2>> {
         let g = self.linear(&attention.o_proj, g, tape)?;
-        let g = match (&values.read, &values.real) {
+        let g = match (&values.read, &values.distinct) {
             (Some(read), _) => read.spread_in_batch(g, self.copies),
-            (None, Some(real)) => real.spread_on_zeros(g),
+            (None, Some(distinct)) => distinct.pull_back_pick(g),
             (None, None) => g,
         };
         let (queries, keys) = (kept(values.queries, "queries")?, kept(values.keys, "keys")?);
@@ -187,9 +187,8 @@ impl PullBack {
             None => of_queries,
         };
         let of_keys = of_keys.reshape([rows, n_kv * copies, tokens, dim]);
-        // no gradient reaches a pad: nobody looks at it, and what it sees is not read
-        let apart = |g: Tensor<2>| match &values.real {
-            Some(real) => real.pick(g),
+        let gathered = |g: Tensor<2>| match &values.distinct {
+            Some(distinct) => distinct.pull_back_spread(g),
             None => g,
         };
         let turned = |g: Tensor<4>, group: usize| {
@@ -198,11 +197,11 @@ impl PullBack {
                 None => g,
             };
             let g = g.reshape([rows, n_kv, copies, group, tokens, dim]).permute([2, 0, 4, 1, 3, 5]);
-            apart(g.reshape([copies * rows * tokens, n_kv * group * dim]))
+            gathered(g.reshape([copies * rows * tokens, n_kv * group * dim]))
         };
         let (of_queries, of_keys) = (turned(of_queries, group), turned(of_keys, 1));
         let of_values = of_values.reshape([rows, n_kv, tokens, copies, dim]).permute([3, 0, 2, 1, 4]);
-        let of_values = apart(of_values.reshape([copies * rows * tokens, n_kv * dim]));
+        let of_values = gathered(of_values.reshape([copies * rows * tokens, n_kv * dim]));
         let [projected_queries, projected_keys] = values.projected;
         let [query_norm, key_norm] = &attention.query_key_norms;
         let of_queries = self.normed_by_group(query_norm, projected_queries, of_queries)?;

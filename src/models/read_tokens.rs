@@ -1,6 +1,6 @@
 //! Leaves all tokens but those whose final states are read out of the last layer, behind its attention.
 
-use super::real_tokens::RealTokens;
+use super::distinct_tokens::DistinctTokens;
 use crate::lora::LoraLinear;
 use crate::tape::Tape;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
@@ -24,19 +24,19 @@ struct Index {
 }
 
 impl ReadTokens {
-    /// Those at `places`, of as many as a batch has; `real` where pads do not go through the layers.
+    /// Those at `places`, of as many as a batch has; `distinct` where not all of them go through the layers.
     ///
     /// The others are left out within the last layer, unless somebody looks at them in its linears `behind_attention`: what linears with
     /// adapters see is recorded, or disturbed token by token.
     pub(super) fn new<'a>(
         (places, n_places): (Tensor<1, Int>, usize),
-        real: Option<&RealTokens>,
+        distinct: Option<&DistinctTokens>,
         behind_attention: impl Iterator<Item = &'a LoraLinear>,
         tape: &Tape,
     ) -> Self {
         let in_batch = Index { rows: places, of: n_places };
-        let in_layers = match real {
-            Some(real) => Index { rows: real.indices_of(in_batch.rows.clone()), of: real.count() },
+        let in_layers = match distinct {
+            Some(distinct) => Index { rows: distinct.indices_of(in_batch.rows.clone()), of: distinct.count() },
             None => in_batch.clone(),
         };
         let mut adapters = behind_attention.filter_map(|linear| linear.adapter.as_ref());

@@ -1,7 +1,7 @@
 //! Rotates queries and keys by their positions.
 
 use super::{
-    indices::indices_on, read_tokens::ReadTokens, real_tokens::RealTokens, rope_scaling::RopeScaling,
+    distinct_tokens::DistinctTokens, indices::indices_on, read_tokens::ReadTokens, rope_scaling::RopeScaling,
     scales::PositionScale,
 };
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -29,8 +29,8 @@ pub(super) struct Places<'a> {
     pub(super) positions: Option<&'a Tensor<1, Int>>,
     /// Tokens of each row, those in a cache included.
     pub(super) lengths: &'a [usize],
-    /// Which tokens are real, where pads are left out of what is done token by token.
-    pub(super) real: Option<&'a RealTokens>,
+    /// Where pads and repeated tokens are left out of what is done token by token.
+    pub(super) distinct: Option<&'a DistinctTokens>,
     /// Which tokens are read behind the last layer; all where there are none.
     pub(super) read: Option<&'a ReadTokens>,
     pub(super) device: &'a Device,

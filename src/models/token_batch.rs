@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub struct TokenBatch {
     /// `[rows, tokens]`
     pub(super) ids: Tensor<2, Int>,
+    /// The same on the host.
+    pub(super) ids_on_host: Vec<u32>,
     /// Kind of every token, `[rows, tokens]`; `None` when all are of the first.
     pub(super) types: Option<Tensor<2, Int>>,
     /// Position of every token in its row, behind what was seen already, `[rows · tokens]`; `None` when rows start at their first token and
@@ -208,6 +210,7 @@ impl TokenBatch {
             rows_per_item: padded.rows_per_item,
             trees,
             starts: padded.starts,
+            ids_on_host: padded.ids,
             host,
         })
     }

@@ -1,6 +1,6 @@
 //! Says which tokens of a batch see which, and which are pads.
 
-use super::real_tokens::RealTokens;
+use super::distinct_tokens::{DistinctTokens, Place};
 use super::token_batch::TokenBatch;
 use crate::data::SharedPrompt;
 use crate::float_type::absent;
@@ -70,8 +70,19 @@ impl TokenBatch {
         Tensor::from_data(TensorData::new(values, [n_rows, tokens]), (self.device(), dtype))
     }
 
-    /// Which tokens are real, where there are pads.
-    pub(super) fn real_tokens(&self) -> Option<RealTokens> {
-        RealTokens::new(&self.mask, self.device())
+    /// The tokens without pads and, where rows that begin alike have the same states there, without what is repeated.
+    pub(super) fn distinct_tokens(&self, may_coincide: bool) -> Option<DistinctTokens> {
+        let tokens = self.mask.ncols();
+        let before = |r: usize, own: usize| match &self.trees {
+            Some(trees) => trees[r].before(own),
+            None => own.checked_sub(1),
+        };
+        let at = |((r, t), real): ((usize, usize), &bool)| {
+            let start = r * tokens + self.starts[r];
+            let token = self.ids_on_host[r * tokens + t];
+            real.then(|| (token, before(r, t - self.starts[r]).map(|before| start + before)))
+        };
+        let at: Vec<Place> = self.mask.indexed_iter().map(at).collect();
+        DistinctTokens::new(&at, may_coincide, self.device())
     }
 }

@@ -23,7 +23,7 @@ fn precisions() -> impl Iterator<Item = (DType, f64)> {
 }
 
 /// The same questions behind instructions.
-fn behind(data: &EncodedDataset) -> EncodedDataset {
+pub(super) fn behind(data: &EncodedDataset) -> EncodedDataset {
     let mut data = data.clone();
     for row in data.items.iter_mut().flat_map(|item| &mut item.rows) {
         let before = (0..BEFORE).map(|t| (5 + 11 * t % 50) as u32);

@@ -6,6 +6,7 @@
 mod batches;
 mod common_beginning;
 mod continuations;
+mod distinct_tokens;
 mod gradients;
 mod layers;
 mod low_rank;

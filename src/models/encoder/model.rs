@@ -117,8 +117,8 @@ impl Encoder {
         };
         let positions = batch.positions.as_ref();
         let device = &device;
-        let (first, span, lengths, real) = (0, tokens, &lengths, None);
-        let places = Places { tokens, first, span, positions, lengths, real, read: None, device, dtype };
+        let (first, span, lengths, distinct) = (0, tokens, &lengths, None);
+        let places = Places { tokens, first, span, positions, lengths, distinct, read: None, device, dtype };
         let rotations = [&modern.rope, &modern.sliding_rope]
             .map(|(theta, scaling)| Rotation::new(*theta, scaling, self.config.head_dim(), &places));
         // a window as wide as the batch hides nothing
