@@ -18,7 +18,7 @@ use std::sync::Arc;
 const BEFORE: usize = 17;
 
 /// Over a hundred products of f64, or of f32.
-fn precisions() -> impl Iterator<Item = (DType, f64)> {
+pub(super) fn precisions() -> impl Iterator<Item = (DType, f64)> {
     [(DType::F32, 1e-5)].into_iter().chain(has_f64().then_some((DType::F64, 1e-12)))
 }
 

@@ -40,7 +40,7 @@ impl LinearizedModel {
 
     pub(super) fn influence_on(&self, mode: &Mode, others: &OtherRows, outputs: Array2<f64>) -> Result<Influence> {
         self.check_mode(mode)?;
-        let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
+        let curved = self.kernel.curved(&*mode.roots, &self.ranges, mode.scale)?;
         let mut pulls = Array2::zeros((self.n_rows(), self.n_items()));
         for (item, own) in curved.items().into_iter().enumerate() {
             let range = self.ranges[item].clone();

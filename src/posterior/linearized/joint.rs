@@ -44,7 +44,7 @@ impl LinearizedModel {
         outputs: Array2<f64>,
     ) -> Result<JointBelief> {
         self.check_mode(mode)?;
-        let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
+        let curved = self.kernel.curved(&*mode.roots, &self.ranges, mode.scale)?;
         let covariance = curved.covariance_of(others, gram)?;
         let k = covariance.nrows() / outputs.nrows().max(1);
         let root = |row: ArrayView1<f64>| Ok(self.combinations.pull(self.likelihood.fisher_root(row)?.view(), k));

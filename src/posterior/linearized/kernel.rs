@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::linalg::{CholeskyFactor, add_lower_gram, mirror_lower};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The kernel `K = ΦΦᵀ` of M combinations of outputs, whose prior covariance is `K/s`.
@@ -69,13 +70,14 @@ impl Kernel {
     /// item n among the combinations.
     pub(super) fn curved<'a>(
         &'a self,
-        roots: &'a [Array2<f64>],
+        roots: impl Into<Cow<'a, [Array2<f64>]>>,
         ranges: &'a [Range<usize>],
         scale: f64,
     ) -> Result<Curved<'a>> {
+        let roots = roots.into();
         let mut columns = Vec::with_capacity(roots.len());
         let mut next = 0;
-        for root in roots {
+        for root in &*roots {
             columns.push(next..next + root.ncols());
             next += root.ncols();
         }
@@ -119,7 +121,7 @@ impl Kernel {
 pub(super) struct Curved<'a> {
     pub(super) kernel: &'a Kernel,
     /// `R_n`
-    roots: &'a [Array2<f64>],
+    roots: Cow<'a, [Array2<f64>]>,
     ranges: &'a [Range<usize>],
     pub(super) scale: f64,
     /// The columns of R that belong to each item.
@@ -147,19 +149,21 @@ impl ItemCovariance {
 }
 
 impl<'a> Curved<'a> {
-    /// The unknowns to which a whole Newton step leads, from outputs at which the score is `score` and `J(θ − μ)` is `pulled`:
-    /// `α = b − R A⁻¹ RᵀKb/s` or `w = H⁻¹Φᵀb/s`, `b = RRᵀ pulled + score`.
-    pub(super) fn newton(&self, score: &Array1<f64>, pulled: &Array1<f64>) -> Array1<f64> {
-        let pull = |v: &Array1<f64>| self.pull(v.view().insert_axis(Axis(1)));
-        let push = |v: &Array2<f64>| self.push(v.view()).remove_axis(Axis(1));
-        let b = score + &push(&pull(pulled));
+    /// `H⁻¹∇` of the log joint under a prior's `scale`, in the unknowns: where this is the curvature at the point itself, under that prior, a
+    /// whole Newton step; near it, one that converges as fast as the two are alike. `(I − RA⁻¹RᵀK/s)(g − α)` times the ratio of scales, or
+    /// `(I + XᵀX)⁻¹(Φᵀg − scale·w)/s`, g the score.
+    pub(super) fn step(&self, score: &Array1<f64>, unknowns: &Array1<f64>, scale: f64) -> Array1<f64> {
         match self.kernel {
             Kernel::Gram(gram) => {
-                let inner = pull(&(gram.dot(&b) / self.scale));
-                let inner = self.factor.solve(inner.view());
-                b - push(&inner)
+                let rest = score - unknowns;
+                let pulled = gram.dot(&rest) / self.scale;
+                let inner = self.factor.solve(self.pull(pulled.view().insert_axis(Axis(1))).view());
+                (rest - self.push(inner.view()).column(0)) * (scale / self.scale)
             }
-            Kernel::Features(features) => self.factor.solve_vector(features.t().dot(&b).view()) / self.scale,
+            Kernel::Features(features) => {
+                let slope = features.t().dot(score) - unknowns * scale;
+                self.factor.solve_vector(slope.view()) / self.scale
+            }
         }
     }
 
@@ -169,7 +173,7 @@ impl<'a> Curved<'a> {
     }
 
     /// Root, combinations and columns of R of every item.
-    fn items_of(&self) -> impl Iterator<Item = ((&'a Array2<f64>, &'a Range<usize>), &Range<usize>)> {
+    fn items_of(&self) -> impl Iterator<Item = ((&Array2<f64>, &Range<usize>), &Range<usize>)> {
         self.roots.iter().zip(self.ranges).zip(&self.columns)
     }
 

@@ -32,7 +32,7 @@ impl LinearizedModel {
     /// If the mode is not of this model, or an item alone determines its outputs to rounding.
     pub fn leave_one_out(&self, mode: &Mode) -> Result<LeaveOneOut> {
         self.check_mode(mode)?;
-        let curved = self.kernel.curved(&mode.roots, &self.ranges, mode.scale)?;
+        let curved = self.kernel.curved(&*mode.roots, &self.ranges, mode.scale)?;
         let mut shift = Array1::zeros(self.n_rows());
         let mut covariances = Vec::with_capacity(self.n_items());
         for (item, range) in curved.items().into_iter().zip(&self.ranges) {

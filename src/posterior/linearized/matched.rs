@@ -1,6 +1,6 @@
 //! Finds the prior under which the linearised model fits its training items as well as the network does.
 
-use super::mode::Mode;
+use super::mode::{Mode, ModePath};
 use super::model::LinearizedModel;
 use crate::error::Result;
 use crate::posterior::evidence::PRIOR_PRECISION;
@@ -50,27 +50,26 @@ impl LinearizedModel {
     /// As [`LinearizedModel::mode`]. Where no λ fits it is the search that says so, see [`MatchedPrior::usable`].
     pub fn matched_prior(&self) -> Result<MatchedPrior> {
         let network_nll = -self.network_log_likelihood();
+        let mut path = ModePath::new(self, None);
         // in logarithms where both are positive, as of classes: a saturated adapter's NLL is many decades below that of its start
-        let excess = |mode: &Mode| {
-            let nll = -mode.log_likelihood;
-            if nll > 0.0 && network_nll > 0.0 { (nll / network_nll).ln() } else { nll - network_nll }
+        let excess = |path: &mut ModePath, log: f64| -> Result<f64> {
+            let nll = -path.log_likelihood(log.exp())?;
+            Ok(if nll > 0.0 && network_nll > 0.0 { (nll / network_nll).ln() } else { nll - network_nll })
         };
         let (low, _, high) = self.log_scales()?;
         let begin = 0.0f64.clamp(low, high);
-        let first = self.mode(begin.exp(), None)?;
-        let mut here = (begin, excess(&first), first);
+        let mut here = (begin, excess(&mut path, begin)?);
         let mut step = if here.1 > 0.0 { -1.0 } else { 1.0 };
         let direction: f64 = step;
         let mut there = loop {
             let log = (here.0 + step).clamp(low, high);
-            let mode = self.mode(log.exp(), Some(&here.2))?;
-            let next = (log, excess(&mode), mode);
+            let next = (log, excess(&mut path, log)?);
             if next.1 * direction > LEVEL {
                 break next;
             }
             if log == low || log == high {
                 let end = if direction > 0.0 { SearchEnd::AtUpper } else { SearchEnd::AtLower };
-                return self.found(next.2, network_nll, (low, high), end);
+                return self.found(path.mode(log.exp())?, network_nll, (low, high), end);
             }
             here = next;
             step *= 2.0;
@@ -85,8 +84,7 @@ impl LinearizedModel {
             let secant = there.0 - weights.1 * (there.0 - here.0) / (weights.1 - weights.0);
             let (low, high) = (here.0.min(there.0), here.0.max(there.0));
             let log = if secant > low && secant < high { secant } else { 0.5 * (low + high) };
-            let mode = self.mode(log.exp(), Some(&there.2))?;
-            let next = (log, excess(&mode), mode);
+            let next = (log, excess(&mut path, log)?);
             if next.1 * there.1 < 0.0 {
                 here = there;
                 weights.0 = weights.1;
@@ -96,7 +94,7 @@ impl LinearizedModel {
             weights.1 = next.1;
             there = next;
         }
-        self.found(there.2, network_nll, bounds, SearchEnd::Inside)
+        self.found(path.mode(there.0.exp())?, network_nll, bounds, SearchEnd::Inside)
     }
 
     fn found(&self, mode: Mode, network_nll: f64, logs: (f64, f64), end: SearchEnd) -> Result<MatchedPrior> {

@@ -1,5 +1,9 @@
 //! Solves the linearised model to its mode by damped Newton steps in function space.
+//!
+//! A step needs the curvature factored, which takes the cube of the number of rows; a step by the factored curvature of an earlier point
+//! takes the square. Steps are taken by the same one for as long as they converge fast.
 
+use super::kernel::Curved;
 use super::model::LinearizedModel;
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, s};
@@ -7,8 +11,12 @@ use ndarray::{Array1, Array2, s};
 const WHAT: &str = "mode of the linearised model";
 /// Most Newton steps: quadratic convergence needs about ten.
 const MAX_STEPS: usize = 200;
-/// A step that promises less than this share of the log joint is the last.
+/// A whole Newton step that promises less than this share of the log joint is the last: it squares what is missing.
 const TOLERANCE: f64 = 1e-13;
+/// The same of a step by the curvature of an earlier point, which leaves a share of it.
+const FINE_TOLERANCE: f64 = 1e-22;
+/// Steps by the curvature of an earlier point must promise at most this share of the one before.
+const FAST: f64 = 0.1;
 /// Share of the promised rise that a step must keep, and the shortest step (rounding).
 const ARMIJO: f64 = 1e-4;
 const SHORTEST: f64 = 1e-9;
@@ -59,50 +67,13 @@ impl LinearizedModel {
     ///
     /// With `f = m + Kα/s`, `m = f* − J(θ* − μ)`, and `Λ = RRᵀ` the Fisher information at f, a Newton step goes to
     /// `α = b − R(I + RᵀKR/s)⁻¹RᵀKb/s`, `b = Λ(f − m) + ∇ log p` (Rasmussen & Williams 2006, algorithm 3.3, for any likelihood); where
-    /// there are fewer weights than rows, to the same in weights. It is shortened until it keeps a share of the rise that it promises.
+    /// there are fewer weights than rows, to the same in weights. It is shortened until it keeps a share of the rise that it promises. Near
+    /// the mode steps are taken by the curvature of an earlier point, whose factorisation they share.
     ///
     /// # Errors
     /// If the scale is not positive and finite, a density is not finite at the start, or the steps do not converge.
     pub fn mode(&self, scale: f64, start: Option<&Mode>) -> Result<Mode> {
-        if !(scale > 0.0 && scale.is_finite()) {
-            return Err(Error::config("scale of the prior precisions", "positive and finite", scale));
-        }
-        let zeros = || Array1::zeros(self.kernel.n_unknowns());
-        let mut at = self.point(start.map_or_else(zeros, |mode| mode.unknowns.clone()), scale);
-        if !at.log_joint.is_finite() {
-            at = self.point(zeros(), scale);
-        }
-        if !at.log_joint.is_finite() {
-            return Err(Error::numerical(WHAT, format!("its log joint begins at {}", at.log_joint)));
-        }
-        let mut is_last = false;
-        for steps in 0..=MAX_STEPS {
-            let change = &at.pulled - &self.drift;
-            let (score, roots) = self.derivatives(&change)?;
-            let curved = self.kernel.curved(&roots, &self.ranges, scale)?;
-            let to = curved.newton(&score, &at.pulled);
-            let direction = &to - &at.unknowns;
-            let pulled = self.kernel.pulled(direction.view(), scale);
-            let promised = score.dot(&pulled) - self.kernel.product(&at.unknowns, (&direction, &pulled), scale);
-            if is_last {
-                return Ok(Mode {
-                    scale,
-                    log_likelihood: at.log_likelihood,
-                    penalty: at.log_likelihood - at.log_joint,
-                    log_det_ratio: curved.log_det(),
-                    steps,
-                    newton_gain: 0.5 * promised,
-                    unknowns: at.unknowns,
-                    change,
-                    score,
-                    roots,
-                });
-            }
-            is_last = promised <= TOLERANCE * (1.0 + at.log_joint.abs());
-            // the last step is below the rounding of the log joint, and doubles the digits of the weights
-            at = if is_last { self.point(to, scale) } else { self.shortened(&at, &direction, promised, scale)? };
-        }
-        Err(Error::numerical(WHAT, format!("no convergence in {MAX_STEPS} Newton steps at scale {scale:e}")))
+        ModePath::new(self, start).mode(scale)
     }
 
     /// Checks that a mode is one of as many combinations.
@@ -114,14 +85,14 @@ impl LinearizedModel {
         Ok(())
     }
 
-    /// The longest of the steps 1, ½, ¼, … along `direction` that rises as promised.
-    fn shortened(&self, from: &Point, direction: &Array1<f64>, promised: f64, scale: f64) -> Result<Point> {
+    /// What the longest of 1, ½, ¼, … of a step that rises as promised leads to.
+    fn shortened(&self, from: &Point, step: &Step, scale: f64) -> Result<Point> {
         let mut length = 1.0;
         // rounding of a log joint of this size
         let slack = 4.0 * f64::EPSILON * from.log_joint.abs() * (self.n_items() as f64).sqrt();
         while length > SHORTEST {
-            let next = self.point(&from.unknowns + &(direction * length), scale);
-            if next.log_joint >= from.log_joint + ARMIJO * length * promised - slack {
+            let next = self.point(&from.unknowns + &(&step.direction * length), scale);
+            if next.log_joint >= from.log_joint + ARMIJO * length * step.promised - slack {
                 return Ok(next);
             }
             length *= 0.5;
@@ -148,5 +119,116 @@ impl LinearizedModel {
             roots.push(self.combinations.pull(self.likelihood.fisher_root(outputs.view())?.view(), range.len()));
         }
         Ok((score, roots))
+    }
+}
+
+/// Modes under one prior after another, each found from the one before.
+pub(super) struct ModePath<'a> {
+    model: &'a LinearizedModel,
+    unknowns: Array1<f64>,
+    /// The curvature at an earlier point, maybe under another prior.
+    curved: Option<Curved<'a>>,
+}
+
+/// A step, and how fast the log joint rises along it at its start: `∇ᵀH⁻¹∇`, twice what a whole Newton step gains.
+struct Step {
+    direction: Array1<f64>,
+    promised: f64,
+}
+
+impl<'a> ModePath<'a> {
+    /// Begins at a mode, or at the prior's centre.
+    pub(super) fn new(model: &'a LinearizedModel, start: Option<&Mode>) -> Self {
+        let zeros = || Array1::zeros(model.kernel.n_unknowns());
+        Self { model, unknowns: start.map_or_else(zeros, |mode| mode.unknowns.clone()), curved: None }
+    }
+
+    /// `Σ log p(y | x, θ̂)` at the mode, in nats.
+    ///
+    /// # Errors
+    /// As [`LinearizedModel::mode`].
+    pub(super) fn log_likelihood(&mut self, scale: f64) -> Result<f64> {
+        Ok(self.settle(scale)?.0.log_likelihood)
+    }
+
+    /// The mode, with the curvature there.
+    ///
+    /// # Errors
+    /// As [`LinearizedModel::mode`].
+    pub(super) fn mode(&mut self, scale: f64) -> Result<Mode> {
+        let (at, steps) = self.settle(scale)?;
+        let change = &at.pulled - &self.model.drift;
+        let (score, roots) = self.model.derivatives(&change)?;
+        let curved = self.curve(roots.clone(), scale)?;
+        let log_det_ratio = curved.log_det();
+        let step = self.step(&score, &at, scale).ok_or_else(|| Error::empty("curvature of a mode"))?;
+        Ok(Mode {
+            scale,
+            log_likelihood: at.log_likelihood,
+            penalty: at.log_likelihood - at.log_joint,
+            log_det_ratio,
+            steps,
+            newton_gain: 0.5 * step.promised,
+            unknowns: at.unknowns,
+            change,
+            score,
+            roots,
+        })
+    }
+
+    /// The point of the mode, and the steps there.
+    fn settle(&mut self, scale: f64) -> Result<(Point, usize)> {
+        let model = self.model;
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::config("scale of the prior precisions", "positive and finite", scale));
+        }
+        let mut at = model.point(self.unknowns.clone(), scale);
+        if !at.log_joint.is_finite() {
+            at = model.point(Array1::zeros(self.unknowns.len()), scale);
+        }
+        if !at.log_joint.is_finite() {
+            return Err(Error::numerical(WHAT, format!("its log joint begins at {}", at.log_joint)));
+        }
+        let mut before = f64::INFINITY;
+        for steps in 1..=MAX_STEPS {
+            let (score, roots) = model.derivatives(&(&at.pulled - &model.drift))?;
+            let fast = self.step(&score, &at, scale).filter(|step| step.promised <= FAST * before);
+            let (step, tolerance) = match fast {
+                Some(step) => (step, FINE_TOLERANCE),
+                None => {
+                    self.curve(roots, scale)?;
+                    let step = self.step(&score, &at, scale).ok_or_else(|| Error::empty("curvature of a step"))?;
+                    (step, TOLERANCE)
+                }
+            };
+            before = step.promised;
+            // the last step is below the rounding of the log joint
+            let is_last = step.promised <= tolerance * (1.0 + at.log_joint.abs());
+            at = match is_last {
+                true => model.point(&at.unknowns + &step.direction, scale),
+                false => model.shortened(&at, &step, scale)?,
+            };
+            if is_last {
+                self.unknowns = at.unknowns.clone();
+                return Ok((at, steps));
+            }
+        }
+        Err(Error::numerical(WHAT, format!("no convergence in {MAX_STEPS} Newton steps at scale {scale:e}")))
+    }
+
+    /// Factors the curvature with these roots, and keeps it.
+    fn curve(&mut self, roots: Vec<Array2<f64>>, scale: f64) -> Result<&Curved<'a>> {
+        // room for the new one
+        self.curved = None;
+        Ok(self.curved.insert(self.model.kernel.curved(roots, &self.model.ranges, scale)?))
+    }
+
+    /// A step by the curvature that is kept.
+    fn step(&self, score: &Array1<f64>, at: &Point, scale: f64) -> Option<Step> {
+        let kernel = &self.model.kernel;
+        let direction = self.curved.as_ref()?.step(score, &at.unknowns, scale);
+        let pulled = kernel.pulled(direction.view(), scale);
+        let promised = score.dot(&pulled) - kernel.product(&at.unknowns, (&direction, &pulled), scale);
+        Some(Step { direction, promised })
     }
 }

@@ -1,6 +1,6 @@
 //! Finds the prior with the most evidence at the linearised model's own mode.
 
-use super::mode::Mode;
+use super::mode::{Mode, ModePath};
 use super::model::LinearizedModel;
 use crate::error::Result;
 use crate::posterior::evidence::PRIOR_PRECISION;
@@ -31,14 +31,9 @@ impl LinearizedModel {
     /// # Errors
     /// As [`LinearizedModel::mode`]; if a larger or a smaller precision is always better.
     pub fn optimal_prior(&self) -> Result<ModeOptimum> {
-        let mut last: Option<Mode> = None;
+        let mut path = ModePath::new(self, None);
         let (_, centre, _) = self.log_scales()?;
-        let found = LINE.minimize(SPAN, |log| {
-            let mode = self.mode((centre + log).exp(), last.as_ref())?;
-            let cost = -mode.log_marginal_likelihood();
-            last = Some(mode);
-            Ok(cost)
-        })?;
+        let found = LINE.minimize(SPAN, |log| Ok(-path.mode((centre + log).exp())?.log_marginal_likelihood()))?;
         let precision = |log: f64| self.precisions.values()[0].value() * (centre + log).exp();
         let bounds = (precision(found.bounds.0), precision(found.bounds.1));
         let search = Search::new(PRIOR_PRECISION, precision(found.at), bounds, found.end);
@@ -49,7 +44,7 @@ impl LinearizedModel {
             SearchEnd::Undetermined => "no value of it changes the evidence",
         });
         let search = search.inside()?;
-        let mode = self.mode((centre + found.at).exp(), last.as_ref())?;
+        let mode = path.mode((centre + found.at).exp())?;
         Ok(ModeOptimum { precisions: self.precisions.scaled(mode.scale)?, search, mode })
     }
 }

@@ -1,5 +1,6 @@
 //! The linearised model against a dense solver over weights, and leaving out against refitting.
 
+use super::mode::{Mode, ModePath};
 use super::*;
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::likelihood::{Categorical, Gaussian, SharedLikelihood, Target};
@@ -187,6 +188,24 @@ fn the_mode_and_its_evidence_are_those_of_a_dense_solver_over_the_weights() {
             // from another prior's mode, by another way to the same
             let again = model.mode(scale, Some(&model.mode(3.0, None).unwrap())).unwrap();
             assert!((again.log_marginal_likelihood() - mode.log_marginal_likelihood()).abs() < 1e-7, "{name}");
+        }
+    }
+}
+
+#[test]
+fn modes_on_a_path_are_those_from_the_start() {
+    for (name, problem) in problems() {
+        let model = problem.model();
+        let mut path = ModePath::new(&model, None);
+        // far steps, by which the curvature at the last mode is of no use, and near ones, by which it is
+        for scale in [1.0, 40.0, 41.0, 40.999, 0.03, 0.031, 0.031] {
+            let (found, alone) = (path.mode(scale).unwrap(), model.mode(scale, None).unwrap());
+            let of = |mode: &Mode| [mode.log_likelihood, mode.penalty, mode.log_det_ratio];
+            for (found, alone) in of(&found).into_iter().zip(of(&alone)) {
+                assert!((found - alone).abs() < 1e-9 * (1.0 + alone.abs()), "{name} at {scale}: {found} and {alone}");
+            }
+            let fit = path.log_likelihood(scale).unwrap();
+            assert!((fit - alone.log_likelihood).abs() < 1e-9 * (1.0 + fit.abs()), "{name} at {scale}");
         }
     }
 }
