@@ -1,6 +1,6 @@
 //! Finds the prior under which the linearised model fits its training items as well as the network does.
 
-use super::mode::{Mode, ModePath};
+use super::mode::{EXACT_FIT, Mode, ModePath, ROUGH_FIT};
 use super::model::LinearizedModel;
 use crate::error::Result;
 use crate::posterior::evidence::PRIOR_PRECISION;
@@ -9,6 +9,8 @@ use crate::search::{Search, SearchEnd};
 
 /// Relative differences of the NLL up to this are none: at the prior's centre a network that never moved is only matched by rounding.
 const LEVEL: f64 = 1e-9;
+/// Beyond this a difference is known well enough from a rough fit.
+const FAR: f64 = 0.1;
 /// Width of log s at which it is found.
 const WIDTH: f64 = 1e-7;
 /// Most evaluations after the bracket.
@@ -52,12 +54,16 @@ impl LinearizedModel {
         let network_nll = -self.network_log_likelihood();
         let mut path = ModePath::new(self, None);
         // in logarithms where both are positive, as of classes: a saturated adapter's NLL is many decades below that of its start
-        let excess = |path: &mut ModePath, log: f64| -> Result<f64> {
-            let nll = -path.log_likelihood(log.exp())?;
+        let excess_to = |path: &mut ModePath, log: f64, tolerance: f64| -> Result<f64> {
+            let nll = -path.log_likelihood(log.exp(), tolerance)?;
             Ok(if nll > 0.0 && network_nll > 0.0 { (nll / network_nll).ln() } else { nll - network_nll })
         };
-        let (low, _, high) = self.log_scales()?;
-        let begin = 0.0f64.clamp(low, high);
+        let excess = |path: &mut ModePath, log: f64| match excess_to(path, log, ROUGH_FIT)? {
+            far if far.abs() > FAR => Ok(far),
+            _ => excess_to(path, log, EXACT_FIT),
+        };
+        // a strong prior's mode is near the centre, from where the search begins
+        let (low, begin, high) = self.log_scales()?;
         let mut here = (begin, excess(&mut path, begin)?);
         let mut step = if here.1 > 0.0 { -1.0 } else { 1.0 };
         let direction: f64 = step;
@@ -72,7 +78,7 @@ impl LinearizedModel {
                 return self.found(path.mode(log.exp())?, network_nll, (low, high), end);
             }
             here = next;
-            step *= 2.0;
+            step *= 1.5;
         };
         let bounds = (here.0.min(there.0), here.0.max(there.0));
         // Illinois: an end that stays loses half its weight, so that both ends move

@@ -13,8 +13,11 @@ const WHAT: &str = "mode of the linearised model";
 const MAX_STEPS: usize = 200;
 /// A whole Newton step that promises less than this share of the log joint is the last: it squares what is missing.
 const TOLERANCE: f64 = 1e-13;
-/// The same of a step by the curvature of an earlier point, which leaves a share of it.
+/// The same of a step by the curvature of an earlier point, which leaves a share of it: of a mode, and of its log-likelihood alone, which
+/// then is exact to about 1e-9 of itself, or to a hundredth.
 const FINE_TOLERANCE: f64 = 1e-22;
+pub(super) const EXACT_FIT: f64 = 1e-18;
+pub(super) const ROUGH_FIT: f64 = 1e-7;
 /// Steps by the curvature of an earlier point must promise at most this share of the one before.
 const FAST: f64 = 0.1;
 /// Share of the promised rise that a step must keep, and the shortest step (rounding).
@@ -143,12 +146,12 @@ impl<'a> ModePath<'a> {
         Self { model, unknowns: start.map_or_else(zeros, |mode| mode.unknowns.clone()), curved: None }
     }
 
-    /// `Σ log p(y | x, θ̂)` at the mode, in nats.
+    /// `Σ log p(y | x, θ̂)` at the mode, in nats, to a tolerance.
     ///
     /// # Errors
     /// As [`LinearizedModel::mode`].
-    pub(super) fn log_likelihood(&mut self, scale: f64) -> Result<f64> {
-        Ok(self.settle(scale)?.0.log_likelihood)
+    pub(super) fn log_likelihood(&mut self, scale: f64, tolerance: f64) -> Result<f64> {
+        Ok(self.settle(scale, tolerance)?.0.log_likelihood)
     }
 
     /// The mode, with the curvature there.
@@ -156,7 +159,7 @@ impl<'a> ModePath<'a> {
     /// # Errors
     /// As [`LinearizedModel::mode`].
     pub(super) fn mode(&mut self, scale: f64) -> Result<Mode> {
-        let (at, steps) = self.settle(scale)?;
+        let (at, steps) = self.settle(scale, FINE_TOLERANCE)?;
         let change = &at.pulled - &self.model.drift;
         let (score, roots) = self.model.derivatives(&change)?;
         let curved = self.curve(roots.clone(), scale)?;
@@ -177,7 +180,7 @@ impl<'a> ModePath<'a> {
     }
 
     /// The point of the mode, and the steps there.
-    fn settle(&mut self, scale: f64) -> Result<(Point, usize)> {
+    fn settle(&mut self, scale: f64, tolerance: f64) -> Result<(Point, usize)> {
         let model = self.model;
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale of the prior precisions", "positive and finite", scale));
@@ -193,17 +196,17 @@ impl<'a> ModePath<'a> {
         for steps in 1..=MAX_STEPS {
             let (score, roots) = model.derivatives(&(&at.pulled - &model.drift))?;
             let fast = self.step(&score, &at, scale).filter(|step| step.promised <= FAST * before);
-            let (step, tolerance) = match fast {
-                Some(step) => (step, FINE_TOLERANCE),
+            let (step, last) = match fast {
+                Some(step) => (step, tolerance),
                 None => {
                     self.curve(roots, scale)?;
                     let step = self.step(&score, &at, scale).ok_or_else(|| Error::empty("curvature of a step"))?;
-                    (step, TOLERANCE)
+                    (step, tolerance.max(TOLERANCE))
                 }
             };
             before = step.promised;
             // the last step is below the rounding of the log joint
-            let is_last = step.promised <= tolerance * (1.0 + at.log_joint.abs());
+            let is_last = step.promised <= last * (1.0 + at.log_joint.abs());
             at = match is_last {
                 true => model.point(&at.unknowns + &step.direction, scale),
                 false => model.shortened(&at, &step, scale)?,

@@ -1,6 +1,6 @@
 //! The linearised model against a dense solver over weights, and leaving out against refitting.
 
-use super::mode::{Mode, ModePath};
+use super::mode::{EXACT_FIT, Mode, ModePath};
 use super::*;
 use crate::belief::{LinkApprox, LogitBelief};
 use crate::likelihood::{Categorical, Gaussian, SharedLikelihood, Target};
@@ -204,7 +204,7 @@ fn modes_on_a_path_are_those_from_the_start() {
             for (found, alone) in of(&found).into_iter().zip(of(&alone)) {
                 assert!((found - alone).abs() < 1e-9 * (1.0 + alone.abs()), "{name} at {scale}: {found} and {alone}");
             }
-            let fit = path.log_likelihood(scale).unwrap();
+            let fit = path.log_likelihood(scale, EXACT_FIT).unwrap();
             assert!((fit - alone.log_likelihood).abs() < 1e-9 * (1.0 + fit.abs()), "{name} at {scale}");
         }
     }
