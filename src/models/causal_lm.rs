@@ -70,8 +70,8 @@ impl CausalLm {
         })
     }
 
-    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads and what is repeated; and which of them
-    /// are read.
+    /// Says where the tokens of a batch are: in its own layout where values are read token by token, else without pads and what is repeated;
+    /// and which of them are read.
     pub(super) fn in_places<T>(
         &self,
         batch: &TokenBatch,

@@ -164,7 +164,7 @@ impl<'a> ModePath<'a> {
         let (score, roots) = self.model.derivatives(&change)?;
         let curved = self.curve(roots.clone(), scale)?;
         let log_det_ratio = curved.log_det();
-        let step = self.step(&score, &at, scale).ok_or_else(|| Error::empty("curvature of a mode"))?;
+        let step = curved.step_from(&score, &at, scale);
         Ok(Mode {
             scale,
             log_likelihood: at.log_likelihood,
@@ -195,17 +195,13 @@ impl<'a> ModePath<'a> {
         let mut before = f64::INFINITY;
         for steps in 1..=MAX_STEPS {
             let (score, roots) = model.derivatives(&(&at.pulled - &model.drift))?;
-            let fast = self.step(&score, &at, scale).filter(|step| step.promised <= FAST * before);
-            let (step, last) = match fast {
+            let by_earlier = self.curved.as_ref().map(|curved| curved.step_from(&score, &at, scale));
+            let (step, last) = match by_earlier.filter(|step| step.promised <= FAST * before) {
                 Some(step) => (step, tolerance),
-                None => {
-                    self.curve(roots, scale)?;
-                    let step = self.step(&score, &at, scale).ok_or_else(|| Error::empty("curvature of a step"))?;
-                    (step, tolerance.max(TOLERANCE))
-                }
+                None => (self.curve(roots, scale)?.step_from(&score, &at, scale), tolerance.max(TOLERANCE)),
             };
             before = step.promised;
-            // the last step is below the rounding of the log joint
+            // a step this short needs no search
             let is_last = step.promised <= last * (1.0 + at.log_joint.abs());
             at = match is_last {
                 true => model.point(&at.unknowns + &step.direction, scale),
@@ -225,13 +221,14 @@ impl<'a> ModePath<'a> {
         self.curved = None;
         Ok(self.curved.insert(self.model.kernel.curved(roots, &self.model.ranges, scale)?))
     }
+}
 
-    /// A step by the curvature that is kept.
-    fn step(&self, score: &Array1<f64>, at: &Point, scale: f64) -> Option<Step> {
-        let kernel = &self.model.kernel;
-        let direction = self.curved.as_ref()?.step(score, &at.unknowns, scale);
-        let pulled = kernel.pulled(direction.view(), scale);
-        let promised = score.dot(&pulled) - kernel.product(&at.unknowns, (&direction, &pulled), scale);
-        Some(Step { direction, promised })
+impl Curved<'_> {
+    /// [`Curved::step`] from a point.
+    fn step_from(&self, score: &Array1<f64>, at: &Point, scale: f64) -> Step {
+        let direction = self.step(score, &at.unknowns, scale);
+        let pulled = self.kernel.pulled(direction.view(), scale);
+        let promised = score.dot(&pulled) - self.kernel.product(&at.unknowns, (&direction, &pulled), scale);
+        Step { direction, promised }
     }
 }
