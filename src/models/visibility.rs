@@ -1,4 +1,4 @@
-//! Says which tokens of a batch see which, and which are pads.
+//! Says which tokens of a batch see which, which are pads, and which repeat others.
 
 use super::distinct_tokens::{DistinctTokens, Place};
 use super::token_batch::TokenBatch;

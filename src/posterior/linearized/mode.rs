@@ -9,14 +9,15 @@ use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, s};
 
 const WHAT: &str = "mode of the linearised model";
-/// Most Newton steps: quadratic convergence needs about ten.
+/// Most steps: quadratic convergence needs about ten, that by the curvature of an earlier point a few dozen.
 const MAX_STEPS: usize = 200;
 /// A whole Newton step that promises less than this share of the log joint is the last: it squares what is missing.
 const TOLERANCE: f64 = 1e-13;
-/// The same of a step by the curvature of an earlier point, which leaves a share of it: of a mode, and of its log-likelihood alone, which
-/// then is exact to about 1e-9 of itself, or to a hundredth.
+/// The same of a step by the curvature of an earlier point, which leaves a share of what is missing.
 const FINE_TOLERANCE: f64 = 1e-22;
+/// The same where the log-likelihood of the mode alone is asked for, to about 1e-9 of itself.
 pub(super) const EXACT_FIT: f64 = 1e-18;
+/// The same to about a hundredth of itself.
 pub(super) const ROUGH_FIT: f64 = 1e-7;
 /// Steps by the curvature of an earlier point must promise at most this share of the one before.
 const FAST: f64 = 0.1;
@@ -35,7 +36,7 @@ pub struct Mode {
     pub penalty: f64,
     /// `ln det(I + RᵀKR/s)` at the mode, which is `ln det(H/λ + I)` of the generalised Gauss-Newton matrix there.
     pub log_det_ratio: f64,
-    /// Newton steps taken.
+    /// Steps taken, those by the curvature of an earlier point included.
     pub steps: usize,
     /// What one more step would add to the log joint, in nats: zero at the exact mode.
     pub newton_gain: f64,
