@@ -7,6 +7,8 @@
 //! python3 examples/studies/throughput/peer_continuation.py --model SmolLM2-135M-Instruct --data arc_easy/train.jsonl.gz
 //! ```
 
+mod by_copies;
+
 use crate::Outcome;
 use crate::experiment::base::load_base;
 use crate::process::peak_resident_bytes;
@@ -23,6 +25,7 @@ use bayes_lora::predict::{predict_linearized, predict_map};
 use bayes_lora::progress::Control;
 use bayes_lora::train::{Trainer, TrainerConfig};
 use burn::tensor::{DType, Device};
+use by_copies::ByCopies;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
@@ -74,6 +77,9 @@ pub struct Arguments {
     /// Put so many worked examples before every question, predict with them read once and in every row, and end there.
     #[arg(long, default_value_t = 0)]
     shots: usize,
+    /// Sum the exact Fisher information, by the model's own backward pass and by as many copies of the batch, and end there.
+    #[arg(long)]
+    exact: bool,
 }
 
 fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
@@ -183,11 +189,17 @@ pub fn run(a: &Arguments) -> Outcome<()> {
     }
 
     let data = encode(a.kfac_n, 0)?;
-    let config =
-        CurvatureConfig::default().with_fisher(FisherKind::Sampled { n: 1, seed: 0 }).with_limits(limits(a.batch));
+    let fisher = if a.exact { FisherKind::Exact } else { FisherKind::Sampled { n: 1, seed: 0 } };
+    let config = CurvatureConfig::default().with_fisher(fisher).with_limits(limits(a.batch));
     let start = Instant::now();
     let curvature = fit_curvature(&model, &data, &config, &control)?;
     report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    if a.exact {
+        let start = Instant::now();
+        fit_curvature(&ByCopies { model }, &data, &config, &control)?;
+        report("kfac, copies of the batch", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+        return Ok(());
+    }
 
     let start = Instant::now();
     let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
