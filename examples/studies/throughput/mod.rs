@@ -90,6 +90,14 @@ fn report(stage: &str, seconds: f64, items: usize, tokens: usize) {
     println!("{line}");
 }
 
+/// What some work on items gives, and reports how long it took.
+fn timed<T>(stage: &str, data: &EncodedDataset, work: impl FnOnce() -> bayes_lora::Result<T>) -> Outcome<T> {
+    let start = Instant::now();
+    let done = work()?;
+    report(stage, start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    Ok(done)
+}
+
 /// The template behind some questions with their answers.
 fn behind_examples(template: PromptTemplate, task: &Task, a: &Arguments) -> Outcome<PromptTemplate> {
     if a.shots == 0 {
@@ -178,36 +186,28 @@ pub fn run(a: &Arguments) -> Outcome<()> {
     let model = outcome.model;
 
     let data = encode(a.map_n, 1)?;
-    let start = Instant::now();
-    predict_map(&model, &data, &limits(a.map_batch), &control)?;
-    report("map", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    timed("map", &data, || predict_map(&model, &data, &limits(a.map_batch), &control))?;
     if a.shots > 0 {
-        let start = Instant::now();
-        predict_map(&model, &Apart(&data), &limits(a.map_batch), &control)?;
-        report("map, every row whole", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+        timed("map, every row whole", &data, || predict_map(&model, &Apart(&data), &limits(a.map_batch), &control))?;
         return Ok(());
     }
 
     let data = encode(a.kfac_n, 0)?;
     let fisher = if a.exact { FisherKind::Exact } else { FisherKind::Sampled { n: 1, seed: 0 } };
     let config = CurvatureConfig::default().with_fisher(fisher).with_limits(limits(a.batch));
-    let start = Instant::now();
-    let curvature = fit_curvature(&model, &data, &config, &control)?;
-    report("kfac", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    let curvature = timed("kfac", &data, || fit_curvature(&model, &data, &config, &control))?;
     if a.exact {
-        let start = Instant::now();
-        fit_curvature(&ByCopies { model }, &data, &config, &control)?;
-        report("kfac, copies of the batch", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+        let model = ByCopies { model };
+        timed("kfac, copies of the batch", &data, || fit_curvature(&model, &data, &config, &control))?;
         return Ok(());
     }
-
-    let start = Instant::now();
-    let laplace = Laplace::new(&model, &curvature, &LaplaceConfig::default())?;
-    report("eigendecomposition and evidence", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    let laplace = timed("eigendecomposition and evidence", &data, || {
+        Laplace::new(&model, &curvature, &LaplaceConfig::default())
+    })?;
 
     let data = encode(a.predict_n, 2)?;
-    let start = Instant::now();
-    predict_linearized(&model, &laplace, &data, LogitGauge::Centred, &limits(a.predict_batch), &control)?;
-    report("linearized", start.elapsed().as_secs_f64(), data.len(), data.n_tokens());
+    timed("linearized", &data, || {
+        predict_linearized(&model, &laplace, &data, LogitGauge::Centred, &limits(a.predict_batch), &control)
+    })?;
     Ok(())
 }

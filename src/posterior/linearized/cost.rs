@@ -9,7 +9,8 @@ use crate::models::{Classifier, Dataset};
 use crate::number::{bytes_text, significant};
 use crate::posterior::jacobians::{combinations_in, repetitions_in};
 
-/// Factorisations that the matched prior takes, about: 15 to 25 were counted in function space, 7 to 13 in weights (`studies leave-one-out-cost` of 200 to 1,000 items).
+/// Factorisations that the matched prior takes, about: 15 to 25 were counted in function space, 7 to 13 in weights (`studies
+/// leave-one-out-cost` of 200 to 1,000 items).
 const FACTORISATIONS: f64 = 20.0;
 
 /// What the linearised model of the training items will take.
